@@ -1,0 +1,185 @@
+"""Every number of a run, as frozen documented dataclasses. No tensor, no model, no other module of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+"""What a network predicts: the noise, v, or the clean latent."""
+Method = Literal["sms", "vsd", "sds", "dds", "pds"]
+Sampler = Literal["narrowing", "uniform", "annealed"]
+WeightName = Literal["posterior", "noise", "unit"]
+FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
+DistanceName = Literal["l1", "l2"]
+ReductionName = Literal["mean_then_absolute", "absolute_then_mean"]
+OptimiserName = Literal["adamw", "adam", "sgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepConfig:
+    """When the picture is looked at.
+
+    Attributes:
+        sampler: narrowing (the paper's), uniform or annealed.
+        t_min: smallest timestep, at least 3.
+        t_max: largest timestep, at most 999.
+    """
+
+    sampler: Sampler = "narrowing"
+    t_min: int = 21
+    t_max: int = 499
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelevanceConfig:
+    """Semantic-Aware Gradient Refinement.
+
+    Attributes:
+        strength: 0 no map, 1 the map as it is.
+        reduction: order of channel mean and absolute value.
+        upper_quantile: quantile of the map that counts as 1; 1 is min-max.
+        edit_prompt: prompt of the map; `{style}` and `{caption}` are filled in.
+    """
+
+    strength: float = 1.0
+    reduction: ReductionName = "mean_then_absolute"
+    upper_quantile: float = 1.0
+    edit_prompt: str = "Turn into {style}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumConfig:
+    """Progressive Spectrum Regularization.
+
+    Attributes:
+        weight: lambda; 0 switches it off.
+        distance: l1 (the released code) or l2 (squared, the paper's text).
+        period: timestep at which all frequencies are held.
+    """
+
+    weight: float = 5e-4
+    distance: DistanceName = "l1"
+    period: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the picture moves.
+
+    Attributes:
+        name: adamw, adam or sgd (plain, `z - lr * gradient` for a single picture).
+        lr: peak learning rate.
+        weight_decay: decoupled for adamw; shrinks the latent by `lr * weight_decay` a step.
+        beta1: first Adam moment.
+        beta2: second Adam moment.
+        warmup: iterations of linear warm-up from 0.
+        cosine_length: length of the cosine in units of the iterations; 0 keeps lr constant after warm-up.
+    """
+
+    name: OptimiserName = "adamw"
+    lr: float = 0.1
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup: int = 100
+    cosine_length: float = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """The fake score's adapter and its training.
+
+    Attributes:
+        rank: of the adapter.
+        alpha: the adapter's output is scaled by alpha / rank.
+        targets: last parts of the names of the adapted layers.
+        lr: AdamW's constant learning rate.
+        guidance_scale: guidance of the fake prediction in the gradient; 1 asks no unconditional half.
+        t_min: smallest timestep it is trained on.
+        t_max: largest timestep it is trained on; not narrowed.
+        weight: factor of its squared error.
+    """
+
+    rank: int = 8
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("to_q", "to_v")
+    lr: float = 1e-3
+    guidance_scale: float = 4.5
+    t_min: int = 21
+    t_max: int = 499
+    weight: FakeWeightName = "alpha_bar_squared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What a preset fixes: a method with all its constants. The defaults are the released code's.
+
+    Attributes:
+        method: sms, vsd, sds, dds or pds.
+        iterations: length of the run.
+        guidance_scale: of the style score, and of the source score in dds and pds.
+        weight: w_t of sms, vsd, sds and dds; pds has its own.
+        style_strength: factor of the style LoRA.
+        text_encoder_lora: whether a style LoRA's text-encoder part is applied.
+        sample_posterior: whether the source latent is a sample of the encoder's posterior or its mean.
+        target_prompt: prompt of style and fake; `{style}` and `{caption}` are filled in.
+    """
+
+    method: Method = "sms"
+    iterations: int = 500
+    guidance_scale: float = 4.5
+    weight: WeightName = "posterior"
+    style_strength: float = 0.8
+    text_encoder_lora: bool = True
+    sample_posterior: bool = False
+    target_prompt: str = "{style}, {caption}"
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    relevance: RelevanceConfig = field(default_factory=RelevanceConfig)
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    fake: FakeConfig = field(default_factory=FakeConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleChoice:
+    """One style adapter.
+
+    Attributes:
+        name: bundled or own style's name, file, or hub id.
+        weight: its share; multiplied with the style strength.
+    """
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run, without its pictures: enough to repeat it.
+
+    Attributes:
+        styles: the style adapters, applied together.
+        model: base of the fake and real scores: bundled name, folder, file or hub id.
+        style_model: base under the style adapters; `None` shares `model`.
+        style_prompt: words for the style; `None` takes the adapter's trigger words, else its name.
+        caption: words for the photo's content; may be empty.
+        content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
+        size: length of the short side the model works at; `None` is the model's own.
+        seed: of every random draw.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: precision of the networks; latents and optimisers are float32 always.
+        method: the preset, resolved.
+    """
+
+    styles: tuple[StyleChoice, ...]
+    model: str = "mini"
+    style_model: str | None = None
+    style_prompt: str | None = None
+    caption: str = ""
+    content: float = 0.5
+    size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    method: MethodConfig = field(default_factory=MethodConfig)

@@ -1,0 +1,71 @@
+"""The fake score: a small adapter trained during the run to denoise the current picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stylescore.objective import NoiseSampler, gaussian
+from stylescore.schedule import NoiseSchedule, Weight, alpha_bar_squared_weight
+from stylescore.scores import NoisePredictor
+from stylescore.timesteps import TimestepSampler
+from stylescore.types import FakeStep, Latent, Noise, PerSample, Rng, Timesteps
+
+
+def denoising_loss(eps_hat: Noise, eps: Noise, weight: Tensor) -> PerSample:
+    """weight mean (eps_hat - eps)^2 per sample; with weight abar_t^2 it is ||abar_t (eps_hat - eps)||^2."""
+    return (weight * (eps_hat - eps).square()).flatten(1).mean(dim=1)
+
+
+class FakeTraining(Protocol):
+    """Trains the fake score on the current picture, once per iteration."""
+
+    parameters: tuple[nn.Parameter, ...]
+    optimiser: Optimizer
+
+    def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
+        """Take one training step on the detached latent z."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeScore:
+    """Denoising training of the fake score's parameters, and of nothing else.
+
+    Attributes:
+        predictor: the fake model's conditional prediction, differentiable in `parameters`. The
+            unconditional half is never computed: it does not enter the loss.
+        parameters: the adapter's parameters.
+        optimiser: over `parameters`.
+        schedule: noise schedule of the diffusion model.
+        timesteps: sampler; the released code keeps it wide while the picture's narrows.
+        weight: factor of the squared error.
+        noise: source of the noise.
+    """
+
+    predictor: NoisePredictor
+    parameters: tuple[nn.Parameter, ...]
+    optimiser: Optimizer
+    schedule: NoiseSchedule
+    timesteps: TimestepSampler
+    weight: Weight = alpha_bar_squared_weight
+    noise: NoiseSampler = gaussian
+
+    def loss(self, z: Latent, t: Timesteps, eps: Noise) -> PerSample:
+        """Return the weighted denoising loss of each sample."""
+        eps_hat = self.predictor(self.schedule.add_noise(z, eps, t), t)
+        return denoising_loss(eps_hat, eps, self.weight(self.schedule, t))
+
+    def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
+        """Draw t and eps, step the optimiser once."""
+        z = z.detach()
+        t = self.timesteps(progress, rng).to(z.device)
+        loss = self.loss(z, t, self.noise(z, rng))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        if bool(loss.isfinite().all()):
+            self.optimiser.step()
+        return FakeStep(t=t, loss=loss.detach())

@@ -1,0 +1,126 @@
+"""The alternating loop: one step of the subject, one of the fake score. It yields and does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stylescore.errors import NonFiniteError
+from stylescore.fake import FakeTraining
+from stylescore.objective import Objective
+from stylescore.scores import PassCounter, Scores
+from stylescore.subjects.base import Subject
+from stylescore.types import FakeStep, Rng, Step
+
+
+@dataclass(kw_only=True)
+class Fitting:
+    """Everything a run consists of, and how far it has come.
+
+    Attributes:
+        subject: what is fitted.
+        objective: how a step is made.
+        scores: whom the objective asks.
+        optimiser: over `subject.parameters()`.
+        lr_schedule: stepped once per iteration, after the optimiser.
+        fake: training of the fake score, or `None` for methods without one.
+        rng: one CPU generator per sample.
+        iterations: length of the run.
+        counter: passes through the denoising network.
+        iteration: iterations done.
+    """
+
+    subject: Subject
+    objective: Objective
+    scores: Scores
+    optimiser: Optimizer
+    lr_schedule: LRScheduler
+    fake: FakeTraining | None
+    rng: Rng
+    iterations: int
+    counter: PassCounter = field(default_factory=PassCounter)
+    iteration: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """What happened in one iteration.
+
+    Attributes:
+        index: 0-based.
+        step: the subject's step.
+        fake: the fake score's step, if there was one.
+        learning_rate: with which the subject moved.
+        forward_passes: samples the network evaluated without gradient in this iteration.
+        trained_passes: samples it evaluated with gradient.
+    """
+
+    index: int
+    step: Step
+    fake: FakeStep | None
+    learning_rate: float
+    forward_passes: int
+    trained_passes: int
+
+
+def fit(fitting: Fitting) -> Iterator[Iteration]:
+    """Run from `fitting.iteration` to the end, yielding after every iteration.
+
+    At each yield `fitting` is a complete state that can be saved and continued.
+
+    Raises:
+        NonFiniteError: a gradient or the fake score's loss is not finite; nothing is moved by it.
+    """
+    while fitting.iteration < fitting.iterations:
+        before = fitting.counter.snapshot()
+        learning_rate = float(fitting.optimiser.param_groups[0]["lr"])
+        step = subject_step(fitting)
+        fake = fake_step(fitting)
+        forward, trained = fitting.counter.snapshot()
+        fitting.iteration += 1
+        yield Iteration(
+            index=fitting.iteration - 1,
+            step=step,
+            fake=fake,
+            learning_rate=learning_rate,
+            forward_passes=forward - before[0],
+            trained_passes=trained - before[1],
+        )
+
+
+def progress_of(fitting: Fitting) -> float:
+    """Return the part of the run that is over, in [0, 1)."""
+    return fitting.iteration / fitting.iterations
+
+
+def subject_step(fitting: Fitting) -> Step:
+    """Move the subject once."""
+    z, z_source = fitting.subject.draw(fitting.rng)
+    step = fitting.objective(z, z_source, fitting.scores, progress=progress_of(fitting), rng=fitting.rng)
+    fitting.optimiser.zero_grad(set_to_none=True)
+    step.loss.sum().backward()
+    gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
+    require_finite([step.gradient, *gradients], "the gradient", fitting, step.t)
+    fitting.optimiser.step()
+    fitting.lr_schedule.step()
+    return step
+
+
+def fake_step(fitting: Fitting) -> FakeStep | None:
+    """Train the fake score once on where the subject stands now."""
+    if fitting.fake is None:
+        return None
+    z, _ = fitting.subject.draw(fitting.rng)
+    step = fitting.fake(z, progress=progress_of(fitting), rng=fitting.rng)
+    require_finite([step.loss], "the fake score's loss", fitting, step.t)
+    return step
+
+
+def require_finite(tensors: list[Tensor], what: str, fitting: Fitting, t: Tensor) -> None:
+    """Raise `NonFiniteError` naming the step and t if any entry is NaN or infinite."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise NonFiniteError(what, iteration=fitting.iteration, timesteps=t.tolist())

@@ -1,0 +1,136 @@
+"""One step of a method, composed of a direction, a relevance map and a regulariser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stylescore.directions import (
+    DeltaDenoising,
+    Direction,
+    PosteriorDistillation,
+    ScoreDistillation,
+    StyleMatching,
+)
+from stylescore.relevance import Relevance, everywhere
+from stylescore.schedule import (
+    NoiseSchedule,
+    Weight,
+    noise_weight,
+    posterior_weight,
+    unit_weight,
+)
+from stylescore.scores import Scores
+from stylescore.spectrum import SpectrumLoss, no_spectrum
+from stylescore.timesteps import TimestepSampler
+from stylescore.types import Latent, Noise, PerSample, Rng, Step
+
+
+class NoiseSampler(Protocol):
+    """Draws the noise of a step."""
+
+    def __call__(self, like: Tensor, rng: Rng) -> Noise:
+        """Return noise shaped like `like`, sample n drawn from generator n."""
+        ...
+
+
+def gaussian(like: Tensor, rng: Rng) -> Noise:
+    """Draw standard normal noise on the CPU, one generator per sample, and move it to `like`."""
+    draws = [torch.randn(like.shape[1:], generator=generator) for generator in rng]
+    return torch.stack(draws).to(like)
+
+
+def surrogate(z: Latent, gradient: Latent) -> PerSample:
+    """1/2 mean (z - stopgrad(z - g))^2: its value is half g's mean square, its gradient g / numel."""
+    target = (z - gradient).detach()
+    return 0.5 * (z - target).square().flatten(1).mean(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A score-distillation objective.
+
+    Attributes:
+        schedule: noise schedule of the diffusion model.
+        timesteps: sampler of the step's timesteps.
+        direction: what is subtracted from the latent.
+        relevance: where, as a map in [0, 1].
+        spectrum: regulariser towards the source.
+        noise: source of the step's noise.
+    """
+
+    schedule: NoiseSchedule
+    timesteps: TimestepSampler
+    direction: Direction
+    relevance: Relevance = everywhere
+    spectrum: SpectrumLoss = no_spectrum
+    noise: NoiseSampler = gaussian
+
+    def __call__(self, z: Latent, z_source: Latent, scores: Scores, *, progress: float, rng: Rng) -> Step:
+        """Take one step.
+
+        Args:
+            z: the current latent; `Step.loss` is differentiable with respect to it.
+            z_source: the source's latent, same shape.
+            scores: the scores to ask.
+            progress: part of the run that is over, in [0, 1).
+            rng: one CPU generator per sample; timesteps are drawn first, then noise.
+        """
+        t = self.timesteps(progress, rng).to(z.device)
+        draw = self.schedule.draw(z, z_source, t=t, eps=self.noise(z, rng))
+        with torch.no_grad():
+            relevance = self.relevance(draw, scores)
+            gradient = self.direction(draw, scores) * relevance
+        score_loss = surrogate(z, gradient)
+        spectrum_loss = self.spectrum(z, draw.z_source, t)
+        return Step(
+            t=t,
+            gradient=gradient,
+            relevance=relevance,
+            score_loss=score_loss.detach(),
+            spectrum_loss=spectrum_loss.detach(),
+            loss=score_loss + spectrum_loss,
+        )
+
+
+def sms(
+    schedule: NoiseSchedule,
+    timesteps: TimestepSampler,
+    *,
+    relevance: Relevance,
+    spectrum: SpectrumLoss,
+    weight: Weight = posterior_weight,
+    noise: NoiseSampler = gaussian,
+) -> Objective:
+    """Style Matching Score: style minus fake, refined by relevance, held by the spectrum."""
+    return Objective(
+        schedule=schedule,
+        timesteps=timesteps,
+        direction=StyleMatching(schedule, weight),
+        relevance=relevance,
+        spectrum=spectrum,
+        noise=noise,
+    )
+
+
+def vsd(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight) -> Objective:
+    """Variational Score Distillation: style minus fake, everywhere, with nothing held."""
+    return sms(schedule, timesteps, relevance=everywhere, spectrum=no_spectrum, weight=weight)
+
+
+def sds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight) -> Objective:
+    """Score Distillation Sampling: style minus the drawn noise."""
+    return Objective(schedule=schedule, timesteps=timesteps, direction=ScoreDistillation(schedule, weight))
+
+
+def dds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = unit_weight) -> Objective:
+    """Delta Denoising Score: style minus the plain model's prediction on the source."""
+    return Objective(schedule=schedule, timesteps=timesteps, direction=DeltaDenoising(schedule, weight))
+
+
+def pds(schedule: NoiseSchedule, timesteps: TimestepSampler) -> Objective:
+    """Posterior Distillation Sampling: the difference of the stochastic latents."""
+    return Objective(schedule=schedule, timesteps=timesteps, direction=PosteriorDistillation(schedule))

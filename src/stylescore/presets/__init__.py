@@ -1,0 +1,68 @@
+"""Presets: TOML files that fix a method with all its constants.
+
+A preset's top-level tables are fields of `MethodConfig`; `[methods.NAME]` holds what differs for one method,
+`about` says in a line what it is for. A model folder may carry its own `preset.toml`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from stylescore.config import Method, MethodConfig
+from stylescore.errors import ConfigError, did_you_mean
+from stylescore.tables import converted, overlay
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of the presets that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def find(name: str) -> Path:
+    """Return the file of a preset's name or path.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    bundled, file = FOLDER / f"{name}.toml", Path(name).expanduser()
+    if name in names():
+        return bundled
+    if file.is_file():
+        return file
+    raise ConfigError(f"no preset named {name!r}", hint=did_you_mean(name, names()))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {str(path)!r} as TOML: {error}") from error
+
+
+def resolve(table: Mapping[str, Any], method: Method | None = None) -> MethodConfig:
+    """Turn a preset's table into a method, with what differs for `method` (else the preset's own) applied."""
+    shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
+    chosen = converted(method or shared.get("method", "sms"), Method, "method")
+    special = table.get("methods", {})
+    for name in special:
+        converted(name, Method, "methods")
+    base = overlay(MethodConfig(), shared)
+    return overlay(base, {"method": chosen, **special.get(chosen, {})})
+
+
+def load(name: str, method: Method | None = None) -> MethodConfig:
+    """Load a preset by name or path, for the method given."""
+    return resolve(read(find(name)), method)
+
+
+METHODS: tuple[str, ...] = get_args(Method)

@@ -1,0 +1,75 @@
+"""Semantic-Aware Gradient Refinement: a map in [0, 1] that says where to stylize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from stylescore.scores import Scores
+from stylescore.types import Draw, Map, Noise
+
+
+class Relevance(Protocol):
+    """Turns a draw into a map that multiplies the direction."""
+
+    def __call__(self, draw: Draw, scores: Scores) -> Map:
+        """Return a map in [0, 1], one per sample."""
+        ...
+
+
+Reduction = Callable[[Noise], Map]
+
+
+def mean_then_absolute(contrast: Noise) -> Map:
+    """|mean over the channels|: the released code's order."""
+    return contrast.mean(dim=1, keepdim=True).abs()
+
+
+def absolute_then_mean(contrast: Noise) -> Map:
+    """Mean over the channels of |.|: the order the paper's text reads as; signs cannot cancel."""
+    return contrast.abs().mean(dim=1, keepdim=True)
+
+
+def normalise(raw: Map, upper: float = 1.0) -> Map:
+    """Stretch each sample's map to [0, 1]; a flat map becomes ones.
+
+    Args:
+        raw: non-negative map.
+        upper: the quantile, in (0, 1], that maps to one; what lies above is clamped. 1 is min-max as in the
+            released code; 0.95 keeps one outlying cell from taking the whole range.
+    """
+    flat = raw.flatten(1)
+    low = flat.min(dim=1).values.view(-1, 1, 1, 1)
+    high = (flat.max(dim=1).values if upper >= 1 else flat.quantile(upper, dim=1)).view(-1, 1, 1, 1)
+    span = high - low
+    stretched = ((raw - low) / torch.where(span > 0, span, 1)).clamp(0, 1)
+    return torch.where(span > 0, stretched, torch.ones_like(stretched))
+
+
+def everywhere(draw: Draw, scores: Scores) -> Map:
+    """Return ones: no refinement."""
+    del scores
+    return torch.ones_like(draw.z[:, :1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticRelevance:
+    """R = norm01 |eps_real(z_source_t; edit prompt) - eps_real(z_source_t; "")| (paper, SAGR).
+
+    Attributes:
+        reduce: how the channels become one number.
+        upper: quantile that maps to one, see `normalise`.
+        strength: 1 uses the map as it is, 0 ignores it; between, 1 - strength + strength R.
+    """
+
+    reduce: Reduction = mean_then_absolute
+    upper: float = 1.0
+    strength: float = 1.0
+
+    def __call__(self, draw: Draw, scores: Scores) -> Map:
+        """Ask the plain model at the source, never at the current picture."""
+        raw = self.reduce(scores.edit(draw.z_source_t, draw.t))
+        return 1 - self.strength + self.strength * normalise(raw, self.upper)

@@ -1,0 +1,96 @@
+"""The ranges that a configuration's numbers must lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stylescore.config import MethodConfig, RunConfig
+from stylescore.errors import ConfigError
+
+Rule = tuple[Callable[[float], bool], str]
+
+POSITIVE: Rule = (lambda x: x > 0, "greater than 0")
+NOT_NEGATIVE: Rule = (lambda x: x >= 0, "0 or more")
+UNIT: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
+SHARE: Rule = (lambda x: 0 < x <= 1, "greater than 0 and at most 1")
+MOMENT: Rule = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
+COUNT: Rule = (lambda x: x >= 1, "at least 1")
+TIMESTEP: Rule = (lambda x: 3 <= x <= 999, "between 3 and 999")
+SIGNED_STRENGTH: Rule = (lambda x: -4 <= x <= 4, "between -4 and 4")
+SEED: Rule = (lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
+SHORT_SIDE: Rule = (lambda x: 64 <= x <= 8192, "between 64 and 8192")
+
+METHOD_RULES: Mapping[str, Rule] = {
+    "iterations": COUNT,
+    "guidance_scale": NOT_NEGATIVE,
+    "style_strength": SIGNED_STRENGTH,
+    "timesteps.t_min": TIMESTEP,
+    "timesteps.t_max": TIMESTEP,
+    "relevance.strength": UNIT,
+    "relevance.upper_quantile": SHARE,
+    "spectrum.weight": NOT_NEGATIVE,
+    "spectrum.period": COUNT,
+    "optimiser.lr": POSITIVE,
+    "optimiser.weight_decay": NOT_NEGATIVE,
+    "optimiser.beta1": MOMENT,
+    "optimiser.beta2": MOMENT,
+    "optimiser.warmup": NOT_NEGATIVE,
+    "optimiser.cosine_length": NOT_NEGATIVE,
+    "fake.rank": COUNT,
+    "fake.alpha": POSITIVE,
+    "fake.lr": POSITIVE,
+    "fake.guidance_scale": NOT_NEGATIVE,
+    "fake.t_min": TIMESTEP,
+    "fake.t_max": TIMESTEP,
+}
+
+
+def check(config: object, rules: Mapping[str, Rule]) -> None:
+    """Raise `ConfigError` for the first number outside its range; dotted names reach into parts."""
+    for name, (holds, words) in rules.items():
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if value is not None and not holds(float(value)):  # type: ignore[arg-type]
+            raise ConfigError(f"{name} must be {words}, not {value!r}", hint=f"choose a value {words}")
+
+
+def check_order(name: str, t_min: int, t_max: int) -> None:
+    """Raise `ConfigError` unless the timestep range holds at least one point of the grid."""
+    if t_max < t_min + 2:
+        raise ConfigError(
+            f"{name} needs t_max of at least t_min + 2, not t_min = {t_min!r} and t_max = {t_max!r}",
+            hint="widen the range of timesteps",
+        )
+
+
+def check_prompt(name: str, template: str) -> None:
+    """Raise `ConfigError` unless a prompt template can be filled in."""
+    try:
+        template.format(style="", caption="")
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{name} must only use {{style}} and {{caption}}, not {template!r}",
+            hint="write {{ and }} for literal braces",
+        ) from error
+
+
+def check_method(method: MethodConfig) -> MethodConfig:
+    """Return `method` if all its numbers are in range, else raise `ConfigError`."""
+    check(method, METHOD_RULES)
+    check_order("timesteps", method.timesteps.t_min, method.timesteps.t_max)
+    check_order("fake", method.fake.t_min, method.fake.t_max)
+    check_prompt("target_prompt", method.target_prompt)
+    check_prompt("relevance.edit_prompt", method.relevance.edit_prompt)
+    return method
+
+
+def check_run(run: RunConfig) -> RunConfig:
+    """Return `run` if all its numbers are in range, else raise `ConfigError`."""
+    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE})
+    check_method(run.method)
+    if not run.styles:
+        raise ConfigError("a run needs at least one style", hint="give --style NAME")
+    for style in run.styles:
+        check(style, {"weight": SIGNED_STRENGTH})
+    return run
