@@ -1,0 +1,8 @@
+"""Style LoRAs: reading their files, fitting them to a model, adding several, telling about them."""
+
+from stylescore.diffusion.lora.binding import bind
+from stylescore.diffusion.lora.deltas import LowRank, stack
+from stylescore.diffusion.lora.reading import LoraFile, read_lora
+from stylescore.diffusion.lora.report import LoraReport, ModuleCount, describe
+
+__all__ = ["LoraFile", "LoraReport", "LowRank", "ModuleCount", "bind", "describe", "read_lora", "stack"]

@@ -1,0 +1,12 @@
+"""The models and styles a user can name."""
+
+from stylescore.models.registry import (
+    ModelSource,
+    StyleEntry,
+    StyleSource,
+    list_styles,
+    resolve_model,
+    resolve_style,
+)
+
+__all__ = ["ModelSource", "StyleEntry", "StyleSource", "list_styles", "resolve_model", "resolve_style"]

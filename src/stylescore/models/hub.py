@@ -1,0 +1,88 @@
+"""Fetches files from the Hugging Face hub; the client is loaded only when something is fetched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from stylescore.errors import InputError, ModelError, StyleError
+
+Result = TypeVar("Result")
+
+USUAL_STYLE = "pytorch_lora_weights.safetensors"
+MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
+NOT_NEEDED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
+OFFLINE = (
+    "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
+)
+
+
+def download_model(hub_id: str) -> Path:
+    """Fetch the parts of a diffusers model, or take them from the local cache.
+
+    Raises:
+        ModelError: when the hub does not have it or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(
+            snapshot_download(hub_id, allow_patterns=list(MODEL_FILES), ignore_patterns=list(NOT_NEEDED))
+        )
+
+    return Path(_asking(fetch, f"the model {hub_id!r} cannot be fetched", ModelError))
+
+
+def download_tokenizer(hub_id: str) -> Path:
+    """Fetch the files of a CLIP tokenizer, or take them from the local cache.
+
+    Raises:
+        ModelError: when the hub does not have it or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(snapshot_download(hub_id, allow_patterns=["vocab.json", "merges.txt", "*token*.json"]))
+
+    return Path(_asking(fetch, f"the tokenizer {hub_id!r} cannot be fetched", ModelError))
+
+
+def download_style(hub_id: str, file: str | None) -> Path:
+    """Fetch one LoRA file; without `file`, the only one or the one with the usual name.
+
+    Raises:
+        StyleError: when the hub does not have it, cannot be reached, or it is unclear which file is meant.
+    """
+    from huggingface_hub import hf_hub_download
+
+    def fetch() -> str:
+        return str(hf_hub_download(hub_id, file or _only_style(hub_id)))
+
+    return Path(_asking(fetch, f"the style {hub_id!r} cannot be fetched", StyleError))
+
+
+def _only_style(hub_id: str) -> str:
+    from huggingface_hub import HfApi
+
+    names = [name for name in HfApi().list_repo_files(hub_id) if name.endswith(".safetensors")]
+    if len(names) == 1 or USUAL_STYLE in names:
+        return names[0] if len(names) == 1 else USUAL_STYLE
+    hint = f"name one: {', '.join(f'{hub_id}:{name}' for name in names[:5])}" if names else None
+    raise StyleError(f"{hub_id!r} has {len(names)} .safetensors files, one is needed", hint=hint)
+
+
+def _asking(fetch: Callable[[], Result], failure: str, error: type[InputError]) -> Result:
+    """Turn whatever the client or the network raises into one of our errors."""
+    try:
+        return fetch()
+    except InputError:
+        raise
+    except Exception as reason:
+        raise error(f"{failure}: {_first_line(reason)}", hint=OFFLINE) from reason
+
+
+def _first_line(reason: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(reason)).strip()
+    return text[:160] or type(reason).__name__
