@@ -73,7 +73,7 @@ class OptimiserConfig:
         weight_decay: decoupled for adamw; shrinks the latent by `lr * weight_decay` a step.
         beta1: first Adam moment.
         beta2: second Adam moment.
-        warmup: iterations of linear warm-up from 0.
+        warmup: iterations of linear warm-up from 0; below 1, a share of the run's iterations.
         cosine_length: length of the cosine in units of the iterations; 0 keeps lr constant after warm-up.
     """
 
@@ -82,7 +82,7 @@ class OptimiserConfig:
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
-    warmup: int = 100
+    warmup: float = 100.0
     cosine_length: float = 1.5
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from stylescore.errors import NonFiniteError
 from stylescore.fake import FakeTraining
@@ -26,7 +25,7 @@ class Fitting:
         objective: how a step is made.
         scores: whom the objective asks.
         optimiser: over `subject.parameters()`.
-        lr_schedule: stepped once per iteration, after the optimiser.
+        learning_rate: of the subject's optimiser, as a function of the 0-based iteration.
         fake: training of the fake score, or `None` for methods without one.
         rng: one CPU generator per sample.
         iterations: length of the run.
@@ -38,7 +37,7 @@ class Fitting:
     objective: Objective
     scores: Scores
     optimiser: Optimizer
-    lr_schedule: LRScheduler
+    learning_rate: Callable[[int], float]
     fake: FakeTraining | None
     rng: Rng
     iterations: int
@@ -77,8 +76,8 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
     """
     while fitting.iteration < fitting.iterations:
         before = fitting.counter.snapshot()
-        learning_rate = float(fitting.optimiser.param_groups[0]["lr"])
-        step = subject_step(fitting)
+        learning_rate = fitting.learning_rate(fitting.iteration)
+        step = subject_step(fitting, learning_rate)
         fake = fake_step(fitting)
         forward, trained = fitting.counter.snapshot()
         fitting.iteration += 1
@@ -97,7 +96,7 @@ def progress_of(fitting: Fitting) -> float:
     return fitting.iteration / fitting.iterations
 
 
-def subject_step(fitting: Fitting) -> Step:
+def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     """Move the subject once."""
     z, z_source = fitting.subject.draw(fitting.rng)
     step = fitting.objective(z, z_source, fitting.scores, progress=progress_of(fitting), rng=fitting.rng)
@@ -105,8 +104,9 @@ def subject_step(fitting: Fitting) -> Step:
     step.loss.sum().backward()
     gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
     require_finite([step.gradient, *gradients], "the gradient", fitting, step.t)
+    for group in fitting.optimiser.param_groups:
+        group["lr"] = learning_rate
     fitting.optimiser.step()
-    fitting.lr_schedule.step()
     return step
 
 

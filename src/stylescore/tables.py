@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -36,12 +36,7 @@ def converted(value: Any, hint: Any, name: str) -> Any:
     """Return `value` as the annotated type, or raise `ConfigError`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if value not in args:
-            raise ConfigError(
-                f"{name} must be one of {', '.join(map(str, args))}, not {value!r}",
-                hint=did_you_mean(str(value), map(str, args)),
-            )
-        return value
+        return choice(value, args, name)
     if origin in (Union, UnionType):
         return None if value is None else converted(value, next(a for a in args if a is not NoneType), name)
     if origin is tuple:
@@ -49,6 +44,16 @@ def converted(value: Any, hint: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_table(hint, value, where=f"{name}.")
     return converted_scalar(value, hint, name)
+
+
+def choice(value: Any, known: Sequence[Any], name: str) -> Any:
+    """Return `value` if it is one of the known ones, else raise `ConfigError`."""
+    if value not in known:
+        raise ConfigError(
+            f"{name} must be one of {', '.join(map(str, known))}, not {value!r}",
+            hint=did_you_mean(str(value), map(str, known)),
+        )
+    return value
 
 
 def converted_tuple(value: Any, item: Any, name: str) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from stylescore.config import Method, MethodConfig
 from stylescore.errors import ConfigError, did_you_mean
+from stylescore.models.registry import resolve_model
 from stylescore.tables import converted, overlay
 
 FOLDER = Path(__file__).parent
@@ -63,6 +64,14 @@ def resolve(table: Mapping[str, Any], method: Method | None = None) -> MethodCon
 def load(name: str, method: Method | None = None) -> MethodConfig:
     """Load a preset by name or path, for the method given."""
     return resolve(read(find(name)), method)
+
+
+def preset_for(model: str, preset: str | None, method: Method | None) -> MethodConfig:
+    """Return the preset asked for; without one, the model's own if its folder has one, else `balanced`."""
+    if preset is not None:
+        return load(preset, method)
+    own = Path(resolve_model(model).location) / "preset.toml"
+    return resolve(read(own), method) if own.is_file() else load("balanced", method)
 
 
 METHODS: tuple[str, ...] = get_args(Method)

@@ -1,0 +1,239 @@
+"""From configuration to objects: the only place where names of methods, samplers and weights are matched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+
+from stylescore import relevance, schedule, spectrum, timesteps
+from stylescore.config import (
+    FakeConfig,
+    FakeWeightName,
+    MethodConfig,
+    RelevanceConfig,
+    SpectrumConfig,
+    TimestepConfig,
+    WeightName,
+)
+from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.codec import Codec, Pictures
+from stylescore.diffusion.text import TextEncoder
+from stylescore.fake import FakeScore
+from stylescore.fit import Fitting
+from stylescore.objective import Objective, dds, pds, sds, sms, vsd
+from stylescore.optimisers import learning_rate, make_optimiser
+from stylescore.schedule import NoiseSchedule, Weight
+from stylescore.scores import Contrast, Guided, NoisePredictor, Scores
+from stylescore.subjects import LatentSubject, Subject
+from stylescore.timesteps import Grid, TimestepSampler
+from stylescore.types import Latent, Rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The networks of a run.
+
+    Attributes:
+        base: under the real and the fake score.
+        style: under the style score; the same object where both share a base.
+        codec: pictures to latents and back.
+        text: encoder of every prompt but the style score's.
+        style_text: encoder of the style score's prompts, with the adapter's text part where there is one.
+    """
+
+    base: Backbone
+    style: Backbone
+    codec: Codec
+    text: TextEncoder
+    style_text: TextEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """The words of a batch, one entry per picture."""
+
+    target: Sequence[str]
+    edit: Sequence[str]
+    caption: Sequence[str]
+
+    @classmethod
+    def of(cls, method: MethodConfig, style: str, captions: Sequence[str]) -> Prompts:
+        """Fill in the method's prompt templates; an empty caption leaves no dangling comma."""
+        return cls(
+            target=[filled(method.target_prompt, style, caption) for caption in captions],
+            edit=[filled(method.relevance.edit_prompt, style, caption) for caption in captions],
+            caption=list(captions),
+        )
+
+
+def filled(template: str, style: str, caption: str) -> str:
+    """Fill in a prompt template."""
+    return template.format(style=style, caption=caption).strip().strip(",").strip()
+
+
+def make_weight(name: WeightName) -> Weight:
+    """Return w_t by name."""
+    match name:
+        case "posterior":
+            return schedule.posterior_weight
+        case "noise":
+            return schedule.noise_weight
+        case "unit":
+            return schedule.unit_weight
+        case _:
+            assert_never(name)
+
+
+def make_fake_weight(name: FakeWeightName) -> Weight:
+    """Return the weight of the fake score's loss by name."""
+    match name:
+        case "alpha_bar_squared":
+            return schedule.alpha_bar_squared_weight
+        case "min_snr":
+            return schedule.min_snr_weight
+        case "unit":
+            return schedule.unit_weight
+        case _:
+            assert_never(name)
+
+
+def make_sampler(config: TimestepConfig, stride: int) -> TimestepSampler:
+    """Return the timestep sampler."""
+    grid = Grid(t_min=config.t_min, t_max=config.t_max, stride=stride)
+    match config.sampler:
+        case "narrowing":
+            return timesteps.Narrowing(grid)
+        case "uniform":
+            return timesteps.Uniform(grid)
+        case "annealed":
+            return timesteps.Annealed(grid)
+        case _:
+            assert_never(config.sampler)
+
+
+def make_relevance(config: RelevanceConfig) -> relevance.Relevance:
+    """Return the relevance map; strength 0 asks no model."""
+    if config.strength == 0:
+        return relevance.everywhere
+    by_name = {
+        "mean_then_absolute": relevance.mean_then_absolute,
+        "absolute_then_mean": relevance.absolute_then_mean,
+    }
+    return relevance.SemanticRelevance(
+        reduce=by_name[config.reduction], upper=config.upper_quantile, strength=config.strength
+    )
+
+
+def make_spectrum(config: SpectrumConfig) -> spectrum.SpectrumLoss:
+    """Return the regulariser; weight 0 computes nothing."""
+    if config.weight == 0:
+        return spectrum.no_spectrum
+    distance = {"l1": spectrum.absolute, "l2": spectrum.squared}[config.distance]
+    return spectrum.ProgressiveSpectrum(weight=config.weight, distance=distance, period=config.period)
+
+
+def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objective:
+    """Assemble the method."""
+    sampler = make_sampler(method.timesteps, noise_schedule.stride)
+    weight = make_weight(method.weight)
+    match method.method:
+        case "sms":
+            return sms(
+                noise_schedule,
+                sampler,
+                relevance=make_relevance(method.relevance),
+                spectrum=make_spectrum(method.spectrum),
+                weight=weight,
+            )
+        case "vsd":
+            return vsd(noise_schedule, sampler, weight=weight)
+        case "sds":
+            return sds(noise_schedule, sampler, weight=weight)
+        case "dds":
+            return dds(noise_schedule, sampler, weight=weight)
+        case "pds":
+            return pds(noise_schedule, sampler)
+        case _:
+            assert_never(method.method)
+
+
+def guided(prompted: Prompted, guidance_scale: float) -> NoisePredictor:
+    """Return the score under guidance; scale 1 asks no unconditional half."""
+    return prompted.alone if guidance_scale == 1 else Guided(prompted.pair, guidance_scale)
+
+
+def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple[Scores, Prompted]:
+    """Encode the prompts; return the four scores, and the fake one for its training."""
+    count = len(prompts.target)
+    null, style_null = models.text([""] * count), models.style_text([""] * count)
+    fake = Prompted(models.base, models.text(prompts.target), null, fake=True)
+    style = Prompted(models.style, models.style_text(prompts.target), style_null, style=True)
+    scores = Scores(
+        style=guided(style, method.guidance_scale),
+        fake=guided(fake, method.fake.guidance_scale),
+        edit=Contrast(Prompted(models.base, models.text(prompts.edit), null).pair),
+        source=guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
+    )
+    return scores, fake
+
+
+def make_fake(models: Models, config: FakeConfig, predictor: Prompted, rng: Rng) -> FakeScore:
+    """Attach a fresh fake branch to the base and return its training."""
+    backbone = models.base
+    parameters = backbone.adapters.add_fake(config.targets, config.rank, config.alpha, rng)
+    grid = Grid(t_min=config.t_min, t_max=config.t_max, stride=backbone.schedule.stride)
+    return FakeScore(
+        predictor=predictor.alone,
+        parameters=parameters,
+        optimiser=torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0),
+        schedule=backbone.schedule,
+        timesteps=timesteps.Uniform(grid),
+        weight=make_fake_weight(config.weight),
+    )
+
+
+def needs_fake(method: MethodConfig) -> bool:
+    """Tell whether the method asks the fake score."""
+    return method.method in ("sms", "vsd")
+
+
+def encode_sources(models: Models, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
+    """Encode the photos as the method asks."""
+    return models.codec.encode(pictures, rng if method.sample_posterior else None)
+
+
+def fit_latents(models: Models, method: MethodConfig, prompts: Prompts, z_source: Latent, rng: Rng) -> Fitting:
+    """Assemble a run that fits one latent per picture.
+
+    Args:
+        models: the networks.
+        method: constants, with the content knob applied.
+        prompts: words, one entry per picture.
+        z_source: latents of the photos, [batch, c, h, w].
+        rng: one CPU generator per picture.
+    """
+    subject = LatentSubject.at(z_source)
+    scale = subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
+    return assemble(models, method, prompts, subject, rng, scale)
+
+
+def assemble(
+    models: Models, method: MethodConfig, prompts: Prompts, subject: Subject, rng: Rng, lr_scale: float = 1.0
+) -> Fitting:
+    """Assemble a run for any subject."""
+    scores, fake_prompted = make_scores(models, method, prompts)
+    fake = make_fake(models, method.fake, fake_prompted, rng) if needs_fake(method) else None
+    return Fitting(
+        subject=subject,
+        objective=make_objective(method, models.base.schedule),
+        scores=scores,
+        optimiser=make_optimiser(method.optimiser, subject.parameters()),
+        learning_rate=learning_rate(method.optimiser, method.iterations, lr_scale),
+        fake=fake,
+        rng=rng,
+        iterations=method.iterations,
+        counter=models.base.counter,
+    )

@@ -1,0 +1,85 @@
+"""`stylescore styles`, `inspect` and `doctor`: what there is, what a file is, what this machine can do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stylescore.cli.talk import give
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def styles(json: JsonOption = False) -> None:
+    """List the styles that can be named: bundled ones and those in your style folder."""
+    from stylescore.models.registry import list_styles, user_styles_dir
+
+    entries = list_styles()
+    if json:
+        give(
+            {
+                "folder": str(user_styles_dir()),
+                "styles": [asdict(entry) | {"path": str(entry.path)} for entry in entries],
+            }
+        )
+        return
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        origin = "bundled" if entry.bundled else "yours"
+        facts = [f"base {entry.base}" if entry.base else "", f"says {entry.trigger!r}" if entry.trigger else ""]
+        typer.echo(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
+    typer.echo(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}", err=True)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], json: JsonOption = False
+) -> None:
+    """Tell what a LoRA file is, and whether it can be used."""
+    from stylescore.diffusion.lora.report import describe
+
+    report = describe(file)
+    if json:
+        give(report.to_dict())
+        return
+    for name, value in report_lines(report.to_dict()):
+        typer.echo(f"{name + ':':<15} {value}")
+
+
+def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a report as names and plain words, without what is not known."""
+    lines = []
+    for name, value in report.items():
+        text = plain(value)
+        if text:
+            lines.append((name.replace("_", " "), text))
+    return lines
+
+
+def plain(value: Any) -> str:
+    """Return a report's value in words."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return ""
+        case dict():
+            return ", ".join(f"{count} {kind}" for kind, count in value.items() if count)
+        case list() | tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Tell what this machine has, and what a run would download."""
+    from stylescore.doctor import examine
+
+    facts = examine()
+    if json:
+        give(facts)
+        return
+    for name, value in report_lines(facts):
+        typer.echo(f"{name + ':':<15} {value}")

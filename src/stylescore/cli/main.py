@@ -1,0 +1,77 @@
+"""The program `stylescore`: commands, exit codes, and the one place where errors become lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from stylescore._version import __version__
+from stylescore.cli.inform import doctor, inspect, styles
+from stylescore.cli.stylize import stylize
+from stylescore.cli.talk import complain
+from stylescore.errors import StylescoreError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="stylescore",
+    help="Turn a photo into a picture in a given style: the style is really the style, the content is still the "
+    "content.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(stylize)
+app.command()(styles)
+app.command()(inspect)
+app.command()(doctor)
+
+
+def show_version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        typer.echo(f"stylescore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=show_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Hold the options of the program itself."""
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit: 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+    sys.exit(exit_code(arguments))
+
+
+def exit_code(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        result = typer.main.get_command(app).main(
+            args=list(arguments) if arguments is not None else None, prog_name="stylescore", standalone_mode=False
+        )
+    except StylescoreError as error:
+        complain(str(error), error.hint)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        complain(error.format_message(), "see stylescore --help")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted", None)
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,287 @@
+"""`stylescore stylize`: photos and a style in, pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylescore.cli.options import parse_settings, parse_styles
+from stylescore.config import Method, RunConfig
+from stylescore.errors import ConfigError, PictureError
+
+if TYPE_CHECKING:
+    from stylescore.images import Photo
+    from stylescore.keeping import Job, Kept
+    from stylescore.state import PictureState
+    from stylescore.stylizer import Stylizer
+
+WHAT = "What to make"
+HOW = "How"
+WHERE = "Where and how loud"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the command behaves: what it keeps, how many pictures at once, how much it says."""
+
+    output: Path
+    preview_every: int
+    gif: bool
+    batch: int
+    json: bool
+    quiet: bool
+
+
+def stylize(
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", show_default=False)] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--style",
+            "-s",
+            metavar="NAME|FILE|HUB_ID",
+            help="Style LoRA; give it again to mix several, with shares as NAME=0.7.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    style_strength: Annotated[
+        float | None, typer.Option(help="Factor of the style LoRA.", rich_help_panel=WHAT)
+    ] = None,
+    prompt: Annotated[str, typer.Option(metavar="CAPTION", help="What the photo shows.", rich_help_panel=WHAT)] = "",
+    style_prompt: Annotated[
+        str | None, typer.Option(help="Words for the style; else the LoRA's own.", rich_help_panel=WHAT)
+    ] = None,
+    content: Annotated[
+        float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
+    ] = 0.5,
+    size: Annotated[
+        int | None, typer.Option(help="Short side the model works at, in pixels.", rich_help_panel=WHAT)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
+    ] = "mini",
+    style_model: Annotated[
+        str | None, typer.Option(help="Another base under the style LoRA.", rich_help_panel=HOW)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Objective.", rich_help_panel=HOW)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="balanced, reference, paper; else the model's.", rich_help_panel=HOW),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Length of the run.", rich_help_panel=HOW)] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any constant of the preset.", rich_help_panel=HOW),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=HOW)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
+    ] = Path("out"),
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run.", rich_help_panel=WHERE)
+    ] = None,
+    preview_every: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Keep a preview every K iterations.", rich_help_panel=WHERE)
+    ] = 0,
+    gif: Annotated[bool, typer.Option("--gif", help="Keep an animation of the run.", rich_help_panel=WHERE)] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.", rich_help_panel=WHERE)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=WHERE)
+    ] = False,
+) -> None:
+    """Turn photos into pictures in a given style.
+
+    Each photo gets a folder under --output with the picture at the photo's own size, a before/after sheet and
+    everything needed to repeat the run.
+    """
+    manner = Manner(output, preview_every, gif, batch, json, quiet)
+    if resume is not None:
+        refuse_with_resume(photos, style)
+        report(go_on(resume, manner), manner)
+        return
+    base = RunConfig(
+        styles=parse_styles(style or []),
+        model=model,
+        style_model=style_model,
+        style_prompt=style_prompt,
+        caption=prompt,
+        content=content,
+        size=size,
+        seed=seed,
+        device=device,
+    )
+    constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
+    report(begin(photos or [], base, dtype, preset, method, constants, manner), manner)
+
+
+def refuse_with_resume(photos: list[Path] | None, style: list[str] | None) -> None:
+    """Raise `ConfigError` if new photos or styles are given to a run that is to go on."""
+    if photos or style:
+        raise ConfigError(
+            "--resume goes on with the photo and style of its run folder and takes no others",
+            hint="leave out PHOTO and --style",
+        )
+
+
+def begin(
+    photos: Sequence[Path],
+    base: RunConfig,
+    dtype: str,
+    preset: str | None,
+    method: str | None,
+    constants: dict[str, Any],
+    manner: Manner,
+) -> Iterator[Kept]:
+    """Check everything that can be checked without a model, then load it and run."""
+    if not photos:
+        raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
+    from stylescore.images import read_photo
+    from stylescore.models.registry import resolve_style
+    from stylescore.presets import METHODS, preset_for
+    from stylescore.tables import choice, overlay
+    from stylescore.validate import check_run
+
+    chosen: Method | None = None if method is None else choice(method, METHODS, "method")
+    run = overlay(base, {"dtype": dtype})
+    run = check_run(replace(run, method=overlay(preset_for(run.model, preset, chosen), constants)))
+    for entry in run.styles:
+        resolve_style(entry.name)
+    sources = [read_photo(photo) for photo in photos]
+    speak_of(sources, manner)
+    stylizer = load(run, manner)
+    for group in batches(sources, stylizer, manner.batch):
+        jobs = [keep_new(stylizer, photo, manner) for photo in group]
+        yield from work(stylizer, jobs, None, manner)
+
+
+def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
+    """Pass on what reading the photos had to say."""
+    from stylescore.cli.talk import say
+
+    for photo in sources:
+        for note in photo.notes:
+            say(f"note: {photo.path.name}: {note}", quiet=manner.quiet)
+
+
+def load(run: RunConfig, manner: Manner) -> Stylizer:
+    """Load the models; say which, and what of the prompts they cannot read."""
+    from stylescore.cli.talk import say
+
+    say(f"loading {run.model} ...", quiet=manner.quiet)
+    from stylescore.cli.hush import hush
+
+    hush()
+    from stylescore.stylizer import Stylizer
+
+    stylizer = Stylizer(run)
+    for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
+        say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=manner.quiet)
+    return stylizer
+
+
+def batches(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator[Sequence[Photo]]:
+    """Yield neighbouring photos of one working size, at most `limit` at a time."""
+    for _, group in groupby(sources, key=stylizer.working_size):
+        photos = list(group)
+        for start in range(0, len(photos), limit):
+            yield photos[start : start + limit]
+
+
+def keep_new(stylizer: Stylizer, photo: Photo, manner: Manner) -> Job:
+    """Make the run folder of a photo."""
+    from stylescore.keeping import new_job
+
+    return new_job(stylizer, photo, manner.output, gif=manner.gif, preview_every=manner.preview_every)
+
+
+def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
+    """Take up an interrupted run."""
+    from stylescore.files import sha256
+    from stylescore.images import read_photo
+    from stylescore.keeping import Job
+    from stylescore.runs import RunFolder
+
+    folder = RunFolder(path)
+    record = folder.read_record()
+    state = folder.load_state()
+    if state is None and folder.picture.is_file():
+        raise ConfigError(f"the run in {str(path)!r} is finished", hint=f"its picture is {folder.picture}")
+    photo = read_photo(record.photo)
+    if sha256(photo.path) != record.photo_sha256:
+        raise PictureError(f"the photo {record.photo!r} has changed since the run began", hint="begin a new run")
+    stylizer = load(record.run, manner)
+    yield from work(stylizer, [Job(photo, folder, record)], None if state is None else [state], manner)
+
+
+def work(
+    stylizer: Stylizer, jobs: Sequence[Job], states: Sequence[PictureState] | None, manner: Manner
+) -> Iterator[Kept]:
+    """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
+    from stylescore.cli.interrupts import Interrupts
+    from stylescore.cli.talk import progress
+    from stylescore.fit import Iteration
+    from stylescore.keeping import Batch
+
+    batch = Batch.begin(stylizer, jobs, states)
+    title = ", ".join(job.photo.path.name for job in jobs)
+    total, done = batch.fitting.iterations, batch.fitting.iteration
+    events = batch.run()
+    with Interrupts() as interrupts, progress(title, total, done, quiet=manner.quiet) as tick:
+        for event in events:
+            if isinstance(event, Iteration):
+                tick(event)
+                if interrupts.asked:
+                    stop(events, jobs)
+            else:
+                yield event
+
+
+def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
+    """Interrupt a batch, which keeps its state, and say how to go on."""
+    from stylescore.cli.talk import say
+
+    try:
+        events.throw(KeyboardInterrupt())
+    finally:
+        for job in jobs:
+            say(f"kept; go on with: stylescore stylize --resume {job.folder.path}")
+
+
+def report(finished: Iterator[Kept], manner: Manner) -> None:
+    """Print where the pictures lie, as they are finished or as one JSON document."""
+    from stylescore.cli.talk import give
+
+    rows = []
+    for kept in finished:
+        rows.append(row(kept))
+        if not manner.json:
+            typer.echo(str(kept.job.folder.picture))
+    if manner.json:
+        give({"pictures": rows})
+
+
+def row(kept: Kept) -> dict[str, Any]:
+    """Return what a program wants to know of a finished picture."""
+    folder = kept.job.folder
+    return {
+        "photo": str(kept.job.photo.path),
+        "folder": str(folder.path),
+        "picture": str(folder.picture),
+        "model_picture": str(folder.model_picture),
+        "before_after": str(folder.before_after),
+        "gif": str(folder.animation) if kept.job.record.gif else None,
+        "width": kept.result.picture.width,
+        "height": kept.result.picture.height,
+        "iterations": kept.job.record.run.method.iterations,
+        "seed": kept.job.record.run.seed,
+    }

@@ -1,0 +1,206 @@
+"""Low-rank branches inside a network: one U-Net serves as style, fake and real score.
+
+Every adapted layer computes base(x) plus a style branch on some rows of the batch plus a fake branch on others.
+Which rows is told by a `Route`, set for the length of one call and taken back whatever happens. The fake branch
+has its own weights for every sample, so that pictures in one batch do not share a fake score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylescore.diffusion.lora import LowRank
+from stylescore.types import Rng
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which branches act on a call.
+
+    Attributes:
+        style: whether the style branch acts.
+        samples: for the fake branch, which sample's weights each row uses, [rows]; `None` for no fake branch.
+    """
+
+    style: bool = False
+    samples: Tensor | None = None
+
+
+PLAIN = Route()
+
+
+class Switch:
+    """Holds the route of the call in progress; adapted layers share one."""
+
+    def __init__(self) -> None:
+        self.route = PLAIN
+
+    @contextmanager
+    def set(self, route: Route) -> Iterator[None]:
+        """Use `route` inside the block and the previous one after it, also when it fails."""
+        previous, self.route = self.route, route
+        try:
+            yield
+        finally:
+            self.route = previous
+
+
+class StyleBranch(nn.Module):
+    """Frozen low-rank update of one linear or convolutional layer; the strength is folded in."""
+
+    down: Tensor
+    up: Tensor
+
+    def __init__(self, delta: LowRank, strength: float, base: nn.Module) -> None:
+        super().__init__()
+        weight = base.weight
+        assert isinstance(weight, Tensor)
+        self.register_buffer("down", delta.down.to(weight), persistent=False)
+        self.register_buffer("up", (delta.up * (delta.scale * strength)).to(weight), persistent=False)
+
+    def forward(self, x: Tensor, base: nn.Module) -> Tensor:
+        """Return strength (alpha / rank) up(down(x)), shaped like base(x)."""
+        if isinstance(base, nn.Conv2d):
+            hidden = F.conv2d(x, self.down, None, base.stride, base.padding, base.dilation)
+            return F.conv2d(hidden, self.up)
+        return F.linear(F.linear(x, self.down), self.up)
+
+
+class FakeBranch(nn.Module):
+    """Trainable low-rank update of one linear layer, with weights of its own for every sample.
+
+    Attributes:
+        lora_a: [batch, rank, in], uniform in +-1/sqrt(in) (Kaiming with a = sqrt(5), as peft does).
+        lora_b: [batch, out, rank], zero, so that the branch starts without effect.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, rng: Rng) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(base.in_features)
+        shape = (rank, base.in_features)
+        draws = [torch.rand(shape, generator=generator) for generator in rng]
+        self.scale = alpha / rank
+        self.lora_a = nn.Parameter(((2 * torch.stack(draws) - 1) * bound).to(base.weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(len(rng), base.out_features, rank, device=base.weight.device))
+
+    def forward(self, x: Tensor, samples: Tensor) -> Tensor:
+        """Return scale B_s A_s x for x of shape [rows, tokens, in], row n using sample s = samples[n]."""
+        a, b = self.lora_a[samples].to(x.dtype), self.lora_b[samples].to(x.dtype)
+        return torch.bmm(torch.bmm(x, a.mT), b.mT) * self.scale
+
+
+class Adapted(nn.Module):
+    """A linear or convolutional layer with its branches."""
+
+    def __init__(self, base: nn.Module, switch: Switch) -> None:
+        super().__init__()
+        self.base = base
+        self.switch = switch
+        self.style: StyleBranch | None = None
+        self.fake: FakeBranch | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight, for code that looks at its type or device."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the base layer's output plus the branches that the route switches on."""
+        route, y = self.switch.route, self.base(x)
+        if route.style and self.style is not None:
+            y = y + self.style(x, self.base)
+        if route.samples is not None and self.fake is not None:
+            y = y + self.fake(x, route.samples)
+        return y  # type: ignore[no-any-return]
+
+
+def adaptable(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the weight shapes of all linear and convolutional layers by dotted name, without our wrappers."""
+    return {
+        name.removesuffix(".base"): tuple(module.weight.shape)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+
+
+def adapt(network: nn.Module, name: str, switch: Switch) -> Adapted:
+    """Wrap the layer called `name` if it is not wrapped yet, and return the wrapper."""
+    parent_name, _, leaf = name.rpartition(".")
+    parent = network.get_submodule(parent_name)
+    layer = getattr(parent, leaf) if not leaf.isdigit() else parent[int(leaf)]  # type: ignore[index]
+    if isinstance(layer, Adapted):
+        return layer
+    wrapper = Adapted(layer, switch)
+    if leaf.isdigit():
+        parent[int(leaf)] = wrapper  # type: ignore[operator]
+    else:
+        setattr(parent, leaf, wrapper)
+    return wrapper
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The branches of one network, and the routes through them.
+
+    Attributes:
+        network: the U-Net whose layers are wrapped.
+        switch: shared by its wrapped layers.
+    """
+
+    network: nn.Module
+    switch: Switch
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Adapters:
+        """Return the adapters of a network that has none yet."""
+        return cls(network, Switch())
+
+    def add_style(self, deltas: Mapping[str, LowRank], strength: float) -> None:
+        """Give layers a frozen style branch; names are dotted module names."""
+        for name, delta in deltas.items():
+            layer = adapt(self.network, name, self.switch)
+            layer.style = StyleBranch(delta, strength, layer.base)
+
+    def add_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> tuple[nn.Parameter, ...]:
+        """Give every linear layer whose name ends in a target a fresh fake branch; return its parameters.
+
+        The layers are visited in the order of the network's own list, so a generator's draws are repeatable.
+        """
+        parameters: list[nn.Parameter] = []
+        for name in [n for n in adaptable(self.network) if n.rpartition(".")[2] in targets]:
+            layer = adapt(self.network, name, self.switch)
+            assert isinstance(layer.base, nn.Linear)
+            layer.fake = FakeBranch(layer.base, rank, alpha, rng)
+            parameters += [layer.fake.lora_a, layer.fake.lora_b]
+        return tuple(parameters)
+
+    def fake_state(self) -> dict[str, nn.Parameter]:
+        """Return the fake branches' parameters by name, e.g. `mid_block...to_q.lora_a`."""
+        return {
+            f"{name}.{part}": getattr(module.fake, part)
+            for name, module in self.network.named_modules()
+            if isinstance(module, Adapted) and module.fake is not None
+            for part in ("lora_a", "lora_b")
+        }
+
+
+def fake_route(batch: int, rows: int, device: torch.device) -> Route:
+    """Return the route on which row n uses the fake branch of sample n modulo batch."""
+    return Route(samples=torch.arange(rows, device=device) % batch)
+
+
+def merge(network: nn.Module, deltas: Mapping[str, LowRank], strength: float) -> None:
+    """Add deltas to the weights themselves, W += strength (alpha / rank) up down, for good."""
+    for name, delta in deltas.items():
+        weight = network.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        weight.data += (strength * delta.dense().to(weight.device, torch.float32)).to(weight.dtype).view_as(weight)

@@ -1,0 +1,62 @@
+"""Where the networks run and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from stylescore.errors import DeviceError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device(best_device())
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"no device is called {name!r}", hint="use auto, cpu, cuda, cuda:N or mps") from error
+    if not present(device):
+        raise DeviceError(f"this machine has no device {name!r}", hint="use --device cpu")
+    return device
+
+
+def best_device() -> str:
+    """Return the name of the fastest device present."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def present(device: torch.device) -> bool:
+    """Tell whether tensors can be put on the device."""
+    match device.type:
+        case "cpu":
+            return True
+        case "cuda":
+            return (device.index or 0) < torch.cuda.device_count()
+        case "mps":
+            return torch.backends.mps.is_available()
+        case _:
+            return False
+
+
+def pick_dtype(name: Literal["auto", "float32", "bfloat16", "float16"], device: torch.device) -> torch.dtype:
+    """Return the networks' precision; "auto" is float32 on the CPU, else bfloat16 where it is native.
+
+    Raises:
+        DeviceError: half precision on a CPU, where it is slower than float32 and overflows.
+    """
+    if name == "auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    if name == "float16" and device.type == "cpu":
+        raise DeviceError("--dtype 'float16' needs a GPU, the device is 'cpu'", hint="use --dtype float32 or bfloat16")
+    return DTYPES[name]

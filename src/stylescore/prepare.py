@@ -1,0 +1,143 @@
+"""Loads what a run names: models, style adapters, device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stylescore.build import Models
+from stylescore.config import MethodConfig, RunConfig, StyleChoice
+from stylescore.diffusion.adapters import Adapters, adaptable, merge
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.devices import pick_device, pick_dtype
+from stylescore.diffusion.loading import Components, load_components
+from stylescore.diffusion.lora import LoraFile, LowRank, bind, read_lora, stack
+from stylescore.diffusion.text import TextEncoder
+from stylescore.errors import ModelError
+from stylescore.models.registry import resolve_model, resolve_style
+from stylescore.schedule import NoiseSchedule
+from stylescore.scores import PassCounter
+
+GRID_POINTS = 500
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs besides its pictures.
+
+    Attributes:
+        models: the networks, adapters in place.
+        style_prompt: words for the style.
+        native_size: short side in pixels at which the model is at home.
+        multiple: both sides of a working picture are multiples of this.
+        notes: what the user should know, one line each.
+    """
+
+    models: Models
+    style_prompt: str
+    native_size: int
+    multiple: int
+    notes: tuple[str, ...] = ()
+
+
+def prepare(run: RunConfig) -> Prepared:
+    """Load everything a checked configuration names.
+
+    Raises:
+        InputError: a model, style or device that cannot be used.
+    """
+    device = pick_device(run.device)
+    dtype = pick_dtype(run.dtype, device)
+    loras = [(read_style(choice), choice.weight) for choice in run.styles]
+    base = load(run.model, dtype, device)
+    styled = base if run.style_model is None else load(run.style_model, dtype, device)
+    require_match(base, styled)
+    counter = PassCounter()
+    base_backbone = backbone_of(base, styled, counter)
+    unet_deltas = bound(loras, styled.unet, "unet")
+    if styled is base:
+        base_backbone.adapters.add_style(unet_deltas, run.method.style_strength)
+        style_backbone = base_backbone
+    else:
+        merge(styled.unet, unet_deltas, run.method.style_strength)
+        style_backbone = backbone_of(styled, styled, counter)
+    text = TextEncoder(styled.tokenizer, styled.text_encoder)
+    style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
+    return Prepared(
+        models=Models(
+            base=base_backbone,
+            style=style_backbone,
+            codec=Codec(styled.vae),
+            text=text,
+            style_text=adapted_text(text, loras, run.method),
+        ),
+        style_prompt=style_prompt,
+        native_size=styled.native_size,
+        multiple=int(styled.vae_scale),
+    )
+
+
+def read_style(choice: StyleChoice) -> LoraFile:
+    """Read the adapter file that a style's name stands for."""
+    return read_lora(resolve_style(choice.name).path)
+
+
+def load(name: str, dtype: torch.dtype, device: torch.device) -> Components:
+    """Load the model that a name stands for."""
+    return load_components(resolve_model(name).location, dtype=dtype, device=device)
+
+
+def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter) -> Backbone:
+    """Return a model's U-Net as a backbone, on the noise schedule of the style's base."""
+    return Backbone(
+        unet=parts.unet,
+        adapters=Adapters.of(parts.unet),
+        schedule=noise_schedule(schedule_of),
+        prediction_type=parts.prediction_type,
+        counter=counter,
+    )
+
+
+def noise_schedule(parts: Components) -> NoiseSchedule:
+    """Return the model's schedule on a grid of 500 points."""
+    return NoiseSchedule(parts.betas, stride=max(1, len(parts.betas) // GRID_POINTS))
+
+
+def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: str) -> dict[str, LowRank]:
+    """Return the sum of the adapters' changes to one network, by the network's own layer names."""
+    shapes = adaptable(network)
+    return stack([(bind(lora, shapes, part=part), weight) for lora, weight in loras])
+
+
+def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: MethodConfig) -> TextEncoder:
+    """Return the style's text encoder, with the adapters' text parts unless the method leaves them out."""
+    if not method.text_encoder_lora or not any(lora.text_encoder for lora, _ in loras):
+        return text
+    return text.with_deltas(bound(loras, text.model, "text_encoder"), method.style_strength)
+
+
+def default_style_prompt(loras: list[tuple[LoraFile, float]], choices: tuple[StyleChoice, ...]) -> str:
+    """Return the adapters' first trigger words, else their names in plain words."""
+    words = [
+        lora.trigger_words[0] if lora.trigger_words else Path(choice.name).stem.replace("-", " ").replace("_", " ")
+        for (lora, _), choice in zip(loras, choices, strict=True)
+    ]
+    return ", ".join(words)
+
+
+def require_match(base: Components, styled: Components) -> None:
+    """Raise `ModelError` unless two bases speak of the same latents and read the same text features."""
+    facts: Mapping[str, Any] = {"latent channels": "in_channels", "text width": "cross_attention_dim"}
+    for words, key in facts.items():
+        ours, theirs = base.unet.config[key], styled.unet.config[key]
+        if ours != theirs:
+            raise ModelError(
+                f"--model and --style-model must have the same {words}, not {ours!r} and {theirs!r}",
+                hint="use two models of one family",
+            )

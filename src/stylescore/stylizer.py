@@ -1,0 +1,139 @@
+"""The parts behind the front ends: load once, then stylize batches of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylescore.build import Prompts, encode_sources, fit_latents
+from stylescore.config import RunConfig
+from stylescore.content import with_content
+from stylescore.files import sha256
+from stylescore.fit import Fitting, Iteration, fit
+from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
+from stylescore.models.registry import resolve_model, resolve_style
+from stylescore.prepare import Prepared, prepare
+from stylescore.state import PictureState, restore
+from stylescore.types import Latent, Rng
+from stylescore.validate import check_run
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stylized photo.
+
+    Attributes:
+        picture: at the photo's own size; RGBA if the photo had transparency.
+        model_picture: at the size the model worked at.
+        photo: the source.
+    """
+
+    picture: Image.Image
+    model_picture: Image.Image
+    photo: Photo
+
+    @property
+    def before_after(self) -> Image.Image:
+        """Photo and result side by side."""
+        return before_after(self.photo.picture, self.picture.convert("RGB"))
+
+
+class Stylizer:
+    """A configuration with its models loaded.
+
+    Attributes:
+        run: the checked configuration.
+        style_prompt: words for the style, as resolved.
+        short_side: pixels of the short side at which pictures are worked on.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        """Load what `run` names.
+
+        Raises:
+            InputError: a number out of range, or a model, style or device that cannot be used.
+        """
+        self.run = check_run(run)
+        self._prepared: Prepared = prepare(self.run)
+        self.style_prompt = self._prepared.style_prompt
+        self.short_side = run.size or self._prepared.native_size
+        self._method = with_content(run.method, run.content)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return torch.device(self._prepared.models.base.unet.device)
+
+    def working_size(self, photo: Photo) -> tuple[int, int]:
+        """Return (width, height) at which a photo is worked on."""
+        width, height = photo.picture.size
+        return fitted_size(width, height, self.short_side, self._prepared.multiple)
+
+    def prompts(self, captions: Sequence[str]) -> Prompts:
+        """Return the words of a batch with these captions."""
+        return Prompts.of(self._method, self.style_prompt, captions)
+
+    def cut_prompts(self, caption: str) -> list[str]:
+        """Return the ends of this caption's prompts that the text encoder does not read."""
+        prompts = self.prompts([caption])
+        return [
+            rest
+            for prompt in (*prompts.target, *prompts.edit, *prompts.caption)
+            if (rest := self._prepared.models.text.cut(prompt))
+        ]
+
+    def start(self, photos: Sequence[Photo], states: Sequence[PictureState] | None = None) -> Fitting:
+        """Assemble a run over photos of one working size; nothing is computed but the photos' latents.
+
+        Args:
+            photos: a batch; every picture draws from its own generator, seeded with the run's seed.
+            states: kept states to go on from, one per photo; their source latents are used as they are.
+        """
+        rng = [torch.Generator().manual_seed(self.run.seed) for _ in photos]
+        z_source = self._sources(photos, rng) if states is None else kept_sources(states, self.device)
+        prompts = self.prompts([self.run.caption] * len(photos))
+        fitting = fit_latents(self._prepared.models, self._method, prompts, z_source, rng)
+        if states is not None:
+            restore(fitting, states)
+        return fitting
+
+    def _sources(self, photos: Sequence[Photo], rng: Rng) -> Latent:
+        pictures = torch.cat([to_tensor(photo.picture, self.working_size(photo)) for photo in photos])
+        return encode_sources(self._prepared.models, self._method, pictures.to(self.device), rng)
+
+    def decode(self, latents: Latent) -> list[Image.Image]:
+        """Decode latents to pictures."""
+        return [to_picture(picture) for picture in self._prepared.models.codec.decode(latents)]
+
+    def picture(self, fitting: Fitting, index: int) -> Image.Image:
+        """Return one picture of a batch as it stands."""
+        rendered: Tensor = fitting.subject.render()
+        return self.decode(rendered[index : index + 1])[0]
+
+    def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
+        """Return one picture of a batch as the result for its photo."""
+        picture = self.picture(fitting, index)
+        return Result(at_source_size(picture, photo), picture, photo)
+
+    def hashes(self) -> tuple[str, tuple[str, ...]]:
+        """Return the hashes of the base model's files and of each adapter's file."""
+        model = resolve_model(self.run.model).location
+        model_hash = sha256(Path(model)) if Path(model).exists() else str(model)
+        return model_hash, tuple(sha256(Path(resolve_style(style.name).path)) for style in self.run.styles)
+
+    def __call__(self, photos: Sequence[Photo]) -> Iterator[Iteration | Result]:
+        """Stylize photos of one working size: yield every iteration, then every result."""
+        fitting = self.start(photos)
+        yield from fit(fitting)
+        for index, photo in enumerate(photos):
+            yield self.result(fitting, index, photo)
+
+
+def kept_sources(states: Sequence[PictureState], device: torch.device) -> Latent:
+    """Return the source latents of kept states."""
+    return torch.stack([state.tensors["z_source"] for state in states]).to(device)
