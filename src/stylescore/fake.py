@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,15 +17,12 @@ from stylescore.types import FakeStep, Latent, Noise, PerSample, Rng, Timesteps
 
 
 def denoising_loss(eps_hat: Noise, eps: Noise, weight: Tensor) -> PerSample:
-    """weight mean (eps_hat - eps)^2 per sample; with weight abar_t^2 it is ||abar_t (eps_hat - eps)||^2."""
+    """Weight mean (eps_hat - eps)^2 per sample; with weight abar_t^2 it is ||abar_t (eps_hat - eps)||^2."""
     return (weight * (eps_hat - eps).square()).flatten(1).mean(dim=1)
 
 
 class FakeTraining(Protocol):
     """Trains the fake score on the current picture, once per iteration."""
-
-    parameters: tuple[nn.Parameter, ...]
-    optimiser: Optimizer
 
     def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
         """Take one training step on the detached latent z."""
@@ -65,7 +63,7 @@ class FakeScore:
         t = self.timesteps(progress, rng).to(z.device)
         loss = self.loss(z, t, self.noise(z, rng))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        torch.autograd.backward(loss.sum())
         if bool(loss.isfinite().all()):
             self.optimiser.step()
         return FakeStep(t=t, loss=loss.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -101,7 +102,7 @@ def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     z, z_source = fitting.subject.draw(fitting.rng)
     step = fitting.objective(z, z_source, fitting.scores, progress=progress_of(fitting), rng=fitting.rng)
     fitting.optimiser.zero_grad(set_to_none=True)
-    step.loss.sum().backward()
+    torch.autograd.backward(step.loss.sum())
     gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
     require_finite([step.gradient, *gradients], "the gradient", fitting, step.t)
     for group in fitting.optimiser.param_groups:

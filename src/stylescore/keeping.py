@@ -135,7 +135,7 @@ class Batch:
 
 def shared_record(record: Record) -> str:
     """Return the record as TOML for a picture that may be passed on: the photo's name without its folder."""
-    return tomli_w.dumps(to_table(replace(record, photo=Path(record.photo).name)))
+    return str(tomli_w.dumps(to_table(replace(record, photo=Path(record.photo).name))))
 
 
 def new_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int) -> Job:

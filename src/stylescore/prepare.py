@@ -18,6 +18,7 @@ from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.devices import pick_device, pick_dtype
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import LoraFile, LowRank, bind, read_lora, stack
+from stylescore.diffusion.lora.keys import Part
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError
 from stylescore.models.registry import resolve_model, resolve_style
@@ -109,7 +110,7 @@ def noise_schedule(parts: Components) -> NoiseSchedule:
     return NoiseSchedule(parts.betas, stride=max(1, len(parts.betas) // GRID_POINTS))
 
 
-def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: str) -> dict[str, LowRank]:
+def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, LowRank]:
     """Return the sum of the adapters' changes to one network, by the network's own layer names."""
     shapes = adaptable(network)
     return stack([(bind(lora, shapes, part=part), weight) for lora, weight in loras])

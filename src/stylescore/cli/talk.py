@@ -38,7 +38,8 @@ class Ticker:
 
     def __call__(self, iteration: Iteration) -> None:
         """Show one more iteration."""
-        loss = float(iteration.step.loss.sum())
+        step = iteration.step
+        loss = float((step.score_loss + step.spectrum_loss).sum())
         self._advance(loss, iteration.forward_passes + 2 * iteration.trained_passes)
 
 

@@ -36,8 +36,8 @@ class Codec:
     def scaled(self, latent: Latent) -> Latent:
         """Return a latent in the diffusion model's unit."""
         config = self.vae.config
-        shifted = latent - (getattr(config, "shift_factor", None) or 0.0)
-        return shifted * config.scaling_factor
+        shift = float(getattr(config, "shift_factor", None) or 0.0)
+        return (latent - shift) * float(config.scaling_factor)
 
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
