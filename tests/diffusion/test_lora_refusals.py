@@ -1,0 +1,232 @@
+"""Files that must be refused, with the reason, before anything in them acts."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from stylescore.diffusion.lora import describe, read_lora
+from stylescore.errors import StyleError
+
+GOOD = Path(__file__).parents[1] / "data" / "parity" / "style_lora_kohya.safetensors"
+STEM = "lora_unet_mid_block_attentions_0_proj_in"
+
+
+def refused(path: Path, match: str) -> StyleError:
+    with pytest.raises(StyleError, match=match) as caught:
+        read_lora(path)
+    if path.is_file():
+        report = describe(path)
+        assert (report.usable, report.reason, report.hint) == (False, str(caught.value), caught.value.hint)
+    return caught.value
+
+
+def saved(path: Path, **changes: torch.Tensor | None) -> Path:
+    tensors = {"lora_down.weight": torch.ones(2, 4), "lora_up.weight": torch.ones(4, 2), "alpha": torch.tensor(2.0)}
+    tensors |= {name.replace("__", "."): tensor for name, tensor in changes.items()}
+    save_file({f"{STEM}.{name}": tensor for name, tensor in tensors.items() if tensor is not None}, path)
+    return path
+
+
+def forged(path: Path, header: object, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def entry(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]} | changes
+
+
+def test_missing_file(tmp_path):
+    refused(tmp_path / "none.safetensors", "there is no file")
+
+
+def test_folder_names_what_is_in_it(tmp_path):
+    saved(tmp_path / "inside.safetensors")
+    assert "inside.safetensors" in str(refused(tmp_path, "is a folder").hint)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt", ".pt", ".bin"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles_are_never_opened(tmp_path, suffix, protocol):
+    path = tmp_path / f"evil{suffix}"
+    path.write_bytes(pickle.dumps({"a": torch.ones(3).tolist()}, protocol=protocol))
+    refused(path, "may run code when loaded")
+
+
+def test_torch_archives_are_never_opened(tmp_path):
+    path = tmp_path / "evil.safetensors"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    refused(path, "may run code when loaded")
+
+
+def test_wrong_extension_is_tolerated(tmp_path):
+    path = tmp_path / "style.ckpt"
+    shutil.copy(GOOD, path)
+    assert len(read_lora(path).unet) == 48
+
+
+def test_header_that_begins_like_a_pickle_is_tolerated(tmp_path):
+    text = json.dumps({f"{STEM}.lora_down.weight": entry(), f"{STEM}.lora_up.weight": entry(data_offsets=[32, 64])})
+    text = text.replace("[2, 4]", "[4, 4]").replace("[0, 32]", "[0, 64]").replace("[32, 64]", "[64, 128]")
+    path = forged(tmp_path / "a.safetensors", text.encode().ljust(640), bytes(128))
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert len(read_lora(path).unet) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is empty"),
+        (b"abc", "not a safetensors file"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"\xff" * 64, "not a safetensors file"),
+    ],
+)
+def test_other_files(tmp_path, content, match):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    refused(path, match)
+
+
+@pytest.mark.parametrize("keep", [0.001, 0.2, 0.5, 0.99])
+def test_truncated_files(tmp_path, keep):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(GOOD.read_bytes()[: int(GOOD.stat().st_size * keep)])
+    refused(path, "truncated|not a safetensors")
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'{"a": 1, "a": 2}', "not JSON"),
+        ({"__metadata__": 3}, "metadata"),
+        ({"a": 3}, "does not describe 'a'"),
+        ({"a": entry(shape="4")}, "does not describe"),
+        ({"a": entry(shape=[2, 5])}, "lies"),
+        ({"a": entry(shape=[-2, -4])}, "lies"),
+        ({"a": entry(dtype="F16")}, "lies"),
+        ({"a": entry(dtype="X7")}, "unknown number type"),
+        ({"a": entry(data_offsets=[32, 0])}, "lies"),
+        ({"a": entry(data_offsets=[8, 40])}, "starts at byte 8"),
+        ({"a": entry(), "b": entry()}, "starts at byte 0"),
+        ({"a": entry(), "b": entry(data_offsets=[32, 64])}, "truncated"),
+        ({}, "does not account for"),
+    ],
+)
+def test_headers_that_lie(tmp_path, header, match):
+    refused(forged(tmp_path / "a.safetensors", header, bytes(32)), match)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, 3000), value=st.integers(0, 255))
+def test_any_damaged_byte_reads_or_is_refused(tmp_path, position, value):
+    content = bytearray(GOOD.read_bytes())
+    content[position] = value
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with suppress(StyleError):
+        read_lora(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_non_finite_weights(tmp_path, bad):
+    down = torch.ones(2, 4)
+    down[1, 2] = bad
+    refused(saved(tmp_path / "a.safetensors", lora_down__weight=down), "not finite")
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(0.0), torch.tensor(-1.0), torch.ones(2)])
+def test_useless_alpha(tmp_path, alpha):
+    refused(saved(tmp_path / "a.safetensors", alpha=alpha), "alpha")
+
+
+@pytest.mark.parametrize("up", [torch.ones(4, 3), torch.ones(4), torch.ones(4, 2, 3, 3), torch.ones(0, 2)])
+def test_shapes_that_do_not_fit_together(tmp_path, up):
+    refused(saved(tmp_path / "a.safetensors", lora_up__weight=up), "do not fit together")
+
+
+@pytest.mark.parametrize("role", ["lora_up__weight", "lora_down__weight"])
+def test_half_a_module(tmp_path, role):
+    refused(saved(tmp_path / "a.safetensors", **{role: None}), "only a part of")
+
+
+def test_whole_numbers(tmp_path):
+    down = torch.ones(2, 4, dtype=torch.int8)
+    refused(saved(tmp_path / "a.safetensors", lora_down__weight=down), "whole numbers")
+
+
+def test_one_module_in_two_spellings(tmp_path):
+    stems = ("unet.mid.to_q", "mid.to_q")
+    tensors = {f"{stem}.lora_A.weight": torch.ones(1, 4) for stem in stems}
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "twice")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (f"{STEM}.hada_w1_a", "LoHa"),
+        (f"{STEM}.lokr_w1", "LoKr"),
+        (f"{STEM}.dora_scale", "DoRA"),
+        ("unet.mid.to_q.lora_magnitude_vector", "DoRA"),
+        (f"{STEM}.lora_mid.weight", "LoCon with a Tucker core"),
+        (f"{STEM}.oft_blocks", "OFT"),
+        (f"{STEM}.diff", "full weight difference"),
+        ("unet:0:down", "cloneofsimo"),
+    ],
+)
+def test_other_kinds_of_adapter_are_named(tmp_path, name, kind):
+    tensors = load_file(saved(tmp_path / "a.safetensors")) | {name: torch.ones(2, 2)}
+    save_file(tensors, tmp_path / "b.safetensors")
+    refused(tmp_path / "b.safetensors", f"is a {kind} file, which this version cannot use yet")
+    assert describe(tmp_path / "b.safetensors").format == kind
+
+
+def test_dora_in_the_settings(tmp_path):
+    tensors = {"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": '{"unet.use_dora": true}'})
+    refused(tmp_path / "a.safetensors", "DoRA")
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"unet.lora_alpha": "x"}', '{"unet.alpha_pattern": {"(": 1}}'])
+def test_unreadable_settings(tmp_path, text):
+    tensors = {"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": text})
+    refused(tmp_path / "a.safetensors", "adapter settings")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", "a full model"),
+        ("down_blocks.0.resnets.0.conv1.weight", "a full model"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
+        ("emb_params", "a text embedding"),
+        ("x", "something else"),
+    ],
+)
+def test_files_that_are_no_adapter(tmp_path, name, what):
+    save_file({name: torch.ones(2, 2)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", f"is {what}, not a LoRA")
+
+
+def test_stray_tensors_are_not_dropped_silently(tmp_path):
+    tensors = load_file(saved(tmp_path / "a.safetensors")) | {"bundle_emb.x": torch.ones(2)}
+    save_file(tensors, tmp_path / "b.safetensors")
+    refused(tmp_path / "b.safetensors", "holds 1 tensors that belong to no plain LoRA, such as 'bundle_emb.x'")

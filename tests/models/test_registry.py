@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stylescore.errors import ModelError, StyleError
+from stylescore.models import hub, list_styles, registry, resolve_model, resolve_style
+from stylescore.models.metadata import trigger_words
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch) -> Path:
+    root = tmp_path / "package"
+    styles = root / "mini" / "styles"
+    styles.mkdir(parents=True)
+    (root / "mini" / "model_index.json").write_text("{}")
+    write_style(styles / "sketch.safetensors", **{"modelspec.trigger_phrase": "pencil sketch"})
+    write_style(styles / "glass.safetensors", ss_base_model_version="stylescore-mini")
+    monkeypatch.setattr(registry, "BUNDLED", root)
+    monkeypatch.setenv(registry.STYLES_VARIABLE, str(tmp_path / "own"))
+    return root
+
+
+@pytest.fixture
+def own(bundled, tmp_path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    write_style(folder / "anime.safetensors")
+    write_style(folder / "sketch.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"abc")
+    return folder
+
+
+def write_style(path: Path, **metadata: str) -> None:
+    save_file({"unet.m.lora_A.weight": torch.ones(1, 4)}, path, metadata)
+
+
+def test_bundled_model(bundled):
+    source = resolve_model("mini")
+    assert (source.name, source.kind, source.location, source.bundled) == ("mini", "folder", bundled / "mini", True)
+
+
+def test_bundled_model_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    with pytest.raises(ModelError, match="'mini' is not installed"):
+        resolve_model("mini")
+
+
+def test_own_folder_and_file(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    assert resolve_model(str(tmp_path)).kind == "folder"
+    assert (resolve_model(str(file)).kind, resolve_model(str(file)).name) == ("file", "model")
+
+
+def test_hub_id_is_not_looked_up():
+    source = resolve_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert (source.kind, source.location) == ("hub", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+
+@pytest.mark.parametrize("name", ["", "mimi", "a/b/c", "models/none.safetensors", "/nowhere/at/all", "../x"])
+def test_unknown_model(name):
+    with pytest.raises(ModelError, match="there is no model") as caught:
+        resolve_model(name)
+    assert "mini" in str(caught.value.hint)
+
+
+def test_style_by_name(own, bundled):
+    assert resolve_style("anime").path == own / "anime.safetensors"
+    assert resolve_style("sketch").path == bundled / "mini" / "styles" / "sketch.safetensors"
+
+
+def test_style_by_path(own, tmp_path):
+    source = resolve_style(str(own / "sketch.safetensors"))
+    assert (source.path, source.name) == (own / "sketch.safetensors", "sketch")
+
+
+def test_given_folders_replace_the_usual_ones(own):
+    assert [entry.name for entry in list_styles([own])] == ["anime", "sketch"]
+    with pytest.raises(StyleError):
+        resolve_style("glass", [own])
+
+
+def test_unknown_style_suggests_the_closest(bundled):
+    with pytest.raises(StyleError, match="there is no style 'skech'") as caught:
+        resolve_style("skech")
+    assert caught.value.hint == "did you mean 'sketch'?"
+
+
+def test_unknown_style_where_there_are_none(tmp_path):
+    with pytest.raises(StyleError) as caught:
+        resolve_style("ink", [tmp_path / "none"])
+    assert "put ink.safetensors into" in str(caught.value.hint)
+
+
+def test_list_reads_headers_and_leaves_out_unsound_files(own):
+    entries = list_styles()
+    assert [(entry.name, entry.bundled) for entry in entries] == [("glass", True), ("sketch", True), ("anime", False)]
+    assert [entry.trigger for entry in entries] == [None, "pencil sketch", None]
+    assert entries[0].base == "stylescore-mini"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("maker/ink:soft.safetensors", ("maker/ink", "soft.safetensors")), ("maker/ink", ("maker/ink", None))],
+)
+def test_style_from_the_hub(bundled, monkeypatch, tmp_path, name, asked):
+    calls = []
+
+    def download(hub_id: str, file: str | None) -> Path:
+        calls.append((hub_id, file))
+        return tmp_path / (file or hub.USUAL_STYLE)
+
+    monkeypatch.setattr(registry, "download_style", download)
+    assert resolve_style(name).name == ("soft" if asked[1] else "ink")
+    assert calls == [asked]
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [(["a.safetensors", "x.txt"], "a.safetensors"), (["a.safetensors", hub.USUAL_STYLE], hub.USUAL_STYLE)],
+)
+def test_the_only_or_usual_file_of_a_hub_style(monkeypatch, files, chosen):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, hub_id: files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda hub_id, name: f"/cache/{name}")
+    assert hub.download_style("maker/ink", None).name == chosen
+
+
+def test_several_files_of_a_hub_style_must_be_chosen_from(monkeypatch):
+    import huggingface_hub
+
+    files = ["a.safetensors", "b.safetensors"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, hub_id: files)
+    with pytest.raises(StyleError, match="has 2") as caught:
+        hub.download_style("maker/ink", None)
+    assert "maker/ink:a.safetensors" in str(caught.value.hint)
+
+
+def test_no_network_is_an_error_of_ours(monkeypatch):
+    import huggingface_hub
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(StyleError, match="no route to host"):
+        hub.download_style("maker/ink", "a.safetensors")
+    with pytest.raises(ModelError, match="no route to host") as caught:
+        hub.download_model("maker/model")
+    assert "network" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/data"}, Path("/data/stylescore/styles")),
+        ("win32", {"APPDATA": "/roaming"}, Path("/roaming/stylescore/styles")),
+        ("darwin", {}, Path.home() / "Library" / "Application Support" / "stylescore" / "styles"),
+        ("linux", {}, Path.home() / ".local" / "share" / "stylescore" / "styles"),
+        ("linux", {"STYLESCORE_STYLES": "/mine"}, Path("/mine")),
+    ],
+)
+def test_own_style_folder(monkeypatch, platform, variables, expected):
+    for name in ("XDG_DATA_HOME", "APPDATA", "STYLESCORE_STYLES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(registry.sys, "platform", platform)
+    assert registry.user_styles_dir() == expected
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"a": 1}', '{"3_": {"b": "c"}}', '{"img": {"": 3}}'])
+def test_odd_tag_frequencies_tell_nothing(text):
+    assert trigger_words({"ss_tag_frequency": text}) == ()
+
+
+def test_frequent_tags_where_no_folder_has_a_token():
+    assert trigger_words({"ss_tag_frequency": '{"img": {"a": 1, "b": 5, "c": 3, "d": 2}}'}) == ("b", "c", "d")
+
+
+def test_names_are_resolved_without_torch():
+    code = "import stylescore.models, sys; sys.exit(bool({'torch', 'diffusers', 'huggingface_hub'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
