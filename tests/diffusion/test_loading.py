@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stylescore.diffusion import loading, single_file
+from stylescore.diffusion.loading import Components, load_components
+from stylescore.diffusion.lora.sgm import sgm_names
+from stylescore.errors import ModelError
+
+PARITY = Path(__file__).parents[1] / "data" / "parity"
+TINY = PARITY / "tiny_base"
+CPU = torch.device("cpu")
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
+
+
+def load(source: Path | str) -> Components:
+    return load_components(source, dtype=torch.float32, device=CPU)
+
+
+def refused(source: Path | str, match: str) -> ModelError:
+    with pytest.raises(ModelError, match=match) as caught:
+        load(source)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Components:
+    return load(TINY)
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    return Path(shutil.copytree(TINY, tmp_path / "copy"))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_components_of_a_folder(tiny):
+    assert (tiny.name, tiny.native_size, tiny.vae_scale) == ("tiny_base", 128, 8)
+    assert (tiny.prediction_type, tiny.scheduler_config["_class_name"]) == ("epsilon", "PNDMScheduler")
+
+
+def test_everything_is_frozen(tiny):
+    for model in (tiny.unet, tiny.vae, tiny.text_encoder):
+        assert not model.training
+        assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_unet_and_tokenizer_give_the_recorded_values(tiny):
+    units = load_file(PARITY / "golden" / "units.safetensors")
+    with torch.no_grad():
+        out = tiny.unet(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
+    assert (out - units["unet/base"]).abs().max() <= 2e-4 * units["unet/base"].abs().max()
+    for known in json.loads((PARITY / "golden" / "units.json").read_text())["tokenizer"]:
+        ids = tiny.tokenizer(known["prompt"], padding="max_length", max_length=77, truncation=True).input_ids
+        assert ids == known["input_ids"]
+
+
+def test_schedule_equals_the_recorded_one(tiny):
+    units = load_file(PARITY / "golden" / "units.safetensors")
+    torch.testing.assert_close(tiny.alphas_cumprod, units["schedule/alphas_cumprod"], rtol=0, atol=1e-7)
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {},
+    {"beta_schedule": "linear"},
+    {"beta_schedule": "squaredcos_cap_v2"},
+    {"rescale_betas_zero_snr": True},
+    {"trained_betas": [0.1, 0.2, 0.3]},
+    {"num_train_timesteps": 50},
+]
+
+
+@pytest.mark.parametrize("changes", SCHEDULES)
+def test_schedule_equals_that_of_diffusers(changes):
+    from diffusers import DDPMScheduler
+
+    config = json.loads((TINY / "scheduler" / "scheduler_config.json").read_text()) | changes
+    ours, theirs = loading._scheduler("x", config), DDPMScheduler.from_config(config)
+    assert ours.alphas_cumprod.dtype == torch.float32
+    assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
+    assert torch.equal(ours.betas, theirs.betas)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_prediction_types(kind):
+    assert loading._prediction_type("x", {"prediction_type": kind}) == kind
+
+
+def test_other_prediction_types_and_schedules(copy):
+    path = copy / "scheduler" / "scheduler_config.json"
+    edit(path, prediction_type="flow")
+    refused(copy, "prediction_type 'flow', not one of epsilon, v_prediction, sample")
+    edit(path, prediction_type="epsilon", beta_schedule="odd")
+    refused(copy, "scheduler of 'copy' cannot be used")
+    edit(path, _class_name="FlowMatchEulerDiscreteScheduler")
+    refused(copy, "is a flow model")
+
+
+def test_half_precision_and_a_variant(copy):
+    home = copy / "unet"
+    weights = {name: tensor.half() for name, tensor in load_file(home / WEIGHTS["unet"]).items()}
+    (home / WEIGHTS["unet"]).unlink()
+    save_file(weights, home / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
+    parts = load_components(copy, dtype=torch.bfloat16, device=CPU)
+    assert parts.unet.dtype == parts.vae.dtype == parts.text_encoder.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_missing_part(copy, part):
+    shutil.rmtree(copy / part)
+    assert refused(copy, f"lacks its {part}").hint is not None
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_missing_weights(copy, part):
+    (copy / part / WEIGHTS[part]).unlink()
+    refused(copy, f"lacks its {part}")
+
+
+def test_missing_vocabulary(copy):
+    (copy / "tokenizer" / "vocab.json").unlink()
+    refused(copy, "lacks its tokenizer")
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_truncated_weights(copy, part):
+    path = copy / part / WEIGHTS[part]
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(copy, f"the {part} of .* is truncated")
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_weights_that_lack_a_tensor(copy, part):
+    path = copy / part / WEIGHTS[part]
+    weights = load_file(path)
+    weights.pop(next(name for name in weights if name.endswith("weight")))
+    save_file(weights, path, {"format": "pt"})
+    refused(copy, f"the {part} of .* lacks 1 of its weights")
+
+
+def test_weights_of_another_shape(copy):
+    edit(copy / "unet" / "config.json", block_out_channels=[32, 48])
+    refused(copy, "the unet of")
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+@pytest.mark.parametrize("suffix", [".bin", ".ckpt"])
+def test_pickled_weights_are_never_opened(copy, part, suffix):
+    path = copy / part / WEIGHTS[part]
+    path.rename(path.with_suffix(suffix))
+    refused(copy, f"the {part} of .* is a pickle .*may run code")
+
+
+@pytest.mark.parametrize("pipeline", ["StableDiffusionXLPipeline", "FluxPipeline", None, 3])
+def test_other_families(copy, pipeline):
+    edit(copy / "model_index.json", _class_name=pipeline)
+    assert "Stable Diffusion 1.x" in str(refused(copy, "which this version cannot use yet").hint)
+
+
+def test_other_classes_of_a_part(copy):
+    edit(copy / "unet" / "config.json", _class_name="UNet2DModel")
+    refused(copy, "the unet of .* is a 'UNet2DModel'")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_unreadable_configuration(copy, text):
+    (copy / "vae" / "config.json").write_text(text)
+    refused(copy, "the vae of .* cannot be read")
+
+
+def test_text_encoder_of_another_width(tiny):
+    unet = type("Unet", (), {"config": type("C", (), {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 99})})
+    parts = single_file.Parts(unet, tiny.vae, tiny.text_encoder, tiny.tokenizer, {})
+    with pytest.raises(ModelError, match="width 99"):
+        loading._require_fit("x", parts)
+
+
+def test_inpainting_model(tiny):
+    unet = type("Unet", (), {"config": type("C", (), {"in_channels": 9, "out_channels": 4, "cross_attention_dim": 32})})
+    parts = single_file.Parts(unet, tiny.vae, tiny.text_encoder, tiny.tokenizer, {})
+    with pytest.raises(ModelError, match="not a plain text-to-image model"):
+        loading._require_fit("x", parts)
+
+
+def test_folder_that_is_no_model(tmp_path):
+    (tmp_path / "a.safetensors").touch()
+    assert "a.safetensors" in str(refused(tmp_path, "no model_index.json").hint)
+
+
+@pytest.mark.parametrize("source", [Path("/nowhere/model"), "/nowhere/at/all", "nonsense"])
+def test_nothing_there(source):
+    refused(source, "there is no model")
+
+
+def test_hub_model(monkeypatch):
+    monkeypatch.setattr(loading, "download_model", lambda hub_id: TINY)
+    assert load("maker/model").name == "maker/model"
+
+
+def test_libraries_stay_as_talkative_as_they_were():
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    load(TINY)
+    assert before == (diffusers_logging.get_verbosity(), transformers_logging.get_verbosity())
+    assert transformers_logging.is_progress_bar_enabled()
+
+
+def test_schedule_config_of_single_files_is_that_of_stable_diffusion():
+    config = json.loads((single_file.SD1 / "scheduler" / "scheduler_config.json").read_text())
+    assert torch.equal(loading._scheduler("x", config).betas, load(TINY).betas)
+
+
+def test_bundled_shapes_have_the_known_numbers_of_weights():
+    from diffusers.models import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    configs = {part: json.loads((single_file.SD1 / part / "config.json").read_text()) for part in WEIGHTS}
+    with torch.device("meta"):
+        models = {
+            859_520_964: UNet2DConditionModel.from_config(configs["unet"]),
+            83_653_863: AutoencoderKL.from_config(configs["vae"]),
+            123_060_480: CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
+        }
+    for count, model in models.items():
+        assert sum(weight.numel() for weight in model.parameters()) == count
+
+
+ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
+
+
+def original_unet(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Write a U-Net the way the original code does, by the table that LoRA names are resolved with."""
+    modules = {name.rpartition(".")[0] for name in weights}
+    table = {ours: theirs for theirs, ours in sgm_names(modules).items()} | {"conv_norm_out": "out.0"}
+    result = {}
+    for name, tensor in weights.items():
+        module, _, leaf = name.rpartition(".")
+        stem, _, last = table[module].rpartition(".")
+        inner = {"norm1": "in_layers.0", "norm2": "out_layers.0"}.get(last, last) if "resnets" in module else last
+        result[f"model.diffusion_model.{stem}.{inner}.{leaf}"] = tensor.clone()
+    return result
+
+
+def original_vae(weights: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
+    return {f"first_stage_model.{vae_name(name, blocks)}": vae_tensor(name, t) for name, t in weights.items()}
+
+
+def vae_tensor(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    attention = ".attentions." in name and tensor.ndim == 2
+    return tensor[:, :, None, None].clone() if attention else tensor.clone()
+
+
+def vae_name(name: str, blocks: int) -> str:
+    for ours, theirs in {**ATTENTION, "conv_shortcut": "nin_shortcut", "conv_norm_out": "norm_out"}.items():
+        name = name.replace(f".{ours}.", f".{theirs}.")
+    name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+    name = name.replace("mid_block.attentions.0", "mid.attn_1")
+    for n in range(blocks):
+        name = name.replace(f"down_blocks.{n}.", f"down.{n}.").replace(f"up_blocks.{n}.", f"up.{blocks - 1 - n}.")
+    name = name.replace(".resnets.", ".block.")
+    return name.replace(".downsamplers.0", ".downsample").replace(".upsamplers.0", ".upsample")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("single")
+    parts = {part: load_file(TINY / part / file) for part, file in WEIGHTS.items()}
+    text = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in parts["text_encoder"].items()}
+    save_file(original_unet(parts["unet"]) | original_vae(parts["vae"], 4) | text, home / "tiny.safetensors")
+    shutil.copytree(TINY / "tokenizer", home / "tokenizer")
+    return home / "tiny.safetensors"
+
+
+@pytest.fixture
+def tiny_shapes(monkeypatch) -> None:
+    load_single: Callable[..., Any] = single_file.load_single_file
+    monkeypatch.setattr(loading, "load_single_file", lambda path, dtype: load_single(path, dtype, TINY))
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_single_file_holds_the_same_model(checkpoint, tiny):
+    single = load(checkpoint)
+    assert single.name == "tiny"
+    for part in WEIGHTS:
+        ours, theirs = getattr(single, part).state_dict(), getattr(tiny, part).state_dict()
+        assert set(ours) == set(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), part
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("prefix", single_file.PREFIXES.values())
+def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
+    weights = load_file(checkpoint)
+    weights.pop(next(name for name in weights if name.startswith(prefix) and "norm" in name))
+    path = checkpoint.with_name("lacking.safetensors")
+    save_file(weights, path)
+    refused(path, "lacks 1 of its weights|cannot be loaded")
+
+
+@pytest.mark.parametrize(("part", "prefix"), single_file.PREFIXES.items())
+def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
+    weights = {name: t for name, t in load_file(checkpoint).items() if not name.startswith(prefix)}
+    save_file(weights, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", f"lacks its {part}")
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("conditioner.embedders.0.x", "an SDXL checkpoint"),
+        ("cond_stage_model.model.x", r"a Stable Diffusion 2\.x checkpoint"),
+        ("double_blocks.0.x", "a Flux checkpoint"),
+        ("lora_unet_x.lora_up.weight", "a LoRA"),
+        ("x", "no Stable Diffusion checkpoint"),
+    ],
+)
+def test_single_file_of_another_kind(tmp_path, name, match):
+    save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", match)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
+def test_pickled_single_file_is_never_opened(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    refused(path, "may run code when loaded")
+
+
+def test_single_file_without_tokenizer_and_network(checkpoint, tmp_path, monkeypatch):
+    def fail(hub_id: str) -> Path:
+        raise ModelError(f"{hub_id} cannot be fetched")
+
+    path = tmp_path / "tiny.safetensors"
+    shutil.copy(checkpoint, path)
+    monkeypatch.setattr(single_file, "download_tokenizer", fail)
+    hint = refused(path, "needs CLIP's tokenizer").hint
+    assert str(tmp_path / "tokenizer") in str(hint)
