@@ -143,6 +143,24 @@ def test_several_files_of_a_hub_style_must_be_chosen_from(monkeypatch):
     assert "maker/ink:a.safetensors" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("plain", "calls"), [(True, 1), (False, 2)])
+def test_half_precision_is_fetched_only_where_there_is_nothing_else(monkeypatch, tmp_path, plain, calls):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(hub_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append(hub.HALF in ignore_patterns)
+        return str(tmp_path)
+
+    (tmp_path / "unet").mkdir()
+    if plain:
+        (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert hub.download_model("maker/model") == tmp_path
+    assert asked == [True, False][:calls]
+
+
 def test_no_network_is_an_error_of_ours(monkeypatch):
     import huggingface_hub
 

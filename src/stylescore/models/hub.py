@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,23 +14,28 @@ Result = TypeVar("Result")
 USUAL_STYLE = "pytorch_lora_weights.safetensors"
 MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 NOT_NEEDED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
-OFFLINE = (
-    "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
-)
+HALF = "*.fp16.safetensors"
+OFFLINE = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 
 
 def download_model(hub_id: str) -> Path:
     """Fetch the parts of a diffusers model, or take them from the local cache.
 
+    Half-precision copies are fetched only where the U-Net has no plain weights, not beside them.
+
     Raises:
         ModelError: when the hub does not have it or cannot be reached.
     """
+    folder = _snapshot(hub_id, (*NOT_NEEDED, HALF))
+    has_weights = any((folder / "unet").glob("*.safetensors"))
+    return folder if has_weights else _snapshot(hub_id, NOT_NEEDED)
+
+
+def _snapshot(hub_id: str, ignored: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     def fetch() -> str:
-        return str(
-            snapshot_download(hub_id, allow_patterns=list(MODEL_FILES), ignore_patterns=list(NOT_NEEDED))
-        )
+        return str(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES), ignore_patterns=list(ignored)))
 
     return Path(_asking(fetch, f"the model {hub_id!r} cannot be fetched", ModelError))
 
