@@ -159,9 +159,7 @@ def _check_ranges(tensors: Mapping[str, TensorEntry], available: int) -> None:
     position = 0
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != position:
-            raise _UnsoundError(
-                f"has a header that lies: {name!r} starts at byte {entry.start}, not {position}"
-            )
+            raise _UnsoundError(f"has a header that lies: {name!r} starts at byte {entry.start}, not {position}")
         position = entry.end
     if position > available:
         raise _UnsoundError(f"is truncated: {available} of {position} bytes are there")

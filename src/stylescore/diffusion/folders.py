@@ -76,9 +76,7 @@ def read_json(path: Path, part: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as reason:
-        raise ModelError(
-            f"the {part} of {str(path.parent)!r} cannot be read: {path.name}: {reason}"
-        ) from reason
+        raise ModelError(f"the {part} of {str(path.parent)!r} cannot be read: {path.name}: {reason}") from reason
     if not isinstance(value, dict):
         raise ModelError(f"the {part} of {str(path.parent)!r} cannot be read: {path.name} is no JSON object")
     return value
@@ -88,15 +86,11 @@ def _require_family(folder: Path) -> None:
     index = folder / "model_index.json"
     if not index.is_file():
         files = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:5])
-        hint = (
-            f"it holds single files, name one: {files}" if files else "a diffusers folder has one at its top"
-        )
+        hint = f"it holds single files, name one: {files}" if files else "a diffusers folder has one at its top"
         raise ModelError(f"{str(folder)!r} is no diffusers model: it has no model_index.json", hint=hint)
     pipeline = read_json(index, "index").get("_class_name")
     if pipeline not in PIPELINES:
-        raise ModelError(
-            f"{str(folder)!r} is a {pipeline!r}, which this version cannot use yet", hint=SUPPORTED
-        )
+        raise ModelError(f"{str(folder)!r} is a {pipeline!r}, which this version cannot use yet", hint=SUPPORTED)
 
 
 def _require_config(folder: Path, part: str, config: str) -> None:
@@ -106,9 +100,7 @@ def _require_config(folder: Path, part: str, config: str) -> None:
     stated = read_json(path, part)
     kind = stated.get("_class_name") or next(iter(stated.get("architectures") or [None]))
     if part in CLASSES and kind not in (CLASSES[part], None):
-        raise ModelError(
-            f"the {part} of {str(folder)!r} is a {kind!r}, not a {CLASSES[part]}", hint=SUPPORTED
-        )
+        raise ModelError(f"the {part} of {str(folder)!r} is a {kind!r}, not a {CLASSES[part]}", hint=SUPPORTED)
 
 
 def _require_weights(folder: Path, part: str) -> str | None:
@@ -135,24 +127,18 @@ def _shards(index: Path, part: str) -> list[Path]:
     if not index.is_file():
         return []
     names = read_json(index, part).get("weight_map")
-    return (
-        [index.parent / str(name) for name in sorted(set(names.values()))] if isinstance(names, dict) else []
-    )
+    return [index.parent / str(name) for name in sorted(set(names.values()))] if isinstance(names, dict) else []
 
 
 def _require_sound(folder: Path, part: str, file: Path) -> None:
     try:
         read_header(file, error=ModelError)
     except ModelError as reason:
-        raise ModelError(
-            f"the {part} of {str(folder)!r} cannot be used: {reason}", hint=reason.hint
-        ) from None
+        raise ModelError(f"the {part} of {str(folder)!r} cannot be used: {reason}", hint=reason.hint) from None
 
 
 def _lacking(folder: Path, part: str, reason: str) -> ModelError:
-    return ModelError(
-        f"{str(folder)!r} lacks its {part}: {reason}", hint="download the model again, as a whole"
-    )
+    return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint="download the model again, as a whole")
 
 
 def load_part(folder: Path, part: str, dtype: torch.dtype, variant: str | None) -> Any:
@@ -210,9 +196,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     pair = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
     if not pair and not (folder / "tokenizer.json").is_file():
-        raise _lacking(
-            folder.parent, "tokenizer", "there is no tokenizer/vocab.json with tokenizer/merges.txt"
-        )
+        raise _lacking(folder.parent, "tokenizer", "there is no tokenizer/vocab.json with tokenizer/merges.txt")
     with quiet(), naming(folder.parent, "tokenizer"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -88,9 +88,7 @@ def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
     if path.is_file():
         return path.stem, load_single_file(path, dtype)
     if isinstance(source, Path) or source.count("/") != 1:
-        raise ModelError(
-            f"there is no model {str(source)!r}", hint="give a folder, a .safetensors file or a hub id"
-        )
+        raise ModelError(f"there is no model {str(source)!r}", hint="give a folder, a .safetensors file or a hub id")
     return source, load_folder(download_model(source), dtype)
 
 
@@ -118,11 +116,7 @@ def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
     if "Flow" in str(config.get("_class_name")):
         raise ModelError(f"the model {name!r} is a flow model, only Stable Diffusion 1.x and 2.x can be used")
     schedule = ("num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
-    known = [
-        key
-        for key in inspect.signature(DDPMScheduler).parameters
-        if key.startswith("beta_") or key in schedule
-    ]
+    known = [key for key in inspect.signature(DDPMScheduler).parameters if key.startswith("beta_") or key in schedule]
     try:
         return DDPMScheduler(**{key: config[key] for key in known if key in config})
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as reason:
@@ -135,9 +129,7 @@ def _prediction_type(name: str, config: Mapping[str, Any]) -> PredictionType:
     for kind in known:
         if kind == stated:
             return kind
-    raise ModelError(
-        f"the scheduler of {name!r} has prediction_type {stated!r}, not one of {', '.join(known)}"
-    )
+    raise ModelError(f"the scheduler of {name!r} has prediction_type {stated!r}, not one of {', '.join(known)}")
 
 
 def _grid_side(sample_size: object) -> int:

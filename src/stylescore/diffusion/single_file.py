@@ -42,9 +42,7 @@ OTHERS = {
     "control_model.": "a ControlNet",
 }
 FOLDER_HINT = f"single files must be Stable Diffusion 1.x; as a diffusers folder, {SUPPORTED}"
-TOKENIZER_HINT = (
-    f"without network, put the tokenizer's vocab.json and merges.txt (of {CLIP}) into the folder "
-)
+TOKENIZER_HINT = f"without network, put the tokenizer's vocab.json and merges.txt (of {CLIP}) into the folder "
 
 
 def load_single_file(path: Path, dtype: torch.dtype, configs: Path = SD1) -> Parts:
@@ -73,12 +71,8 @@ def _require_family(path: Path, header: SafetensorsHeader) -> None:
     names = list(header.tensors)
     for prefix, kind in OTHERS.items():
         if any(name.startswith(prefix) for name in names):
-            raise ModelError(
-                f"{str(path)!r} is {kind}, which cannot be used as a model file", hint=FOLDER_HINT
-            )
-    lacking = [
-        part for part, prefix in PREFIXES.items() if not any(name.startswith(prefix) for name in names)
-    ]
+            raise ModelError(f"{str(path)!r} is {kind}, which cannot be used as a model file", hint=FOLDER_HINT)
+    lacking = [part for part, prefix in PREFIXES.items() if not any(name.startswith(prefix) for name in names)]
     if len(lacking) == len(PREFIXES):
         raise ModelError(f"{str(path)!r} is no Stable Diffusion checkpoint", hint=FOLDER_HINT)
     if lacking:

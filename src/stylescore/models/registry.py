@@ -126,9 +126,7 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
 
 
 def _where_to_put(name: str) -> str:
-    return (
-        f"put {name or 'name'}.safetensors into {str(user_styles_dir())!r}, or give the path of a LoRA file"
-    )
+    return f"put {name or 'name'}.safetensors into {str(user_styles_dir())!r}, or give the path of a LoRA file"
 
 
 def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:

@@ -38,9 +38,7 @@ def bind(lora: LoraFile, modules: Mapping[str, tuple[int, ...]], part: Part = "u
     if absent:
         lack = f"it lacks {len(absent)} of {len(changes)} modules, such as {absent[0]!r}"
         raise StyleError(f"{_misfit(lora, modules)}: {lack}", hint=_advice(lora))
-    return {
-        names[_flat(name)]: _fitted(lora, name, names, modules, change) for name, change in changes.items()
-    }
+    return {names[_flat(name)]: _fitted(lora, name, names, modules, change) for name, change in changes.items()}
 
 
 def _changes(lora: LoraFile, part: Part) -> dict[str, LowRank]:

@@ -107,9 +107,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as reason:
-        raise StyleError(
-            f"{str(path)!r} cannot be read: {reason}", hint="download the file again"
-        ) from reason
+        raise StyleError(f"{str(path)!r} cannot be read: {reason}", hint="download the file again") from reason
 
 
 def _collect(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Part, str], _Module]:
@@ -160,21 +158,14 @@ def _each_change(
         rank = down.shape[0]
         yield (
             name,
-            LowRank(
-                down, up, settings.scale(name, rank) if alpha is None else _alpha(path, name, alpha) / rank
-            ),
+            LowRank(down, up, settings.scale(name, rank) if alpha is None else _alpha(path, name, alpha) / rank),
         )
 
 
 def _check_shapes(path: Path, name: str, down: Tensor, up: Tensor) -> None:
     sides = tuple(down.shape), tuple(up.shape)
     matrix = down.ndim in (2, LARGEST_LAYER) and up.ndim in (2, LARGEST_LAYER)
-    if (
-        not matrix
-        or up.shape[1] != down.shape[0]
-        or math.prod(up.shape[2:]) != 1
-        or 0 in (*sides[0], *sides[1])
-    ):
+    if not matrix or up.shape[1] != down.shape[0] or math.prod(up.shape[2:]) != 1 or 0 in (*sides[0], *sides[1]):
         raise StyleError(
             f"{str(path)!r} has shapes of {name!r} that do not fit together: down {sides[0]}, up {sides[1]}"
         )
@@ -182,7 +173,5 @@ def _check_shapes(path: Path, name: str, down: Tensor, up: Tensor) -> None:
 
 def _alpha(path: Path, name: str, alpha: Tensor) -> float:
     if alpha.numel() != 1 or alpha.item() <= 0:
-        raise StyleError(
-            f"{str(path)!r} has an alpha of {name!r} that is no positive number: {alpha.tolist()!r}"
-        )
+        raise StyleError(f"{str(path)!r} has an alpha of {name!r} that is no positive number: {alpha.tolist()!r}")
     return float(alpha.item())

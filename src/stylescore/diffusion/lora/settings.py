@@ -32,9 +32,7 @@ class AdapterSettings:
 
     def scale(self, module: str, rank: int) -> float:
         """Return the factor of one module; 1 when no alpha is given."""
-        named = (
-            alpha for pattern, alpha in self.patterns.items() if re.search(rf"(?:^|\.){pattern}$", module)
-        )
+        named = (alpha for pattern, alpha in self.patterns.items() if re.search(rf"(?:^|\.){pattern}$", module))
         alpha = next(named, self.alpha)
         if alpha is None:
             return 1.0
@@ -50,9 +48,7 @@ def adapter_settings(path: Path, metadata: Mapping[str, str], part: str) -> Adap
     found = _embedded(path, metadata) or _beside(path)
     own = {key.removeprefix(f"{part}."): value for key, value in found.items()}
     if own.get("use_dora"):
-        raise StyleError(
-            f"{str(path)!r} is a DoRA, which this version cannot use yet", hint="use a plain LoRA"
-        )
+        raise StyleError(f"{str(path)!r} is a DoRA, which this version cannot use yet", hint="use a plain LoRA")
     try:
         return _settings(own)
     except (TypeError, ValueError, re.error) as reason:
@@ -61,9 +57,7 @@ def adapter_settings(path: Path, metadata: Mapping[str, str], part: str) -> Adap
 
 def _settings(own: Mapping[str, Any]) -> AdapterSettings:
     alpha = own.get("lora_alpha")
-    patterns = {
-        re.compile(name).pattern: float(value) for name, value in dict(own.get("alpha_pattern") or {}).items()
-    }
+    patterns = {re.compile(name).pattern: float(value) for name, value in dict(own.get("alpha_pattern") or {}).items()}
     return AdapterSettings(None if alpha is None else float(alpha), patterns, bool(own.get("use_rslora")))
 
 

@@ -29,16 +29,10 @@ def sgm_names(modules: Iterable[str]) -> dict[str, str]:
     """
     known = list(modules)
     layers = len(
-        {
-            match[4]
-            for name in known
-            if (match := BLOCK.fullmatch(name)) and match[3] == "resnets" and _is_first(match)
-        }
+        {match[4] for name in known if (match := BLOCK.fullmatch(name)) and match[3] == "resnets" and _is_first(match)}
     )
     attending = {
-        match[2]
-        for name in known
-        if (match := BLOCK.fullmatch(name)) and match[1] + match[3] == "upattentions"
+        match[2] for name in known if (match := BLOCK.fullmatch(name)) and match[1] + match[3] == "upattentions"
     }
     return {original: name for name in known if (original := _original(name, layers, attending))}
 
