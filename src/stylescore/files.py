@@ -1,0 +1,120 @@
+"""Writing files so that they are either whole or not there, and naming them by their content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stylescore.errors import InputError, OutputError
+
+_HINTS = {
+    errno.ENOSPC: "free some space on this disk or write to another one",
+    errno.EDQUOT: "free some of your disk quota or write to another disk",
+    errno.EACCES: "choose a folder you may write to, or change its permissions",
+    errno.EPERM: "choose a folder you may write to, or change its permissions",
+    errno.EROFS: "this disk is read-only; choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter file name",
+}
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it over `path` when the block succeeds.
+
+    Whatever goes wrong, Ctrl-C included, the temporary file is removed and an older `path` stays as it was.
+
+    Args:
+        path: the file to write. Its folder must exist.
+
+    Yields:
+        A path in the same folder with the same suffix, at which nothing exists yet.
+
+    Raises:
+        OutputError: `path` is a folder or a device, its folder is missing or is a file, or the system
+            refuses to write (permission, full disk).
+    """
+    target = Path(path)
+    # The name does not contain the target's: that one may already be as long as the system allows.
+    temporary = target.parent / f".partial-{secrets.token_hex(6)}{target.suffix}"
+    try:
+        _check_place(target)
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise _refused(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, or of a folder's names and contents.
+
+    A folder's files are taken in the order of their relative names, written with `/`, so the digest is the
+    same on every system and changes when a file is renamed.
+
+    Args:
+        path: a file or a folder.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        InputError: `path` is missing or cannot be read.
+    """
+    place = Path(path)
+    try:
+        return _folder_digest(place) if place.is_dir() else _file_digest(place)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read: {_reason(error)}", hint="check the path and its permissions"
+        ) from error
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    lines = [f"{_file_digest(folder / name)}  {name}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _check_place(target: Path) -> None:
+    """Refuse early what could only fail, or do harm, at the final rename."""
+    if "\0" in str(target):
+        raise OutputError(f"a file name cannot hold NUL, got {str(target)!r}", hint="choose another name")
+    if not target.parent.exists():
+        raise OutputError(f"the folder of {str(target)!r} does not exist", hint="create the folder first")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"{str(target.parent)!r} is a file, not a folder, so {str(target)!r} cannot be written",
+            hint="choose another folder",
+        )
+    if target.is_dir():
+        raise OutputError(f"{str(target)!r} is a folder, not a file", hint="add a file name to it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{str(target)!r} is a device, not a file", hint="choose an ordinary file name")
+
+
+def _flush(path: Path) -> None:
+    """Put the content on the disk before its name, so that a power cut cannot leave an empty file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _refused(target: Path, error: OSError) -> OutputError:
+    hint = _HINTS.get(error.errno or 0, "check the folder, its permissions and the free space")
+    return OutputError(f"{str(target)!r} cannot be written: {_reason(error)}", hint=hint)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

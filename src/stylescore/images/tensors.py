@@ -1,0 +1,63 @@
+"""Between PIL pictures and the tensors the models take."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from stylescore.errors import PictureError
+from stylescore.images.sizes import fitted_size as fitted_size
+from stylescore.images.sizes import resized
+
+
+def to_tensor(picture: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 height width"]:
+    """Resize a picture and make a tensor of it.
+
+    Args:
+        picture: any mode that PIL turns into RGB; alpha is dropped.
+        size: width and height of the result, both at least 1.
+
+    Returns:
+        float32 of shape [1, 3, h, w] on the CPU, in [-1, 1].
+
+    Raises:
+        PictureError: `size` has a side below 1.
+    """
+    if min(size) < 1:
+        raise PictureError(f"a picture must have at least 1 pixel on each side, got size {size!r}")
+    pixels = np.array(resized(picture.convert("RGB"), size), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous() / 127.5 - 1
+
+
+def to_picture(tensor: Float[Tensor, ...]) -> Image.Image:
+    """Make a picture of a tensor; the inverse of `to_tensor` at unchanged size.
+
+    Args:
+        tensor: [3, h, w] or [1, 3, h, w] of any float type on any device; clamped to [-1, 1].
+
+    Returns:
+        An "RGB" picture of w x h.
+
+    Raises:
+        PictureError: the tensor has another shape, or holds NaN or infinity.
+    """
+    _check_shape(tuple(tensor.shape))
+    values = tensor.detach().reshape(tensor.shape[-3:]).to("cpu", torch.float32)
+    if not bool(values.isfinite().all()):
+        raise PictureError(
+            "a picture cannot hold NaN or infinity, got a tensor with such values",
+            hint="decode in float32; some models overflow in float16",
+        )
+    pixels = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) not in {3, 4} or shape[-3] != 3 or (len(shape) == 4 and shape[0] != 1) or 0 in shape:
+        raise PictureError(
+            f"a picture's tensor must be [3, h, w] or [1, 3, h, w], got {list(shape)!r}",
+            hint="index a batch first",
+        )

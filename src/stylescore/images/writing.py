@@ -1,0 +1,138 @@
+"""Writing results: the picture with its metadata, and the film of how it came to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from stylescore.errors import ConfigError, PictureError
+from stylescore.files import atomic
+from stylescore.images.opening import opened
+from stylescore.images.reading import Photo
+from stylescore.images.sheets import before_after as before_after
+from stylescore.images.sheets import contact_sheet as contact_sheet
+from stylescore.images.sheets import flattened
+from stylescore.images.sizes import resized
+
+_SAMPLES = 8
+_SAMPLE_SIDE = 128
+_LAST_HELD = 2000
+
+
+def at_source_size(result: Image.Image, photo: Photo) -> Image.Image:
+    """Bring a result back to its photo's size and transparency.
+
+    Args:
+        result: the stylized picture at the model's size.
+        photo: the photo it was made from.
+
+    Returns:
+        "RGBA" if the photo had alpha, else "RGB".
+    """
+    picture = resized(result.convert("RGB"), photo.picture.size)
+    if photo.alpha is None:
+        return picture
+    return Image.merge("RGBA", (*picture.split(), photo.alpha))
+
+
+def save_png(picture: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        picture: what to write.
+        path: where; an older file is replaced.
+        metadata: texts to store beside the pixels (iTXt, any Unicode). Keys have 1 to 79 printable Latin-1
+            characters.
+
+    Raises:
+        ConfigError: a key or text cannot be stored in a PNG.
+        OutputError: the file cannot be written.
+    """
+    chunks = PngInfo()
+    for key, text in (metadata or {}).items():
+        _check_text(key, text)
+        chunks.add_itxt(key, text)
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the texts stored in a PNG.
+
+    Args:
+        path: a picture file.
+
+    Returns:
+        Key to text; empty for other kinds of picture.
+
+    Raises:
+        PictureError: the file cannot be read as a picture.
+    """
+    with opened(path) as image:
+        texts = getattr(image, "text", {})
+        return {str(key): str(text) for key, text in texts.items()}
+
+
+def save_gif(frames: Sequence[Image.Image], path: str | os.PathLike[str], milliseconds: int = 80) -> None:
+    """Write an endless animation, whole or not at all.
+
+    All frames share one palette, so that still parts do not flicker; the last frame is held for two seconds.
+
+    Args:
+        frames: at least one, all of the same size.
+        path: where; an older file is replaced.
+        milliseconds: time per frame, 20 to 60000; GIF rounds it to hundredths of a second.
+
+    Raises:
+        PictureError: there is no frame or the sizes differ.
+        ConfigError: `milliseconds` is out of range.
+        OutputError: the file cannot be written.
+    """
+    _check_frames(frames)
+    if not 20 <= milliseconds <= 60_000:
+        raise ConfigError(f"milliseconds must be from 20 to 60000, got {milliseconds!r}", hint="80 looks smooth")
+    palette = _shared_palette(frames)
+    first, *rest = (flattened(frame).quantize(palette=palette) for frame in frames)
+    times = [milliseconds] * len(rest) + [max(milliseconds, _LAST_HELD)]
+    with atomic(path) as temporary:
+        # Without being told of the palette PIL writes it again for every frame.
+        options = {"append_images": rest, "duration": times, "palette": bytes(palette.getpalette() or ())}
+        first.save(temporary, format="GIF", save_all=True, loop=0, **options)
+
+
+def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """Return a palette picture fitted to small copies of frames spread over the film, the last among them."""
+    stride = max(1, len(frames) // _SAMPLES)
+    chosen = [flattened(frame) for frame in frames[::-1][::stride]]
+    for picture in chosen:
+        picture.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE))
+    width, height = chosen[0].size
+    strip = Image.new("RGB", (width, height * len(chosen)))
+    for place, picture in enumerate(chosen):
+        strip.paste(picture, (0, place * height))
+    return strip.quantize(256, method=Image.Quantize.MEDIANCUT)
+
+
+def _check_frames(frames: Sequence[Image.Image]) -> None:
+    sizes = sorted({frame.size for frame in frames})
+    if not sizes:
+        raise PictureError("an animation needs at least one frame, got none")
+    if len(sizes) > 1:
+        raise PictureError(f"all frames of an animation must have one size, got {sizes!r}", hint="resize them")
+
+
+def _check_text(key: str, text: str) -> None:
+    printable = all(" " <= letter <= "~" or "\xa1" <= letter <= "\xff" for letter in key)
+    if not (1 <= len(key) <= 79 and printable and key.strip() == key):
+        raise ConfigError(
+            f"a PNG key must have 1 to 79 printable Latin-1 characters, got {key!r}",
+            hint="put long or other texts into the value",
+        )
+    if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in text):
+        raise ConfigError(
+            f"the text under {key!r} must be Unicode without NUL or lone surrogates, got {text[:60]!r}",
+            hint="a file name that is not UTF-8 holds such letters; store its repr()",
+        )
