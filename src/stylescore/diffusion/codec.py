@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylescore.types import Latent, Rng
 
-Pictures = Float[Tensor, "batch 3 height width"]
+Pictures = Float[Tensor, "batch 3 picture_height picture_width"]
 
 
 @dataclass(frozen=True)
