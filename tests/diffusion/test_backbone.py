@@ -1,0 +1,135 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stylescore.diffusion.adapters import PLAIN, Adapters, Route
+from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.schedule import NoiseSchedule
+
+Rngs = Callable[..., list[torch.Generator]]
+QV = ("to_q", "to_v")
+
+
+@pytest.fixture
+def backbone(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any], schedule: NoiseSchedule) -> Backbone:
+    unet = tiny_unet()
+    adapters = Adapters.of(unet)
+    adapters.add_style(tiny_style(unet), 0.8)
+    return Backbone(unet, adapters, schedule, "epsilon")
+
+
+@pytest.fixture
+def inputs(units: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return units["unet/x"], units["unet/t"].long()
+
+
+@pytest.fixture
+def text(units: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return two prompts and, for each, another text that stands for the empty prompt."""
+    return units["unet/text"], units["unet/text"].flip(0)
+
+
+def fill(parameters: tuple[torch.nn.Parameter, ...]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    for parameter in parameters:
+        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=rng))
+
+
+def test_a_prediction_equals_the_recording(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], units: dict[str, Tensor]
+) -> None:
+    with torch.no_grad():
+        plain = backbone(*inputs, units["unet/text"], PLAIN)
+        styled = backbone(*inputs, units["unet/text"], Route(style=True))
+    assert torch.allclose(plain, units["unet/base"], atol=2e-4)
+    assert torch.allclose(styled, units["unet/base_plus_style_lora"], atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_other_predictions_are_converted(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], units: dict[str, Tensor], kind: Any
+) -> None:
+    other = Backbone(backbone.unet, backbone.adapters, backbone.schedule, kind)
+    x, t = inputs
+    with torch.no_grad():
+        output, found = (b(x, t, units["unet/text"], PLAIN) for b in (backbone, other))
+    assert torch.allclose(found, backbone.schedule.to_eps(output, kind, x, t), atol=1e-5)
+    assert not torch.allclose(found, output, atol=0.1)
+
+
+@pytest.mark.parametrize("score", ["plain", "style", "fake"])
+def test_a_pair_equals_its_two_halves(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs, score: str
+) -> None:
+    fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
+    flags = {"style": score == "style", "fake": score == "fake"}
+    with torch.no_grad():
+        eps_c, eps_u = Prompted(backbone, *text, **flags).pair(*inputs)
+        alone = Prompted(backbone, *text, **flags).alone(*inputs)
+        unconditional = Prompted(backbone, text[1], text[0], **flags).alone(*inputs)
+    assert torch.allclose(eps_c, alone, atol=1e-5)
+    assert torch.allclose(eps_u, unconditional, atol=1e-5)
+    assert not torch.allclose(eps_c, eps_u, atol=1e-3)
+
+
+def test_the_three_scores_differ(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs
+) -> None:
+    fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
+    with torch.no_grad():
+        real, style, fake = (
+            Prompted(backbone, *text, **flags).alone(*inputs) for flags in ({}, {"style": True}, {"fake": True})
+        )
+    for a, b in ((real, style), (style, fake), (real, fake)):
+        assert not torch.allclose(a, b, atol=1e-2)
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_a_batch_equals_one_by_one(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs, fake: bool
+) -> None:
+    parameters = backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
+    fill(parameters)
+    values = [p.data.clone() for p in parameters]
+    x, t = inputs
+    with torch.no_grad():
+        together = Prompted(backbone, *text, fake=fake).pair(x, t)
+        for n in range(2):
+            one = slice(n, n + 1)
+            for p, value in zip(backbone.adapters.add_fake(QV, 4, 8.0, rngs(3)), values, strict=True):
+                p.data.copy_(value[one])
+            alone = Prompted(backbone, text[0][one], text[1][one], fake=fake).pair(x[one], t[one])
+            for all_rows, row in zip(together, alone, strict=True):
+                assert torch.allclose(all_rows[one], row, atol=1e-5)
+
+
+def test_the_switch_is_plain_again_after_a_call_that_fails(backbone: Backbone, inputs: tuple[Tensor, Tensor]) -> None:
+    x, t = inputs
+    with pytest.raises(RuntimeError):
+        backbone(x, t, torch.zeros(2, 77, 5), Route(style=True))
+    assert backbone.adapters.switch.route is PLAIN
+
+
+def test_samples_are_counted_apart_by_whether_they_are_differentiated(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor]
+) -> None:
+    prompted = Prompted(backbone, *text)
+    with torch.no_grad():
+        prompted.pair(*inputs)
+    prompted.alone(*inputs)
+    assert backbone.counter.snapshot() == (4, 2)
+
+
+def test_a_half_precision_network_answers_in_float32(
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor]
+) -> None:
+    x, t = inputs
+    with torch.no_grad():
+        exact = Prompted(backbone, *text).alone(x, t)
+        backbone.unet.to(torch.bfloat16)
+        rounded = Prompted(backbone, *text).alone(x, t)
+    assert rounded.dtype == torch.float32
+    assert torch.allclose(rounded, exact, atol=0.1 * exact.abs().max().item())
