@@ -11,6 +11,7 @@ from PIL import Image
 from stylescore.config import Method, RunConfig, StyleChoice
 from stylescore.fit import Iteration
 from stylescore.images import Photo, read_photo
+from stylescore.images.colour import split
 from stylescore.presets import preset_for
 from stylescore.stylizer import Result, Stylizer
 from stylescore.tables import overlay
@@ -48,10 +49,16 @@ def stylize(
     """
     constants = overlay(preset_for(model, preset, method), settings or {})
     run = overlay(RunConfig(styles=(StyleChoice(name=style),), model=model, method=constants), options)
-    source = Photo(Path("image"), photo.convert("RGB")) if isinstance(photo, Image.Image) else read_photo(photo)
+    source = as_photo(photo) if isinstance(photo, Image.Image) else read_photo(photo)
     for event in Stylizer(run)([source]):
         if isinstance(event, Result):
             return event
         if on_iteration is not None:
             on_iteration(event)
     raise AssertionError("a run ends with a result")
+
+
+def as_photo(image: Image.Image) -> Photo:
+    """Return a picture in memory as a photo, with its transparency and in sRGB; it is upright already."""
+    picture, alpha, notes = split(image)
+    return Photo(Path("image"), picture, alpha, tuple(notes))

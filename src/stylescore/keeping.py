@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +11,12 @@ from pathlib import Path
 import tomli_w
 from PIL import Image
 
-from stylescore.errors import NonFiniteError
+from stylescore.config import RunConfig
+from stylescore.errors import ConfigError
 from stylescore.files import sha256
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.images import Photo, save_gif, save_png
+from stylescore.models.registry import resolve_model, resolve_style
 from stylescore.runs import Record, RunFolder, step_row
 from stylescore.state import PictureState, capture
 from stylescore.stylizer import Result, Stylizer
@@ -22,6 +24,7 @@ from stylescore.tables import to_table
 
 SECONDS_BETWEEN_STATES = 10.0
 FRAMES_IN_ANIMATION = 40
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,15 @@ class Batch:
     Attributes:
         stylizer: the loaded configuration.
         jobs: photos of one working size.
-        fitting: the run's state.
+        fitting: the run.
+        states: of every picture after the last whole iteration; what is kept when the run stops.
         frames: pictures of the animation, per job.
     """
 
     stylizer: Stylizer
     jobs: Sequence[Job]
     fitting: Fitting
+    states: list[PictureState]
     frames: list[list[Image.Image]] = field(default_factory=list)
     states_written: float = field(default_factory=time.monotonic)
 
@@ -63,7 +68,8 @@ class Batch:
     def begin(cls, stylizer: Stylizer, jobs: Sequence[Job], states: Sequence[PictureState] | None = None) -> Batch:
         """Encode the photos, or take up kept states."""
         fitting = stylizer.start([job.photo for job in jobs], states)
-        return cls(stylizer, jobs, fitting, [[] for _ in jobs])
+        kept = [capture(fitting, index) for index in range(len(jobs))]
+        return cls(stylizer, jobs, fitting, kept, [[] for _ in jobs])
 
     def run(self) -> Generator[Iteration | Kept, None, None]:
         """Yield every iteration, then what was kept of each picture; leaves a state behind if it is stopped."""
@@ -73,16 +79,14 @@ class Batch:
             for iteration in fit(self.fitting):
                 self.keep(iteration)
                 yield iteration
-        for index, job in enumerate(self.jobs):
-            yield self.finish(index, job)
+            for index, job in enumerate(self.jobs):
+                yield self.finish(index, job)
 
     @contextmanager
     def state_kept_on_exit(self) -> Iterator[None]:
-        """Write the state when the block is left early, but not one that a failed step has touched."""
+        """Write the state of the last whole iteration when the block is left early."""
         try:
             yield
-        except NonFiniteError:
-            raise
         except BaseException:
             self.write_states()
             raise
@@ -92,6 +96,7 @@ class Batch:
         for index, job in enumerate(self.jobs):
             job.folder.append_step(step_row(iteration, index))
             self.keep_picture(iteration.index + 1, index, job)
+        self.states = [capture(self.fitting, index) for index in range(len(self.jobs))]
         if time.monotonic() - self.states_written > SECONDS_BETWEEN_STATES:
             self.write_states()
 
@@ -113,9 +118,10 @@ class Batch:
         return max(1, self.fitting.iterations // FRAMES_IN_ANIMATION)
 
     def write_states(self) -> None:
-        """Keep the state of every picture."""
-        for index, job in enumerate(self.jobs):
-            job.folder.save_state(capture(self.fitting, index))
+        """Keep the state of every picture that is not finished."""
+        for job, state in zip(self.jobs, self.states, strict=True):
+            if not job.folder.picture.is_file():
+                job.folder.save_state(state)
         self.states_written = time.monotonic()
 
     def finish(self, index: int, job: Job) -> Kept:
@@ -134,24 +140,68 @@ class Batch:
 
 
 def shared_record(record: Record) -> str:
-    """Return the record as TOML for a picture that may be passed on: the photo's name without its folder."""
-    return str(tomli_w.dumps(to_table(replace(record, photo=Path(record.photo).name))))
+    """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
+    run = renamed(record.run, bare, bare)
+    return str(tomli_w.dumps(to_table(replace(record, photo=Path(record.photo).name, run=run))))
+
+
+def renamed(run: RunConfig, model: Callable[[str], str], style: Callable[[str], str]) -> RunConfig:
+    """Return a configuration with the names of its models and styles passed through functions."""
+    return replace(
+        run,
+        model=model(run.model),
+        style_model=model(run.style_model) if run.style_model else run.style_model,
+        styles=tuple(replace(entry, name=style(entry.name)) for entry in run.styles),
+    )
+
+
+def bare(name: str) -> str:
+    """Return a path's last part, and any other name as it is."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def lasting_model(name: str) -> str:
+    """Return a model's name so that it means the same in any working folder."""
+    source = resolve_model(name)
+    return name if source.bundled or source.kind == "hub" else str(Path(source.location).absolute())
+
+
+def lasting_style(name: str) -> str:
+    """Return a style's name so that it means the same in any working folder."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if resolve_style(name).path == path else name
+
+
+def require_same(what: str, then: object, now: object) -> None:
+    """Raise `ConfigError` if something is not what it was when the run began."""
+    if then != now:
+        raise ConfigError(f"the {what} has changed since the run began", hint="begin a new run")
+
+
+def require_unchanged(record: Record, stylizer: Stylizer) -> None:
+    """Raise `ConfigError` if a model or a style is not what it was when the run began."""
+    for field_name, now in stylizer.hashes.items():
+        what = field_name.removesuffix("_sha256").replace("_", " ")
+        require_same(what, getattr(record, field_name), now)
+
+
+def folder_name(photo: Path, run: RunConfig) -> str:
+    """Return what the folder of a run is called: photo and styles, cut to what file systems take."""
+    name = f"{photo.stem}-{'+'.join(Path(style.name).stem for style in run.styles)}"
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def new_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int) -> Job:
     """Make the run folder of a photo, with its record."""
-    model_hash, style_hashes = stylizer.hashes()
     record = Record(
         photo=str(photo.path.resolve()),
         photo_sha256=sha256(photo.path),
-        model_sha256=model_hash,
-        style_sha256=style_hashes,
         style_prompt=stylizer.style_prompt,
-        run=stylizer.run,
+        run=renamed(stylizer.run, lasting_model, lasting_style),
         gif=gif,
         preview_every=preview_every,
+        **stylizer.hashes,
     )
-    style_name = "+".join(Path(style.name).stem for style in stylizer.run.styles)
-    folder = RunFolder.new(parent, f"{photo.path.stem}-{style_name}")
-    folder.write_record(record)
+    folder = RunFolder.new(parent, folder_name(photo.path, stylizer.run))
+    folder.begin(record)
     return Job(photo, folder, record)

@@ -32,6 +32,7 @@ class Record:
         model_sha256: hash of the base model's files.
         style_sha256: hashes of the adapters' files, in the order of the run's styles.
         style_prompt: the words the style prompt resolved to.
+        style_model_sha256: hash of the style model's files; empty without one.
         gif: whether an animation of the run is made.
         preview_every: iterations between previews; 0 for none.
         version: of this program.
@@ -43,6 +44,7 @@ class Record:
     model_sha256: str
     style_sha256: tuple[str, ...]
     style_prompt: str
+    style_model_sha256: str = ""
     run: RunConfig
     gif: bool = False
     preview_every: int = 0
@@ -105,6 +107,14 @@ class RunFolder:
         """Where the preview after `iteration` iterations goes."""
         return self.path / "previews" / f"step-{iteration:05d}.png"
 
+    def begin(self, record: Record) -> None:
+        """Write `config.toml` into the new folder, which is removed if that fails."""
+        try:
+            self.write_record(record)
+        except BaseException:
+            self.path.rmdir()
+            raise
+
     def write_record(self, record: Record) -> None:
         """Write `config.toml`."""
         with atomic(self.path / "config.toml") as temporary:
@@ -120,8 +130,9 @@ class RunFolder:
         try:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            reason = f"config.toml: {getattr(error, 'strerror', None) or error}"
             raise ConfigError(
-                f"{str(self.path)!r} is not a run folder: {error}", hint="give the folder that holds config.toml"
+                f"{str(self.path)!r} is not a run folder: {reason}", hint="give the folder that holds config.toml"
             ) from error
         record: Record = from_table(Record, table)
         return record
@@ -158,9 +169,13 @@ class RunFolder:
         try:
             with safe_open(self.state_file, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if any(tensor.is_floating_point() and not tensor.isfinite().all() for tensor in tensors.values()):
+                    raise ValueError("it holds NaN or infinity")
                 return PictureState(int(file.metadata()["iteration"]), tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"the kept state {str(self.state_file)!r} is damaged: {error}") from error
+            raise ConfigError(
+                f"the kept state {str(self.state_file)!r} is damaged: {error}", hint="begin a new run"
+            ) from error
 
     def drop_state(self) -> None:
         """Forget the kept state of a finished run."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylescore.build import Prompts, encode_sources, fit_latents
 from stylescore.config import RunConfig
 from stylescore.content import with_content
+from stylescore.diffusion.adapters import adaptable
+from stylescore.errors import ConfigError, PictureError
 from stylescore.files import sha256
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
@@ -60,6 +64,7 @@ class Stylizer:
         """
         self.run = check_run(run)
         self._prepared: Prepared = prepare(self.run)
+        require_targets(self._prepared.models.base.unet, run.method.fake.targets)
         self.style_prompt = self._prepared.style_prompt
         self.short_side = run.size or self._prepared.native_size
         self._method = with_content(run.method, run.content)
@@ -72,7 +77,10 @@ class Stylizer:
     def working_size(self, photo: Photo) -> tuple[int, int]:
         """Return (width, height) at which a photo is worked on."""
         width, height = photo.picture.size
-        return fitted_size(width, height, self.short_side, self._prepared.multiple)
+        try:
+            return fitted_size(width, height, self.short_side, self._prepared.multiple)
+        except PictureError as error:
+            raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
 
     def prompts(self, captions: Sequence[str]) -> Prompts:
         """Return the words of a batch with these captions."""
@@ -95,6 +103,14 @@ class Stylizer:
             states: kept states to go on from, one per photo; their source latents are used as they are.
         """
         rng = [torch.Generator().manual_seed(self.run.seed) for _ in photos]
+        try:
+            return self._assembled(photos, states, rng)
+        except (KeyError, RuntimeError) as error:
+            if states is None:
+                raise
+            raise ConfigError(f"the kept state cannot be taken up: {error}", hint="begin a new run") from error
+
+    def _assembled(self, photos: Sequence[Photo], states: Sequence[PictureState] | None, rng: Rng) -> Fitting:
         z_source = self._sources(photos, rng) if states is None else kept_sources(states, self.device)
         prompts = self.prompts([self.run.caption] * len(photos))
         fitting = fit_latents(self._prepared.models, self._method, prompts, z_source, rng)
@@ -120,11 +136,15 @@ class Stylizer:
         picture = self.picture(fitting, index)
         return Result(at_source_size(picture, photo), picture, photo)
 
-    def hashes(self) -> tuple[str, tuple[str, ...]]:
-        """Return the hashes of the base model's files and of each adapter's file."""
-        model = resolve_model(self.run.model).location
-        model_hash = sha256(Path(model)) if Path(model).exists() else str(model)
-        return model_hash, tuple(sha256(Path(resolve_style(style.name).path)) for style in self.run.styles)
+    @cached_property
+    def hashes(self) -> dict[str, Any]:
+        """What the run is made from, as the record names it: hashes of models and adapters."""
+        run = self.run
+        return {
+            "model_sha256": model_hash(run.model),
+            "style_model_sha256": model_hash(run.style_model) if run.style_model else "",
+            "style_sha256": tuple(sha256(resolve_style(style.name).path) for style in run.styles),
+        }
 
     def __call__(self, photos: Sequence[Photo]) -> Iterator[Iteration | Result]:
         """Stylize photos of one working size: yield every iteration, then every result."""
@@ -132,6 +152,25 @@ class Stylizer:
         yield from fit(fitting)
         for index, photo in enumerate(photos):
             yield self.result(fitting, index, photo)
+
+
+def require_targets(network: nn.Module, targets: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every name of a layer that the fake score adapts is one of linear layers."""
+    shapes = adaptable(network)
+    linear = {name.rpartition(".")[2] for name, shape in shapes.items() if len(shape) == 2}
+    other = {name.rpartition(".")[2] for name, shape in shapes.items() if len(shape) != 2}
+    wrong = [name for name in targets if name not in linear - other]
+    if wrong or not targets:
+        raise ConfigError(
+            f"fake.targets must name linear layers of the model, not {wrong[0] if wrong else 'nothing'!r}",
+            hint=f"known names: {', '.join(sorted(linear - other))}",
+        )
+
+
+def model_hash(name: str) -> str:
+    """Return the hash of a model's files, or a hub model's id, whose files belong to the hub's cache."""
+    location = resolve_model(name).location
+    return sha256(location) if Path(location).exists() else str(location)
 
 
 def kept_sources(states: Sequence[PictureState], device: torch.device) -> Latent:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -10,6 +12,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from stylescore.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+
+KINDS: Mapping[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def overlay(base: T, table: Mapping[str, Any], *, where: str = "") -> T:
@@ -59,16 +68,17 @@ def choice(value: Any, known: Sequence[Any], name: str) -> Any:
 def converted_tuple(value: Any, item: Any, name: str) -> tuple[Any, ...]:
     """Return a list's items as the annotated type."""
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{name} must be a list, not {value!r}")
+        raise ConfigError(f"{name} must be a list, not {value!r}", hint='write ["a", "b"]')
     return tuple(converted(entry, item, f"{name}[{i}]") for i, entry in enumerate(value))
 
 
 def converted_scalar(value: Any, hint: Any, name: str) -> Any:
     """Accept an int where a float is asked, and nothing else that differs."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{name} must be of type {hint.__name__}, not {value!r}")
+        words = KINDS.get(hint, "a table of settings")
+        raise ConfigError(f"{name} must be {words}, not {value!r}", hint=f"write {words}")
     return value
 
 
@@ -86,7 +96,19 @@ def from_table(kind: Any, table: Mapping[str, Any], *, where: str = "") -> Any:
     try:
         return kind(**values)
     except TypeError as error:
-        raise ConfigError(f"incomplete table {where or 'of settings'}: {error}") from error
+        missing = [key for key in required(kind) if key not in table]
+        raise ConfigError(
+            f"the table {where.rstrip('.') or 'of settings'} lacks {', '.join(missing)}", hint="fill in what is missing"
+        ) from error
+
+
+def required(kind: Any) -> list[str]:
+    """Return the names of a dataclass's fields that have no default."""
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
 
 
 def to_table(config: Any) -> dict[str, Any]:

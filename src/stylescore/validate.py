@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from stylescore.config import MethodConfig, RunConfig
@@ -45,14 +46,18 @@ METHOD_RULES: Mapping[str, Rule] = {
 }
 
 
-def check(config: object, rules: Mapping[str, Rule]) -> None:
+def check(config: object, rules: Mapping[str, Rule], *, where: str = "") -> None:
     """Raise `ConfigError` for the first number outside its range; dotted names reach into parts."""
     for name, (holds, words) in rules.items():
         value = config
         for part in name.split("."):
             value = getattr(value, part)
-        if value is not None and not holds(float(value)):  # type: ignore[arg-type]
-            raise ConfigError(f"{name} must be {words}, not {value!r}", hint=f"choose a value {words}")
+        if value is None:
+            continue
+        if not abs(value) < math.inf:  # type: ignore[arg-type]
+            raise ConfigError(f"{where}{name} must be a finite number, not {value!r}", hint=f"choose a value {words}")
+        if not holds(value):  # type: ignore[arg-type]
+            raise ConfigError(f"{where}{name} must be {words}, not {value!r}", hint=f"choose a value {words}")
 
 
 def check_order(name: str, t_min: int, t_max: int) -> None:
@@ -68,11 +73,23 @@ def check_prompt(name: str, template: str) -> None:
     """Raise `ConfigError` unless a prompt template can be filled in."""
     try:
         template.format(style="", caption="")
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{name} must only use {{style}} and {{caption}}, not {template!r}",
             hint="write {{ and }} for literal braces",
         ) from error
+
+
+def has_stray_bytes(text: str) -> bool:
+    """Tell whether a text holds bytes that are no letters, as Python keeps them when it decodes a name."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def check_texts(texts: Mapping[str, str | None]) -> None:
+    """Raise `ConfigError` for a text that cannot be written as UTF-8."""
+    for name, text in texts.items():
+        if text and has_stray_bytes(text):
+            raise ConfigError(f"{name} must be Unicode text, not {text!r}", hint="write it in UTF-8")
 
 
 def check_method(method: MethodConfig) -> MethodConfig:
@@ -88,9 +105,10 @@ def check_method(method: MethodConfig) -> MethodConfig:
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
     check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE})
+    check_texts({"prompt": run.caption, "style_prompt": run.style_prompt})
     check_method(run.method)
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")
     for style in run.styles:
-        check(style, {"weight": SIGNED_STRENGTH})
+        check(style, {"weight": SIGNED_STRENGTH}, where="style ")
     return run

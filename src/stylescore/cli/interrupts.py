@@ -28,6 +28,11 @@ class Interrupts:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def grant(self) -> None:
+        """Interrupt now if it was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self.asked:

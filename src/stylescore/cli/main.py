@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from stylescore._version import __version__
@@ -15,6 +16,9 @@ from stylescore.cli.talk import complain
 from stylescore.errors import StylescoreError
 
 INTERRUPTED = 130
+
+# By its version, Typer carries its own copy of click or uses the installed one; this is the right class for both.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="stylescore",
@@ -31,11 +35,12 @@ app.command()(inspect)
 app.command()(doctor)
 
 
-def show_version(value: bool) -> None:
-    """Print the version and stop."""
+def show_version(value: bool) -> bool:
+    """Print the version and stop, if it is asked for."""
     if value:
         typer.echo(f"stylescore {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()
@@ -49,6 +54,7 @@ def root(
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(arguments))
 
 
@@ -61,16 +67,20 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
     except StylescoreError as error:
         complain(str(error), error.hint)
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        complain(error.format_message(), "see stylescore --help")
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except UsageError as error:
+        return misused(error)
+    except (KeyboardInterrupt, typer.Abort):
         complain("interrupted", None)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def misused(error: Any) -> int:
+    """Say what was wrong with the command line; without any arguments the help has said it already."""
+    message = error.format_message()
+    if message.strip():
+        complain(message, f"see {error.ctx.command_path if error.ctx else 'stylescore'} --help")
+    return 2
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import shlex
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from stylescore.config import Method, RunConfig
 from stylescore.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
+    from stylescore.cli.interrupts import Interrupts
     from stylescore.images import Photo
     from stylescore.keeping import Job, Kept
     from stylescore.state import PictureState
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 WHAT = "What to make"
 HOW = "How"
 WHERE = "Where and how loud"
+LEFT_TO_RESUME = ("resume", "json", "quiet")
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,10 @@ def stylize(
     Each photo gets a folder under --output with the picture at the photo's own size, a before/after sheet and
     everything needed to repeat the run.
     """
+    given = dict(locals())
     manner = Manner(output, preview_every, gif, batch, json, quiet)
     if resume is not None:
-        refuse_with_resume(photos, style)
+        refuse_with_resume(given)
         report(go_on(resume, manner), manner)
         return
     base = RunConfig(
@@ -124,13 +129,16 @@ def stylize(
     report(begin(photos or [], base, dtype, preset, method, constants, manner), manner)
 
 
-def refuse_with_resume(photos: list[Path] | None, style: list[str] | None) -> None:
-    """Raise `ConfigError` if new photos or styles are given to a run that is to go on."""
-    if photos or style:
-        raise ConfigError(
-            "--resume goes on with the photo and style of its run folder and takes no others",
-            hint="leave out PHOTO and --style",
-        )
+def refuse_with_resume(given: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if a run that is to go on is given anything that its folder has fixed."""
+    called_otherwise = {"photos": "PHOTO", "setting": "--set"}
+    for name, parameter in signature(stylize).parameters.items():
+        if name not in LEFT_TO_RESUME and given[name] not in (parameter.default, []):
+            called = called_otherwise.get(name, f"--{name.replace('_', '-')}")
+            raise ConfigError(
+                f"--resume goes on with everything as its run folder has it and takes no {called}",
+                hint=f"leave out {called}, or begin a new run without --resume",
+            )
 
 
 def begin(
@@ -145,12 +153,14 @@ def begin(
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
+    from stylescore.cli.interrupts import Interrupts
     from stylescore.images import read_photo
     from stylescore.models.registry import resolve_style
     from stylescore.presets import METHODS, preset_for
     from stylescore.tables import choice, overlay
     from stylescore.validate import check_run
 
+    require_readable_names([*photos, manner.output])
     chosen: Method | None = None if method is None else choice(method, METHODS, "method")
     run = overlay(base, {"dtype": dtype})
     run = check_run(replace(run, method=overlay(preset_for(run.model, preset, chosen), constants)))
@@ -159,9 +169,23 @@ def begin(
     sources = [read_photo(photo) for photo in photos]
     speak_of(sources, manner)
     stylizer = load(run, manner)
-    for group in batches(sources, stylizer, manner.batch):
-        jobs = [keep_new(stylizer, photo, manner) for photo in group]
-        yield from work(stylizer, jobs, None, manner)
+    groups = list(batches(sources, stylizer, manner.batch))
+    with Interrupts() as interrupts:
+        for group in groups:
+            interrupts.grant()
+            jobs = [keep_new(stylizer, photo, manner) for photo in group]
+            yield from work(stylizer, jobs, None, manner, interrupts)
+
+
+def require_readable_names(paths: Sequence[Path]) -> None:
+    """Raise `PictureError` for a name that cannot be written down in the run's record."""
+    from stylescore.validate import has_stray_bytes
+
+    for path in paths:
+        if has_stray_bytes(str(path.absolute())):
+            raise PictureError(
+                f"the path {str(path)!r} holds bytes that are no letters", hint="rename the file or folder"
+            )
 
 
 def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
@@ -206,9 +230,10 @@ def keep_new(stylizer: Stylizer, photo: Photo, manner: Manner) -> Job:
 
 def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
     """Take up an interrupted run."""
+    from stylescore.cli.interrupts import Interrupts
     from stylescore.files import sha256
     from stylescore.images import read_photo
-    from stylescore.keeping import Job
+    from stylescore.keeping import Job, require_same, require_unchanged
     from stylescore.runs import RunFolder
 
     folder = RunFolder(path)
@@ -217,17 +242,21 @@ def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
     if state is None and folder.picture.is_file():
         raise ConfigError(f"the run in {str(path)!r} is finished", hint=f"its picture is {folder.picture}")
     photo = read_photo(record.photo)
-    if sha256(photo.path) != record.photo_sha256:
-        raise PictureError(f"the photo {record.photo!r} has changed since the run began", hint="begin a new run")
+    require_same(f"photo {record.photo!r}", record.photo_sha256, sha256(photo.path))
     stylizer = load(record.run, manner)
-    yield from work(stylizer, [Job(photo, folder, record)], None if state is None else [state], manner)
+    require_unchanged(record, stylizer)
+    with Interrupts() as interrupts:
+        yield from work(stylizer, [Job(photo, folder, record)], None if state is None else [state], manner, interrupts)
 
 
 def work(
-    stylizer: Stylizer, jobs: Sequence[Job], states: Sequence[PictureState] | None, manner: Manner
+    stylizer: Stylizer,
+    jobs: Sequence[Job],
+    states: Sequence[PictureState] | None,
+    manner: Manner,
+    interrupts: Interrupts,
 ) -> Iterator[Kept]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.interrupts import Interrupts
     from stylescore.cli.talk import progress
     from stylescore.fit import Iteration
     from stylescore.keeping import Batch
@@ -236,7 +265,7 @@ def work(
     title = ", ".join(job.photo.path.name for job in jobs)
     total, done = batch.fitting.iterations, batch.fitting.iteration
     events = batch.run()
-    with Interrupts() as interrupts, progress(title, total, done, quiet=manner.quiet) as tick:
+    with progress(title, total, done, quiet=manner.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
                 tick(event)
@@ -252,9 +281,10 @@ def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
 
     try:
         events.throw(KeyboardInterrupt())
-    finally:
+    except KeyboardInterrupt:
         for job in jobs:
-            say(f"kept; go on with: stylescore stylize --resume {job.folder.path}")
+            say(f"kept; go on with: stylescore stylize --resume {shlex.quote(str(job.folder.path))}")
+        raise
 
 
 def report(finished: Iterator[Kept], manner: Manner) -> None:

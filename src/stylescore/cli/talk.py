@@ -19,10 +19,15 @@ def say(line: str, *, quiet: bool = False) -> None:
 
 
 def complain(message: str, hint: str | None) -> None:
-    """Print an error and what to do about it."""
-    say(f"error: {message}")
+    """Print an error and what to do about it, a line each."""
+    say(f"error: {one_line(message)}")
     if hint:
-        say(f"hint: {hint}")
+        say(f"hint: {one_line(hint)}")
+
+
+def one_line(text: str) -> str:
+    """Return a text with its line breaks, which messages of other libraries have, made spaces."""
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
 def give(value: Mapping[str, Any]) -> None:

@@ -47,18 +47,31 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {str(path)!r} as TOML: {error}") from error
+        raise ConfigError(
+            f"cannot read {str(path)!r} as TOML: {error}", hint="compare it with a bundled preset such as balanced.toml"
+        ) from error
 
 
 def resolve(table: Mapping[str, Any], method: Method | None = None) -> MethodConfig:
     """Turn a preset's table into a method, with what differs for `method` (else the preset's own) applied."""
     shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
     chosen = converted(method or shared.get("method", "sms"), Method, "method")
-    special = table.get("methods", {})
-    for name in special:
-        converted(name, Method, "methods")
+    special = special_tables(table.get("methods", {}))
     base = overlay(MethodConfig(), shared)
     return overlay(base, {"method": chosen, **special.get(chosen, {})})
+
+
+def special_tables(table: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return the tables of what differs for one method, by its name.
+
+    Raises:
+        ConfigError: they are no tables, or there is no such method.
+    """
+    if not isinstance(table, Mapping) or not all(isinstance(entry, Mapping) for entry in table.values()):
+        raise ConfigError(f"methods must hold one table a method, not {table!r}", hint="write [methods.vsd]")
+    for name in table:
+        converted(name, Method, "methods")
+    return table
 
 
 def load(name: str, method: Method | None = None) -> MethodConfig:
