@@ -1,0 +1,132 @@
+"""Stage 5: train U-Net and text encoder together; resumes from ``denoiser.pt``.
+
+Usage: ``python -m training.denoiser --data DIR --out DIR --minutes 40 --side 16 --batch 64``
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from training.denoiser_model import denoising_loss, draw_times, new_scheduler, new_unet
+from training.latent_source import LatentSource
+from training.text import new_text_encoder
+
+EMA = 0.999
+
+
+class Denoiser(nn.Module):
+    """U-Net and text encoder, as one thing to train and save."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        """Build both, untrained."""
+        super().__init__()
+        self.unet = new_unet()
+        self.text = new_text_encoder(tokenizer)
+
+    def words(self, tokens: Tensor) -> Tensor:
+        """Hidden states of the prompts, each distinct prompt encoded once."""
+        return words(self.text, tokens)
+
+
+def words(text: CLIPTextModel, tokens: Tensor) -> Tensor:
+    """Hidden states of the prompts, each distinct prompt encoded once."""
+    distinct, place = tokens.unique(dim=0, return_inverse=True)
+    return text(distinct).last_hidden_state[place]
+
+
+def learning_rate(elapsed: float, arguments: argparse.Namespace) -> float:
+    """Warm-up for a minute, then flat, then a cosine over the last ``--decay`` share."""
+    progress = elapsed / (60 * arguments.minutes)
+    falling = max(0.0, (progress - 1 + arguments.decay) / max(arguments.decay, 1e-6))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(falling, 1.0)))
+    return arguments.rate * min(1.0, 0.05 + elapsed / 60) * (0.03 + 0.97 * cosine)
+
+
+@torch.no_grad()
+def average(ema: nn.Module, model: nn.Module, step: int) -> None:
+    """Move the averaged weights towards the current ones."""
+    keep = min(EMA, (1 + step) / (10 + step))
+    for old, new in zip(ema.parameters(), model.parameters(), strict=True):
+        old.lerp_(new, 1 - keep)
+
+
+def save(state: dict, path: Path) -> None:
+    """Write the checkpoint under a temporary name, then rename it."""
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train for a while, saving every two minutes."""
+    model = Denoiser(CLIPTokenizer.from_pretrained(arguments.data / "tokenizer"))
+    model.unet.to(memory_format=torch.channels_last)
+    model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is the faster one
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    path, step = arguments.out / "denoiser.pt", 0
+    ema = copy.deepcopy(model)
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        step = state["step"]
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+    torch.manual_seed(arguments.seed + step)
+    source = LatentSource(arguments.data, arguments.style_share, arguments.seed + step)
+    alphas = new_scheduler().alphas_cumprod
+    start, saved, losses = time.monotonic(), time.monotonic(), []
+    while (elapsed := time.monotonic() - start) < 60 * arguments.minutes:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(elapsed, arguments)
+        latents, tokens = source.draw(arguments.batch, arguments.side)
+        loss = denoising_loss(model.unet, latents, model.words(tokens), alphas, draw_times(len(latents)))
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        average(ema, model, step)
+        losses.append(loss.item())
+        if step % 100 == 0:
+            print(f"{elapsed:.0f} s, step {step}, loss {sum(losses[-100:]) / len(losses[-100:]):.4f}", flush=True)
+        if time.monotonic() - saved > 120:
+            saved = time.monotonic()
+            save(_state(model, ema, optimiser, step), path)
+    save(_state(model, ema, optimiser, step), path)
+    print(f"done, step {step}", flush=True)
+
+
+def _state(model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> dict:
+    return {"model": model.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with latents")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--rate", type=float, default=8e-4)
+    parser.add_argument("--decay", type=float, default=0.0, help="share of the time at the end in which the rate falls")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", type=int, default=16, help="latent crop")
+    parser.add_argument("--style-share", type=float, default=0.3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    train(arguments)
+
+
+if __name__ == "__main__":
+    main()
