@@ -1,11 +1,15 @@
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.config import OptimiserConfig
+from stylescore import presets
+from stylescore.build import Models, Prompts, fit_latents
+from stylescore.config import Method, MethodConfig, OptimiserConfig
+from stylescore.content import with_content
 from stylescore.errors import NonFiniteError
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting, Iteration, fit
@@ -176,6 +180,71 @@ def test_a_method_without_a_fake_score_trains_nothing(schedule: NoiseSchedule) -
     run = list(fit(fitting))
     assert {i.fake for i in run} == {None}
     assert {(i.forward_passes, i.trained_passes) for i in run} == {(2, 0)}
+
+
+def assembled(models: Models, method: MethodConfig) -> Fitting:
+    """Assemble two iterations of a method on the tiny model, for two pictures."""
+    prompts = Prompts.of(method, "ink", ["a house", "a lake"])
+    z_source = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    rng = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    return fit_latents(models, replace(method, iterations=2), prompts, z_source, rng)
+
+
+@pytest.mark.parametrize(
+    ("name", "style_guidance", "fake_guidance", "passes"),
+    [
+        ("sms", 4.5, 4.5, (6, 1)),
+        ("sms", 4.5, 1.0, (5, 1)),
+        ("sms", 1.0, 1.0, (4, 1)),
+        ("vsd", 4.5, 4.5, (4, 1)),
+        ("vsd", 7.5, 1.0, (3, 1)),
+        ("sds", 7.5, 4.5, (2, 0)),
+        ("dds", 7.5, 4.5, (4, 0)),
+        ("pds", 7.5, 4.5, (4, 0)),
+        ("pds", 1.0, 4.5, (2, 0)),
+    ],
+)
+def test_passes_of_every_method(
+    tiny_models: Callable[..., Models],
+    name: Method,
+    style_guidance: float,
+    fake_guidance: float,
+    passes: tuple[int, int],
+) -> None:
+    method = presets.load("reference", name)
+    fake = replace(method.fake, guidance_scale=fake_guidance)
+    fitting = assembled(tiny_models(), replace(method, guidance_scale=style_guidance, fake=fake))
+    counts = {(i.forward_passes / 2, i.trained_passes / 2) for i in fit(fitting)}
+    assert counts == {passes}
+
+
+def test_a_map_and_a_score_that_are_switched_off_cost_nothing(tiny_models: Callable[..., Models]) -> None:
+    method = with_content(presets.load("reference"), 0.0)
+    counts = {(i.forward_passes / 2, i.trained_passes / 2) for i in fit(assembled(tiny_models(), method))}
+    assert counts == {(4, 1)}
+
+
+def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Callable[..., Models]) -> None:
+    method = presets.load("reference")
+    unguided = replace(method, fake=replace(method.fake, guidance_scale=1.0))
+    guided, plain = (assembled(tiny_models(), m).scores for m in (method, unguided))
+    z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
+    with torch.no_grad():
+        eps_c, eps_u = guided.fake.pair(z_t, t)
+        assert torch.allclose(plain.fake(z_t, t), eps_c, atol=1e-5)
+        assert torch.allclose(guided.fake(z_t, t), eps_u + 4.5 * (eps_c - eps_u), atol=1e-4)
+    assert not torch.allclose(eps_c, eps_u, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dds", "pds"])
+def test_the_source_half_has_the_caption_and_no_adapter(tiny_models: Callable[..., Models], name: Method) -> None:
+    """A style of strength zero under the caption as prompt is the source score itself."""
+    method = replace(presets.load("reference", name), target_prompt="{caption}")
+    for strength, equal in ((0.0, True), (0.8, False)):
+        scores = assembled(tiny_models(strength), method).scores
+        z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
+        with torch.no_grad():
+            assert torch.allclose(scores.style(z_t, t), scores.source(z_t, t), atol=1e-4) == equal
 
 
 @pytest.mark.parametrize("k", [0, 3])
