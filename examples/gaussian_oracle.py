@@ -1,0 +1,82 @@
+"""Why a fake score is needed, in numbers alone: no model, no photo, a few seconds.
+
+The "style" is a Gaussian and the "picture" a cloud of points, so every score is one line of mathematics. Style minus
+fake moves the cloud until it has the style's mean and its spread. SDS, which puts the drawn noise where the fake score
+stands, pulls all points together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from stylescore.fit import Fitting, fit
+from stylescore.objective import Objective, sds, vsd
+from stylescore.schedule import NoiseSchedule, unit_weight
+from stylescore.scores import Scores
+from stylescore.subjects import LatentSubject
+from stylescore.timesteps import Grid, Uniform
+from stylescore.types import Latent, Noise, Timesteps
+
+MEAN, STD = 2.0, 0.3
+SCHEDULE = NoiseSchedule(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+SAMPLER = Uniform(Grid(t_min=21, t_max=979))
+
+
+def expected_noise(z_t: Latent, t: Timesteps, mean: float, std: float) -> Noise:
+    """Return E[eps | z_t] for z ~ N(mean, std^2): the exact prediction no network has to learn."""
+    alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+    return sigma * (z_t - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
+
+
+def style(z_t: Latent, t: Timesteps) -> Noise:
+    """Predict noise as a perfect model of the style would."""
+    return expected_noise(z_t, t, MEAN, STD)
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Predicts noise as a perfect model of the cloud as it stands would."""
+
+    cloud: LatentSubject
+
+    def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
+        """Use the cloud's present mean and standard deviation."""
+        points = self.cloud.render()
+        return expected_noise(z_t, t, float(points.mean()), float(points.std()))
+
+
+def moments(objective: Objective, iterations: int, points: int = 1024) -> tuple[float, float]:
+    """Fit a cloud around 0 with spread 1; return its mean and standard deviation at the end."""
+    cloud = LatentSubject.at(torch.randn(16, 1, 1, points // 16, generator=torch.Generator().manual_seed(0)))
+    fitting = Fitting(
+        subject=cloud,
+        objective=objective,
+        scores=Scores(style=style, fake=Fake(cloud), edit=style, source=style),
+        optimiser=torch.optim.Adam(cloud.parameters()),
+        learning_rate=lambda i: 0.025 * (1 + math.cos(math.pi * i / iterations)),
+        fake=None,
+        rng=[torch.Generator().manual_seed(seed) for seed in range(16)],
+        iterations=iterations,
+    )
+    for _ in fit(fitting):
+        pass
+    return float(cloud.z.detach().mean()), float(cloud.z.detach().std())
+
+
+def main(iterations: int = 500) -> dict[str, tuple[float, float]]:
+    """Print and return mean and spread of both ends beside the truth."""
+    objectives = {
+        "style minus fake": vsd(SCHEDULE, SAMPLER, weight=unit_weight),
+        "SDS": sds(SCHEDULE, SAMPLER, weight=unit_weight),
+    }
+    ends = {name: moments(objective, iterations) for name, objective in objectives.items()}
+    for name, (mean, std) in {"the style": (MEAN, STD), **ends}.items():
+        print(f"{name:17s} mean {mean:6.3f}   spread {std:.3f}")
+    return ends
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A place where every command of the papers really runs: a photo, and the tiny model under the names they use."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PARITY = ROOT / "tests" / "data" / "parity"
+STYLES = ("oil-painting", "pencil-sketch", "watercolor")
+FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PIP_EXTRA = re.compile(r"\.(?:\[(\w+)\])?")
+SHORT = "iterations = 2\n[optimiser]\nweight_decay = 0.0\nwarmup = 0.1\n"
+
+
+def commands(page: Path) -> list[str]:
+    """Return the commands of a page's shell blocks, without comments, continued lines joined."""
+    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    split = (shlex.split(line, comments=True) for line in lines)
+    return [shlex.join(words) for words in split if words]
+
+
+def copy_model(target: Path) -> None:
+    """Put the tiny model somewhere, with a preset of its own that asks for two iterations."""
+    shutil.copytree(PARITY / "tiny_base", target)
+    (target / "preset.toml").write_text(SHORT, encoding="utf-8")
+
+
+def fill(place: Path, bundled: Path) -> None:
+    """Put everything that the papers name into its place."""
+    lora = PARITY / "style_lora_kohya.safetensors"
+    for folder in (place / "my-sd15", place / "my-finetune", bundled / "mini"):
+        copy_model(folder)
+    (bundled / "mini" / "styles").mkdir()
+    for file in (place / "my-lora.safetensors", *(bundled / "mini" / "styles" / f"{s}.safetensors" for s in STYLES)):
+        shutil.copy(lora, file)
+    (place / "photos").mkdir()
+    for photo in ("photo.jpg", "photos/one.jpg", "photos/two.jpg"):
+        with Image.open(PARITY / "input_128x128.png") as picture:
+            picture.resize((96, 64)).save(place / photo)
+    (place / "my-preset.toml").write_text(SHORT, encoding="utf-8")
+
+
+def interrupt_a_run(folder: Path) -> None:
+    """Leave a run behind in `folder` that was stopped after one iteration."""
+    from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
+    from stylescore.keeping import Batch, new_job
+    from stylescore.presets import preset_for
+
+    run = RunConfig(styles=(StyleChoice(name="oil-painting"),), method=preset_for("mini", None, None))
+    stylizer = Stylizer(run)
+    job = new_job(stylizer, read_photo("photo.jpg"), folder.parent, gif=False, preview_every=0)
+    assert job.folder.path == folder
+    events = Batch.begin(stylizer, [job]).run()
+    next(events)
+    events.close()
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with photos and stand-ins for models and LoRAs."""
+    from stylescore.models import registry
+
+    place, bundled = tmp_path / "work", tmp_path / "bundled"
+    place.mkdir()
+    fill(place, bundled)
+    monkeypatch.setattr(registry, "BUNDLED", bundled)
+    monkeypatch.setenv(registry.STYLES_VARIABLE, str(tmp_path / "styles"))
+    monkeypatch.chdir(place)
+    return place
+
+
+def run_stylescore(words: list[str]) -> None:
+    """Run the program in this process and demand that it succeeds."""
+    from stylescore.cli.main import exit_code
+
+    if "--resume" in words and not (folder := Path(words[words.index("--resume") + 1])).exists():
+        interrupt_a_run(folder)
+    expanded = [name for word in words for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    assert exit_code(expanded) == 0, shlex.join(words)
+
+
+def check_make(words: list[str]) -> None:
+    """Demand that these are targets and variables of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for word in words:
+        name, equals, _ = word.partition("=")
+        pattern = rf"^{name} \?=" if equals else rf"^{name}:"
+        assert re.search(pattern, makefile, re.MULTILINE), f"the Makefile has no {name!r}"
+
+
+def check_pip(words: list[str]) -> None:
+    """Demand that this installs the checkout, with extras that exist."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert words[0] == "install"
+    match = PIP_EXTRA.fullmatch(words[-1])
+    assert match is not None
+    assert match[1] is None or match[1] in extras
+
+
+def copy_files(words: list[str]) -> None:
+    """Copy a file; its folder is made by a `mkdir` of the page."""
+    shutil.copy(*words)
+
+
+def make_folder(words: list[str]) -> None:
+    """Make a folder and its parents."""
+    Path(words[-1]).mkdir(parents=True, exist_ok=True)
+
+
+RUNNERS: dict[str, Callable[[list[str]], None]] = {
+    "stylescore": run_stylescore,
+    "make": check_make,
+    "pip": check_pip,
+    "cp": copy_files,
+    "mkdir": make_folder,
+}
+
+
+@pytest.fixture(scope="session")
+def papers() -> Any:
+    """Give the tests what they need to read and run a page."""
+
+    def run(command: str) -> None:
+        program, *words = shlex.split(command)
+        RUNNERS[program](words)
+
+    return SimpleNamespace(commands=commands, run=run)

@@ -1,0 +1,65 @@
+"""The examples run, with small settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+from stylescore.timesteps import Grid
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TINY = "my-sd15"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_python_api_keeps_a_picture_of_the_photos_size(sandbox: Path) -> None:
+    result = example("python_api").main(photo=Path("photo.jpg"), model=TINY, target=sandbox / "painted.png")
+    with Image.open(sandbox / "painted.png") as kept:
+        assert kept.size == result.photo.picture.size
+
+
+def test_custom_objective_draws_from_its_own_sampler(sandbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = example("custom_objective").main(photo=Path("photo.jpg"), style="oil-painting", model=TINY)
+    assert result.picture.size == result.photo.picture.size
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_custom_sampler_stays_in_its_range_and_narrows() -> None:
+    sampler = example("custom_objective").SquareNarrowing(Grid(t_min=21, t_max=499))
+    rng = [torch.Generator().manual_seed(seed) for seed in range(200)]
+    for progress, highest in ((0.0, 499), (0.5, 125), (0.999, 21)):
+        drawn = sampler(progress, rng)
+        assert int(drawn.min()) >= 21
+        assert int(drawn.max()) <= highest
+
+
+def test_gaussian_oracle_finds_the_spread_and_sds_does_not() -> None:
+    module = example("gaussian_oracle")
+    ends = module.main()
+    mean, std = ends["style minus fake"]
+    assert mean == pytest.approx(module.MEAN, abs=0.03)
+    assert std == pytest.approx(module.STD, abs=0.02)
+    assert ends["SDS"][1] < module.STD / 3
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket"])
+def test_example_photos_are_small_and_named_in_the_readme(name: str) -> None:
+    with Image.open(EXAMPLES / f"{name}.jpg") as photo:
+        assert photo.format == "JPEG"
+        assert max(photo.size) <= 512
+    assert f"`{name}.jpg`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,60 @@
+"""Everything the README and the guides tell a reader to type really works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_COMMANDS = [page for page in PAGES if "```bash" in page.read_text(encoding="utf-8")]
+WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
+LONGEST = 150
+
+
+def called(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=called)
+def test_every_command_runs(page: Path, papers: Any, sandbox: Path) -> None:
+    for command in papers.commands(page):
+        papers.run(command)
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=called)
+def test_every_python_block_runs(page: Path, sandbox: Path) -> None:
+    blocks = list(Document.parse(str(page), PythonCodeBlockParser()).examples())
+    assert blocks
+    for block in blocks:
+        block.evaluate()
+
+
+def test_the_readme_runs_the_program_and_stays_short(papers: Any) -> None:
+    readme = ROOT / "README.md"
+    found = papers.commands(readme)
+    assert "make demo" in found
+    assert "make test" in found
+    assert any(command.startswith("stylescore stylize photo.jpg") for command in found)
+    assert len(readme.read_text(encoding="utf-8").splitlines()) < LONGEST
+
+
+def test_what_a_run_leaves_behind_is_what_the_readme_lists(sandbox: Path, papers: Any) -> None:
+    papers.run("stylescore stylize photo.jpg --style oil-painting --gif --preview-every 2 --quiet")
+    folder = sandbox / "out" / "photo-oil-painting"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in folder.iterdir():
+        assert f"`{path.name}{'/' if path.is_dir() else ''}`" in readme, path.name
+
+
+def test_relative_links_of_the_papers_lead_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"):
+        page = ROOT / name
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("docs/images/"):
+                assert (page.parent / target).exists(), f"{name} links to {target}"
