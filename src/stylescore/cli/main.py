@@ -13,6 +13,7 @@ from stylescore._version import __version__
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.stylize import stylize
 from stylescore.cli.talk import complain
+from stylescore.cli.train_style import train_style
 from stylescore.errors import StylescoreError
 
 INTERRUPTED = 130
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(stylize)
+app.command()(train_style)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)
@@ -70,8 +72,9 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return misused(error)
     except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    if result == INTERRUPTED:  # by its version, Typer turns Ctrl-C into this number or lets it through
         complain("interrupted", None)
-        return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 

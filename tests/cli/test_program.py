@@ -1,0 +1,120 @@
+"""The program as such: help at once, no arguments, wrong arguments, version."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stylescore import __version__
+from stylescore.cli.main import run
+
+HEAVY = ("torch", "diffusers", "transformers", "peft", "numpy", "PIL", "safetensors", "huggingface_hub")
+OPTIONS = (
+    *("--style", "--style-strength", "--model", "--style-model", "--prompt", "--style-prompt", "--method"),
+    *("--preset", "--content", "--iterations", "--size", "--seed", "--device", "--dtype", "--output", "--resume"),
+    *("--preview-every", "--gif", "--json", "--quiet", "--set", "--batch"),
+)
+
+LOADED = """
+import json, sys
+from stylescore.cli.main import exit_code
+codes = [exit_code(arguments) for arguments in json.loads(sys.argv[1])]
+print(json.dumps([codes, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_help_and_wrong_arguments_load_no_library() -> None:
+    calls = [["--help"], ["stylize", "--help"], ["--version"], ["styles", "--json"], ["stylize", "--nonsense"]]
+
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(calls)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    codes, modules = json.loads(done.stdout.splitlines()[-1])
+
+    assert codes == [0, 0, 0, 0, 2]
+    assert set(HEAVY).isdisjoint(modules)
+
+
+def test_help_tells_every_option(program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    outcome = program("stylize", "--help")
+
+    assert outcome.code == 0
+    assert outcome.err == ""
+    for option in OPTIONS:
+        assert f"{option} " in outcome.out
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_tells_every_command(option: str, program: Callable[..., Any]) -> None:
+    outcome = program(option)
+
+    assert outcome.code == 0
+    for command in ("stylize", "styles", "inspect", "doctor"):
+        assert command in outcome.out
+
+
+def test_without_arguments_the_help_is_shown(program: Callable[..., Any]) -> None:
+    outcome = program()
+
+    assert outcome.code == 2
+    assert "Usage: stylescore" in outcome.out + outcome.err
+    assert "error" not in outcome.err
+
+
+def test_version(program: Callable[..., Any]) -> None:
+    outcome = program("--version")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"stylescore {__version__}\n", "")
+
+
+def test_an_unknown_command(program: Callable[..., Any]) -> None:
+    outcome = program("stylise")
+
+    assert outcome.code == 2
+    assert outcome.complaint[0].startswith("No such command 'stylise'.")
+    assert outcome.complaint[1] == "see stylescore --help"
+
+
+def test_a_missing_argument(program: Callable[..., Any]) -> None:
+    outcome = program("inspect")
+
+    assert outcome.code == 2
+    assert outcome.complaint == ["Missing argument 'FILE'.", "see stylescore inspect --help"]
+
+
+def test_termination_before_a_run_counts_as_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("stylescore.doctor.examine", lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    with pytest.raises(SystemExit) as stopped:
+        run(["doctor"])
+    signal.signal(signal.SIGTERM, before)
+
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.strip() == "error: interrupted"
+
+
+def test_line_breaks_in_messages_are_taken_out(program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from stylescore.errors import ConfigError
+
+    def fail() -> None:
+        raise ConfigError("one\n  two\r\nthree", hint="four\n\nfive")
+
+    monkeypatch.setattr("stylescore.doctor.examine", fail)
+
+    assert program("doctor").complaint == ["one two three", "four five"]

@@ -1,0 +1,347 @@
+"""Interrupting a run keeps it; going on ends in the picture of an uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors.torch import load, load_file, save_file
+
+PARITY = Path(__file__).parent.parent / "data" / "parity"
+PHOTO = PARITY / "input_128x128.png"
+STYLE = PARITY / "style_lora_kohya.safetensors"
+TINY = PARITY / "tiny_base"
+
+Steps = Callable[[Path], list[dict[str, Any]]]
+ITERATIONS = 4
+
+
+def pixels(path: Path) -> bytes:
+    return Image.open(path).tobytes()
+
+
+def send(number: signal.Signals, times: int = 1) -> Callable[[], None]:
+    """Return a function that sends this process a signal, once or more."""
+
+    def sending() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+
+    return sending
+
+
+@pytest.fixture
+def interrupt(
+    stylize: Callable[..., Any], stop_after: Callable[..., None], out: Path
+) -> Callable[..., tuple[Any, list[Path]]]:
+    """Return a run that is interrupted after its second iteration, and the folders it leaves."""
+
+    def call(*arguments: object, number: signal.Signals = signal.SIGINT, times: int = 1) -> tuple[Any, list[Path]]:
+        before = set(out.iterdir()) if out.exists() else set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stylescore.keeping.step_row", sys.modules["stylescore.keeping"].step_row)
+            stop_after(2, send(number, times))
+            outcome = stylize(*arguments)
+        return outcome, sorted(set(out.iterdir()) - before)
+
+    return call
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_keeps_the_state_and_says_how_to_go_on(
+        self,
+        number: signal.Signals,
+        interrupt: Callable[..., Any],
+        stylize: Callable[..., Any],
+        resume: Callable[..., Any],
+        steps: Steps,
+    ) -> None:
+        before = signal.getsignal(number)
+
+        outcome, (folder,) = interrupt(PHOTO, number=number)
+
+        assert outcome.code == 130
+        assert outcome.out == ""
+        lines = [line for line in outcome.err.splitlines() if line]
+        assert lines == [f"kept; go on with: stylescore stylize --resume {folder}", "error: interrupted"]
+        assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "state.safetensors", "steps.jsonl"]
+        assert len(steps(folder)) == 2
+        assert signal.getsignal(number) == before
+
+        resumed = resume(folder)
+        straight = stylize(PHOTO).picture
+        assert (resumed.picture, resumed.err) == (folder / "picture.png", "")
+        assert pixels(resumed.picture) == pixels(straight)
+        assert steps(folder) == steps(straight.parent)
+        assert not (folder / "state.safetensors").exists()
+
+    def test_a_second_signal_stops_in_the_middle_of_an_iteration(
+        self, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any], steps: Steps
+    ) -> None:
+        outcome, (folder,) = interrupt(PHOTO, times=2)
+        assert outcome.code == 130
+        assert len(steps(folder)) == 1
+
+        straight = stylize(PHOTO).picture
+        assert pixels(resume(folder).picture) == pixels(straight)
+        assert steps(folder) == steps(straight.parent)
+
+    @pytest.mark.parametrize("method", ["sds", "dds"])
+    def test_methods_without_a_fake_score(
+        self, method: str, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any]
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO, "--method", method)
+
+        assert pixels(resume(folder).picture) == pixels(stylize(PHOTO, "--method", method).picture)
+
+    def test_a_batch_is_gone_on_with_one_by_one(
+        self, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        mirror = tmp_path / "mirror.png"
+        Image.open(PHOTO).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirror)
+
+        outcome, folders = interrupt(PHOTO, mirror, "--batch", "2")
+
+        assert outcome.code == 130
+        assert [folder.name.partition("-")[0] for folder in folders] == ["input_128x128", "mirror"]
+        for folder in folders:
+            assert f"--resume {folder}" in outcome.err
+            assert resume(folder).picture.is_file()
+
+    def test_photos_that_wait_are_not_begun(self, interrupt: Callable[..., Any]) -> None:
+        outcome, folders = interrupt(PHOTO, PHOTO)
+
+        assert outcome.code == 130
+        assert len(folders) == 1
+
+    def test_a_signal_while_the_last_files_are_written_stops_the_next_photo(
+        self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import stylescore.keeping
+
+        original = stylescore.keeping.shared_record
+
+        def shared_record(record: Any) -> str:
+            send(signal.SIGINT)()
+            return original(record)
+
+        monkeypatch.setattr(stylescore.keeping, "shared_record", shared_record)
+
+        outcome = stylize(PHOTO, PHOTO)
+
+        assert outcome.code == 130
+        assert len(outcome.paths) == 1
+        assert len(list(out.iterdir())) == 1
+
+    def test_killed_before_any_state_was_kept(
+        self, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any], steps: Steps
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO)
+        (folder / "state.safetensors").unlink()
+
+        straight = stylize(PHOTO).picture
+        assert pixels(resume(folder).picture) == pixels(straight)
+        assert steps(folder) == steps(straight.parent)
+
+    def test_a_line_that_was_cut_in_half(
+        self, interrupt: Callable[..., Any], resume: Callable[..., Any], steps: Steps
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO)
+        with (folder / "steps.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"iteration": 2, "t"')
+
+        assert resume(folder).code == 0
+        assert [row["iteration"] for row in steps(folder)] == list(range(ITERATIONS))
+
+
+class TestElsewhere:
+    def test_paths_of_the_first_call_hold_in_another_working_folder(
+        self,
+        interrupt: Callable[..., Any],
+        resume: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        home = tmp_path / "home"
+        home.mkdir()
+        for path in (PHOTO, STYLE):
+            shutil.copy(path, home)
+        shutil.copytree(TINY, home / "model")
+        monkeypatch.chdir(home)
+        _, (folder,) = interrupt(PHOTO.name, "--style", STYLE.name, "--model", "model", "--style-model", "model")
+
+        monkeypatch.chdir(tmp_path)
+
+        assert resume(folder.relative_to(tmp_path)).code == 0
+
+    def test_previews_and_animation_go_on(self, interrupt: Callable[..., Any], resume: Callable[..., Any]) -> None:
+        _, (folder,) = interrupt(PHOTO, "--gif", "--preview-every", "1")
+
+        assert resume(folder).code == 0
+        assert len(list((folder / "previews").iterdir())) == ITERATIONS
+        assert (folder / "run.gif").is_file()
+
+
+class TestRefusals:
+    """Nothing is changed in a folder that cannot be gone on with."""
+
+    @pytest.fixture
+    def folder(self, interrupt: Callable[..., Any], own_styles: Path, tmp_path: Path) -> Path:
+        shutil.copy(PHOTO, tmp_path / "photo.png")
+        shutil.copy(STYLE, own_styles / "oil.safetensors")
+        _, (folder,) = interrupt(tmp_path / "photo.png", "--style", "oil")
+        return folder
+
+    def test_what_has_changed_since(
+        self, folder: Path, resume: Callable[..., Any], tmp_path: Path, own_styles: Path
+    ) -> None:
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+        def refused(start: str) -> None:
+            outcome = resume(folder)
+            assert outcome.code == 2
+            assert outcome.complaint[0].startswith(start), outcome.err
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+        metadata_only = load_file(STYLE)
+        save_file(metadata_only, own_styles / "oil.safetensors", {"other": "file"})
+        refused("the style has changed since the run began")
+        (own_styles / "oil.safetensors").unlink()
+        refused("there is no style 'oil'")
+        Image.open(PHOTO).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "photo.png")
+        refused(f"the photo {str(tmp_path / 'photo.png')!r} has changed since the run began")
+        (tmp_path / "photo.png").unlink()
+        refused(f"there is no file {str(tmp_path / 'photo.png')!r}")
+
+    def test_a_damaged_state(self, folder: Path, resume: Callable[..., Any]) -> None:
+        state = folder / "state.safetensors"
+        sound = state.read_bytes()
+        tensors = load(sound)
+
+        def refused(words: str) -> None:
+            outcome = resume(folder)
+            assert outcome.code == 2
+            told, advice = outcome.complaint
+            assert words in told, told
+            assert advice in ("begin a new run", "it was made by another configuration")
+            assert not (folder / "picture.png").exists()
+
+        for content in (sound[:2000], b"", b"garbage" * 100):
+            state.write_bytes(content)
+            refused(f"the kept state {str(state)!r} is damaged")
+        for name in ("z", "z_source", "generator", "fake.0"):
+            save_file({key: value for key, value in tensors.items() if key != name}, state, {"iteration": "2"})
+            refused(name)
+        save_file(tensors, state)
+        refused("is damaged")
+        save_file(tensors | {"z": tensors["z"] * float("nan")}, state, {"iteration": "2"})
+        refused("is damaged: it holds NaN or infinity")
+        save_file(tensors | {"z": tensors["z"][:, :-1].contiguous()}, state, {"iteration": "2"})
+        refused("shape")
+        save_file(tensors | {"generator": tensors["generator"] * 0}, state, {"iteration": "2"})
+        refused("the kept state cannot be taken up")
+        state.write_bytes(sound)
+        assert resume(folder).code == 0
+
+    def test_a_damaged_record(self, folder: Path, resume: Callable[..., Any]) -> None:
+        record = folder / "config.toml"
+        text = record.read_text("utf-8")
+
+        def refused(content: str, words: str) -> None:
+            record.write_text(content, encoding="utf-8")
+            outcome = resume(folder)
+            assert outcome.code == 2
+            assert words in outcome.complaint[0], outcome.err
+
+        refused(text[:300], "is not a run folder: config.toml: ")
+        refused("", "lacks photo, photo_sha256, model_sha256, style_sha256, style_prompt, run")
+        refused(text.replace("iterations = 4", "iterations = 0"), "iterations must be at least 1, not 0")
+        refused(text.replace("seed = 0", 'seed = "zero"'), "run.seed must be a whole number, not 'zero'")
+        refused(text.replace("[run.method]", "[run.methods]"), "unknown setting 'run.methods'")
+
+    def test_a_finished_run(self, stylize: Callable[..., Any], resume: Callable[..., Any]) -> None:
+        picture = stylize(PHOTO, "--iterations", "1").picture
+
+        outcome = resume(picture.parent)
+
+        assert outcome.code == 2
+        assert outcome.complaint == [f"the run in {str(picture.parent)!r} is finished", f"its picture is {picture}"]
+
+    def test_a_folder_that_is_no_run(self, resume: Callable[..., Any], tmp_path: Path) -> None:
+        for place in (tmp_path, tmp_path / "none"):
+            outcome = resume(place)
+            assert outcome.code == 2
+            assert outcome.complaint == [
+                f"{str(place)!r} is not a run folder: config.toml: No such file or directory",
+                "give the folder that holds config.toml",
+            ]
+
+    @pytest.mark.parametrize(
+        ("more", "called"),
+        [
+            ([PHOTO], "PHOTO"),
+            (["--style", "oil"], "--style"),
+            (["--iterations", 9], "--iterations"),
+            (["--output", "elsewhere"], "--output"),
+            (["--set", "iterations=9"], "--set"),
+            (["--gif"], "--gif"),
+        ],
+    )
+    def test_other_options_are_not_ignored(
+        self, more: list[Any], called: str, resume: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        outcome = resume(tmp_path, *more)
+
+        assert outcome.code == 2
+        assert outcome.complaint[0].endswith(f"takes no {called}")
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = ["stylize", PHOTO, "--style", STYLE, "--model", TINY, "--size", "64", "--output", out, *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "stylescore", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def lines_of(file: Path) -> int:
+    return file.read_text("utf-8").count("\n") if file.is_file() else 0
+
+
+def test_real_processes_and_real_signals(
+    stylize: Callable[..., Any], resume: Callable[..., Any], tmp_path: Path, steps: Steps
+) -> None:
+    """The states come from other processes; the straight run is made in this one."""
+    folders = {name: tmp_path / name / "input_128x128-style_lora_kohya" for name in ("SIGINT", "SIGTERM")}
+    processes = {name: start(folder.parent, "--iterations", "30") for name, folder in folders.items()}
+    waiting, deadline = set(processes), time.monotonic() + 300
+    while waiting and time.monotonic() < deadline:
+        for name in [name for name in waiting if lines_of(folders[name] / "steps.jsonl") >= 3]:
+            processes[name].send_signal(getattr(signal, name))
+            waiting.remove(name)
+        time.sleep(0.02)
+
+    for name, process in processes.items():
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert out == ""
+        assert "Traceback" not in err
+        assert f"kept; go on with: stylescore stylize --resume {folders[name]}" in err
+        assert 3 <= len(steps(folders[name])) < 30
+    straight = stylize(PHOTO, "--iterations", "30").picture
+    for folder in folders.values():
+        assert pixels(resume(folder).picture) == pixels(straight)
+        assert steps(folder) == steps(straight.parent)
