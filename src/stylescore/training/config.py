@@ -1,0 +1,162 @@
+"""Every number of a style's training, with defaults for each family of models. No tensor, no model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stylescore.errors import ConfigError
+from stylescore.tables import overlay
+from stylescore.validate import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHORT_SIDE,
+    UNIT,
+    Rule,
+    check,
+    check_texts,
+)
+
+Targets = Literal["attention", "attention+conv"]
+LossName = Literal["plain", "min_snr"]
+Crop = Literal["centre", "random"]
+RateSchedule = Literal["constant", "cosine"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+FilePrecision = Literal["float16", "bfloat16", "float32"]
+
+NAME = re.compile(r"\w[\w.+-]{0,99}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleTrainingConfig:
+    """A whole training, without its pictures.
+
+    Attributes:
+        name: of the style, and of its file.
+        trigger: words that call the style; they begin every caption.
+        model: the base: bundled name, folder, file or hub id.
+        rank: of the adapter.
+        alpha: its change is scaled by alpha / rank.
+        targets: attention (all linear layers of the attention blocks), or with the 3x3 convolutions.
+        resolution: side in pixels of the square crops; 0 is the model's own.
+        crop: the middle of each picture, or another part of it at each step.
+        flip: whether pictures are mirrored at random.
+        sample_posterior: whether latents are samples of the encoder's posterior or its mean.
+        caption_dropout: share of the draws that see the empty prompt.
+        steps: length of the training.
+        batch: pictures per step, over all processes.
+        learning_rate: AdamW's, at its peak.
+        rate_schedule: constant after the warm-up, or a cosine down to 0.
+        warmup: steps of linear warm-up.
+        weight_decay: decoupled.
+        clip_norm: largest norm of the gradient; a longer one is scaled down.
+        loss: plain mean square, or weighted by Min-SNR.
+        min_snr_gamma: where Min-SNR cuts the signal-to-noise ratio.
+        gradient_checkpointing: compute activations twice instead of keeping them.
+        dtype: precision of the networks; adapter, optimiser and latents are float32 always.
+        file_dtype: precision of the written file.
+        samples_every: steps between sample sheets; 0 for none.
+        checkpoint_every: steps between checkpoints; 0 keeps one only when the training is interrupted.
+        seed: of every random draw.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+
+    name: str
+    trigger: str = ""
+    model: str = "mini"
+    rank: int = 16
+    alpha: float = 16.0
+    targets: Targets = "attention"
+    resolution: int = 0
+    crop: Crop = "centre"
+    flip: bool = False
+    sample_posterior: bool = False
+    caption_dropout: float = 0.05
+    steps: int = 1500
+    batch: int = 1
+    learning_rate: float = 1e-4
+    rate_schedule: RateSchedule = "cosine"
+    warmup: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    loss: LossName = "min_snr"
+    min_snr_gamma: float = 5.0
+    gradient_checkpointing: bool = False
+    dtype: Precision = "auto"
+    file_dtype: FilePrecision = "float16"
+    samples_every: int = 250
+    checkpoint_every: int = 250
+    seed: int = 0
+    device: str = "auto"
+
+
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "small": {"targets": "attention+conv", "steps": 1500, "batch": 16, "learning_rate": 1e-3},
+    "sd1": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
+    "sd2": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
+    "sdxl": {"steps": 2000, "batch": 1, "learning_rate": 1e-4, "gradient_checkpointing": True},
+}
+"""What differs from the defaults above. "small" are models whose text is narrower than CLIP's, as mini's is."""
+
+RULES: Mapping[str, Rule] = {
+    "rank": (lambda x: 1 <= x <= 512, "between 1 and 512"),
+    "alpha": POSITIVE,
+    "caption_dropout": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+    "steps": COUNT,
+    "batch": COUNT,
+    "learning_rate": (lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
+    "warmup": NOT_NEGATIVE,
+    "weight_decay": UNIT,
+    "clip_norm": POSITIVE,
+    "min_snr_gamma": POSITIVE,
+    "samples_every": NOT_NEGATIVE,
+    "checkpoint_every": NOT_NEGATIVE,
+    "seed": SEED,
+}
+
+
+def family_of(width: int) -> str:
+    """Return the family of defaults for a model whose text features are `width` wide."""
+    known = {1024: "sd2", 2048: "sdxl"}
+    return known.get(width, "sd1" if width >= 768 else "small")
+
+
+def resolve(given: Mapping[str, Any], family: str) -> StyleTrainingConfig:
+    """Return the defaults of a family with what the user gave laid over them, checked.
+
+    Args:
+        given: fields of `StyleTrainingConfig` by name; `name` must be among them.
+        family: a key of `FAMILIES`.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong type, or a value out of range.
+    """
+    base = overlay(StyleTrainingConfig(name=""), FAMILIES[family])
+    config = overlay(base, given)
+    if "alpha" not in given:
+        config = overlay(config, {"alpha": float(config.rank)})
+    return check_training(overlay(config, {"trigger": config.trigger.strip() or plain_words(config.name)}))
+
+
+def check_training(config: StyleTrainingConfig) -> StyleTrainingConfig:
+    """Return `config` if every value is in range, else raise `ConfigError`."""
+    if NAME.fullmatch(config.name) is None:
+        raise ConfigError(
+            f"a style's name must begin with a letter or digit and hold up to 100 letters, digits, '.', '+', '_' or "
+            f"'-', not {config.name!r}",
+            hint="for example --name my-style",
+        )
+    check_texts({"trigger": config.trigger, "model": config.model})
+    check(config, RULES)
+    if config.resolution:
+        check(config, {"resolution": SHORT_SIDE})
+    return config
+
+
+def plain_words(name: str) -> str:
+    """Return a name as words: `oil-painting` is "oil painting"."""
+    return name.replace("-", " ").replace("_", " ").strip()

@@ -1,0 +1,56 @@
+"""The trained adapter as one LoRA file that other programs read: kohya's names, alpha beside every layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from stylescore.files import atomic
+from stylescore.training.lora import adapter_state
+
+
+def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the adapter of a U-Net under kohya's names, `lora_unet_a_b.lora_down.weight`.
+
+    Args:
+        unet: a U-Net with our adapter.
+        alpha: written beside every layer; diffusers' conversion would write the rank there.
+        dtype: of all tensors.
+    """
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+
+    state = {f"unet.{name}": tensor.detach() for name, tensor in adapter_state(unet).items()}
+    named = convert_state_dict_to_kohya(state)
+    return {
+        name: torch.tensor(alpha, dtype=dtype) if name.endswith(".alpha") else tensor.to("cpu", dtype).contiguous()
+        for name, tensor in named.items()
+    }
+
+
+def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a LoRA file, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(in_order(save(dict(tensors), dict(metadata))))
+
+
+def in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted; the library writes them in a random order.
+
+    Tensors are placed from the end of the header, so none of their ranges changes.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    padded = text + b" " * (-len(text) % 8)
+    return len(padded).to_bytes(8, "little") + padded + data[8 + length :]

@@ -1,0 +1,157 @@
+"""The training loop. It yields after every step and does nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylescore.config import PredictionType
+from stylescore.errors import NonFiniteError
+from stylescore.schedule import NoiseSchedule
+from stylescore.training.cache import Cache
+from stylescore.training.config import StyleTrainingConfig
+from stylescore.training.draws import generator, members
+from stylescore.training.machine import Machine
+from stylescore.training.targets import LOSSES, network_target, weighted_error
+from stylescore.types import Latent, PerSample, Timesteps
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Everything a training consists of, and how far it has come.
+
+    Attributes:
+        unet: the base with its adapter, as accelerate prepared it.
+        parameters: what is trained, by name.
+        optimiser: AdamW over them, as accelerate prepared it.
+        machine: this process.
+        cache: encoded pictures and prompts.
+        schedule: the base's noise schedule, every single step.
+        prediction_type: what the base predicts.
+        config: the numbers.
+        step: steps done.
+    """
+
+    unet: Any
+    parameters: dict[str, nn.Parameter]
+    optimiser: Any
+    machine: Machine
+    cache: Cache
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    config: StyleTrainingConfig
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """What happened in one step, over all processes.
+
+    Attributes:
+        index: 0-based.
+        loss: mean weighted squared error of the batch.
+        learning_rate: with which the adapter moved.
+        gradient_norm: before it was clipped.
+        t: timesteps drawn.
+        pictures: which pictures were looked at.
+    """
+
+    index: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    t: tuple[int, ...]
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of a step: clean latents, noise, timesteps and prompts, on its device."""
+
+    z: Latent
+    eps: Latent
+    t: Timesteps
+    context: Tensor
+
+
+def learning_rate(config: StyleTrainingConfig, step: int) -> float:
+    """Return the rate of a 0-based step: linear warm-up, then constant or a cosine that ends at 0."""
+    rise = min(1.0, (step + 1) / (config.warmup + 1))
+    if config.rate_schedule == "constant":
+        return config.learning_rate * rise
+    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def train(trainer: Trainer) -> Iterator[TrainStep]:
+    """Run from `trainer.step` to the end; at each yield the trainer is a complete state.
+
+    Raises:
+        NonFiniteError: the loss is not finite; nothing is moved by it.
+    """
+    while trainer.step < trainer.config.steps:
+        step = one_step(trainer)
+        trainer.step += 1
+        yield step
+
+
+def one_step(trainer: Trainer) -> TrainStep:
+    """Move the adapter once."""
+    config, accelerator = trainer.config, trainer.machine.accelerator
+    chosen = members(config.seed, trainer.step, config.batch, len(trainer.cache.examples))
+    batch = draw_batch(trainer, chosen)
+    rate = learning_rate(config, trainer.step)
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = rate
+    losses = batch_loss(trainer, batch)
+    every_loss, every_t = accelerator.gather((losses.detach(), batch.t))
+    require_finite(every_loss, every_t, trainer.step)
+    trainer.optimiser.zero_grad(set_to_none=True)
+    accelerator.backward(losses.mean())
+    norm = accelerator.clip_grad_norm_(trainer.parameters.values(), config.clip_norm)
+    trainer.optimiser.step()
+    return TrainStep(
+        index=trainer.step,
+        loss=float(every_loss.mean()),
+        learning_rate=rate,
+        gradient_norm=float(norm),
+        t=tuple(every_t.tolist()),
+        pictures=tuple(chosen),
+    )
+
+
+def draw_batch(trainer: Trainer, chosen: list[int]) -> Batch:
+    """Draw this process's consecutive share of a batch; each sample has a generator of its own."""
+    share = len(chosen) // trainer.machine.processes
+    places = range(trainer.machine.rank * share, (trainer.machine.rank + 1) * share)
+    rows = [draw_sample(trainer, place, chosen[place]) for place in places]
+    z, eps, t, context = (torch.cat(column).to(trainer.machine.device) for column in zip(*rows, strict=True))
+    return Batch(z, eps, t, context)
+
+
+def draw_sample(trainer: Trainer, place: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return latent, noise, timestep and context of one sample, each with a batch axis of 1."""
+    rng = generator(trainer.config.seed, "sample", trainer.step, place)
+    t = torch.randint(len(trainer.schedule.betas), (1,), generator=rng)
+    z, context = trainer.cache.draw(picture, rng)
+    return z, torch.randn(z.shape, generator=rng), t, context
+
+
+def batch_loss(trainer: Trainer, batch: Batch) -> PerSample:
+    """Return each sample's weighted squared error in the network's own output."""
+    schedule, kind, config = trainer.schedule, trainer.prediction_type, trainer.config
+    z_t = schedule.add_noise(batch.z, batch.eps, batch.t)
+    dtype = trainer.machine.dtype
+    output = trainer.unet(z_t.to(dtype), batch.t, encoder_hidden_states=batch.context.to(dtype)).sample
+    weight = LOSSES[config.loss](schedule, kind, batch.t, config.min_snr_gamma)
+    return weighted_error(output, network_target(schedule, kind, batch.z, batch.eps, batch.t), weight)
+
+
+def require_finite(losses: Tensor, t: Tensor, step: int) -> None:
+    """Raise `NonFiniteError` if a loss is NaN or infinite."""
+    if not bool(losses.isfinite().all()):
+        raise NonFiniteError("the training loss", iteration=step, timesteps=t.tolist())

@@ -1,0 +1,92 @@
+"""What the written file tells about itself: where it comes from, and nothing that is not known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stylescore._version import __version__
+from stylescore.config import PredictionType
+from stylescore.training.config import StyleTrainingConfig
+from stylescore.training.pictures import TrainingPicture
+
+VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-512", "sdxl": "stable-diffusion-xl-v1-base"}
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a style was trained on.
+
+    Attributes:
+        base: name of the base model, without folders.
+        base_sha256: hash of its files, or the hub id.
+        family: key of the defaults it was trained with.
+        prediction_type: what the base predicts.
+        pictures: how many.
+        data_sha256: hash of pictures and prompts.
+    """
+
+    base: str
+    base_sha256: str
+    family: str
+    prediction_type: PredictionType
+    pictures: int
+    data_sha256: str
+
+
+def data_hash(examples: Iterable[tuple[TrainingPicture, str]]) -> str:
+    """Return the SHA-256 over the hash of each picture's file and its prompt, in the order of the names."""
+    lines = [f"{picture.sha256}  {words}\n" for picture, words in examples]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> dict[str, str]:
+    """Return the texts of the file's header: those that other programs look for, and our own.
+
+    Dates are left out, so that the same training writes the same bytes.
+    """
+    own = f"stylescore-{origin.base}" if origin.family == "small" else origin.base
+    facts = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{ARCHITECTURES.get(origin.family, own)}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": config.name,
+        "modelspec.trigger_phrase": config.trigger,
+        "modelspec.prediction_type": PREDICTIONS[origin.prediction_type],
+        "modelspec.resolution": f"{config.resolution}x{config.resolution}",
+        "ss_base_model_version": VERSIONS.get(origin.family, own),
+        "ss_v2": str(origin.family == "sd2"),
+        "ss_sd_model_name": origin.base,
+        "ss_output_name": config.name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.rank),
+        "ss_network_alpha": f"{config.alpha:g}",
+        "ss_steps": str(steps),
+        "ss_max_train_steps": str(config.steps),
+        "ss_learning_rate": f"{config.learning_rate:g}",
+        "ss_num_train_images": str(origin.pictures),
+        "ss_total_batch_size": str(config.batch),
+        "ss_resolution": f"({config.resolution}, {config.resolution})",
+        "ss_seed": str(config.seed),
+        "stylescore.version": __version__,
+        "stylescore.base_sha256": origin.base_sha256,
+        "stylescore.data_sha256": origin.data_sha256,
+        "stylescore.pictures": str(origin.pictures),
+    }
+    return facts | convolution_facts(config) | min_snr_facts(config)
+
+
+def convolution_facts(config: StyleTrainingConfig) -> dict[str, str]:
+    """Return what kohya's tools note of adapted convolutions."""
+    if config.targets == "attention":
+        return {}
+    return {"ss_network_args": json.dumps({"conv_dim": str(config.rank), "conv_alpha": f"{config.alpha:g}"})}
+
+
+def min_snr_facts(config: StyleTrainingConfig) -> dict[str, str]:
+    """Return what kohya's tools note of Min-SNR."""
+    return {"ss_min_snr_gamma": f"{config.min_snr_gamma:g}"} if config.loss == "min_snr" else {}

@@ -1,0 +1,130 @@
+"""The pictures to learn from: finding them, and leaving out by name what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from stylescore.errors import PictureError, StylescoreError
+from stylescore.files import sha256
+from stylescore.images import Photo, read_photo
+from stylescore.images.sheets import flattened
+from stylescore.images.sizes import fitted_size
+
+FEWEST = 3
+"""Below this a network learns the pictures and not what they share."""
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """One picture that can be read: where it is, the hash of its file, and its sides in pixels."""
+
+    path: Path
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+        pictures: the usable ones, by name.
+        left_out: why each other one is not used, one line each, with its name.
+        notes: what else the user should know.
+    """
+
+    pictures: tuple[TrainingPicture, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def survey(folder: Path, *, strict: bool = False) -> Survey:
+    """Read every picture of a folder once.
+
+    Args:
+        folder: its own files are looked at, not those of folders in it.
+        strict: raise for the first picture that cannot be used instead of leaving it out.
+
+    Raises:
+        PictureError: there is no such folder, no picture in it, or fewer than `FEWEST` can be used.
+    """
+    left_out: list[str] = []
+    notes: list[str] = []
+    found = [_usable(path, strict, left_out, notes) for path in picture_files(folder)]
+    pictures = tuple(_different([picture for picture in found if picture], strict, left_out))
+    if len(pictures) < FEWEST:
+        rest = f"; left out: {'; '.join(left_out)}" if left_out else ""
+        raise PictureError(
+            f"a style needs at least {FEWEST} usable pictures, {str(folder)!r} has {len(pictures)}{rest}",
+            hint="twenty or more of one style, with different things in them, work best",
+        )
+    return Survey(pictures, tuple(left_out), tuple(notes))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are pictures by their names, sorted.
+
+    Raises:
+        PictureError: it is no folder, or holds none.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise PictureError(f"PICTURES must be a folder, {str(folder)!r} {what}", hint="put the pictures in a folder")
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise PictureError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from error
+    files = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise PictureError(f"there are no pictures in {str(folder)!r}", hint="JPEG, PNG, WebP and others are read")
+    return files
+
+
+def load(path: Path) -> Image.Image:
+    """Return a picture as upright RGB, on white where it is transparent."""
+    photo = read_photo(path)
+    return _on_white(photo)
+
+
+def _on_white(photo: Photo) -> Image.Image:
+    if photo.alpha is None:
+        return photo.picture
+    return flattened(Image.merge("RGBA", (*photo.picture.split(), photo.alpha)))
+
+
+def _usable(path: Path, strict: bool, left_out: list[str], notes: list[str]) -> TrainingPicture | None:
+    try:
+        photo = read_photo(path)
+        width, height = photo.picture.size
+        fitted_size(width, height, 64)
+        digest = sha256(path)
+    except StylescoreError as error:
+        if strict:
+            raise
+        left_out.append(f"{path.name}: {error}")
+        return None
+    notes += [f"{path.name}: {note}" for note in photo.notes]
+    return TrainingPicture(path, digest, width, height)
+
+
+def _different(pictures: Sequence[TrainingPicture], strict: bool, left_out: list[str]) -> Iterator[TrainingPicture]:
+    """Yield each file content once."""
+    seen: dict[str, Path] = {}
+    for picture in pictures:
+        first = seen.setdefault(picture.sha256, picture.path)
+        if first is picture.path:
+            yield picture
+            continue
+        message = f"{picture.path.name}: the same picture as {first.name}"
+        if strict:
+            raise PictureError(message, hint="remove one of the two")
+        left_out.append(message)
