@@ -237,14 +237,19 @@ def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Calla
 
 
 @pytest.mark.parametrize("name", ["dds", "pds"])
-def test_the_source_half_has_the_caption_and_no_adapter(tiny_models: Callable[..., Models], name: Method) -> None:
-    """A style of strength zero under the caption as prompt is the source score itself."""
-    method = replace(presets.load("reference", name), target_prompt="{caption}")
-    for strength, equal in ((0.0, True), (0.8, False)):
-        scores = assembled(tiny_models(strength), method).scores
-        z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
-        with torch.no_grad():
-            assert torch.allclose(scores.style(z_t, t), scores.source(z_t, t), atol=1e-4) == equal
+@pytest.mark.parametrize(
+    ("template", "strength", "equal"),
+    [("{caption}", 0.0, True), ("{caption}", 0.8, False), ("{style}, {caption}", 0.0, False)],
+)
+def test_the_source_half_has_the_caption_and_no_adapter(
+    tiny_models: Callable[..., Models], name: Method, template: str, strength: float, equal: bool
+) -> None:
+    """A style of strength zero under the caption as its prompt is the source score itself."""
+    method = replace(presets.load("reference", name), target_prompt=template)
+    scores = assembled(tiny_models(strength), method).scores
+    z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
+    with torch.no_grad():
+        assert torch.allclose(scores.style(z_t, t), scores.source(z_t, t), atol=1e-4) == equal
 
 
 @pytest.mark.parametrize("k", [0, 3])
