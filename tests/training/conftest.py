@@ -42,6 +42,14 @@ def fresh_accelerate() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(autouse=True)
+def short_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw sample sheets in two steps."""
+    from stylescore.training import samples
+
+    monkeypatch.setattr(samples, "STEPS", 2)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Return a folder of four different pictures with captions beside them."""

@@ -131,6 +131,18 @@ def test_pictures_that_cannot_be_used_are_one_line(train_style: Program, picture
     assert "at least 3 usable pictures" in train_style(folder=tmp_path / "empty").complaint[0]
 
 
+def test_bytes_that_are_no_letters_are_refused(train_style: Program) -> None:
+    assert train_style("--caption", "a\udcff").complaint[0].startswith("caption must be Unicode text")
+    assert train_style("--trigger", "a\udcff").complaint[0].startswith("trigger must be Unicode text")
+
+
+def test_prompts_that_are_cut_are_told(program: Program, pictures: Path, tools: SimpleNamespace) -> None:
+    settings = ("--steps", 1, "--resolution", 64, "--batch", 1, "--device", "cpu", "--output", tools.out)
+    long = ("--caption", "disc " * 100, "--samples-every", 1)
+    done = program("train-style", pictures, "--name", "discs", "--model", tools.tiny, *settings, *long)
+    assert "warning: 1 prompts are longer than the text encoder reads" in done.err
+
+
 def test_pictures_and_a_name_are_needed(program: Program, pictures: Path) -> None:
     assert program("train-style").complaint[0] == "train-style needs a folder of PICTURES"
     assert program("train-style", pictures).complaint[0] == "train-style needs a --name for the style"

@@ -22,6 +22,7 @@ from stylescore.training import session as sessions
 from stylescore.training.checkpoint import load_checkpoint, tensors_of
 from stylescore.training.config import resolve
 from stylescore.training.loop import TrainStep, batch_loss, draw_batch, learning_rate, members, train
+from stylescore.training.lora import target_layers
 from stylescore.training.session import Session, Written
 
 Make = Callable[..., Session]
@@ -194,6 +195,18 @@ def test_keys_shapes_and_alphas_are_what_kohyas_tools_expect(session: Make) -> N
     assert tensors[f"{conv}.lora_up.weight"].shape == (48, 4, 1, 1)
     assert {float(value) for name, value in tensors.items() if name.endswith(".alpha")} == {2.0}
     assert {name.rpartition(".")[0].partition(".")[0] + ".alpha" for name in tensors} <= set(tensors)
+
+
+@pytest.mark.parametrize(("targets", "count"), [("attention", 192), ("attention+conv", 192 + 44)])
+def test_sd15_gets_as_many_adapted_layers_as_from_kohyas_tools(targets: Any, count: int) -> None:
+    """Theirs are 12 in each of 16 attention blocks; with convolutions we add the two of each of 22 resnets."""
+    from diffusers import UNet2DConditionModel
+
+    from stylescore.diffusion.single_file import SD1
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1 / "unet"))
+    assert len(target_layers(unet, targets)) == count
 
 
 def test_the_file_tells_where_it_comes_from_and_never_a_folder(session: Make, pictures: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ def train_style(
     from stylescore.training.extras import require_extras
 
     require_extras()
-    manner = Manner(output, json, quiet)
+    manner = Manner(output, json, quiet or not first_process())
     if resume is not None:
         refuse_with_resume(given)
         taken_up(resume, manner)
@@ -129,6 +130,11 @@ def train_style(
         lack = "a folder of PICTURES" if pictures is None else "a --name for the style"
         raise ConfigError(f"train-style needs {lack}", hint="stylescore train-style pictures --name my-style")
     started(requested(given), manner)
+
+
+def first_process() -> bool:
+    """Tell whether this process is the one that speaks, by what `accelerate launch` says."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def refuse_with_resume(given: Mapping[str, Any]) -> None:
@@ -212,10 +218,13 @@ def load(plan: Plan, manner: Manner) -> Base:
         say(f"note: {line}", quiet=manner.quiet)
     say(f"loading the base for {len(plan.survey.pictures)} pictures ...", quiet=manner.quiet)
     hush()
-    from stylescore.training.session import load_base
+    from stylescore.training.session import cut_prompts, load_base
 
     base = load_base(plan)
-    say(f"{facts(base)}", quiet=manner.quiet or not base.machine.main)
+    say(facts(base), quiet=manner.quiet)
+    cut = cut_prompts(base, plan)
+    if cut:
+        say(f"warning: {len(cut)} prompts are longer than the text encoder reads: {cut[0]!r}", quiet=manner.quiet)
     return base
 
 
@@ -232,8 +241,7 @@ def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
     """Encode pictures and prompts under a progress bar."""
     from stylescore.training.session import Encoded, encode
 
-    silent = manner.quiet or not base.machine.main
-    with bar("encoding", len(plan.survey.pictures), 0, quiet=silent) as tick:
+    with bar("encoding", len(plan.survey.pictures), 0, manner.quiet) as tick:
         for event in encode(base, plan):
             if not isinstance(event, Encoded):
                 return event
@@ -249,9 +257,11 @@ def work(session: Session, manner: Manner) -> None:
 
     trainer = session.trainer
     last, written = None, None
-    silent = manner.quiet or session.folder is None
     try:
-        with Interrupts() as interrupts, bar(trainer.config.name, trainer.config.steps, trainer.step, silent) as tick:
+        with (
+            Interrupts() as interrupts,
+            bar(trainer.config.name, trainer.config.steps, trainer.step, manner.quiet) as tick,
+        ):
             for event in session.run(lambda: interrupts.asked):
                 if isinstance(event, Written):
                     written = event

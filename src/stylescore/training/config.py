@@ -95,7 +95,7 @@ class StyleTrainingConfig:
 
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"targets": "attention+conv", "steps": 1500, "batch": 16, "learning_rate": 1e-3},
+    "small": {"targets": "attention+conv", "steps": 1500, "batch": 8, "learning_rate": 1e-3},
     "sd1": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
     "sd2": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
     "sdxl": {"steps": 2000, "batch": 1, "learning_rate": 1e-4, "gradient_checkpointing": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,8 +104,9 @@ class TrainingFolder:
 
 
 def step_row(step: TrainStep) -> dict[str, Any]:
-    """Return a step's line of `steps.jsonl`."""
-    return asdict(step)
+    """Return a step's line of `steps.jsonl`; JSON has no infinity, which a step in float16 may overflow to."""
+    finite = math.isfinite(step.gradient_norm)
+    return asdict(step) | {"gradient_norm": step.gradient_norm if finite else None}
 
 
 class Events:

@@ -14,6 +14,7 @@ from stylescore.training.captions import Words, captions, prompt, sheet_captions
 from stylescore.training.config import FAMILIES, resolve
 from stylescore.training.metadata import data_hash
 from stylescore.training.pictures import Survey, TrainingPicture, survey
+from stylescore.validate import check_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ def make_plan(request: Request, sheets: int) -> Plan:
         InputError: whatever of it cannot be used.
     """
     config = resolve(request.given, next(iter(FAMILIES)))
+    check_texts({"PICTURES": str(request.pictures.absolute()), "caption": request.words.caption})
+    check_texts({"captions": str(request.words.table)})
     resolve_model(config.model)
     style_file(config.name, replace=request.replace)
     found = survey(request.pictures, strict=request.strict)

@@ -11,7 +11,8 @@ import torch
 
 from stylescore.diffusion.devices import DTYPES
 from stylescore.diffusion.loading import Components, load_components
-from stylescore.errors import ConfigError, OutputError
+from stylescore.diffusion.text import TextEncoder
+from stylescore.errors import ConfigError, InputError, OutputError
 from stylescore.images import save_png
 from stylescore.models.registry import resolve_model
 from stylescore.runs import RunFolder, unwritable
@@ -76,6 +77,7 @@ def load_base(plan: Plan) -> Base:
     machine = make_machine(config)
     source = resolve_model(config.model)
     parts = load_components(source.location, dtype=machine.dtype, device=machine.device)
+    parts.vae.float()  # it runs little, and some overflow in half precision
     family = family_of(int(parts.unet.config.cross_attention_dim))
     config = resolve(plan.request.given, family)
     config = fitted(replace(config, resolution=config.resolution or parts.native_size), parts)
@@ -108,10 +110,17 @@ def encode(base: Base, plan: Plan) -> Iterator[Encoded | Cache]:
         yield event if isinstance(event, Cache) else Encoded(event, len(plan.survey.pictures))
 
 
+def cut_prompts(base: Base, plan: Plan) -> list[str]:
+    """Return the prompts that are longer than the text encoder reads."""
+    text = TextEncoder(base.parts.tokenizer, base.parts.text_encoder)
+    return [words for words in dict.fromkeys(plan.prompts) if text.cut(words)]
+
+
 def make_trainer(base: Base, cache: Cache) -> Trainer:
     """Give the base its adapter and an optimiser."""
     config, accelerator = base.config, base.machine.accelerator
     unet = base.parts.unet
+    base.parts.text_encoder.cpu()  # every prompt is encoded by now
     parameters = add_adapter(unet, config)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -221,11 +230,11 @@ class Keeper:
     def finish(self, folder: TrainingFolder) -> Written:
         """Write the style and forget the checkpoint; if the style cannot be written, the checkpoint is kept."""
         trainer, base = self.session.trainer, self.session.base
-        target = style_file(trainer.config.name, replace=True)
         try:
+            target = style_file(trainer.config.name, replace=self.session.plan.request.replace)
             require_space(target.parent, 0)
             write_lora(target, self.session.tensors(), file_metadata(trainer.config, base.origin, trainer.step))
-        except OutputError:
+        except InputError:
             with suppress(OutputError):
                 self.save()
             raise
