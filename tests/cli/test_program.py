@@ -62,7 +62,7 @@ def test_help_tells_every_command(option: str, program: Callable[..., Any]) -> N
     outcome = program(option)
 
     assert outcome.code == 0
-    for command in ("stylize", "styles", "inspect", "doctor"):
+    for command in ("stylize", "train-style", "styles", "inspect", "doctor"):
         assert command in outcome.out
 
 
@@ -118,3 +118,16 @@ def test_line_breaks_in_messages_are_taken_out(program: Callable[..., Any], monk
     monkeypatch.setattr("stylescore.doctor.examine", fail)
 
     assert program("doctor").complaint == ["one two three", "four five"]
+
+
+def test_an_error_without_advice_points_to_the_help(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.errors import ModelError
+
+    def fail() -> None:
+        raise ModelError("the model is odd")
+
+    monkeypatch.setattr("stylescore.doctor.examine", fail)
+
+    assert program("doctor").complaint == ["the model is odd", "stylescore --help tells what can be given"]

@@ -67,7 +67,7 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
             args=list(arguments) if arguments is not None else None, prog_name="stylescore", standalone_mode=False
         )
     except StylescoreError as error:
-        complain(str(error), error.hint)
+        complain(str(error), error.hint or "stylescore --help tells what can be given")
         return error.exit_code
     except UsageError as error:
         return misused(error)
