@@ -105,9 +105,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=5)
     parser.add_argument("--styles", nargs="+", default=["oil-painting", "pencil-sketch"])
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--psnr", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     if arguments.psnr:
         report_psnr(open_model(arguments.model), arguments.data)
     photos, captions = held_out(arguments.data, arguments.photos)

@@ -59,48 +59,71 @@ def average(ema: nn.Module, model: nn.Module, step: int) -> None:
         old.lerp_(new, 1 - keep)
 
 
+def share(model: nn.Module, elapsed: float, world: int) -> float:
+    """Average the gradients, and the clock, over the processes that train together."""
+    if world == 1:
+        return elapsed
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), torch.tensor([elapsed])])
+    torch.distributed.all_reduce(flat)
+    means = flat.div_(world).split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, mean in zip(gradients, means, strict=False):
+        gradient.copy_(mean.view_as(gradient))
+    return float(means[-1])
+
+
 def save(state: dict, path: Path) -> None:
     """Write the checkpoint under a temporary name, then rename it."""
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Train for a while, saving every two minutes."""
+def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, torch.optim.Optimizer, int]:
+    """The model, its average, the optimiser and the step, from the checkpoint where there is one."""
     model = Denoiser(CLIPTokenizer.from_pretrained(arguments.data / "tokenizer"))
     model.unet.to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is the faster one
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    path, step = arguments.out / "denoiser.pt", 0
     ema = copy.deepcopy(model)
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        step = state["step"]
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-    torch.manual_seed(arguments.seed + step)
-    source = LatentSource(arguments.data, arguments.style_share, arguments.seed + step)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    path = arguments.out / "denoiser.pt"
+    if not path.exists():
+        return model, ema, optimiser, 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    ema.load_state_dict(state["ema"])
+    optimiser.load_state_dict(state["optimiser"])
+    return model, ema, optimiser, state["step"]
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train for a while, saving every minute."""
+    model, ema, optimiser, step = resume(arguments)
+    seed = arguments.seed + step + 100_003 * arguments.rank
+    torch.manual_seed(seed)
+    source = LatentSource(arguments.data, arguments.style_share, seed)
     alphas = new_scheduler().alphas_cumprod
     start, saved, losses = time.monotonic(), time.monotonic(), []
-    while (elapsed := time.monotonic() - start) < 60 * arguments.minutes:
+    elapsed = 0.0
+    while elapsed < 60 * arguments.minutes:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(elapsed, arguments)
         latents, tokens = source.draw(arguments.batch, arguments.side)
         loss = denoising_loss(model.unet, latents, model.words(tokens), alphas, draw_times(len(latents)))
         optimiser.zero_grad()
         loss.backward()
+        elapsed = share(model, time.monotonic() - start, arguments.world)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
         average(ema, model, step)
         losses.append(loss.item())
-        if step % 100 == 0:
-            print(f"{elapsed:.0f} s, step {step}, loss {sum(losses[-100:]) / len(losses[-100:]):.4f}", flush=True)
-        if time.monotonic() - saved > 120:
+        if step % 50 == 0:
+            print(f"{elapsed:.0f} s, step {step}, loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)
+        if time.monotonic() - saved > 60 and arguments.rank == 0:
             saved = time.monotonic()
-            save(_state(model, ema, optimiser, step), path)
-    save(_state(model, ema, optimiser, step), path)
+            save(_state(model, ema, optimiser, step), arguments.out / "denoiser.pt")
+    if arguments.rank == 0:
+        save(_state(model, ema, optimiser, step), arguments.out / "denoiser.pt")
     print(f"done, step {step}", flush=True)
 
 
@@ -119,12 +142,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--side", type=int, default=16, help="latent crop")
     parser.add_argument("--style-share", type=float, default=0.3)
+    parser.add_argument("--rank", type=int, default=0, help="number of this process among --world")
+    parser.add_argument("--world", type=int, default=1, help="processes that train together, one thread each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.world > 1:
+        meeting = f"file://{(arguments.out / 'rendezvous').absolute()}"
+        torch.distributed.init_process_group("gloo", meeting, rank=arguments.rank, world_size=arguments.world)
     train(arguments)
 
 

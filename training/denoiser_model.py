@@ -11,7 +11,7 @@ from training.text import HIDDEN
 
 WIDTHS = (64, 96, 128)
 MOST_TIMES = 700
-SNR_RANGE = (0.1, 5.0)
+SNR_RANGE = (0.1, 2.0)
 
 
 def new_unet() -> UNet2DConditionModel:
