@@ -91,12 +91,22 @@ def test_gradients_of_an_earlier_step_are_forgotten(schedule: NoiseSchedule, rng
     assert fresh.a.item() == used.a.item()
 
 
+def test_a_gradient_that_is_not_finite_moves_nothing(schedule: NoiseSchedule, rngs: Rngs) -> None:
+    model = Slope()
+    model.a.register_hook(lambda gradient: gradient * float("inf"))
+    step = fake_of(model, schedule)(latents(), progress=0.0, rng=rngs(1, 2))
+    assert bool(step.loss.isfinite().all())
+    assert not step.finite
+    assert model.a.item() == 0.5
+
+
 def test_a_loss_that_is_not_finite_moves_nothing(schedule: NoiseSchedule, rngs: Rngs) -> None:
     model = Slope()
     z = latents()
     z[1, 0, 0, 0] = float("nan")
     step = fake_of(model, schedule)(z, progress=0.0, rng=rngs(1, 2))
     assert step.loss.isfinite().tolist() == [True, False]
+    assert not step.finite
     assert model.a.item() == 0.5
 
 

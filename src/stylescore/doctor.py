@@ -12,7 +12,7 @@ from stylescore._version import __version__
 from stylescore.errors import ModelError
 from stylescore.models.registry import BUNDLED_MODELS, list_styles, resolve_model, user_styles_dir
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "pillow", "numpy")
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 OPTIONAL = {"pillow-heif": "HEIC photos (pip install 'stylescore[heic]')"}
 GIB = 2**30
 

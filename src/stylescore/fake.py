@@ -58,12 +58,14 @@ class FakeScore:
         return denoising_loss(eps_hat, eps, self.weight(self.schedule, t))
 
     def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
-        """Draw t and eps, step the optimiser once."""
+        """Draw t and eps; step the optimiser once, unless loss or gradient is not finite."""
         z = z.detach()
         t = self.timesteps(progress, rng).to(z.device)
         loss = self.loss(z, t, self.noise(z, rng))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.sum())
-        if bool(loss.isfinite().all()):
+        norms = [parameter.grad.norm() for parameter in self.parameters if parameter.grad is not None]
+        finite = bool(torch.stack([loss.detach().sum(), *norms]).isfinite().all())
+        if finite:
             self.optimiser.step()
-        return FakeStep(t=t, loss=loss.detach())
+        return FakeStep(t=t, loss=loss.detach(), finite=finite)

@@ -73,7 +73,8 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
     At each yield `fitting` is a complete state that can be saved and continued.
 
     Raises:
-        NonFiniteError: a gradient or the fake score's loss is not finite; nothing is moved by it.
+        NonFiniteError: a gradient or the fake score's loss is not finite. What was not finite moves nothing,
+            but the iteration it happened in is incomplete: the state at the last yield is the one to keep.
     """
     while fitting.iteration < fitting.iterations:
         before = fitting.counter.snapshot()
@@ -104,7 +105,7 @@ def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     fitting.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(step.loss.sum())
     gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
-    require_finite([step.gradient, *gradients], "the gradient", fitting, step.t)
+    require_finite([step.gradient, *gradients], fitting, step.t)
     for group in fitting.optimiser.param_groups:
         group["lr"] = learning_rate
     fitting.optimiser.step()
@@ -117,11 +118,12 @@ def fake_step(fitting: Fitting) -> FakeStep | None:
         return None
     z, _ = fitting.subject.draw(fitting.rng)
     step = fitting.fake(z, progress=progress_of(fitting), rng=fitting.rng)
-    require_finite([step.loss], "the fake score's loss", fitting, step.t)
+    if not step.finite:
+        raise NonFiniteError("the fake score", iteration=fitting.iteration, timesteps=step.t.tolist())
     return step
 
 
-def require_finite(tensors: list[Tensor], what: str, fitting: Fitting, t: Tensor) -> None:
-    """Raise `NonFiniteError` naming the step and t if any entry is NaN or infinite."""
+def require_finite(tensors: list[Tensor], fitting: Fitting, t: Tensor) -> None:
+    """Raise `NonFiniteError` naming the step and t if any entry of a gradient is NaN or infinite."""
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise NonFiniteError(what, iteration=fitting.iteration, timesteps=t.tolist())
+        raise NonFiniteError("the gradient", iteration=fitting.iteration, timesteps=t.tolist())

@@ -58,7 +58,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class FakeStep:
-    """What one training step of the fake score did: timesteps drawn and loss per sample."""
+    """What one training step of the fake score did.
+
+    Attributes:
+        t: timestep of each sample.
+        loss: weighted denoising loss of each sample.
+        finite: whether loss and gradient were finite; if not, nothing was moved.
+    """
 
     t: Timesteps
     loss: PerSample
+    finite: bool = True

@@ -398,7 +398,7 @@ class TestNaN:
         state = load_file(folder / "state.safetensors")
 
         assert outcome.code == 1
-        assert outcome.complaint[0].startswith("the fake score's loss became non-finite at step 0 (t = ")
+        assert outcome.complaint[0].startswith("the fake score became non-finite at step 0 (t = ")
         assert torch.equal(state["z"], state["z_source"])
 
 

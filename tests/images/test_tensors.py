@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylescore.errors import ConfigError, PictureError
+from stylescore.errors import ConfigError, PictureError, StylescoreError
 from stylescore.images import fitted_size, to_picture, to_tensor
 
 SIDES = st.integers(8, 20_000)
@@ -110,8 +110,9 @@ def test_wrong_shapes(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_is_refused(value: float) -> None:
-    with pytest.raises(PictureError, match="NaN or infinity"):
+    with pytest.raises(StylescoreError, match="NaN or infinity") as caught:
         to_picture(torch.full((3, 8, 8), value))
+    assert caught.value.exit_code == 1
 
 
 def test_importing_images_needs_no_torch() -> None:

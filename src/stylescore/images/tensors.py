@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from stylescore.errors import PictureError
+from stylescore.errors import PictureError, StylescoreError
 from stylescore.images.sizes import fitted_size as fitted_size
 from stylescore.images.sizes import resized
 
@@ -42,12 +42,13 @@ def to_picture(tensor: Float[Tensor, ...]) -> Image.Image:
         An "RGB" picture of w x h.
 
     Raises:
-        PictureError: the tensor has another shape, or holds NaN or infinity.
+        PictureError: the tensor has another shape.
+        StylescoreError: it holds NaN or infinity.
     """
     _check_shape(tuple(tensor.shape))
     values = tensor.detach().reshape(tensor.shape[-3:]).to("cpu", torch.float32)
     if not bool(values.isfinite().all()):
-        raise PictureError(
+        raise StylescoreError(
             "a picture cannot hold NaN or infinity, got a tensor with such values",
             hint="decode in float32; some models overflow in float16",
         )

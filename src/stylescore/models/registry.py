@@ -87,7 +87,7 @@ def resolve_model(name: str) -> ModelSource:
     hint = did_you_mean(name, BUNDLED_MODELS)
     raise ModelError(
         f"there is no model {name!r}",
-        hint=f"{hint}; else a folder, a .safetensors file or a hub id owner/name",
+        hint=f"{hint} Else give a folder, a .safetensors file or a hub id owner/name",
     )
 
 
