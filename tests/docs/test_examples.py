@@ -39,6 +39,14 @@ def test_custom_objective_draws_from_its_own_sampler(sandbox: Path, capsys: pyte
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_gallery_lays_photos_and_styles_out(sandbox: Path) -> None:
+    photo = Path("photo.jpg")
+    sheet = example("gallery").main([photo, photo], ["oil-painting"], sandbox / "sheet.png", TINY, iterations=2)
+    with Image.open(sandbox / "sheet.png") as kept:
+        assert kept.size == sheet.size
+        assert kept.width > kept.height * 0.9
+
+
 def test_custom_sampler_stays_in_its_range_and_narrows() -> None:
     sampler = example("custom_objective").SquareNarrowing(Grid(t_min=21, t_max=499))
     rng = [torch.Generator().manual_seed(seed) for seed in range(200)]

@@ -1,0 +1,57 @@
+"""Stylize several photos in several styles, loading the model once a style, and lay the results side by side.
+
+Run it with `python examples/gallery.py --target gallery.png`; the README's picture was made so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from stylescore import Result, RunConfig, StyleChoice, Stylizer, read_photo
+from stylescore.images import Photo, contact_sheet
+from stylescore.presets import preset_for
+from stylescore.tables import overlay
+
+HERE = Path(__file__).parent
+PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))
+STYLES = ("oil-painting", "pencil-sketch")
+
+
+def stylized(photos: Sequence[Photo], style: str, model: str, iterations: int | None) -> Iterator[Image.Image]:
+    """Yield every photo in one style."""
+    changes = {} if iterations is None else {"iterations": iterations}
+    method = overlay(preset_for(model, None, None), changes)
+    stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=style),), model=model, method=method))
+    for photo in photos:
+        yield next(event for event in stylizer([photo]) if isinstance(event, Result)).picture
+
+
+def main(
+    paths: Sequence[Path] = PHOTOS,
+    styles: Sequence[str] = STYLES,
+    target: Path = Path("gallery.png"),
+    model: str = "mini",
+    iterations: int | None = None,
+) -> Image.Image:
+    """Write a sheet to `target`: first row the photos, then a row a style."""
+    photos = [read_photo(path) for path in paths]
+    rows = [[photo.picture for photo in photos]]
+    for style in styles:
+        rows.append(list(stylized(photos, style, model, iterations)))
+        print(f"{style}: {len(photos)} pictures")
+    sheet = contact_sheet(rows)
+    sheet.save(target)
+    return sheet
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path, nargs="*", default=list(PHOTOS))
+    parser.add_argument("--styles", nargs="+", default=list(STYLES))
+    parser.add_argument("--target", type=Path, default=Path("gallery.png"))
+    arguments = parser.parse_args()
+    main(arguments.photos, arguments.styles, arguments.target)
