@@ -257,7 +257,7 @@ def work(
     interrupts: Interrupts,
 ) -> Iterator[Kept]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.talk import progress
+    from stylescore.cli.talk import iteration_words, progress
     from stylescore.fit import Iteration
     from stylescore.keeping import Batch
 
@@ -268,7 +268,7 @@ def work(
     with progress(title, total, done, quiet=manner.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
-                tick(event)
+                tick(iteration_words(event))
                 if interrupts.asked:
                     stop(events, jobs)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,24 +35,11 @@ def give(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, indent=2))
 
 
-class Ticker:
-    """A progress bar that takes iterations."""
-
-    def __init__(self, advance: Any) -> None:
-        self._advance = advance
-
-    def __call__(self, iteration: Iteration) -> None:
-        """Show one more iteration."""
-        step = iteration.step
-        loss = float((step.score_loss + step.spectrum_loss).sum())
-        self._advance(loss, iteration.forward_passes + 2 * iteration.trained_passes)
-
-
 @contextmanager
-def progress(title: str, total: int, done: int, *, quiet: bool) -> Iterator[Ticker]:
-    """Show a bar with loss, speed and time left while the block runs."""
+def progress(title: str, total: int, done: int, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show a bar on stderr with speed and time left; the block calls what it gets after each step, with words."""
     if quiet:
-        yield Ticker(lambda loss, passes: None)
+        yield lambda words: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -61,15 +48,22 @@ def progress(title: str, total: int, done: int, *, quiet: bool) -> Iterator[Tick
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.2e}"),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(title, total=total, completed=done, loss=float("nan"), speed="")
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done, words="")
 
-        def advance(loss: float, passes: int) -> None:
+        def advance(words: str) -> None:
             speed = bar.tasks[0].speed
-            bar.update(task, advance=1, loss=loss, speed=f"{speed:.1f} it/s" if speed else "")
+            bar.update(task, advance=1, words=f"{words} {speed:.1f} it/s" if speed else words)
 
-        yield Ticker(advance)
+        yield advance
+
+
+def iteration_words(iteration: Iteration) -> str:
+    """Return what the bar says of an iteration: its loss, and the network passes of one picture, backward included."""
+    step = iteration.step
+    loss = float((step.score_loss + step.spectrum_loss).mean())
+    passes = (iteration.forward_passes + 2 * iteration.trained_passes) // len(step.t)
+    return f"loss {loss:.2e} {passes} passes"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -239,9 +238,10 @@ def facts(base: Base) -> str:
 
 def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
     """Encode pictures and prompts under a progress bar."""
+    from stylescore.cli.talk import progress
     from stylescore.training.session import Encoded, encode
 
-    with bar("encoding", len(plan.survey.pictures), 0, manner.quiet) as tick:
+    with progress("encoding", len(plan.survey.pictures), 0, quiet=manner.quiet) as tick:
         for event in encode(base, plan):
             if not isinstance(event, Encoded):
                 return event
@@ -252,7 +252,7 @@ def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
 def work(session: Session, manner: Manner) -> None:
     """Train under a progress bar; an interrupt ends it after the step in progress."""
     from stylescore.cli.interrupts import Interrupts
-    from stylescore.cli.talk import say
+    from stylescore.cli.talk import progress, say
     from stylescore.training.session import Written
 
     trainer = session.trainer
@@ -260,7 +260,7 @@ def work(session: Session, manner: Manner) -> None:
     try:
         with (
             Interrupts() as interrupts,
-            bar(trainer.config.name, trainer.config.steps, trainer.step, manner.quiet) as tick,
+            progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=manner.quiet) as tick,
         ):
             for event in session.run(lambda: interrupts.asked):
                 if isinstance(event, Written):
@@ -308,24 +308,3 @@ def row(written: Written, session: Session, last: TrainStep | None) -> dict[str,
         "left_out": list(session.plan.survey.left_out),
         "data_sha256": origin.data_sha256,
     }
-
-
-@contextmanager
-def bar(title: str, total: int, done: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar on stderr; the block calls what it gets after each step, with a word on it."""
-    if quiet:
-        yield lambda words: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[words]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(title, total=total, completed=done, words="")
-        yield lambda words: shown.update(task, advance=1, words=words)
