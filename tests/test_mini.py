@@ -17,9 +17,6 @@ from stylescore.presets import preset_for
 MINI = BUNDLED / "mini"
 PHOTO = Path(__file__).parent / "data" / "parity" / "input_128x128.png"
 
-# Its presence is required by test_packaging.py, so that this cannot hide its absence.
-pytestmark = pytest.mark.skipif(not (MINI / "styles").is_dir(), reason="the bundled model is not built")
-
 
 def bundled() -> list[str]:
     return [entry.name for entry in list_styles() if entry.bundled]

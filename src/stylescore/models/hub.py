@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -89,5 +90,4 @@ def _asking(fetch: Callable[[], Result], failure: str, error: type[InputError]) 
 
 
 def _first_line(reason: Exception) -> str:
-    text = re.sub(r"\s+", " ", str(reason)).strip()
-    return text[:160] or type(reason).__name__
+    return textwrap.shorten(str(reason), 160, placeholder=" ...") or type(reason).__name__
