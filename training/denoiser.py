@@ -20,7 +20,7 @@ from training.denoiser_model import denoising_loss, draw_times, new_scheduler, n
 from training.latent_source import LatentSource
 from training.text import new_text_encoder
 
-EMA = 0.999
+EMA = 0.997
 
 
 class Denoiser(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -53,6 +54,8 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = assemble(arguments.data, arguments.autoencoder, arguments.denoiser).to(torch.float16)
     pipeline.save_pretrained(arguments.out, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):  # older programs read these two instead of tokenizer.json
+        shutil.copyfile(arguments.data / "tokenizer" / name, arguments.out / "tokenizer" / name)
 
 
 if __name__ == "__main__":
