@@ -115,7 +115,7 @@ TABLE: list[tuple[str, str, str]] = [
     (
         "{photo} --style {here}/none.safetensors",
         "there is no style '{here}/none.safetensors'",
-        "known names: watercolour",
+        "known names: oil-painting, ...",
     ),
     ("{photo} --style somebody/style", "the style 'somebody/style' cannot be fetched: ...", ANY),
     (
