@@ -42,7 +42,6 @@ class Kept:
 
     job: Job
     result: Result
-    files: tuple[Path, ...]
 
 
 @dataclass
@@ -130,13 +129,11 @@ class Batch:
         folder, metadata = job.folder, {"stylescore": shared_record(job.record)}
         save_png(result.model_picture, folder.model_picture, metadata)
         save_png(result.before_after, folder.before_after, metadata)
-        files = [folder.picture, folder.model_picture, folder.before_after]
         if job.record.gif:
             save_gif([*self.frames[index], result.model_picture], folder.animation)
-            files.append(folder.animation)
         save_png(result.picture, folder.picture, metadata)
         folder.drop_state()
-        return Kept(job, result, tuple(files))
+        return Kept(job, result)
 
 
 def shared_record(record: Record) -> str:

@@ -37,14 +37,12 @@ class Prepared:
         style_prompt: words for the style.
         native_size: short side in pixels at which the model is at home.
         multiple: both sides of a working picture are multiples of this.
-        notes: what the user should know, one line each.
     """
 
     models: Models
     style_prompt: str
     native_size: int
     multiple: int
-    notes: tuple[str, ...] = ()
 
 
 def prepare(run: RunConfig) -> Prepared:

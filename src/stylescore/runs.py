@@ -107,7 +107,7 @@ class RunFolder:
         """Where the preview after `iteration` iterations goes."""
         return self.path / "previews" / f"step-{iteration:05d}.png"
 
-    def begin(self, record: Record) -> None:
+    def begin(self, record: object) -> None:
         """Write `config.toml` into the new folder, which is removed if that fails."""
         try:
             self.write_record(record)
@@ -115,8 +115,8 @@ class RunFolder:
             self.path.rmdir()
             raise
 
-    def write_record(self, record: Record) -> None:
-        """Write `config.toml`."""
+    def write_record(self, record: object) -> None:
+        """Write `config.toml` from a dataclass."""
         with atomic(self.path / "config.toml") as temporary:
             temporary.write_text(tomli_w.dumps(to_table(record)), encoding="utf-8")
 

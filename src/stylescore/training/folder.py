@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from stylescore._version import __version__
 from stylescore.errors import ConfigError, OutputError
-from stylescore.files import atomic
 from stylescore.runs import RunFolder
-from stylescore.tables import from_table, to_table
+from stylescore.tables import from_table
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.loop import TrainStep
 
@@ -73,12 +70,7 @@ class TrainingFolder:
 
     def begin(self, record: TrainingRecord) -> None:
         """Write `config.toml` into the new folder, which is removed if that fails."""
-        try:
-            with atomic(self.path / "config.toml") as temporary:
-                temporary.write_text(tomli_w.dumps(to_table(record)), encoding="utf-8")
-        except BaseException:
-            self.path.rmdir()
-            raise
+        self.run.begin(record)
 
     def read_record(self) -> TrainingRecord:
         """Read `config.toml`.
