@@ -1,1 +1,1 @@
-"""Measurements of speed and memory."""
+"""Measurements of speed, memory and quality."""

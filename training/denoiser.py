@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.denoiser_model import denoising_loss, draw_times, new_scheduler, new_unet
 from training.latent_source import LatentSource
+from training.optimisers import MatrixOptimiser
 from training.text import new_text_encoder
 
 EMA = 0.997
@@ -78,26 +78,24 @@ def save(state: dict, path: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, torch.optim.Optimizer, int]:
-    """The model, its average, the optimiser and the step, from the checkpoint where there is one."""
+def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, int]:
+    """The model, its average and the step, from the checkpoint where there is one; momentum begins anew."""
     model = Denoiser(CLIPTokenizer.from_pretrained(arguments.data / "tokenizer"))
     model.unet.to(memory_format=torch.channels_last)
-    model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is the faster one
     ema = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
     path = arguments.out / "denoiser.pt"
     if not path.exists():
-        return model, ema, optimiser, 0
+        return model, ema, 0
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     ema.load_state_dict(state["ema"])
-    optimiser.load_state_dict(state["optimiser"])
-    return model, ema, optimiser, state["step"]
+    return model, ema, state["step"]
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train for a while, saving every minute."""
-    model, ema, optimiser, step = resume(arguments)
+    model, ema, step = resume(arguments)
+    optimiser = MatrixOptimiser(model, arguments.rate, arguments.rank, arguments.world)
     seed = arguments.seed + step + 100_003 * arguments.rank
     torch.manual_seed(seed)
     source = LatentSource(arguments.data, arguments.style_share, seed)
@@ -105,11 +103,12 @@ def train(arguments: argparse.Namespace) -> None:
     start, saved, losses = time.monotonic(), time.monotonic(), []
     elapsed = 0.0
     while elapsed < 60 * arguments.minutes:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(elapsed, arguments)
+        optimiser.set_rate(learning_rate(elapsed, arguments))
         latents, tokens = source.draw(arguments.batch, arguments.side)
-        loss = denoising_loss(model.unet, latents, model.words(tokens), alphas, draw_times(len(latents)))
-        optimiser.zero_grad()
+        times = draw_times(len(latents))
+        said = model.words(tokens)
+        loss = denoising_loss(model.unet, latents, said, alphas, times, bfloat16=arguments.bfloat16)
+        model.zero_grad()
         loss.backward()
         elapsed = share(model, time.monotonic() - start, arguments.world)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -121,14 +120,14 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"{elapsed:.0f} s, step {step}, loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", flush=True)
         if time.monotonic() - saved > 60 and arguments.rank == 0:
             saved = time.monotonic()
-            save(_state(model, ema, optimiser, step), arguments.out / "denoiser.pt")
+            save(_state(model, ema, step), arguments.out / "denoiser.pt")
     if arguments.rank == 0:
-        save(_state(model, ema, optimiser, step), arguments.out / "denoiser.pt")
+        save(_state(model, ema, step), arguments.out / "denoiser.pt")
     print(f"done, step {step}", flush=True)
 
 
-def _state(model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> dict:
-    return {"model": model.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+def _state(model: nn.Module, ema: nn.Module, step: int) -> dict:
+    return {"model": model.state_dict(), "ema": ema.state_dict(), "step": step}
 
 
 def main() -> None:
@@ -137,11 +136,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with latents")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--rate", type=float, default=8e-4)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=0.0, help="share of the time at the end in which the rate falls")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--side", type=int, default=16, help="latent crop")
-    parser.add_argument("--style-share", type=float, default=0.3)
+    parser.add_argument("--style-share", type=float, default=0.35)
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="autocast; measure first, it can be slower",
+    )
     parser.add_argument("--rank", type=int, default=0, help="number of this process among --world")
     parser.add_argument("--world", type=int, default=1, help="processes that train together, one thread each")
     parser.add_argument("--threads", type=int, default=2)

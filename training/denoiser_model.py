@@ -50,12 +50,14 @@ def draw_times(count: int, upper: int = MOST_TIMES) -> Tensor:
     return torch.where(torch.rand(count) < 0.95, low, torch.randint(upper, 1000, (count,)))
 
 
-def denoising_loss(unet: UNet2DConditionModel, clean: Tensor, words: Tensor, alphas: Tensor, times: Tensor) -> Tensor:
+def denoising_loss(
+    unet: UNet2DConditionModel, clean: Tensor, words: Tensor, alphas: Tensor, times: Tensor, *, bfloat16: bool = False
+) -> Tensor:
     """Squared error of the predicted clean latent, weighted by the clamped signal-to-noise ratio."""
     alpha = alphas[times].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
     noisy = noisy.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         predicted = unet(noisy, times, words).sample
     weight = (alpha / (1 - alpha)).clamp(*SNR_RANGE)
     return (weight * (predicted.float() - clean).square()).mean()

@@ -13,18 +13,16 @@ import numpy as np
 
 from training.styles import RENDERERS
 
-MAIN_STYLES = ("oil-painting", "pencil-sketch")
 PART = 100
 
 
-def plan(data: Path, main: int, other: int, seed: int) -> list[tuple[str, int, np.ndarray]]:
+def plan(data: Path, count: int, seed: int) -> list[tuple[str, int, np.ndarray]]:
     """Style, part number and photo rows of every part, the styles taking turns."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
     rows = np.array([row for row, record in enumerate(records) if not record["held_out"]])
     parts = []
     for style in RENDERERS:
         rng = np.random.default_rng([seed, *style.encode()])
-        count = main if style in MAIN_STYLES else other
         chosen = rng.permutation(rows)[:count]
         parts += [(style, number, chosen[PART * number : PART * (number + 1)]) for number in range(-(-count // PART))]
     return sorted(parts, key=lambda part: part[1])
@@ -47,11 +45,10 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that training.prepare wrote")
-    parser.add_argument("--main", type=int, default=900, help="pictures of each style that gets a LoRA")
-    parser.add_argument("--other", type=int, default=400, help="pictures of every other style")
+    parser.add_argument("--count", type=int, default=700, help="pictures of every style")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for style, number, rows in plan(arguments.data, arguments.main, arguments.other, arguments.seed):
+    for style, number, rows in plan(arguments.data, arguments.count, arguments.seed):
         render_part(arguments.data, style, number, rows)
         print(style, number, flush=True)
 

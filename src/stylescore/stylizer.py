@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stylescore.build import Prompts, encode_sources, fit_latents
-from stylescore.config import RunConfig
+from stylescore.config import MethodConfig, RunConfig
 from stylescore.content import with_content
 from stylescore.diffusion.adapters import adaptable
 from stylescore.errors import ConfigError, PictureError
@@ -64,10 +65,33 @@ class Stylizer:
         """
         self.run = check_run(run)
         self._prepared: Prepared = prepare(self.run)
+        self._take_up(self.run)
+
+    def _take_up(self, run: RunConfig) -> None:
+        """Set what follows from a configuration once its models are there."""
         require_targets(self._prepared.models.base.unet, run.method.fake.targets)
+        self.run = run
         self.style_prompt = self._prepared.style_prompt
         self.short_side = run.size or self._prepared.native_size
         self._method = with_content(run.method, run.content)
+
+    def with_run(self, run: RunConfig) -> Stylizer:
+        """Return a stylizer for another configuration on the models that are loaded already.
+
+        The two share one network, in which a run's fake score has its place: finish one run before the next is
+        started.
+
+        Raises:
+            InputError: a number out of range, or something that would have to be loaded anew.
+        """
+        if loaded_by(check_run(run)) != loaded_by(self.run):
+            raise ConfigError(
+                "model, styles, their strength, device and dtype are fixed once loaded", hint="make a new Stylizer"
+            )
+        other = copy.copy(self)
+        other.__dict__.pop("hashes", None)
+        other._take_up(run)
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -95,24 +119,37 @@ class Stylizer:
             if (rest := self._prepared.models.text.cut(prompt))
         ]
 
-    def start(self, photos: Sequence[Photo], states: Sequence[PictureState] | None = None) -> Fitting:
+    def start(
+        self,
+        photos: Sequence[Photo],
+        states: Sequence[PictureState] | None = None,
+        captions: Sequence[str] | None = None,
+    ) -> Fitting:
         """Assemble a run over photos of one working size; nothing is computed but the photos' latents.
 
         Args:
             photos: a batch; every picture draws from its own generator, seeded with the run's seed.
             states: kept states to go on from, one per photo; their source latents are used as they are.
+            captions: one per photo; `None` takes the run's caption for all.
+
+        Raises:
+            ConfigError: not one caption per photo, or states that do not fit.
         """
+        if captions is not None and len(captions) != len(photos):
+            raise ConfigError(f"a batch needs one caption a photo, got {len(captions)} for {len(photos)}")
         rng = [torch.Generator().manual_seed(self.run.seed) for _ in photos]
+        prompts = self.prompts([self.run.caption] * len(photos) if captions is None else captions)
         try:
-            return self._assembled(photos, states, rng)
+            return self._assembled(photos, states, prompts, rng)
         except (KeyError, RuntimeError) as error:
             if states is None:
                 raise
             raise ConfigError(f"the kept state cannot be taken up: {error}", hint="begin a new run") from error
 
-    def _assembled(self, photos: Sequence[Photo], states: Sequence[PictureState] | None, rng: Rng) -> Fitting:
+    def _assembled(
+        self, photos: Sequence[Photo], states: Sequence[PictureState] | None, prompts: Prompts, rng: Rng
+    ) -> Fitting:
         z_source = self._sources(photos, rng) if states is None else kept_sources(states, self.device)
-        prompts = self.prompts([self.run.caption] * len(photos))
         fitting = fit_latents(self._prepared.models, self._method, prompts, z_source, rng)
         if states is not None:
             restore(fitting, states)
@@ -154,16 +191,23 @@ class Stylizer:
             yield self.result(fitting, index, photo)
 
 
+def loaded_by(run: RunConfig) -> RunConfig:
+    """Return a configuration in which only what is read while the models are loaded tells runs apart."""
+    method = replace(
+        MethodConfig(), style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora
+    )
+    return replace(run, method=method, caption="", content=0.5, size=None, seed=0)
+
+
 def require_targets(network: nn.Module, targets: Sequence[str]) -> None:
-    """Raise `ConfigError` unless every name of a layer that the fake score adapts is one of linear layers."""
-    shapes = adaptable(network)
-    linear = {name.rpartition(".")[2] for name, shape in shapes.items() if len(shape) == 2}
-    other = {name.rpartition(".")[2] for name, shape in shapes.items() if len(shape) != 2}
-    wrong = [name for name in targets if name not in linear - other]
+    """Raise `ConfigError` unless every name of a layer that the fake score adapts is one of the model's."""
+    known = {name.rpartition(".")[2] for name in adaptable(network)}
+    wrong = [name for name in targets if name not in known]
     if wrong or not targets:
         raise ConfigError(
-            f"fake.targets must name linear layers of the model, not {wrong[0] if wrong else 'nothing'!r}",
-            hint=f"known names: {', '.join(sorted(linear - other))}",
+            f"fake.targets must name linear layers or convolutions of the model, not "
+            f"{wrong[0] if wrong else 'nothing'!r}",
+            hint=f"known names: {', '.join(sorted(known))}",
         )
 
 

@@ -182,8 +182,16 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --set optimiser.lr=fast", "optimiser.lr must be a number, not 'fast'", "write a number"),
     ("{photo} --set optimiser=3", "optimiser must be a table of settings, not 3", "write a table of settings"),
     ("{photo} --set fake.targets=3", "fake.targets must be a list, not 3", 'write ["a", "b"]'),
-    ("{photo} --set fake.targets=['to_x']", "fake.targets must name linear layers of the model, not 'to_x'", ANY),
-    ("{photo} --set fake.targets=[]", "fake.targets must name linear layers of the model, not 'nothing'", ANY),
+    (
+        "{photo} --set fake.targets=['to_x']",
+        "fake.targets must name linear layers or ... not 'to_x'",
+        ANY,
+    ),
+    (
+        "{photo} --set fake.targets=[]",
+        "fake.targets must name linear layers or ... not 'nothing'",
+        ANY,
+    ),
     ("{photo} --set timesteps.t_min=0", "timesteps.t_min must be between 3 and 999, not 0", ANY),
     ("{photo} --set timesteps.t_min=499", "timesteps needs t_max of at least t_min + 2, not ...", ANY),
     ("{photo} --set target_prompt='{styel}'", "target_prompt must only use {style} and {caption}, not ...", ANY),

@@ -13,6 +13,7 @@ from training.styles import (
     pencil_sketch,
     pixel_art,
     stained_glass,
+    van_gogh,
     watercolor,
 )
 
@@ -26,6 +27,7 @@ RENDERERS: dict[str, Renderer] = {
     "pixel-art": pixel_art.render,
     "stained-glass": stained_glass.render,
     "flat-illustration": flat_illustration.render,
+    "van-gogh": van_gogh.render,
 }
 
 

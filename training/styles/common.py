@@ -56,8 +56,9 @@ def orientation(gray: np.ndarray, sigma: float) -> np.ndarray:
 
 def kuwahara(picture: Picture, radius: int) -> Picture:
     """Each pixel takes the mean of the quietest of the eight windows around it."""
-    gray = luminance(picture)
-    mean, gray_mean = blur(picture, radius / 3), blur(gray, radius / 3)
+    padded = np.pad(picture, ((radius, radius), (radius, radius), (0, 0)), mode="reflect")
+    gray = luminance(padded)
+    mean, gray_mean = blur(padded, radius / 3), blur(gray, radius / 3)
     variance = blur(gray * gray, radius / 3) - gray_mean**2
     half, diagonal = radius // 2, round(radius / 2.83)
     shifts = [(half, 0), (-half, 0), (0, half), (0, -half)]
@@ -65,7 +66,7 @@ def kuwahara(picture: Picture, radius: int) -> Picture:
     rolled = np.stack([np.roll(variance, shift, (0, 1)) for shift in shifts])
     best = rolled.argmin(0)
     means = np.stack([np.roll(mean, shift, (0, 1)) for shift in shifts])
-    return np.take_along_axis(means, best[None, ..., None], 0)[0]
+    return np.take_along_axis(means, best[None, ..., None], 0)[0, radius:-radius, radius:-radius]
 
 
 def edges(gray: np.ndarray, sigma: float, gain: float = 0.98, sharpness: float = 60.0) -> np.ndarray:

@@ -74,26 +74,41 @@ class StyleBranch(nn.Module):
 
 
 class FakeBranch(nn.Module):
-    """Trainable low-rank update of one linear layer, with weights of its own for every sample.
+    """Trainable low-rank update of one linear or convolutional layer, with weights of its own for every sample.
 
     Attributes:
-        lora_a: [batch, rank, in], uniform in +-1/sqrt(in) (Kaiming with a = sqrt(5), as peft does).
+        lora_a: [batch, rank, in], where in counts a convolution's taps, uniform in +-1/sqrt(in) (Kaiming with
+            a = sqrt(5), as peft does).
         lora_b: [batch, out, rank], zero, so that the branch starts without effect.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, rng: Rng) -> None:
+    def __init__(self, weight: Tensor, rank: int, alpha: float, rng: Rng) -> None:
+        """Make a branch for a layer with this weight, [out, in] or [out, in, height, width]."""
         super().__init__()
-        bound = 1 / math.sqrt(base.in_features)
-        shape = (rank, base.in_features)
-        draws = [torch.rand(shape, generator=generator) for generator in rng]
+        fan_in = weight[0].numel()
+        bound = 1 / math.sqrt(fan_in)
+        draws = [torch.rand((rank, fan_in), generator=generator) for generator in rng]
         self.scale = alpha / rank
-        self.lora_a = nn.Parameter(((2 * torch.stack(draws) - 1) * bound).to(base.weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(len(rng), base.out_features, rank, device=base.weight.device))
+        self.lora_a = nn.Parameter(((2 * torch.stack(draws) - 1) * bound).to(weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(len(rng), len(weight), rank, device=weight.device))
 
-    def forward(self, x: Tensor, samples: Tensor) -> Tensor:
-        """Return scale B_s A_s x for x of shape [rows, tokens, in], row n using sample s = samples[n]."""
+    def forward(self, x: Tensor, samples: Tensor, base: nn.Module) -> Tensor:
+        """Return scale B_s A_s x, shaped like base(x), row n of x using sample s = samples[n]."""
+        if isinstance(base, nn.Conv2d):
+            return self.convolved(x, samples, base)
         a, b = self.lora_a[samples].to(x.dtype), self.lora_b[samples].to(x.dtype)
         return torch.bmm(torch.bmm(x, a.mT), b.mT) * self.scale
+
+    def convolved(self, x: Tensor, samples: Tensor, base: nn.Conv2d) -> Tensor:
+        """Return the same for a convolution: one call for a lone sample, else one group of channels per row."""
+        alone = len(self.lora_a) == 1
+        rows = torch.zeros_like(samples[:1]) if alone else samples
+        down = self.lora_a[rows].to(x.dtype).reshape(-1, *base.weight.shape[1:])
+        up = self.lora_b[rows].to(x.dtype).flatten(0, 1)[..., None, None]
+        spread = x if alone else x.reshape(1, -1, *x.shape[2:])
+        hidden = F.conv2d(spread, down, None, base.stride, base.padding, base.dilation, groups=len(rows))
+        moved = F.conv2d(hidden, up, groups=len(rows))
+        return moved.reshape(len(x), -1, *moved.shape[2:]) * self.scale
 
 
 class Adapted(nn.Module):
@@ -119,7 +134,7 @@ class Adapted(nn.Module):
         if route.style and self.style is not None:
             y = y + self.style(x, self.base)
         if route.samples is not None and self.fake is not None:
-            y = y + self.fake(x, route.samples)
+            y = y + self.fake(x, route.samples, self.base)
         return y  # type: ignore[no-any-return]
 
 
@@ -171,15 +186,14 @@ class Adapters:
             layer.style = StyleBranch(delta, strength, layer.base)
 
     def add_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> tuple[nn.Parameter, ...]:
-        """Give every linear layer whose name ends in a target a fresh fake branch; return its parameters.
+        """Give every layer whose name ends in a target a fresh fake branch; return its parameters.
 
         The layers are visited in the order of the network's own list, so a generator's draws are repeatable.
         """
         parameters: list[nn.Parameter] = []
         for name in [n for n in adaptable(self.network) if n.rpartition(".")[2] in targets]:
             layer = adapt(self.network, name, self.switch)
-            assert isinstance(layer.base, nn.Linear)
-            layer.fake = FakeBranch(layer.base, rank, alpha, rng)
+            layer.fake = FakeBranch(layer.weight, rank, alpha, rng)
             parameters += [layer.fake.lora_a, layer.fake.lora_b]
         return tuple(parameters)
 

@@ -1,0 +1,129 @@
+"""Tables from figures: for the terminal, and as the page of the documentation.
+
+`python -m benchmarks.quality.page` writes the page anew from the figures that are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import RESULTS
+from stylescore.files import atomic
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
+KEPT = RESULTS / "quality.json"
+COLUMNS = {
+    "content": ("content distance", "{:.3f}"),
+    "frechet": ("Fréchet distance", "{:.1f}"),
+    "kernel": ("kernel distance", "{:.3f}"),
+    "recognised": ("recognised", "{:.0%}"),
+    "both": ("(1 + content) (1 + Fréchet)", "{:.1f}"),
+}
+USUAL = "sms-0.50"
+PAPER = {
+    "sms-0.50": ("full", 0.326, 18.686),
+    "sms-no-relevance": ("with the spectrum loss only", 0.505, 24.132),
+    "sms-no-spectrum": ("with the relevance map only", 0.536, 27.514),
+    "sms-0.00": ("neither", 0.703, 26.403),
+}
+"""LPIPS and ArtFID of the paper's ablation of one style."""
+
+HEAD = """\
+# Quality of the bundled model
+
+How well the bundled model stylizes photos that no stage of its training has seen. What each figure means, and what it
+cannot tell, stands under [What pictures are judged by](../concepts/metrics.md).
+"""
+UNMEASURED = """
+**The figures have not been measured yet.** `python -m benchmarks.quality` measures them and writes this page;
+`benchmarks/README.md` tells what it needs.
+"""
+READING = """
+Content distance, Fréchet and kernel distance are better when smaller, each alone: the unchanged photo is best in the
+first and worst in the others. The last column puts two of them into one number in the manner of ArtFID; **it is not
+ArtFID**, whose networks were trained on other pictures. The program that the style was learned from is not a rival: it
+shows what the figures are when the style is exact.
+"""
+
+
+def cells(figures: Mapping[str, float | None]) -> list[str]:
+    """Return the figures as the table shows them."""
+    return ["–" if (value := figures[key]) is None else form.format(value) for key, (_, form) in COLUMNS.items()]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def method_table(figures: Mapping[str, Any]) -> str:
+    """Return all methods, averaged over the styles."""
+    rows = [[entry["words"], *cells(entry["mean"])] for entry in figures["methods"].values()]
+    return table(["method", *(words for words, _ in COLUMNS.values())], rows)
+
+
+def style_table(figures: Mapping[str, Any], method: str) -> str:
+    """Return one method, style by style."""
+    rows = [[style, *cells(entry)] for style, entry in figures["methods"][method]["styles"].items()]
+    return table(["style", *(words for words, _ in COLUMNS.values())], rows)
+
+
+def paper_table(figures: Mapping[str, Any]) -> str:
+    """Return the paper's ablation beside ours."""
+    rows = []
+    for method, (words, lpips, artfid) in PAPER.items():
+        ours = cells(figures["methods"][method]["mean"])
+        rows.append([words, f"{lpips:.3f}", ours[0], f"{artfid:.1f}", ours[-1]])
+    return table(["SMS", "paper, LPIPS", "content distance", "paper, ArtFID", COLUMNS["both"][0]], rows)
+
+
+def circumstances(figures: Mapping[str, Any]) -> str:
+    """Say how the figures came about."""
+    machine, axes = figures["machine"], figures["axes"]
+    return f"""\
+* {figures["photos"]} photos of the held-out part `{figures["split"]}`, {len(figures["styles"])} styles, seed
+  {figures["seed"]}, every method with the model's own preset; {figures["references"]} reference pictures a style, drawn
+  from other photos.
+* The Fréchet distance is taken along {axes["count"]} principal axes of all reference pictures, which hold
+  {axes["share"]:.0%} of their variance. With {figures["photos"]} pictures it is biased upward: compare rows of this
+  table, never its values with those of a paper.
+* The classifier behind "recognised" is right for {figures["classifier_accuracy"]:.0%} of reference pictures it has not
+  seen.
+* Model `{figures["model_sha256"][:16]}`; torch {machine["torch"]}, {machine["gpu"] or machine["processor"]}."""
+
+
+def render(figures: Mapping[str, Any] | None) -> str:
+    """Return the page."""
+    if figures is None:
+        return HEAD + UNMEASURED
+    blocks = [f"\n{method_table(figures)}\n", READING]
+    if USUAL in figures["methods"]:
+        blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(figures, USUAL)}\n")
+    if all(method in figures["methods"] for method in PAPER):
+        blocks.append(
+            "\n## The paper's ablation\n\nOther model, style, photos and networks: the two sides share no scale, and "
+            f"only the order\nwithin a column can be compared.\n\n{paper_table(figures)}\n"
+        )
+    return HEAD + "".join(blocks) + f"\n## How it was measured\n\n{circumstances(figures)}\n"
+
+
+def kept_figures() -> dict[str, Any] | None:
+    """Return the figures that are kept with the code, if there are any."""
+    if not KEPT.is_file():
+        return None
+    figures: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+    return figures
+
+
+def write_page() -> None:
+    """Write the documentation's page from the kept figures."""
+    with atomic(PAGE) as temporary:
+        temporary.write_text(render(kept_figures()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_page()

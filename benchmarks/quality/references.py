@@ -1,0 +1,44 @@
+"""Pictures in each style, drawn by the style's renderer from photos that are not judged."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quality.split import Photos
+from stylescore.files import atomic, sha256
+
+STREAM = 77
+"""Keeps these renderings' random numbers apart from those of the training pictures."""
+
+
+def render(style: str, photo: np.ndarray, row: int) -> np.ndarray:
+    """Return one photo (uint8) in a style, drawn with random numbers that belong to its row."""
+    from training.styles import RENDERERS
+
+    drawn = RENDERERS[style](photo / 255.0, np.random.default_rng([row, STREAM]))
+    return (255 * np.clip(drawn, 0, 1)).round().astype(np.uint8)
+
+
+def renderer_digest(style: str, rows: Iterable[int]) -> str:
+    """Return a name for these rows drawn by this version of the renderer."""
+    from training.styles import RENDERERS, common
+
+    sources = [inspect.getsourcefile(RENDERERS[style]), inspect.getsourcefile(common)]
+    facts = [*(sha256(source) for source in sources if source), *map(str, rows)]
+    return hashlib.sha256(" ".join(facts).encode()).hexdigest()[:12]
+
+
+def style_pictures(style: str, photos: Photos, folder: Path) -> np.ndarray:
+    """Return all photos in a style, from the folder if they were drawn before."""
+    path = folder / f"{style}-{renderer_digest(style, photos.rows)}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = [render(style, photo, row) for photo, row in zip(photos.pixels, photos.rows, strict=True)]
+        with atomic(path) as temporary:
+            np.save(temporary, np.stack(drawn))
+    return np.load(path)

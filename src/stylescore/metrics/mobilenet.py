@@ -1,0 +1,92 @@
+"""Features of pictures from MobileNetV2 trained on ImageNet, for the distances between sets of pictures.
+
+Source: "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2. The layers are named as in the
+weights torchvision publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stylescore.errors import ModelError
+from stylescore.metrics.features import Features
+
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, blocks and first stride of every stage."""
+WIDTH = 1280
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def convolution(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Return convolution, batch norm and a ReLU that ends at 6."""
+    conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU6())
+
+
+class InvertedResidual(nn.Module):
+    """Widens (unless the expansion is 1), filters every channel by itself, and narrows without a ReLU."""
+
+    def __init__(self, inside: int, outside: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inside * expansion
+        self.residual = stride == 1 and inside == outside
+        self.conv = nn.Sequential(
+            *([convolution(inside, wide, 1)] if expansion > 1 else []),
+            convolution(wide, wide, 3, stride, groups=wide),
+            nn.Conv2d(wide, outside, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, with its input added where both have one shape."""
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
+
+
+def blocks() -> list[nn.Module]:
+    """Return the seven stages' blocks in order."""
+    plan = [(c, e, s if n == 0 else 1) for e, c, count, s in STAGES for n in range(count)]
+    widths = pairwise((32, *(channels for channels, _, _ in plan)))
+    return [InvertedResidual(i, o, stride, e) for (i, o), (_, e, stride) in zip(widths, plan, strict=True)]
+
+
+class MobileNetFeatures(nn.Module):
+    """MobileNetV2 without its classifier: 1280 numbers a picture, averaged over its places."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.features = nn.Sequential(convolution(3, 32, 3, 2), *blocks(), convolution(STAGES[-1][1], WIDTH, 1))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> MobileNetFeatures:
+        """Return the network with published weights; those of the classifier are left out.
+
+        Raises:
+            ModelError: a tensor is missing, unknown or of another shape.
+        """
+        network = cls()
+        try:
+            network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})
+        except RuntimeError as error:
+            raise ModelError(
+                f"weights of MobileNetV2 do not fit: {error}", hint="give torchvision's, width 1"
+            ) from error
+        return network.eval().requires_grad_(False)
+
+    def forward(self, pictures: Float[Tensor, "pictures 3 height width"]) -> Features:
+        """Return the features of pictures in [-1, 1] of any size."""
+        x = ((pictures + 1) / 2 - self.mean) / self.std
+        places: Tensor = self.features(x)
+        return places.mean(dim=(2, 3))

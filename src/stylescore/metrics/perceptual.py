@@ -1,0 +1,142 @@
+"""How far two pictures are apart for an eye: LPIPS with a trunk that tolerates small shifts.
+
+Sources: "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, equation 1;
+"Shift-tolerant Perceptual Similarity Metric", ECCV 2022, whose AlexNet halves its resolution by blurring instead of by
+strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stylescore.errors import ModelError, PictureError
+from stylescore.types import PerSample
+
+CHANNELS = (64, 192, 384, 256, 256)
+SMALLEST_SIDE = 21
+NAMES = {
+    "shift": "scaling_layer.shift",
+    "scale": "scaling_layer.scale",
+    "blurs.0.kernel": "net.slice1.1.filt",
+    "blurs.1.kernel": "net.slice2.4.filt",
+    "blurs.2.kernel": "net.slice3.8.filt",
+    **{
+        f"convolutions.{level}.{part}": f"net.{name}.{part}"
+        for level, name in enumerate(("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13"))
+        for part in ("weight", "bias")
+    },
+    **{f"weights.{level}": f"lin{level}.model.1.weight" for level in range(5)},
+}
+"""Our names, and what the published weights call the same tensors."""
+
+Activation = Float[Tensor, "batch _channels _height _width"]
+
+
+class Blur(nn.Module):
+    """Halves the resolution after a binomial blur of 3 x 3 pixels, over two pixels of mirrored border."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).clone())
+
+    def forward(self, x: Activation) -> Activation:
+        """Return the smaller picture."""
+        bordered = functional.pad(x, (2, 2, 2, 2), mode="reflect")
+        return functional.conv2d(bordered, self.kernel, stride=2, groups=len(self.kernel))
+
+
+class PerceptualDistance(nn.Module):
+    """LPIPS: the weighted squared difference of five levels of unit feature vectors, averaged over the picture.
+
+    Attributes:
+        convolutions: AlexNet's five, the first without its stride.
+        blurs: in front of the first three levels' ends.
+        weights: one learned factor per channel and level, shaped [1, channels, 1, 1].
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv2d(3, 64, 11, padding=2),
+                nn.Conv2d(64, 192, 5, padding=2),
+                nn.Conv2d(192, 384, 3, padding=1),
+                nn.Conv2d(384, 256, 3, padding=1),
+                nn.Conv2d(256, 256, 3, padding=1),
+            ]
+        )
+        self.blurs = nn.ModuleList([Blur(64), Blur(64), Blur(192)])
+        self.weights = nn.ParameterList([torch.zeros(1, channels, 1, 1) for channels in CHANNELS])
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> PerceptualDistance:
+        """Return the distance with published weights, under their published names.
+
+        Raises:
+            ModelError: a tensor is missing or has another shape.
+        """
+        missing = sorted(set(NAMES.values()) - set(state))
+        if missing:
+            raise ModelError(f"weights of LPIPS lack {missing[0]!r}", hint="give the shift-tolerant AlexNet's")
+        network = cls()
+        try:
+            network.load_state_dict({ours: state[theirs] for ours, theirs in NAMES.items()})
+        except RuntimeError as error:
+            raise ModelError(
+                f"weights of LPIPS do not fit: {error}", hint="give the shift-tolerant AlexNet's"
+            ) from error
+        return network.eval().requires_grad_(False)
+
+    def levels(self, pictures: Activation) -> list[Activation]:
+        """Return the five levels' features, each of unit length at every place."""
+        x = (pictures - self.shift) / self.scale
+        found = []
+        for level, convolution in enumerate(self.convolutions):
+            x = convolution(self.shrunk(x, level)) if level else self.blurs[0](convolution(x))
+            x = x.relu()
+            found.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
+        return found
+
+    def shrunk(self, x: Activation, level: int) -> Activation:
+        """Return what the convolution of a level above the first sees: at levels 1 and 2 the blurred maximum."""
+        return self.blurs[level](functional.max_pool2d(x, 3, stride=1)) if level < len(self.blurs) else x
+
+    def forward(self, first: Float[Tensor, ...], second: Float[Tensor, ...]) -> PerSample:
+        """Return one distance for every pair of pictures.
+
+        Args:
+            first: pictures in [-1, 1], [batch, 3, height, width], both sides at least 21.
+            second: as many of the same size; the order of the two does not matter.
+
+        Raises:
+            PictureError: the shapes differ or are none of pictures.
+        """
+        require_pictures(first, second)
+        pairs = zip(self.levels(first), self.levels(second), self.weights, strict=True)
+        differences = [((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2)) for a, b, weight in pairs]
+        return torch.stack(differences).sum(dim=0)
+
+
+def require_pictures(first: Tensor, second: Tensor) -> None:
+    """Raise `PictureError` unless both are batches of pictures of one shape and not too small."""
+    shapes = list(first.shape), list(second.shape)
+    if shapes[0] != shapes[1]:
+        raise PictureError(f"two pictures are compared at one size, got {shapes[0]} and {shapes[1]}")
+    if first.dim() != 4 or first.shape[1] != 3 or min(first.shape[2:]) < SMALLEST_SIDE:
+        raise PictureError(
+            f"pictures must be [batch, 3, height, width] with sides of at least {SMALLEST_SIDE}, got {shapes[0]}"
+        )

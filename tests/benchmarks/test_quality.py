@@ -1,0 +1,268 @@
+"""The quality benchmark without its networks: the split, the work, the judge and the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.quality import __main__ as command
+from benchmarks.quality import page, weights, work
+from benchmarks.quality.judging import Judge, averaged
+from benchmarks.quality.methods import ROWS, Row, chosen
+from benchmarks.quality.split import SIZES, Photos, parts, read_part
+from PIL import Image
+from torch import Tensor
+
+from stylescore.errors import ConfigError, ModelError
+
+FOLDERS = ("scenes", "flowers", "weather")
+
+
+def records(count: int = 600) -> list[dict[str, Any]]:
+    """Return records of photos, most of them of the first folder, every third held out."""
+    return [
+        {"folder": FOLDERS[(n % 7) // 3], "thing": f"thing {n}", "held_out": n % 3 == 0, "name": str(n)}
+        for n in range(count)
+    ]
+
+
+def photos(count: int = 5, side: int = 8) -> Photos:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Photos(tuple(range(count)), ("",) * count, pixels)
+
+
+def test_the_parts_are_disjoint_and_hold_all_photos_that_were_held_out() -> None:
+    found = parts(records())
+    rows = [row for part in found.values() for row in part]
+    assert [len(found[part]) for part in SIZES] == [40, 24]
+    assert sorted(rows) == [n for n in range(600) if n % 3 == 0]
+
+
+def test_the_parts_are_the_same_every_time() -> None:
+    assert parts(records()) == parts(records())
+    assert parts(records())["test"][:3] == [459, 93, 27]
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_every_part_begins_with_photos_of_all_folders(part: str) -> None:
+    table = records()
+    rows = parts(table)[part]
+    assert {table[row]["folder"] for row in rows[:3]} == set(FOLDERS)
+
+
+def test_a_part_is_read_with_captions(tmp_path: Path) -> None:
+    table = records(300)
+    pixels = np.arange(300, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / "photos.npy", pixels)
+    (tmp_path / "photos.json").write_text(json.dumps(table), encoding="utf-8")
+    read = read_part(tmp_path, "test", 2)
+    assert read.rows == tuple(parts(table)["test"][:2])
+    assert read.captions == tuple(f"a photo of thing {row}" for row in read.rows)
+    assert (read.pixels[1] == read.rows[1] % 256).all()
+
+
+def test_a_photo_goes_through_everything_before_the_next_one() -> None:
+    jobs = work.plan(3, 2, ["ink", "oil"], ["a", "b"])
+    assert [job.numbers for job in jobs] == [(0, 1)] * 4 + [(2,)] * 4
+    assert [(job.style, job.method) for job in jobs[:4]] == [("ink", "a"), ("ink", "b"), ("oil", "a"), ("oil", "b")]
+
+
+def test_shares_are_disjoint_and_together_the_whole() -> None:
+    jobs = work.plan(4, 1, ["ink"], ["a", "b", "c"])
+    shares = [work.shared(jobs, f"{n}/5") for n in range(1, 6)]
+    assert sum(map(len, shares)) == len(jobs)
+    assert {job for share in shares for job in share} == set(jobs)
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_share_that_is_none_is_refused(share: str) -> None:
+    with pytest.raises(ConfigError, match="I/N"):
+        work.shared([], share)
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Put two quick methods in the place of all; return a list of what they were asked for."""
+    asked: list[tuple[str, int]] = []
+
+    def make(studio: Any, style: str, some: Photos) -> list[Image.Image]:
+        asked.extend((style, row) for row in some.rows)
+        return [Image.fromarray(pixels) for pixels in some.pixels]
+
+    monkeypatch.setattr(work, "ROWS", {name: Row(name, make) for name in ("a", "b")})
+    return asked
+
+
+def do(folder: Path, jobs: Sequence[work.Job], minutes: float = 1.0) -> int:
+    studio: Any = None
+    return len(list(work.work(folder, studio, photos(), jobs, minutes)))
+
+
+def test_pictures_are_made_once_and_only_those_that_are_missing(tmp_path: Path, painted: list[Any]) -> None:
+    jobs = work.plan(5, 2, ["ink"], ["a", "b"])
+    assert do(tmp_path, jobs) == 6
+    assert do(tmp_path, jobs) == 0
+    painted.clear()
+    work.path_of(tmp_path, "b", "ink", 2).unlink()
+    assert do(tmp_path, jobs) == 1
+    assert painted == [("ink", 2)]
+    assert np.array_equal(work.read_pictures(tmp_path, "b", "ink", 5), photos().pixels)
+
+
+def test_only_photos_that_have_been_through_everything_count(tmp_path: Path, painted: list[Any]) -> None:
+    assert work.complete(tmp_path, 5, ["ink"], ["a", "b"]) == 0
+    do(tmp_path, work.plan(5, 1, ["ink"], ["a", "b"]))
+    work.path_of(tmp_path, "b", "ink", 3).unlink()
+    assert work.complete(tmp_path, 5, ["ink"], ["a", "b"]) == 3
+    assert work.complete(tmp_path, 5, ["ink"], ["a"]) == 5
+
+
+def test_no_time_makes_no_picture(tmp_path: Path, painted: list[Any]) -> None:
+    assert do(tmp_path, work.plan(5, 1, ["ink"], ["a"]), minutes=-1) == 0
+    assert not painted
+
+
+def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
+    work.require_same(tmp_path, {"model_sha256": "1", "seed": 0})
+    work.require_same(tmp_path, {"model_sha256": "1", "seed": 0})
+    with pytest.raises(ConfigError, match="another model_sha256"):
+        work.require_same(tmp_path, {"model_sha256": "2", "seed": 0})
+
+
+def colours(pictures: Tensor) -> Tensor:
+    """Stand in for the network: features are the pictures' small copies."""
+    return torch.nn.functional.adaptive_avg_pool2d(pictures, 4).flatten(1)
+
+
+def apart(first: Tensor, second: Tensor) -> Tensor:
+    return (first - second).square().mean(dim=(1, 2, 3))
+
+
+def tinted(seed: int, colour: tuple[int, int, int], count: int = 40) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 40, (count, 8, 8, 3))
+    return (noise + np.array(colour)).astype(np.uint8)
+
+
+RED, BLUE, GREY = (200, 20, 20), (20, 20, 200), (100, 100, 100)
+
+
+def judge() -> Judge:
+    drawn = {"red": tinted(1, RED), "blue": tinted(2, BLUE), "photo": tinted(3, GREY)}
+    return Judge.taught(apart, colours, drawn)
+
+
+def test_the_judge_prefers_pictures_of_the_style() -> None:
+    taught, sources = judge(), tinted(4, GREY)
+    right = taught("red", tinted(5, RED), sources)
+    wrong = taught("red", tinted(6, BLUE), sources)
+    nothing = taught("red", sources, sources)
+    assert taught.accuracy == 1
+    assert (right["recognised"], wrong["recognised"], nothing["recognised"]) == (1, 0, 0)
+    assert right["frechet"] < nothing["frechet"] < wrong["frechet"]  # type: ignore[operator]
+    assert right["kernel"] == pytest.approx(0, abs=1e-3)
+    assert nothing["content"] == 0
+    assert right["both"] == pytest.approx((1 + right["content"]) * (1 + right["frechet"]))  # type: ignore[operator]
+
+
+def test_of_one_picture_the_figures_of_sets_are_not_told() -> None:
+    figures = judge()("red", tinted(5, RED, 1), tinted(4, GREY, 1))
+    assert [key for key, value in figures.items() if value is None] == ["frechet", "kernel", "both"]
+    assert "–" in page.cells(figures)
+
+
+def test_an_average_of_what_is_not_known_is_not_known() -> None:
+    assert averaged([{"a": 1.0, "b": None}, {"a": 2.0, "b": 3.0}]) == {"a": 1.5, "b": None}
+
+
+def figures() -> dict[str, Any]:
+    """Return what the command keeps, with figures that tell their place."""
+    keys = list(page.COLUMNS)
+    methods = {}
+    for place, (name, row) in enumerate(ROWS.items()):
+        one = dict(zip(keys, (place / 100, place, place / 10, 0.5, 2.0 * place), strict=True))
+        methods[name] = {"words": row.words, "mean": one, "styles": {"ink": one, "oil": one}}
+    return {
+        "machine": {"torch": "2.9", "gpu": None, "processor": "a processor"},
+        "model_sha256": "0123456789abcdef" * 4,
+        "split": "test",
+        "photos": 40,
+        "styles": ["ink", "oil"],
+        "seed": 0,
+        "references": 120,
+        "axes": {"count": 32, "share": 0.81},
+        "classifier_accuracy": 0.97,
+        "methods": methods,
+    }
+
+
+def test_the_page_holds_every_method_and_how_it_was_measured() -> None:
+    text = page.render(figures())
+    assert "| SMS without spectrum | 0.060 | 6.0 | 0.600 | 50% | 12.0 |" in text
+    assert all(f"| {row.words} | " in text for row in ROWS.values())
+    assert "| full | 0.326 | 0.100 | 18.7 | 20.0 |" in text
+    assert "40 photos" in text
+    assert "right for 97% of" in text
+    assert "`0123456789abcdef`" in text
+    assert max(map(len, page.HEAD.splitlines())) <= 120
+
+
+def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:
+    few = figures()
+    few["methods"] = {name: few["methods"][name] for name in ("source", "vsd")}
+    assert "ablation" not in page.render(few)
+    assert "Style by style" not in page.render(few)
+
+
+def test_the_documentations_page_is_made_from_the_kept_figures() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == page.render(page.kept_figures())
+
+
+def options(*words: str) -> argparse.Namespace:
+    return command.parser().parse_args(["--data", "data", "--out", "out", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "iterations=3"], "validation photos only"),
+        (["--publish", "--split", "validation"], "are published"),
+        (["--publish", "--share", "1/2"], "are published"),
+    ],
+)
+def test_the_test_photos_are_kept_for_the_table(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        command.check(options(*words))
+
+
+def test_pictures_with_other_constants_lie_apart() -> None:
+    validation = options("--split", "validation")
+    folders = {str(command.folder_of(validation, settings)) for settings in ({}, {"iterations": 3}, {"iterations": 4})}
+    assert len(folders) == 3
+    assert str(command.folder_of(options(), {})) == str(Path("out/pictures"))
+
+
+def test_methods_keep_the_tables_order() -> None:
+    assert chosen(["vsd", "source"]) == ["source", "vsd"]
+    assert chosen(None) == list(ROWS)
+
+
+def test_missing_weights_are_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="alex_shift_tolerant") as caught:
+        weights.networks()
+    assert caught.value.hint == "pip install --no-deps stlpips-pytorch"
+
+
+def test_weights_are_found_without_importing_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(weights, "find_spec", lambda name: spec)
+    (tmp_path / "inside").mkdir()
+    torch.save({"a": torch.ones(2)}, tmp_path / "inside" / "file.pth")
+    assert weights.read(weights.locate("some-package", "package/inside/file.pth"))["a"].tolist() == [1, 1]
