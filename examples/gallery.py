@@ -13,12 +13,13 @@ from PIL import Image
 
 from stylescore import Result, RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.images import Photo, contact_sheet
+from stylescore.models.registry import list_styles
 from stylescore.presets import preset_for
 from stylescore.tables import overlay
 
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))
-STYLES = ("oil-painting", "pencil-sketch")
+STYLES = tuple(entry.name for entry in list_styles() if entry.bundled)
 
 
 def stylized(photos: Sequence[Photo], style: str, model: str, iterations: int | None) -> Iterator[Image.Image]:
@@ -37,13 +38,13 @@ def main(
     model: str = "mini",
     iterations: int | None = None,
 ) -> Image.Image:
-    """Write a sheet to `target`: first row the photos, then a row a style."""
+    """Write a sheet to `target`: a row a photo, first the photo itself, then a column a style."""
     photos = [read_photo(path) for path in paths]
-    rows = [[photo.picture for photo in photos]]
+    columns = [[photo.picture for photo in photos]]
     for style in styles:
-        rows.append(list(stylized(photos, style, model, iterations)))
+        columns.append(list(stylized(photos, style, model, iterations)))
         print(f"{style}: {len(photos)} pictures")
-    sheet = contact_sheet(rows)
+    sheet = contact_sheet(list(zip(*columns, strict=True)), ["photo", *styles])
     sheet.save(target)
     return sheet
 

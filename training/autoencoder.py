@@ -66,13 +66,13 @@ def fit(model: AutoencoderKL, source: CropSource) -> None:
     fit_encoder(model.encoder, pictures)
 
 
-def loss_of(model: AutoencoderKL, pictures: Tensor) -> Tensor:
+def loss_of(model: AutoencoderKL, pictures: Tensor, *, bfloat16: bool = False) -> Tensor:
     """Reconstruction error from a latent with a random amount of noise."""
     with torch.no_grad():
         latent = encode_mean(model, pictures)
     level = NOISE * latent.std() * torch.rand(len(latent), 1, 1, 1) ** 2
     noisy = latent + level * torch.randn_like(latent)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         drawn = model.decoder(noisy.contiguous(memory_format=torch.channels_last))
     error = drawn.float() - pictures
     return 10 * error.square().mean() + error.abs().mean()
@@ -94,7 +94,7 @@ def train(model: AutoencoderKL, source: CropSource, arguments: argparse.Namespac
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(elapsed / (60 * arguments.minutes), arguments.rate)
         pictures = source.draw(arguments.batch, arguments.side).contiguous(memory_format=torch.channels_last)
-        loss = loss_of(model, pictures)
+        loss = loss_of(model, pictures, bfloat16=arguments.bfloat16)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bfloat16", action="store_true", help="autocast; measure first, it can be slower")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

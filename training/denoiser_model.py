@@ -10,7 +10,7 @@ from training.autoencoder_model import LATENT_CHANNELS
 from training.text import HIDDEN
 
 WIDTHS = (64, 96, 128)
-MOST_TIMES = 700
+MOST_TIMES = 880
 SNR_RANGE = (0.1, 2.0)
 
 

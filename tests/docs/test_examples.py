@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -45,6 +46,16 @@ def test_gallery_lays_photos_and_styles_out(sandbox: Path) -> None:
     with Image.open(sandbox / "sheet.png") as kept:
         assert kept.size == sheet.size
         assert kept.width > kept.height * 0.9
+
+
+def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
+    photo = Path("photo.jpg")
+    sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)
+    with Image.open(sandbox / "maps.png") as kept:
+        assert kept.size == sheet.size
+        below = np.asarray(kept)[kept.height // 2 + 4 :].astype(int)
+    assert np.abs(below - below[..., :1]).max() == 0, "a map has no colour"
+    assert below.max() > below.min()
 
 
 def test_custom_sampler_stays_in_its_range_and_narrows() -> None:

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.training.captions import Words, captions, prompt, sheet_captions
+from stylescore.training.cache import Example
+from stylescore.training.captions import Words, captions, prompt, sheet_captions, without_trigger
+from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.draws import generator, members
 from stylescore.training.pictures import load, picture_files, survey
 
@@ -148,3 +150,15 @@ def test_draws_differ_by_seed_purpose_and_place() -> None:
     seeds: Callable[..., int] = lambda *key: generator(*key).initial_seed()  # noqa: E731
     drawn = {seeds(0, "sample", 1, 2), seeds(0, "sample", 2, 1), seeds(1, "sample", 1, 2), seeds(0, "sheet", 1, 2)}
     assert len(drawn) == 4
+
+
+@pytest.mark.parametrize("caption", ["a cat", "", "my style of a cat"])
+def test_a_prompt_without_its_trigger_words_is_the_caption(caption: str) -> None:
+    assert without_trigger("my style", prompt("my style", caption)) == caption
+
+
+def test_prompts_captions_and_nothing_are_drawn_in_the_shares_asked_for() -> None:
+    config = StyleTrainingConfig(name="x", caption_dropout=0.1, trigger_dropout=0.6)
+    example = Example((), "style, a cat", "a cat")
+    drawn = [example.words(chance / 100, config) for chance in range(100)]
+    assert {words: drawn.count(words) for words in drawn} == {"": 10, "a cat": 60, "style, a cat": 30}

@@ -14,6 +14,7 @@ from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.text import TextEncoder
 from stylescore.images.sizes import fitted_size
 from stylescore.images.tensors import to_tensor
+from stylescore.training.captions import without_trigger
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture, load
 
@@ -33,10 +34,18 @@ class Example:
     Attributes:
         views: the picture, and its mirror image where pictures are flipped.
         prompt: its words.
+        caption: the same without the trigger words.
     """
 
     views: tuple[Posterior, ...]
     prompt: str
+    caption: str
+
+    def words(self, chance: float, config: StyleTrainingConfig) -> str:
+        """Return nothing, the caption or the whole prompt, as a number drawn from [0, 1) has it."""
+        if chance < config.caption_dropout:
+            return ""
+        return self.caption if chance < config.caption_dropout + config.trigger_dropout else self.prompt
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,13 @@ class Cache:
     def draw(self, index: int, rng: Generator) -> tuple[Tensor, Tensor]:
         """Return a latent [1, c, side, side] and its context; the same numbers are drawn from `rng` every time."""
         example = self.examples[index]
-        view, top, left, empty = torch.rand(4, generator=rng).tolist()
+        view, top, left, chance = torch.rand(4, generator=rng).tolist()
         posterior = example.views[int(view * len(example.views))]
         latent = self.latent(posterior, rng)
         rows, columns = (size - self.side + 1 for size in latent.shape[-2:])
         y, x = int(top * rows), int(left * columns)
-        words = "" if empty < self.config.caption_dropout else example.prompt
-        return latent[..., y : y + self.side, x : x + self.side], self.contexts[words]
+        context = self.contexts[example.words(chance, self.config)]
+        return latent[..., y : y + self.side, x : x + self.side], context
 
     def latent(self, posterior: Posterior, rng: Generator) -> Tensor:
         """Return the posterior's mean, or a sample of it, as a batch of one."""
@@ -121,9 +130,10 @@ def make_cache(
     codec = Codec(parts.vae)
     examples = []
     for picture, words in pictures:
-        examples.append(Example(tuple(encode_picture(codec, picture, config, config.resolution)), words))
+        views = tuple(encode_picture(codec, picture, config, config.resolution))
+        examples.append(Example(views, words, without_trigger(config.trigger, words)))
         yield len(examples)
-    contexts = encode_prompts(
-        TextEncoder(parts.tokenizer, parts.text_encoder), [*(words for _, words in pictures), *prompts]
-    )
+    captions = [example.caption for example in examples] if config.trigger_dropout else []
+    text = TextEncoder(parts.tokenizer, parts.text_encoder)
+    contexts = encode_prompts(text, [*(example.prompt for example in examples), *captions, *prompts])
     yield Cache(examples, contexts, codec, config.resolution // codec.factor, config)

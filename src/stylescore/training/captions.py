@@ -53,6 +53,11 @@ def prompt(trigger: str, caption: str) -> str:
     return ", ".join(filter(None, (trigger.strip(), caption.strip().strip(",").strip())))
 
 
+def without_trigger(trigger: str, words: str) -> str:
+    """Return what is left of a prompt when its trigger words are taken away: the way back from `prompt`."""
+    return words.removeprefix(trigger.strip()).removeprefix(",").strip()
+
+
 def tidy(text: str) -> str:
     """Return a text as one line."""
     return " ".join(text.split())

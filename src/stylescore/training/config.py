@@ -47,6 +47,8 @@ class StyleTrainingConfig:
         flip: whether pictures are mirrored at random.
         sample_posterior: whether latents are samples of the encoder's posterior or its mean.
         caption_dropout: share of the draws that see the empty prompt.
+        trigger_dropout: share of the draws that see the caption without the trigger words; needed where the base
+            knows the style by these words already, so that the adapter learns it all the same.
         steps: length of the training.
         batch: pictures per step, over all processes.
         learning_rate: AdamW's, at its peak.
@@ -76,6 +78,7 @@ class StyleTrainingConfig:
     flip: bool = False
     sample_posterior: bool = False
     caption_dropout: float = 0.05
+    trigger_dropout: float = 0.0
     steps: int = 1500
     batch: int = 1
     learning_rate: float = 1e-4
@@ -106,6 +109,7 @@ RULES: Mapping[str, Rule] = {
     "rank": (lambda x: 1 <= x <= 512, "between 1 and 512"),
     "alpha": POSITIVE,
     "caption_dropout": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+    "trigger_dropout": UNIT,
     "steps": COUNT,
     "batch": COUNT,
     "learning_rate": (lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
