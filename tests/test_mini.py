@@ -23,7 +23,7 @@ def bundled() -> list[str]:
 
 
 def test_there_are_styles() -> None:
-    assert len(bundled()) >= 2
+    assert len(bundled()) >= 8
 
 
 @pytest.mark.parametrize("entry", [entry for entry in list_styles() if entry.bundled], ids=lambda entry: entry.name)
@@ -60,6 +60,24 @@ def test_styles_differ() -> None:
     )
 
     assert np.abs(first - second).mean() > 0.5
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """Return brightness in 16 x 16 pixel means, as one row."""
+    gray = pixels.mean(-1)
+    rows, columns = (size // 16 for size in gray.shape)
+    return gray[: 16 * rows, : 16 * columns].reshape(rows, 16, columns, 16).mean((1, 3)).ravel()
+
+
+def test_a_pencil_sketch_has_no_colour_and_still_shows_the_photo() -> None:
+    photo = Path(__file__).parents[1] / "examples" / "coffee.jpg"
+
+    result = stylize(photo, "pencil-sketch", size=128)
+
+    before, after = (np.asarray(p).astype(float) for p in (result.photo.picture, result.picture))
+    colour = [float(np.ptp(pixels, axis=-1).mean()) for pixels in (before, after)]
+    assert colour[1] < 0.35 * colour[0]
+    assert np.corrcoef(luminance(before), luminance(after))[0, 1] > 0.8
 
 
 def test_without_a_step_the_picture_is_still_the_photo() -> None:

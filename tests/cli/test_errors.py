@@ -111,11 +111,11 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} {here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
     ("{photo} {here}/strip.png", "'{here}/strip.png' is too elongated a picture: ...", "crop it"),
     ("", "stylize needs at least one PHOTO", "stylescore stylize photo.jpg --style NAME"),
-    ("{photo} --style watercolor", "there is no style 'watercolor'", "did you mean 'watercolour'?"),
+    ("{photo} --style fresko", "there is no style 'fresko'", "did you mean 'fresco'?"),
     (
         "{photo} --style {here}/none.safetensors",
         "there is no style '{here}/none.safetensors'",
-        "known names: oil-painting, ...",
+        "known names: flat-illustration, ...",
     ),
     ("{photo} --style somebody/style", "the style 'somebody/style' cannot be fetched: ...", ANY),
     (
@@ -242,7 +242,7 @@ def fits(line: str, expected: str) -> bool:
 def test_bad_input(
     words: str, error: str, hint: str, stylize: Callable[..., Any], here: Path, own_styles: Path, out: Path
 ) -> None:
-    shutil.copy(STYLE, own_styles / "watercolour.safetensors")
+    shutil.copy(STYLE, own_styles / "fresco.safetensors")
 
     outcome = stylize(*fill(here, words))
 
