@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,9 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from stylescore.baselines import sdedit
+from stylescore.schedule import NoiseSchedule
+from stylescore.scores import NoisePredictor
 from training.autoencoder import psnr
 from training.pictures import to_tensor
 from training.styles import RENDERERS, style_words
@@ -43,23 +45,30 @@ def report_psnr(pipeline: StableDiffusionPipeline, data: Path, count: int = 24) 
         print(f"{style} {psnr(pipeline.vae, to_tensor(pixels)):.2f} dB")
 
 
+def guided(
+    pipeline: StableDiffusionPipeline, schedule: NoiseSchedule, prompts: list[str], guidance: float
+) -> NoisePredictor:
+    """The pipeline's score under classifier-free guidance."""
+    kept, empty = pipeline.encode_prompt(prompts, "cpu", 1, True, [""] * len(prompts))
+    context = torch.cat([empty, kept])
+
+    def score(noisy: Tensor, times: Tensor) -> Tensor:
+        both = pipeline.unet(torch.cat([noisy, noisy]), torch.cat([times, times]), context).sample.chunk(2)
+        clean = both[0] + guidance * (both[1] - both[0])
+        return schedule.to_eps(clean, "sample", noisy, times)
+
+    return score
+
+
 @torch.no_grad()
-def sdedit(
+def edited(
     pipeline: StableDiffusionPipeline, latents: Tensor, prompts: list[str], start: int, guidance: float
 ) -> Tensor:
     """Noise to ``start`` and denoise with DDIM; returns latents."""
-    kept, empty = pipeline.encode_prompt(prompts, "cpu", 1, True, [""] * len(prompts))
-    scheduler = pipeline.scheduler
-    times = torch.linspace(start, 0, STEPS + 1).round().long()
-    alphas = scheduler.alphas_cumprod
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    noisy = alphas[start].sqrt() * latents + (1 - alphas[start]).sqrt() * noise
-    for now, then in pairwise(times):
-        both = pipeline.unet(torch.cat([noisy, noisy]), now, torch.cat([empty, kept])).sample.chunk(2)
-        clean = both[0] + guidance * (both[1] - both[0])
-        epsilon = (noisy - alphas[now].sqrt() * clean) / (1 - alphas[now]).sqrt()
-        noisy = alphas[then].sqrt() * clean + (1 - alphas[then]).sqrt() * epsilon if then > 0 else clean
-    return noisy
+    schedule = NoiseSchedule(pipeline.scheduler.betas)
+    score = guided(pipeline, schedule, prompts, guidance)
+    rng = [torch.Generator().manual_seed(number) for number in range(len(latents))]
+    return sdedit(score, schedule, latents, strength=(start + 1) / len(schedule.betas), steps=STEPS, rng=rng)
 
 
 @torch.no_grad()
@@ -90,7 +99,7 @@ def sheet(model: Path, photos: np.ndarray, captions: list[str], styles: list[str
         if path.exists():
             pipeline.load_lora_weights(path, adapter_name=style)
         prompts = [f"{style_words(style)}, {caption}" for caption in captions]
-        columns += [decode(pipeline, sdedit(pipeline, latents, prompts, start, guidance)) for start in START_TIMES]
+        columns += [decode(pipeline, edited(pipeline, latents, prompts, start, guidance)) for start in START_TIMES]
         if path.exists():
             pipeline.unload_lora_weights()
     return np.concatenate([np.concatenate(list(column), 0) for column in columns], 1)

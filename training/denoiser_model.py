@@ -44,10 +44,10 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def draw_times(count: int, upper: int = MOST_TIMES) -> Tensor:
-    """Timesteps, 95 % of them below ``upper``."""
-    low = torch.randint(0, upper, (count,))
-    return torch.where(torch.rand(count) < 0.95, low, torch.randint(upper, 1000, (count,)))
+def draw_times(count: int) -> Tensor:
+    """Timesteps, 95 % of them below ``MOST_TIMES``."""
+    low = torch.randint(0, MOST_TIMES, (count,))
+    return torch.where(torch.rand(count) < 0.95, low, torch.randint(MOST_TIMES, 1000, (count,)))
 
 
 def denoising_loss(

@@ -15,19 +15,14 @@ Shelf = tuple[np.ndarray, np.ndarray]
 class LatentSource:
     """Draws latent crops with token numbers, a fixed share of them from style pictures."""
 
-    def __init__(self, data: Path, style_share: float, seed: int, style: str = "*") -> None:
-        """Load every latent whose style matches; a style share of one leaves the photos out."""
+    def __init__(self, data: Path, style_share: float, seed: int) -> None:
+        """Open the latents of all photos and of every style."""
         self.rng = np.random.default_rng(seed)
         self.style_share = style_share
         self.scale = json.loads((data / "scaling.json").read_text(encoding="utf-8"))["scaling_factor"]
-        self.photos = [] if style_share == 1 else [_shelf(data, name) for name in ("photos", "mirrored")]
-        parts = sorted(data.glob(f"latents-style-{style}-[0-9][0-9].npy"))
+        self.photos = [_shelf(data, name) for name in ("photos", "mirrored")]
+        parts = sorted(data.glob("latents-style-*-[0-9][0-9].npy"))
         self.styles = [_shelf(data, path.stem[len("latents-") :]) for path in parts]
-
-    @property
-    def style_count(self) -> int:
-        """How many style pictures there are."""
-        return sum(len(latents) for latents, _ in self.styles)
 
     def draw(self, batch: int, side: int) -> tuple[Tensor, Tensor]:
         """Scaled latent crops and token numbers."""

@@ -9,6 +9,7 @@ from statistics import fmean
 import numpy as np
 import torch
 from torch import Tensor
+from training.pictures import to_tensor
 
 from stylescore.metrics import StyleClassifier, frechet_distance, kernel_distance, principal_axes
 from stylescore.metrics.frechet import Axes
@@ -20,11 +21,6 @@ PHOTO = "photo"
 
 Figures = dict[str, float | None]
 Network = Callable[..., Tensor]
-
-
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """Return uint8 [n, h, w, 3] as float [n, 3, h, w] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
