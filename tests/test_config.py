@@ -118,6 +118,7 @@ BAD = [
     ("relevance.upper_quantile", 0.0, "greater than 0 and at most 1"),
     ("relevance.upper_quantile", 1.1, "greater than 0 and at most 1"),
     ("spectrum.weight", -1e-9, "0 or more"),
+    ("relevance.timesteps", -1, "0 or more"),
     ("optimiser.lr", 0.0, "greater than 0"),
     ("optimiser.weight_decay", -0.1, "0 or more"),
     ("optimiser.beta1", 1.0, "at least 0 and less than 1"),
@@ -140,6 +141,14 @@ def test_a_number_outside_its_range_is_refused(name: str, value: float, words: s
     assert str(caught.value).endswith(f"not {value!r}")
     assert words in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_guided_fake_score_cannot_be_shared() -> None:
+    fake = replace(MethodConfig().fake, shared=True)
+    with pytest.raises(ConfigError, match=r"fake\.shared needs fake\.guidance_scale of 1, not 4\.5"):
+        check_method(replace(MethodConfig(), fake=fake))
+    alone = replace(MethodConfig(), fake=replace(fake, guidance_scale=1.0))
+    assert check_method(alone) == alone
 
 
 def test_every_rule_is_tried() -> None:

@@ -65,9 +65,19 @@ def test_the_default_weight_is_that_of_the_released_code(schedule: NoiseSchedule
 
 def test_the_weight_can_be_another(schedule: NoiseSchedule) -> None:
     z, t, eps = latents(1), torch.tensor([301]), latents(1).flip(2)
-    weighted = fake_of(Slope(), schedule).loss(z, t, eps)
-    plain = fake_of(Slope(), schedule, weight=unit_weight).loss(z, t, eps)
-    assert torch.allclose(weighted, plain * schedule.alphas_cumprod[301] ** 2)
+    weighted, plain = fake_of(Slope(), schedule), fake_of(Slope(), schedule, weight=unit_weight)
+    first = weighted.learn(weighted.predict(z, t), eps, t)
+    second = plain.learn(plain.predict(z, t), eps, t)
+    assert torch.allclose(first.loss, second.loss * schedule.alphas_cumprod[301] ** 2)
+
+
+def test_a_prediction_can_be_learned_from_wherever_it_is_made(schedule: NoiseSchedule) -> None:
+    model, z_t = Slope(), latents().requires_grad_()
+    with torch.no_grad():
+        eps_hat = fake_of(model, schedule).predict(z_t, torch.tensor([21, 499]))
+    assert eps_hat.requires_grad
+    (reached,) = torch.autograd.grad(eps_hat.sum(), z_t, allow_unused=True)
+    assert reached is None
 
 
 def test_no_gradient_reaches_the_picture(schedule: NoiseSchedule, rngs: Rngs) -> None:

@@ -309,3 +309,42 @@ def test_optimisers_by_name(name: str, kind: type[torch.optim.Optimizer]) -> Non
     assert group["lr"] == 0.25
     assert group["weight_decay"] == (0.5 if name == "adamw" else 0)
     assert group.get("betas", (0.8, 0.7)) == (0.8, 0.7)
+
+
+def test_a_shared_iteration_is_the_separate_one_at_a_single_draw(schedule: NoiseSchedule) -> None:
+    fitting, twin = replace(fitting_of(schedule), shared=True), fitting_of(schedule)
+    assert twin.fake is not None
+    z, z_source = twin.subject.draw(twin.rng)
+    draw = twin.objective.draw(z, z_source, progress=0.0, rng=twin.rng)
+    step = twin.objective.at(draw, z, twin.scores)
+    learned = twin.fake.learn(twin.fake.predict(draw.z_t, draw.t), draw.eps, draw.t)
+
+    done = next(fit(fitting))
+
+    assert torch.equal(done.step.gradient, step.gradient)
+    assert done.fake is not None
+    assert torch.equal(done.fake.loss, learned.loss)
+    assert torch.equal(done.fake.t, done.step.t)
+    assert torch.equal(moved(fitting)[1], moved(twin)[1])
+    assert not torch.equal(moved(fitting)[0], z_source)
+
+
+def test_sharing_saves_the_pass_of_the_fake_score(schedule: NoiseSchedule) -> None:
+    apart = next(fit(fitting_of(schedule)))
+    shared = next(fit(replace(fitting_of(schedule), shared=True)))
+    assert (apart.forward_passes, apart.trained_passes) == (4, 2)
+    assert (shared.forward_passes, shared.trained_passes) == (2, 2)
+
+
+@pytest.mark.parametrize(("style", "fake", "words"), [(2, None, "the gradient"), (None, 2, "the gradient")])
+def test_a_shared_iteration_stops_where_something_is_not_finite(
+    schedule: NoiseSchedule, style: int | None, fake: int | None, words: str
+) -> None:
+    fitting = replace(fitting_of(schedule, style_fails_at=style, fake_fails_at=fake), shared=True)
+    run = fit(fitting)
+    next(run), next(run)
+    before = moved(fitting)
+    with pytest.raises(NonFiniteError, match=words):
+        next(run)
+    assert all(torch.equal(a, b) for a, b in zip(before, moved(fitting), strict=True))
+    assert fitting.iteration == 2

@@ -8,8 +8,10 @@ from stylescore.relevance import (
     SemanticRelevance,
     absolute_then_mean,
     everywhere,
+    kept,
     mean_then_absolute,
     normalise,
+    spread,
 )
 from stylescore.schedule import NoiseSchedule
 from stylescore.scores import Contrast, Scores
@@ -130,3 +132,40 @@ def test_contrast_is_conditional_minus_unconditional() -> None:
         return 5 * z_t, 2 * z_t
 
     assert Contrast(pair)(torch.ones(1, 1, 1, 1), torch.tensor([1])).item() == 3
+
+
+def test_timesteps_are_the_middles_of_equal_parts() -> None:
+    assert spread(21, 101, 4).tolist() == [31, 51, 71, 91]
+    assert spread(21, 499, 1).tolist() == [260]
+
+
+@given(st.integers(1, 40))
+def test_spread_timesteps_rise_within_the_range(count: int) -> None:
+    found = spread(21, 499, count).tolist()
+    assert len(found) == count
+    assert found == sorted(found)
+    assert found[0] >= 21
+    assert found[-1] <= 499
+
+
+def test_a_kept_map_is_that_of_the_nearest_timestep_sample_by_sample(schedule: NoiseSchedule) -> None:
+    generator = torch.Generator().manual_seed(3)
+    z_source = torch.randn(2, 4, 3, 3, generator=generator)
+    eps = torch.randn(3, 2, 4, 3, 3, generator=generator)
+    asked: list[int] = []
+
+    def edit(z_t: Tensor, t: Tensor) -> Tensor:
+        asked.extend(t.tolist())
+        return z_t * t.view(-1, 1, 1, 1)
+
+    scores = Scores(style=never, fake=never, edit=edit, source=never)
+    times = torch.tensor([100, 200, 300])
+    maps = kept(SemanticRelevance(), schedule, scores, z_source, times, eps)
+    assert asked == [100, 100, 200, 200, 300, 300]
+
+    nobody = Scores(style=never, fake=never, edit=never, source=never)
+    draw = schedule.draw(z_source + 1, z_source, t=torch.tensor([160, 21]), eps=torch.zeros_like(z_source))
+    found = maps(draw, nobody)
+    for sample, nearest in enumerate((1, 0)):
+        at = schedule.draw(z_source, z_source, t=times[nearest].expand(2), eps=eps[nearest])
+        assert torch.equal(found[sample], SemanticRelevance()(at, scores)[sample])

@@ -100,6 +100,33 @@ def test_a_resumed_adam_run_ends_in_the_same_bits(models: Models) -> None:
     assert same(straight, went_on)
 
 
+def sparing(method: MethodConfig) -> MethodConfig:
+    """Return the method with the fake score's pass shared and the maps made beforehand."""
+    fake = replace(method.fake, shared=True, guidance_scale=1.0)
+    return replace(method, fake=fake, relevance=replace(method.relevance, timesteps=3))
+
+
+def test_a_resumed_run_that_spares_passes_ends_in_the_same_bits(models: Models) -> None:
+    method = sparing(method_of("sms"))
+    straight = end(fitting_of(models, method, [0]))
+    assert same(straight, end(resumed(models, method, [0], interrupted(models, method, [0], 2))))
+
+
+def test_a_batch_that_spares_passes_ends_like_its_pictures_one_by_one(models: Models) -> None:
+    method = sparing(method_of("sms", "sgd"))
+    together = advance(fitting_of(models, method, [0, 1]))
+    for n in range(2):
+        assert near(capture(together, n), end(fitting_of(models, method, [n])))
+
+
+def test_maps_made_beforehand_cost_two_passes_each_and_none_later(models: Models) -> None:
+    method = sparing(method_of("sms"))
+    before = models.base.counter.snapshot()[0]
+    fitting = fitting_of(models, method, [0])
+    assert models.base.counter.snapshot()[0] - before == 3 * 2
+    assert next(fit(fitting)).forward_passes == 2
+
+
 @pytest.mark.parametrize("name", ["sms", "pds"])
 def test_a_batch_ends_like_its_pictures_one_by_one(models: Models, name: str) -> None:
     method = method_of(name, "sgd")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
@@ -23,7 +23,7 @@ from stylescore.diffusion.codec import Codec, Pictures
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting
-from stylescore.objective import Objective, dds, pds, sds, sms, vsd
+from stylescore.objective import Objective, dds, gaussian, pds, sds, sms, vsd
 from stylescore.optimisers import learning_rate, make_optimiser
 from stylescore.schedule import NoiseSchedule, Weight
 from stylescore.scores import Contrast, Guided, NoisePredictor, Scores
@@ -217,7 +217,24 @@ def fit_latents(models: Models, method: MethodConfig, prompts: Prompts, z_source
     """
     subject = LatentSubject.at(z_source)
     scale = subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
-    return assemble(models, method, prompts, subject, rng, scale)
+    fitting = assemble(models, method, prompts, subject, rng, scale)
+    if method.relevance.timesteps and fitting.objective.relevance is not relevance.everywhere:
+        fitting.objective = with_kept_maps(fitting, method, subject.z_source)
+    return fitting
+
+
+def with_kept_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> Objective:
+    """Return the run's objective with the maps made beforehand.
+
+    Their noise comes from generators of their own, so that a run taken up again has the same maps and the run's draws
+    do not depend on how many maps there are.
+    """
+    objective, count = fitting.objective, method.relevance.timesteps
+    rng = [torch.Generator().manual_seed((g.initial_seed() + 1) % 2**63) for g in fitting.rng]
+    at = relevance.spread(method.timesteps.t_min, method.timesteps.t_max, count)
+    eps = torch.stack([gaussian(z_source, rng) for _ in range(count)])
+    maps = relevance.kept(objective.relevance, objective.schedule, fitting.scores, z_source, at, eps)
+    return replace(objective, relevance=maps)
 
 
 def assemble(
@@ -235,5 +252,6 @@ def assemble(
         fake=fake,
         rng=rng,
         iterations=method.iterations,
+        shared=method.fake.shared,
         counter=models.base.counter,
     )

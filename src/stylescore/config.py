@@ -39,12 +39,15 @@ class RelevanceConfig:
         strength: 0 no map, 1 the map as it is.
         reduction: order of channel mean and absolute value.
         upper_quantile: quantile of the map that counts as 1; 1 is min-max.
+        timesteps: 0 makes the map anew in every iteration; above, the map is made at so many timesteps, spread evenly,
+            before the run, and an iteration uses the nearest.
         edit_prompt: prompt of the map; `{style}` and `{caption}` are filled in.
     """
 
     strength: float = 1.0
     reduction: ReductionName = "mean_then_absolute"
     upper_quantile: float = 1.0
+    timesteps: int = 0
     edit_prompt: str = "Turn into {style}"
 
 
@@ -99,6 +102,8 @@ class FakeConfig:
         t_min: smallest timestep it is trained on.
         t_max: largest timestep it is trained on; not narrowed.
         weight: factor of its squared error.
+        shared: whether the gradient takes the prediction that the training step is made on, which saves a pass; t_min
+            and t_max have no say then, and guidance_scale must be 1.
     """
 
     rank: int = 8
@@ -109,6 +114,7 @@ class FakeConfig:
     t_min: int = 21
     t_max: int = 499
     weight: FakeWeightName = "alpha_bar_squared"
+    shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,14 @@ class FakeTraining(Protocol):
         """Take one training step on the detached latent z."""
         ...
 
+    def predict(self, z_t: Latent, t: Timesteps) -> Noise:
+        """Return a prediction that `learn` can train on."""
+        ...
+
+    def learn(self, eps_hat: Noise, eps: Noise, t: Timesteps) -> FakeStep:
+        """Take one training step with a prediction already made and the noise it should have found."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class FakeScore:
@@ -52,16 +60,21 @@ class FakeScore:
     weight: Weight = alpha_bar_squared_weight
     noise: NoiseSampler = gaussian
 
-    def loss(self, z: Latent, t: Timesteps, eps: Noise) -> PerSample:
-        """Return the weighted denoising loss of each sample."""
-        eps_hat = self.predictor(self.schedule.add_noise(z, eps, t), t)
-        return denoising_loss(eps_hat, eps, self.weight(self.schedule, t))
+    def predict(self, z_t: Latent, t: Timesteps) -> Noise:
+        """Return the conditional prediction, differentiable in `parameters`."""
+        with torch.enable_grad():
+            return self.predictor(z_t.detach(), t)
 
     def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
-        """Draw t and eps; step the optimiser once, unless loss or gradient is not finite."""
+        """Draw t and eps; predict and learn."""
         z = z.detach()
         t = self.timesteps(progress, rng).to(z.device)
-        loss = self.loss(z, t, self.noise(z, rng))
+        eps = self.noise(z, rng)
+        return self.learn(self.predict(self.schedule.add_noise(z, eps, t), t), eps, t)
+
+    def learn(self, eps_hat: Noise, eps: Noise, t: Timesteps) -> FakeStep:
+        """Step the optimiser once, unless loss or gradient is not finite."""
+        loss = denoising_loss(eps_hat, eps, self.weight(self.schedule, t))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.sum())
         norms = [parameter.grad.norm() for parameter in self.parameters if parameter.grad is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from stylescore.errors import NonFiniteError
 from stylescore.fake import FakeTraining
 from stylescore.objective import Objective
-from stylescore.scores import PassCounter, Scores
+from stylescore.scores import Known, PassCounter, Scores
 from stylescore.subjects.base import Subject
 from stylescore.types import FakeStep, Rng, Step
 
@@ -28,6 +28,8 @@ class Fitting:
         optimiser: over `subject.parameters()`.
         learning_rate: of the subject's optimiser, as a function of the 0-based iteration.
         fake: training of the fake score, or `None` for methods without one.
+        shared: whether the gradient takes the prediction that the fake score is trained on: one draw, one pass for
+            both, instead of a pass without gradient and a training step on a draw of its own.
         rng: one CPU generator per sample.
         iterations: length of the run.
         counter: passes through the denoising network.
@@ -42,6 +44,7 @@ class Fitting:
     fake: FakeTraining | None
     rng: Rng
     iterations: int
+    shared: bool = False
     counter: PassCounter = field(default_factory=PassCounter)
     iteration: int = 0
 
@@ -79,8 +82,7 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
     while fitting.iteration < fitting.iterations:
         before = fitting.counter.snapshot()
         learning_rate = fitting.learning_rate(fitting.iteration)
-        step = subject_step(fitting, learning_rate)
-        fake = fake_step(fitting)
+        step, fake = steps(fitting, learning_rate)
         forward, trained = fitting.counter.snapshot()
         fitting.iteration += 1
         yield Iteration(
@@ -93,6 +95,13 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
         )
 
 
+def steps(fitting: Fitting, learning_rate: float) -> tuple[Step, FakeStep | None]:
+    """Move the subject and train the fake score, from one draw or from two."""
+    if fitting.shared and fitting.fake is not None:
+        return shared_step(fitting, fitting.fake, learning_rate)
+    return subject_step(fitting, learning_rate), fake_step(fitting)
+
+
 def progress_of(fitting: Fitting) -> float:
     """Return the part of the run that is over, in [0, 1)."""
     return fitting.iteration / fitting.iterations
@@ -102,6 +111,16 @@ def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     """Move the subject once."""
     z, z_source = fitting.subject.draw(fitting.rng)
     step = fitting.objective(z, z_source, fitting.scores, progress=progress_of(fitting), rng=fitting.rng)
+    move_subject(fitting, step, learning_rate)
+    return step
+
+
+def move_subject(fitting: Fitting, step: Step, learning_rate: float) -> None:
+    """Step the subject's optimiser along a step's gradient.
+
+    Raises:
+        NonFiniteError: the gradient is not finite; nothing has moved.
+    """
     fitting.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(step.loss.sum())
     gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
@@ -109,7 +128,20 @@ def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     for group in fitting.optimiser.param_groups:
         group["lr"] = learning_rate
     fitting.optimiser.step()
-    return step
+
+
+def shared_step(fitting: Fitting, training: FakeTraining, learning_rate: float) -> tuple[Step, FakeStep]:
+    """Move the subject, then train the fake score on the prediction that moved it."""
+    objective = fitting.objective
+    z, z_source = fitting.subject.draw(fitting.rng)
+    draw = objective.draw(z, z_source, progress=progress_of(fitting), rng=fitting.rng)
+    eps_hat = training.predict(draw.z_t, draw.t)
+    scores = replace(fitting.scores, fake=Known(eps_hat.detach()))
+    step = objective.at(draw, z, scores)
+    move_subject(fitting, step, learning_rate)
+    fake = training.learn(eps_hat, draw.eps, draw.t)
+    require_trained(fake, fitting)
+    return step, fake
 
 
 def fake_step(fitting: Fitting) -> FakeStep | None:
@@ -118,9 +150,14 @@ def fake_step(fitting: Fitting) -> FakeStep | None:
         return None
     z, _ = fitting.subject.draw(fitting.rng)
     step = fitting.fake(z, progress=progress_of(fitting), rng=fitting.rng)
+    require_trained(step, fitting)
+    return step
+
+
+def require_trained(step: FakeStep, fitting: Fitting) -> None:
+    """Raise `NonFiniteError` if a training step found something that is not finite."""
     if not step.finite:
         raise NonFiniteError("the fake score", iteration=fitting.iteration, timesteps=step.t.tolist())
-    return step
 
 
 def require_finite(tensors: list[Tensor], fitting: Fitting, t: Tensor) -> None:

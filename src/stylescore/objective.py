@@ -26,7 +26,7 @@ from stylescore.schedule import (
 from stylescore.scores import Scores
 from stylescore.spectrum import SpectrumLoss, no_spectrum
 from stylescore.timesteps import TimestepSampler
-from stylescore.types import Latent, Noise, PerSample, Rng, Step
+from stylescore.types import Draw, Latent, Noise, PerSample, Rng, Step
 
 
 class NoiseSampler(Protocol):
@@ -79,15 +79,22 @@ class Objective:
             progress: part of the run that is over, in [0, 1).
             rng: one CPU generator per sample; timesteps are drawn first, then noise.
         """
+        return self.at(self.draw(z, z_source, progress=progress, rng=rng), z, scores)
+
+    def draw(self, z: Latent, z_source: Latent, *, progress: float, rng: Rng) -> Draw:
+        """Draw the step's timesteps, then its noise."""
         t = self.timesteps(progress, rng).to(z.device)
-        draw = self.schedule.draw(z, z_source, t=t, eps=self.noise(z, rng))
+        return self.schedule.draw(z, z_source, t=t, eps=self.noise(z, rng))
+
+    def at(self, draw: Draw, z: Latent, scores: Scores) -> Step:
+        """Take the step at a draw made from z."""
         with torch.no_grad():
             relevance = self.relevance(draw, scores)
             gradient = self.direction(draw, scores) * relevance
         score_loss = surrogate(z, gradient)
-        spectrum_loss = self.spectrum(z, draw.z_source, t)
+        spectrum_loss = self.spectrum(z, draw.z_source, draw.t)
         return Step(
-            t=t,
+            t=draw.t,
             gradient=gradient,
             relevance=relevance,
             score_loss=score_loss.detach(),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
+from stylescore.schedule import NoiseSchedule
 from stylescore.scores import Scores
-from stylescore.types import Draw, Map, Noise
+from stylescore.types import Draw, Latent, Map, Noise
 
 
 class Relevance(Protocol):
@@ -73,3 +75,50 @@ class SemanticRelevance:
         """Ask the plain model at the source, never at the current picture."""
         raw = self.reduce(scores.edit(draw.z_source_t, draw.t))
         return 1 - self.strength + self.strength * normalise(raw, self.upper)
+
+
+@dataclass(frozen=True)
+class KeptRelevance:
+    """Maps of one source made before the run; a step uses that of the nearest timestep.
+
+    Attributes:
+        timesteps: at which they were made, [n].
+        maps: [n, batch, 1, height, width].
+    """
+
+    timesteps: Tensor
+    maps: Tensor
+
+    def __call__(self, draw: Draw, scores: Scores) -> Map:
+        """Look up each sample's map; ask nobody."""
+        del scores
+        nearest = (draw.t[:, None] - self.timesteps).abs().argmin(dim=1)
+        return self.maps[nearest, torch.arange(len(nearest), device=nearest.device)]
+
+
+def spread(t_min: int, t_max: int, count: int) -> Tensor:
+    """Return the middles of `count` equal parts of [t_min, t_max], int64."""
+    width = (t_max - t_min) / count
+    return torch.tensor([round(t_min + (part + 0.5) * width) for part in range(count)])
+
+
+@torch.no_grad()
+def kept(
+    relevance: Relevance, schedule: NoiseSchedule, scores: Scores, z_source: Latent, timesteps: Tensor, eps: Tensor
+) -> KeptRelevance:
+    """Make the maps of a source that does not change.
+
+    Args:
+        relevance: makes one map.
+        schedule: noise schedule of the diffusion model.
+        scores: the scores it asks.
+        z_source: latents of the source pictures, [batch, c, h, w].
+        timesteps: [n].
+        eps: noise for each of them, [n, batch, c, h, w].
+    """
+    timesteps = timesteps.to(z_source.device)
+    maps = [
+        relevance(schedule.draw(z_source, z_source, t=t.expand(len(z_source)), eps=noise), scores)
+        for t, noise in zip(timesteps, eps, strict=True)
+    ]
+    return KeptRelevance(timesteps, torch.stack(maps))

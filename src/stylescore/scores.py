@@ -57,6 +57,18 @@ class Contrast:
         return eps_c - eps_u
 
 
+@dataclass(frozen=True)
+class Known:
+    """A prediction that has been made already, for the one draw it was made at."""
+
+    eps: Noise
+
+    def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
+        """Return it."""
+        del z_t, t
+        return self.eps
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """The scores an objective may ask; one it does not ask costs nothing.

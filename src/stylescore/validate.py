@@ -29,6 +29,7 @@ METHOD_RULES: Mapping[str, Rule] = {
     "timesteps.t_max": TIMESTEP,
     "relevance.strength": UNIT,
     "relevance.upper_quantile": SHARE,
+    "relevance.timesteps": NOT_NEGATIVE,
     "spectrum.weight": NOT_NEGATIVE,
     "spectrum.period": COUNT,
     "optimiser.lr": POSITIVE,
@@ -97,6 +98,11 @@ def check_method(method: MethodConfig) -> MethodConfig:
     check(method, METHOD_RULES)
     check_order("timesteps", method.timesteps.t_min, method.timesteps.t_max)
     check_order("fake", method.fake.t_min, method.fake.t_max)
+    if method.fake.shared and method.fake.guidance_scale != 1:
+        raise ConfigError(
+            f"fake.shared needs fake.guidance_scale of 1, not {method.fake.guidance_scale!r}",
+            hint="training makes no unconditional prediction: set fake.guidance_scale=1 or fake.shared=false",
+        )
     check_prompt("target_prompt", method.target_prompt)
     check_prompt("relevance.edit_prompt", method.relevance.edit_prompt)
     return method

@@ -396,10 +396,10 @@ class TestNaN:
     def test_in_the_fake_score_alone(
         self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from stylescore.fake import FakeScore
+        from stylescore import fake
 
-        loss = FakeScore.loss
-        monkeypatch.setattr(FakeScore, "loss", lambda *given: loss(*given) * torch.nan)
+        loss = fake.denoising_loss
+        monkeypatch.setattr(fake, "denoising_loss", lambda *given: loss(*given) * torch.nan)
 
         outcome = stylize(PHOTO, "--set", "optimiser.warmup=0")
         (folder,) = out.iterdir()

@@ -108,16 +108,26 @@ class TestInspect:
         assert (report["format"], report["usable"]) == (kind, True)
         assert report["unet"] == {"linear": 1, "conv": 0}
 
-    def test_a_loha_is_described_and_not_usable(self, program: Callable[..., Any], tmp_path: Path) -> None:
+    def test_a_loha_is_described(self, program: Callable[..., Any], tmp_path: Path) -> None:
         save_loha(tmp_path / "loha.safetensors")
 
         outcome = program("inspect", tmp_path / "loha.safetensors")
         facts = dict(line.split(":", 1) for line in outcome.out.splitlines())
 
         assert outcome.code == 0
-        assert facts["format"].strip() == "LoHa"
+        assert (facts["format"].strip(), facts["kind"].strip()) == ("kohya", "LoHa")
+        assert facts["usable"].strip() == "yes"
+
+    def test_an_oft_is_described_and_not_usable(self, program: Callable[..., Any], tmp_path: Path) -> None:
+        save_file({"lora_unet_mid_block.oft_blocks": torch.ones(2, 2)}, tmp_path / "oft.safetensors")
+
+        outcome = program("inspect", tmp_path / "oft.safetensors")
+        facts = dict(line.split(":", 1) for line in outcome.out.splitlines())
+
+        assert outcome.code == 0
+        assert facts["kind"].strip() == "OFT"
         assert facts["usable"].strip() == "no"
-        assert "is a LoHa file" in facts["reason"]
+        assert "is a OFT file" in facts["reason"]
 
     def test_a_truncated_file_is_described_and_not_usable(
         self, program: Callable[..., Any], tmp_path: Path, style: Path

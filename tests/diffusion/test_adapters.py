@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from stylescore.diffusion.adapters import PLAIN, Adapted, Adapters, Route, adaptable, fake_route, merge
-from stylescore.diffusion.lora import LowRank
+from stylescore.diffusion.lora import Product
 
 Rngs = Callable[..., list[torch.Generator]]
 UNets = Callable[[], Any]
@@ -213,11 +213,11 @@ def test_the_switch_is_taken_back_after_an_exception() -> None:
     assert switch.route is PLAIN
 
 
-def low_rank(out: int, inner: int, rank: int = 3, kernel: tuple[int, int] | None = None) -> LowRank:
+def low_rank(out: int, inner: int, rank: int = 3, kernel: tuple[int, int] | None = None) -> Product:
     rng = torch.Generator().manual_seed(4)
     down = (rank, inner, *kernel) if kernel else (rank, inner)
     up = (out, rank, 1, 1) if kernel else (out, rank)
-    return LowRank(torch.randn(down, generator=rng), torch.randn(up, generator=rng), 0.5)
+    return Product(torch.randn(down, generator=rng), torch.randn(up, generator=rng), 0.5)
 
 
 LAYERS = {

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stylescore.diffusion.lora import LoraFile, LowRank, bind, read_lora, stack
+from stylescore.diffusion.lora import LoraFile, Product, bind, read_lora, stack
 from stylescore.diffusion.lora.sgm import sgm_names
 from stylescore.errors import StyleError
 
@@ -81,7 +81,7 @@ def write(path: Path, tensors: dict[str, Tensor], **metadata: str) -> LoraFile:
     return read_lora(path)
 
 
-def check(bound: dict[str, LowRank], scale: float, names: tuple[str, ...] = tuple(SHAPES)) -> None:
+def check(bound: dict[str, Product], scale: float, names: tuple[str, ...] = tuple(SHAPES)) -> None:
     assert set(bound) == set(names)
     for name in names:
         down, up = pairs()[name]
@@ -166,7 +166,7 @@ def test_convolution_change_equals_convolving_twice(tmp_path):
 
 def test_stack_adds_weighted_changes(tmp_path):
     whole = bind(write(tmp_path / "a.safetensors", named(underscored, *KOHYA)), SHAPES)
-    alone = {CONV: LowRank(whole[CONV].down[:1] * 2, whole[CONV].up[:, :1], 0.5)}
+    alone = {CONV: Product(whole[CONV].down[:1] * 2, whole[CONV].up[:, :1], 0.5)}
     total = stack([(whole, 0.8), (alone, -0.3)])
     assert {name: change.rank for name, change in total.items()} == {Q: 2, OUT: 2, PROJ: 2, CONV: 3}
     expected = 0.8 * whole[CONV].dense() - 0.3 * alone[CONV].dense()
@@ -186,7 +186,9 @@ def test_both_text_encoders_stay_apart(tmp_path):
         tensors |= {stem + ".lora_down.weight": down.clone(), stem + ".lora_up.weight": up.clone()}
     lora = write(tmp_path / "a.safetensors", tensors)
     assert lora.family == "sdxl"
-    assert len(lora.text_encoder) == 2
+    layer = "text_model.encoder.layers.0.mlp.fc1"
+    for part in ("text_encoder", "text_encoder_2"):
+        assert set(bind(lora, {layer: (6, 6)}, part)) == {layer}
     assert bind(lora, SHAPES) == {}
 
 
@@ -236,3 +238,118 @@ def test_bind_refuses_other_kernels(tmp_path):
     lora = write(tmp_path / "a.safetensors", named(underscored, *KOHYA))
     with pytest.raises(StyleError, match="has shape"):
         bind(lora, SHAPES | {CONV: (8, 6, 1, 1)})
+
+
+def one(shape: tuple[int, ...], mark: float) -> Pair:
+    """Return factors whose product is `mark` everywhere."""
+    return torch.ones(1, *shape[1:]), torch.full((shape[0], 1), float(mark))
+
+
+def numbered_network() -> dict[str, tuple[int, ...]]:
+    """Return a U-Net with one attention block in each region, in the order of today's libraries."""
+    blocks = [f"{region}.attentions.0.transformer_blocks.0" for region in ("down_blocks.1", "mid_block", "up_blocks.2")]
+    attention = [f"{attn}.{name}" for attn in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    return {f"{block}.{name}": (4, 4) for block in blocks for name in [*attention, "ff.net.0.proj", "ff.net.2"]}
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_numbered_layers_go_down_up_middle_with_the_gate_between_attentions(tmp_path, gated):
+    count = 27 if gated else 24
+    tensors = {}
+    for n in range(count):
+        down, up = one((4, 4), n + 1)
+        tensors |= {f"unet:{n}:down": down, f"unet:{n}:up": up}
+    classes = ["CrossAttention", "Attention"] + ["GEGLU"] * gated
+    lora = write(tmp_path / "a.safetensors", tensors, unet=json.dumps(classes))
+    marks = {name: round(change.dense()[0, 0].item()) - 1 for name, change in bind(lora, numbered_network()).items()}
+    regions = ("down_blocks.1", "up_blocks.2", "mid_block")
+    inside = [f"attn1.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")] + ["ff.net.0.proj"] * gated
+    inside += [f"attn2.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    order = [f"{region}.attentions.0.transformer_blocks.0.{name}" for region in regions for name in inside]
+    assert (lora.format, lora.kind) == ("cloneofsimo", "LoRA")
+    assert marks == {name: n for n, name in enumerate(order)}
+
+
+def test_numbered_layers_of_a_text_encoder(tmp_path):
+    tensors = {"<word>": torch.ones(4)}
+    for n in range(8):
+        down, up = one((4, 4), n + 1)
+        tensors |= {f"text_encoder:{n}:down": down, f"text_encoder:{n}:up": up}
+    names = [f"layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("q", "k", "v", "out")]
+    lora = write(tmp_path / "a.safetensors", tensors)
+    bound = bind(lora, {f"encoder.{name}": (4, 4) for name in names}, "text_encoder")
+    marks = {name: round(change.dense()[0, 0].item()) - 1 for name, change in bound.items()}
+    order = [f"encoder.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("k", "v", "q", "out")]
+    assert marks == {name: n for n, name in enumerate(order)}
+    assert lora.words == ("<word>",)
+
+
+def test_numbers_beyond_the_network_are_refused(tmp_path):
+    down, up = one((4, 4), 1.0)
+    lora = write(tmp_path / "a.safetensors", {"unet:27:down": down, "unet:27:up": up})
+    with pytest.raises(StyleError, match="lacks 1 of 1 modules, such as '27'"):
+        bind(lora, numbered_network())
+
+
+TEXT_LAYER = "text_model.encoder.layers.0.self_attn.out_proj"
+TEXTS: dict[str, tuple[str, str]] = {
+    "kohya": ("lora_te_text_model_encoder_layers_0_self_attn_out_proj.lora_{}.weight", "text_encoder"),
+    "kohya, first": ("lora_te1_text_model_encoder_layers_0_self_attn_out_proj.lora_{}.weight", "text_encoder"),
+    "kohya, second": ("lora_te2_text_model_encoder_layers_0_self_attn_out_proj.lora_{}.weight", "text_encoder_2"),
+    "old diffusers": ("text_encoder.text_model.encoder.layers.0.self_attn.to_out_lora.{}.weight", "text_encoder"),
+    "diffusers": (f"text_encoder.{TEXT_LAYER}.lora_linear_layer.{{}}.weight", "text_encoder"),
+    "diffusers, second": (f"text_encoder_2.{TEXT_LAYER}.lora_linear_layer.{{}}.weight", "text_encoder_2"),
+    "third": (f"text_encoder_3.{TEXT_LAYER}.lora.{{}}.weight", "text_encoder_3"),
+}
+
+
+@pytest.mark.parametrize("layout", TEXTS)
+def test_every_spelling_of_a_text_encoders_layer(tmp_path, layout):
+    name, part = TEXTS[layout]
+    down, up = pair((6, 6), torch.Generator().manual_seed(3))
+    lora = write(tmp_path / "a.safetensors", {name.format("down"): down, name.format("up"): up})
+    assert set(lora.parts) == {part}
+    for model in ({TEXT_LAYER: (6, 6)}, {TEXT_LAYER.removeprefix("text_model."): (6, 6)}):
+        (change,) = bind(lora, model, part).values()
+        torch.testing.assert_close(change.dense(), up @ down)
+
+
+TRANSFORMER_LAYER = "transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        f"transformer.{TRANSFORMER_LAYER}",
+        f"base_model.model.transformer.{TRANSFORMER_LAYER}",
+        f"diffusion_model.{TRANSFORMER_LAYER}",
+        "lora_transformer_transformer_blocks_0_attn_to_q",
+        "lycoris_transformer_blocks_0_attn_to_q",
+    ],
+)
+def test_every_spelling_of_a_transformers_layer(tmp_path, stem):
+    tensors = {f"{stem}.lokr_w1": torch.ones(2, 3), f"{stem}.lokr_w2": torch.ones(3, 2)}
+    bound = bind(write(tmp_path / "a.safetensors", tensors), {TRANSFORMER_LAYER: (6, 6)})
+    torch.testing.assert_close(bound[TRANSFORMER_LAYER].dense(), torch.ones(6, 6))
+
+
+@pytest.mark.parametrize(
+    ("family", "width"), [("sd3", 1536), ("flux", 3072)], ids=["sd3", "flux without single blocks"]
+)
+def test_transformer_families_are_told_apart_by_width(tmp_path, family, width):
+    stem = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{stem}.lora_A.weight": torch.ones(1, width), f"{stem}.lora_B.weight": torch.ones(4, 1)}
+    assert write(tmp_path / "a.safetensors", tensors).family == family
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"hada_w1_a": (4, 1), "hada_w1_b": (1, 768), "hada_w2_a": (4, 1), "hada_w2_b": (1, 768)},
+        {"lokr_w1": (2, 16), "lokr_w2_a": (2, 1), "lokr_w2_b": (1, 48)},
+    ],
+)
+def test_other_kinds_tell_their_family_by_width_too(tmp_path, tensors):
+    stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    made = {f"{stem}.{role}": torch.ones(shape) for role, shape in tensors.items()}
+    assert write(tmp_path / "a.safetensors", made).family == "sd1"

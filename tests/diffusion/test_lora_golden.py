@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stylescore.diffusion.lora import LowRank, bind, read_lora
+from stylescore.diffusion.lora import Product, bind, read_lora
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 STRENGTH = 0.8
@@ -21,7 +21,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def bound(weights: dict[str, torch.Tensor]) -> dict[str, LowRank]:
+def bound(weights: dict[str, torch.Tensor]) -> dict[str, Product]:
     shapes = {name.removesuffix(".weight"): tuple(w.shape) for name, w in weights.items() if w.ndim in (2, 4)}
     return bind(read_lora(PARITY / "style_lora_kohya.safetensors"), shapes)
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from stylescore.diffusion.lora import describe, read_lora
+from stylescore.diffusion.lora import bind, describe, read_lora
 from stylescore.errors import StyleError
 
 GOOD = Path(__file__).parents[1] / "data" / "parity" / "style_lora_kohya.safetensors"
@@ -181,27 +181,127 @@ def test_one_module_in_two_spellings(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        (f"{STEM}.hada_w1_a", "LoHa"),
-        (f"{STEM}.lokr_w1", "LoKr"),
-        (f"{STEM}.dora_scale", "DoRA"),
-        ("unet.mid.to_q.lora_magnitude_vector", "DoRA"),
-        (f"{STEM}.lora_mid.weight", "LoCon with a Tucker core"),
         (f"{STEM}.oft_blocks", "OFT"),
+        ("base_model.model.mid.to_q.oft_R.weight", "OFT"),
+        ("base_model.model.mid.to_q.boft_R", "BOFT"),
+        (f"{STEM}.on_input", "IA3"),
+        ("base_model.model.mid.to_q.ia3_l", "IA3"),
+        (f"{STEM}.a1.weight", "GLoRA"),
         (f"{STEM}.diff", "full weight difference"),
-        ("unet:0:down", "cloneofsimo"),
+        (f"{STEM}.diff_b", "full weight difference"),
+        ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
     ],
 )
 def test_other_kinds_of_adapter_are_named(tmp_path, name, kind):
     tensors = load_file(saved(tmp_path / "a.safetensors")) | {name: torch.ones(2, 2)}
     save_file(tensors, tmp_path / "b.safetensors")
     refused(tmp_path / "b.safetensors", f"is a {kind} file, which this version cannot use yet")
-    assert describe(tmp_path / "b.safetensors").format == kind
+    assert describe(tmp_path / "b.safetensors").kind == kind
 
 
-def test_dora_in_the_settings(tmp_path):
+WHOLE: dict[str, dict[str, torch.Tensor]] = {
+    "LoHa": {f"hada_w{n}_{side}": torch.ones(4, 4) for n in (1, 2) for side in "ab"},
+    "LoKr": {f"lokr_w{n}_{side}": torch.ones(2, 2) for n in (1, 2) for side in "ab"},
+}
+
+
+def adapter(path: Path, kind: str, **changes: torch.Tensor | None) -> Path:
+    tensors = {name: tensor for name, tensor in (WHOLE[kind] | changes).items() if tensor is not None}
+    save_file({f"{STEM}.{name}": tensor for name, tensor in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_the_whole_ones_are_read(tmp_path, kind):
+    assert read_lora(adapter(tmp_path / "a.safetensors", kind)).kind == kind
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, tensors in WHOLE.items() for name in tensors])
+def test_a_missing_partner_is_named(tmp_path, kind, name):
+    refused(adapter(tmp_path / "a.safetensors", kind, **{name: None}), f"it lacks {name}")
+
+
+@pytest.mark.parametrize(("given", "lacking"), [("hada_t1", "hada_t2"), ("hada_t2", "hada_t1")])
+def test_one_core_of_two_is_not_enough(tmp_path, given, lacking):
+    refused(adapter(tmp_path / "a.safetensors", "LoHa", **{given: torch.ones(4, 4, 3, 3)}), f"it lacks {lacking}")
+
+
+@pytest.mark.parametrize("name", ["lokr_w1", "lokr_w2"])
+def test_both_factors_of_a_kronecker_product_are_needed(tmp_path, name):
+    without = {f"{name}_a": None, f"{name}_b": None}
+    refused(adapter(tmp_path / "a.safetensors", "LoKr", **without), f"it lacks {name}")
+
+
+@pytest.mark.parametrize("name", ["alpha", "dora_scale"])
+def test_a_module_of_nothing_but_companions(tmp_path, name):
+    save_file({f"{STEM}.{name}": torch.tensor(1.0)}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "it lacks down")
+
+
+ODD: list[tuple[str, dict[str, torch.Tensor]]] = [
+    ("LoHa", {"hada_w1_b": torch.ones(3, 4)}),
+    ("LoHa", {"hada_w2_a": torch.ones(5, 4)}),
+    ("LoHa", {"hada_w1_a": torch.ones(4)}),
+    ("LoHa", {"hada_t1": torch.ones(3, 4, 3, 3), "hada_t2": torch.ones(4, 4, 3, 3)}),
+    ("LoKr", {"lokr_w1_b": torch.ones(3, 2)}),
+    ("LoKr", {"lokr_w2": torch.ones(2, 2)}),
+    ("LoKr", {"lokr_t2": torch.ones(2, 3, 3, 3)}),
+    ("LoKr", {"dora_scale": torch.ones(3, 1)}),
+    ("LoKr", {"dora_scale": torch.ones(2, 2)}),
+    ("LoKr", {"lora_magnitude_vector": torch.ones(3)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), ODD)
+def test_other_kinds_of_odd_shapes(tmp_path, kind, changes):
+    error = refused(adapter(tmp_path / "a.safetensors", kind, **changes), "do not fit together")
+    assert str(tuple(next(iter(changes.values())).shape)) in str(error)
+
+
+@pytest.mark.parametrize("mid", [torch.ones(2, 3, 3, 3), torch.ones(2, 2, 3)])
+def test_a_core_of_another_shape(tmp_path, mid):
+    refused(saved(tmp_path / "a.safetensors", lora_mid__weight=mid), "do not fit together")
+
+
+def test_two_kinds_in_one_module(tmp_path):
+    path = adapter(tmp_path / "a.safetensors", "LoHa", **WHOLE["LoKr"])
+    refused(path, "of more than one kind of adapter")
+
+
+def test_lengths_that_the_settings_promise(tmp_path):
     tensors = {"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}
     save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": '{"unet.use_dora": true}'})
-    refused(tmp_path / "a.safetensors", "DoRA")
+    refused(tmp_path / "a.safetensors", "is a DoRA that has no lengths for 'm'")
+
+
+def test_numbered_layers_of_unknown_order(tmp_path):
+    tensors = {"unet:0:down": torch.ones(1, 4), "unet:0:up": torch.ones(4, 1)}
+    save_file(tensors, tmp_path / "a.safetensors", {"unet": '["ResnetBlock2D", "Attention"]'})
+    refused(tmp_path / "a.safetensors", "gives layers of ResnetBlock2D by number only")
+
+
+MODEL = {"mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (4, 768)}
+CROSS = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+@pytest.mark.parametrize(
+    ("stem", "shape", "match"),
+    [
+        (CROSS, (4, 2048), "made for SDXL, the model is Stable Diffusion 1"),
+        (CROSS, (5, 768), "the LoRA changes"),
+        ("lora_unet_nowhere", (4, 768), "it lacks 1 of 1 modules, such as 'nowhere'"),
+        ("lora_unet_double_blocks_0_img_attn_qkv", (4, 768), "made for Flux"),
+    ],
+)
+def test_report_and_binding_say_the_same_of_a_misfit(tmp_path, stem, shape, match):
+    path = tmp_path / "a.safetensors"
+    save_file({f"{stem}.lokr_w1": torch.ones(1, 2), f"{stem}.lokr_w2": torch.ones(shape[0], shape[1] // 2)}, path)
+    assert describe(path).usable
+    with pytest.raises(StyleError, match=match) as caught:
+        bind(read_lora(path), MODEL)
+    report = describe(path, MODEL)
+    assert (report.usable, report.reason, report.hint) == (False, str(caught.value), caught.value.hint)
+    assert "\n" not in report.reason
 
 
 @pytest.mark.parametrize("text", ["[", "[]", '{"unet.lora_alpha": "x"}', '{"unet.alpha_pattern": {"(": 1}}'])
@@ -218,6 +318,8 @@ def test_unreadable_settings(tmp_path, text):
         ("down_blocks.0.resnets.0.conv1.weight", "a full model"),
         ("control_model.input_blocks.0.0.weight", "a ControlNet"),
         ("emb_params", "a text embedding"),
+        ("<cat-toy>", "a text embedding"),
+        ("double_blocks.0.img_attn.qkv.weight", "a full model"),
         ("x", "something else"),
     ],
 )
@@ -229,4 +331,4 @@ def test_files_that_are_no_adapter(tmp_path, name, what):
 def test_stray_tensors_are_not_dropped_silently(tmp_path):
     tensors = load_file(saved(tmp_path / "a.safetensors")) | {"bundle_emb.x": torch.ones(2)}
     save_file(tensors, tmp_path / "b.safetensors")
-    refused(tmp_path / "b.safetensors", "holds 1 tensors that belong to no plain LoRA, such as 'bundle_emb.x'")
+    refused(tmp_path / "b.safetensors", "holds 1 tensors that belong to no LoRA, such as 'bundle_emb.x'")

@@ -106,6 +106,7 @@ def run(
     fake: NoisePredictor,
     training: FakeScore | None = None,
     iterations: int = 300,
+    shared: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Fit the cloud with Adam at 0.08, falling to zero; return its mean and standard deviation by channel."""
     fitting = Fitting(
@@ -117,6 +118,7 @@ def run(
         fake=training,
         rng=[torch.Generator().manual_seed(seed) for seed in range(len(subject.z))],
         iterations=iterations,
+        shared=shared,
     )
     for _ in fit(fitting):
         pass
@@ -148,7 +150,8 @@ def test_score_distillation_collapses_onto_the_mean(schedule: NoiseSchedule) -> 
     assert bool((std < 0.5 * STD).all())
 
 
-def test_a_fake_score_trained_by_the_loop_does_as_well(schedule: NoiseSchedule) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_fake_score_trained_by_the_loop_does_as_well(schedule: NoiseSchedule, shared: bool) -> None:
     subject, fake = cloud(), LearnedFake(schedule)
     training = FakeScore(
         predictor=fake,
@@ -157,7 +160,7 @@ def test_a_fake_score_trained_by_the_loop_does_as_well(schedule: NoiseSchedule) 
         schedule=schedule,
         timesteps=UNIFORM,
     )
-    mean, std = run(plain_vsd(schedule), subject, StyleScore(schedule), fake, training)
+    mean, std = run(plain_vsd(schedule), subject, StyleScore(schedule), fake, training, 600, shared)
     assert torch.allclose(mean, MEAN, rtol=0.1, atol=0)
     assert torch.allclose(std, STD, rtol=0.1, atol=0)
     assert torch.allclose(fake.mean, mean, atol=0.1)

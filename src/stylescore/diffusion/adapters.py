@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylescore.diffusion.lora import LowRank
+from stylescore.diffusion.lora import Change, Product
+from stylescore.diffusion.lora.deltas import side_by_side, split
 from stylescore.types import Rng
 
 
@@ -53,24 +54,55 @@ class Switch:
 
 
 class StyleBranch(nn.Module):
-    """Frozen low-rank update of one linear or convolutional layer; the strength is folded in."""
+    """Frozen update of one linear or convolutional layer; the strength is folded in.
 
-    down: Tensor
-    up: Tensor
+    Attributes:
+        down: of the low-rank kinds side by side, [rank, in] or [rank, in, kh, kw]; `None` when there are none.
+        up: [out, rank] or [out, rank, 1, 1].
+        dense: sum of the other kinds' differences, shaped like the layer's weight; `None` when there are none.
+    """
 
-    def __init__(self, delta: LowRank, strength: float, base: nn.Module) -> None:
+    down: Tensor | None
+    up: Tensor | None
+    dense: Tensor | None
+
+    def __init__(self, change: Change, strength: float, base: nn.Module) -> None:
         super().__init__()
         weight = base.weight
         assert isinstance(weight, Tensor)
-        self.register_buffer("down", delta.down.to(weight), persistent=False)
-        self.register_buffer("up", (delta.up * (delta.scale * strength)).to(weight), persistent=False)
+        low, rest = split(change.scaled(strength))
+        self.register_buffer("down", None if low is None else low.down.to(weight), persistent=False)
+        self.register_buffer("up", None if low is None else low.up.to(weight), persistent=False)
+        self.register_buffer("dense", None if rest is None else rest.difference(weight).to(weight), persistent=False)
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
-        """Return strength (alpha / rank) up(down(x)), shaped like base(x)."""
-        if isinstance(base, nn.Conv2d):
-            hidden = F.conv2d(x, self.down, None, base.stride, base.padding, base.dilation)
-            return F.conv2d(hidden, self.up)
-        return F.linear(F.linear(x, self.down), self.up)
+        """Return what this update adds to base(x), shaped like it."""
+        parts = []
+        if self.down is not None and self.up is not None:
+            hidden = through(self.down, x, base)
+            parts.append(F.conv2d(hidden, self.up) if isinstance(base, nn.Conv2d) else F.linear(hidden, self.up))
+        if self.dense is not None:
+            parts.append(through(self.dense, x, base))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def include(self, other: StyleBranch) -> None:
+        """Add another update of the same layer to this one."""
+        if self.down is None or self.up is None:
+            self.down, self.up = other.down, other.up
+        elif other.down is not None and other.up is not None:
+            both = side_by_side([Product(self.down, self.up), Product(other.down, other.up)])
+            self.down, self.up = both.down, both.up
+        if self.dense is None or other.dense is None:
+            self.dense = other.dense if self.dense is None else self.dense
+        else:
+            self.dense = self.dense + other.dense
+
+
+def through(weight: Tensor, x: Tensor, base: nn.Module) -> Tensor:
+    """Return the output of a layer like `base` with this weight and no bias."""
+    if isinstance(base, nn.Conv2d):
+        return F.conv2d(x, weight, None, base.stride, base.padding, base.dilation)
+    return F.linear(x, weight)
 
 
 class FakeBranch(nn.Module):
@@ -179,11 +211,18 @@ class Adapters:
         """Return the adapters of a network that has none yet."""
         return cls(network, Switch())
 
-    def add_style(self, deltas: Mapping[str, LowRank], strength: float) -> None:
-        """Give layers a frozen style branch; names are dotted module names."""
+    def add_style(self, deltas: Mapping[str, Change], strength: float) -> None:
+        """Give layers a frozen style branch, beside what they have already; names are dotted module names.
+
+        A change that depends on the weight is that of the base layer's weight, whatever else is added.
+        """
         for name, delta in deltas.items():
             layer = adapt(self.network, name, self.switch)
-            layer.style = StyleBranch(delta, strength, layer.base)
+            branch = StyleBranch(delta, strength, layer.base)
+            if layer.style is None:
+                layer.style = branch
+            else:
+                layer.style.include(branch)
 
     def add_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> tuple[nn.Parameter, ...]:
         """Give every layer whose name ends in a target a fresh fake branch; return its parameters.
@@ -212,9 +251,12 @@ def fake_route(batch: int, rows: int, device: torch.device) -> Route:
     return Route(samples=torch.arange(rows, device=device) % batch)
 
 
-def merge(network: nn.Module, deltas: Mapping[str, LowRank], strength: float) -> None:
-    """Add deltas to the weights themselves, W += strength (alpha / rank) up down, for good."""
+def merge(network: nn.Module, deltas: Mapping[str, Change], strength: float) -> None:
+    """Add changes to the weights themselves, W += strength (W' - W), for good.
+
+    Several adapters belong into one call, summed by `stack`: DoRA's change depends on the weight it finds.
+    """
     for name, delta in deltas.items():
         weight = network.get_submodule(name).weight
         assert isinstance(weight, Tensor)
-        weight.data += (strength * delta.dense().to(weight.device, torch.float32)).to(weight.dtype).view_as(weight)
+        weight.data += (strength * delta.difference(weight)).to(weight.dtype)

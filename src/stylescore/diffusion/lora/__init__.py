@@ -1,8 +1,22 @@
-"""Style LoRAs: reading their files, fitting them to a model, adding several, telling about them."""
+"""Style adapters: reading their files, fitting them to a model, adding several, telling about them."""
 
 from stylescore.diffusion.lora.binding import bind
-from stylescore.diffusion.lora.deltas import LowRank, stack
+from stylescore.diffusion.lora.deltas import Additive, Change, Product, stack
 from stylescore.diffusion.lora.reading import LoraFile, read_lora
 from stylescore.diffusion.lora.report import LoraReport, ModuleCount, describe
 
-__all__ = ["LoraFile", "LoraReport", "LowRank", "ModuleCount", "bind", "describe", "read_lora", "stack"]
+LowRank = Change  # what the signatures of callers still say
+
+__all__ = [
+    "Additive",
+    "Change",
+    "LoraFile",
+    "LoraReport",
+    "LowRank",
+    "ModuleCount",
+    "Product",
+    "bind",
+    "describe",
+    "read_lora",
+    "stack",
+]

@@ -1,10 +1,10 @@
-"""Reads a style-LoRA file into low-rank changes, whatever program wrote it."""
+"""Reads an adapter file into changes of weights, whatever program wrote it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,78 +12,110 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore.diffusion.lora.deltas import LowRank
+from stylescore.diffusion.lora.cloneofsimo import unknown_classes
+from stylescore.diffusion.lora.deltas import Change
 from stylescore.diffusion.lora.families import guess_family
-from stylescore.diffusion.lora.keys import Format, Part, Role, foreign_kind, parse_key, stranger_kind
+from stylescore.diffusion.lora.keys import Format, Part, is_embedding, parse_key
+from stylescore.diffusion.lora.kinds import IncompleteError, MisshapenError, Scaling, build, kind_of, name_kinds
 from stylescore.diffusion.lora.settings import AdapterSettings, adapter_settings
+from stylescore.diffusion.lora.strangers import foreign_kind, stranger_kind
 from stylescore.errors import StyleError
 from stylescore.models.metadata import trigger_words
 from stylescore.safetensors_header import SafetensorsHeader, read_header
 
-USABLE = "plain LoRA files in safetensors format (kohya, diffusers or PEFT names) can be used"
-LARGEST_LAYER = 4  # out, in, height, width
+USABLE = "LoRA, LoCon, LoHa, LoKr and DoRA in safetensors format can be used"
+AGAIN = "the file is incomplete: download it again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraFile:
-    """A LoRA as its file has it, not yet fitted to a model.
+    """An adapter as its file has it, not yet fitted to a model.
 
     Attributes:
         path: where it was read from.
         format: whose tensor names the file uses.
+        kind: "LoRA", "LoCon", "LoHa", "LoKr", "DoRA on LoRA" and so on.
         family: the models it was made for, as far as names, shapes and metadata tell; else "unknown".
         ranks: the different ranks that occur, ascending.
-        unet: change of each U-Net module, by the file's own module name without prefix.
-        text_encoder: the same for the text encoder; a second encoder's names begin with "text_encoder_2.".
+        parts: for each network, change of each module by the file's own module name without prefix.
+        words: new words whose embeddings the file holds, which are not applied.
         metadata: the header's free texts.
         trigger_words: words that call the style, most trustworthy source only.
     """
 
     path: Path
     format: Format
+    kind: str
     family: str
     ranks: tuple[int, ...]
-    unet: dict[str, LowRank]
-    text_encoder: dict[str, LowRank]
+    parts: dict[Part, dict[str, Change]]
+    words: tuple[str, ...]
     metadata: dict[str, str]
     trigger_words: tuple[str, ...]
 
+    @property
+    def unet(self) -> dict[str, Change]:
+        """Changes of the denoiser, U-Net or transformer."""
+        return self.parts.get("unet", {})
+
+    @property
+    def text_encoder(self) -> dict[str, Change]:
+        """Changes of the first text encoder."""
+        return self.parts.get("text_encoder", {})
+
+    @property
+    def text_encoder_2(self) -> dict[str, Change]:
+        """Changes of the second text encoder."""
+        return self.parts.get("text_encoder_2", {})
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """All changes of all networks."""
+        return tuple(change for changes in self.parts.values() for change in changes.values())
+
 
 def read_lora(path: Path | str) -> LoraFile:
-    """Read a LoRA file; weights are converted to float32.
+    """Read an adapter file; weights are converted to float32.
 
     Raises:
-        StyleError: when the file is missing, unsound, not finite, of a kind that cannot be used, or no LoRA.
+        StyleError: when the file is missing, unsound, not finite, of a kind that cannot be used, or no adapter.
     """
     path = Path(path)
     header = read_header(path, error=StyleError)
     refuse_unusable(path, header)
     modules = _collect(path, _load(path))
-    changes = {part: _changes(path, header, part, modules) for part in _parts()}
+    settings = {part: adapter_settings(path, header.metadata, part) for part, _ in modules}
+    parts: dict[Part, dict[str, Change]] = {}
+    for (part, name), tensors in modules.items():
+        parts.setdefault(part, {})[name] = _change(path, name, tensors, settings[part])
+    shapes = {name: entry.shape for name, entry in header.tensors.items()}
+    ranks = {change.rank for changes in parts.values() for change in changes.values() if change.rank is not None}
     return LoraFile(
         path=path,
         format=file_format(header),
-        family=guess_family({name: entry.shape for name, entry in header.tensors.items()}, header.metadata),
-        ranks=tuple(sorted({change.rank for part in changes.values() for change in part.values()})),
-        unet=changes["unet"],
-        text_encoder=changes["text_encoder"],
+        kind=file_kind(header),
+        family=guess_family(shapes, header.metadata),
+        ranks=tuple(sorted(ranks)),
+        parts=parts,
+        words=new_words(header),
         metadata=header.metadata,
         trigger_words=trigger_words(header.metadata),
     )
 
 
 def refuse_unusable(path: Path, header: SafetensorsHeader) -> None:
-    """Raise `StyleError` when the names in the header show that this is no plain LoRA."""
+    """Raise `StyleError` when the header shows that this is no adapter, or one that cannot be applied."""
     foreign = foreign_kind(header.tensors)
     if foreign is not None:
         raise StyleError(f"{str(path)!r} is a {foreign} file, which this version cannot use yet", hint=USABLE)
-    unknown = [name for name in header.tensors if parse_key(name) is None]
-    if len(unknown) == len(header.tensors):
-        what = stranger_kind(unknown)
+    unknown = [name for name in header.tensors if parse_key(name) is None and not is_embedding(name)]
+    if not any(parse_key(name) for name in header.tensors):
+        what = stranger_kind(header.tensors)
         raise StyleError(f"{str(path)!r} is {what or 'something else'}, not a LoRA", hint=USABLE)
     if unknown:
-        rest = f"{len(unknown)} tensors that belong to no plain LoRA, such as {unknown[0]!r}"
+        rest = f"{len(unknown)} tensors that belong to no LoRA, such as {unknown[0]!r}"
         raise StyleError(f"{str(path)!r} holds {rest}", hint=USABLE)
+    _refuse_unknown_order(path, header)
 
 
 def file_format(header: SafetensorsHeader) -> Format:
@@ -92,15 +124,24 @@ def file_format(header: SafetensorsHeader) -> Format:
     return next((key.format for key in keys if key is not None and key.format is not None), "kohya")
 
 
-@dataclass
-class _Module:
-    """The tensors of one module while the file is being gathered."""
+def file_kind(header: SafetensorsHeader) -> str:
+    """Return the kinds of adapter that the file's modules are."""
+    shapes: dict[tuple[Part, str], dict[str, tuple[int, ...]]] = {}
+    for name, entry in header.tensors.items():
+        if key := parse_key(name):
+            shapes.setdefault((key.part, key.module), {})[key.role] = entry.shape
+    return name_kinds(kind_of(roles) for roles in shapes.values())
 
-    roles: dict[Role, Tensor] = field(default_factory=dict)
+
+def new_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return the words whose embeddings the file holds."""
+    return tuple(sorted(name for name in header.tensors if is_embedding(name)))
 
 
-def _parts() -> tuple[Part, Part]:
-    return "unet", "text_encoder"
+def _refuse_unknown_order(path: Path, header: SafetensorsHeader) -> None:
+    if file_format(header) == "cloneofsimo" and (unknown := unknown_classes(header.metadata)):
+        what = f"layers of {', '.join(unknown)} by number only, in an order that is not known"
+        raise StyleError(f"{str(path)!r} gives {what}", hint="use a file that names its layers")
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -110,12 +151,14 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise StyleError(f"{str(path)!r} cannot be read: {reason}", hint="download the file again") from reason
 
 
-def _collect(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Part, str], _Module]:
-    modules: dict[tuple[Part, str], _Module] = {}
+def _collect(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Part, str], dict[str, Tensor]]:
+    """Gather the tensors of each module by their role, float32 and finite."""
+    modules: dict[tuple[Part, str], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key = parse_key(name)
-        assert key is not None, "refuse_unusable let an unknown name pass"
-        roles = modules.setdefault((key.part, key.module), _Module()).roles
+        if key is None:
+            continue  # the embedding of a word: `refuse_unusable` let nothing else pass
+        roles = modules.setdefault((key.part, key.module), {})
         if key.role in roles:
             raise StyleError(
                 f"{str(path)!r} gives {key.module!r} twice, in two spellings", hint="save it again with one"
@@ -136,42 +179,22 @@ def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
     return values
 
 
-def _changes(
-    path: Path, header: SafetensorsHeader, part: Part, modules: Mapping[tuple[Part, str], _Module]
-) -> dict[str, LowRank]:
-    settings = adapter_settings(path, header.metadata, part)
-    own = {name: module for (owner, name), module in modules.items() if owner == part}
-    return dict(_each_change(path, own, settings))
+def _change(path: Path, name: str, tensors: Mapping[str, Tensor], settings: AdapterSettings) -> Change:
+    if settings.decomposed and tensors.keys().isdisjoint({"magnitude", "dora_scale"}):
+        raise StyleError(f"{str(path)!r} is a DoRA that has no lengths for {name!r}", hint=AGAIN)
+    try:
+        return build(tensors, _scaling(path, name, tensors.get("alpha"), settings))
+    except IncompleteError as lack:
+        raise StyleError(f"{str(path)!r} has only a part of {name!r}: it lacks {lack}", hint=AGAIN) from None
+    except MisshapenError as reason:
+        shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in tensors.items() if role != "alpha")
+        raise StyleError(f"{str(path)!r} has tensors of {name!r} {reason}: {shapes}", hint=USABLE) from None
 
 
-def _each_change(
-    path: Path, modules: Mapping[str, _Module], settings: AdapterSettings
-) -> Iterator[tuple[str, LowRank]]:
-    for name, module in modules.items():
-        down, up = module.roles.get("down"), module.roles.get("up")
-        if down is None or up is None:
-            raise StyleError(
-                f"{str(path)!r} has only a part of {name!r}", hint="the file is incomplete: download it again"
-            )
-        _check_shapes(path, name, down, up)
-        alpha = module.roles.get("alpha")
-        rank = down.shape[0]
-        yield (
-            name,
-            LowRank(down, up, settings.scale(name, rank) if alpha is None else _alpha(path, name, alpha) / rank),
-        )
-
-
-def _check_shapes(path: Path, name: str, down: Tensor, up: Tensor) -> None:
-    sides = tuple(down.shape), tuple(up.shape)
-    matrix = down.ndim in (2, LARGEST_LAYER) and up.ndim in (2, LARGEST_LAYER)
-    if not matrix or up.shape[1] != down.shape[0] or math.prod(up.shape[2:]) != 1 or 0 in (*sides[0], *sides[1]):
-        raise StyleError(
-            f"{str(path)!r} has shapes of {name!r} that do not fit together: down {sides[0]}, up {sides[1]}"
-        )
-
-
-def _alpha(path: Path, name: str, alpha: Tensor) -> float:
+def _scaling(path: Path, name: str, alpha: Tensor | None, settings: AdapterSettings) -> Scaling:
+    if alpha is None:
+        return Scaling(lambda rank: settings.scale(name, rank), settings.whole_scale(name))
     if alpha.numel() != 1 or alpha.item() <= 0:
-        raise StyleError(f"{str(path)!r} has an alpha of {name!r} that is no positive number: {alpha.tolist()!r}")
-    return float(alpha.item())
+        told = json.dumps(alpha.tolist())
+        raise StyleError(f"{str(path)!r} has an alpha of {name!r} that is no positive number: {told}")
+    return Scaling(lambda rank: float(alpha.item()) / rank)

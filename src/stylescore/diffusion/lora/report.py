@@ -1,16 +1,17 @@
-"""What `stylescore inspect` tells about a LoRA file, usable or not."""
+"""What `stylescore inspect` tells about an adapter file, usable or not."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stylescore.diffusion.lora.binding import Modules, bind
 from stylescore.diffusion.lora.families import guess_family
-from stylescore.diffusion.lora.keys import Part, foreign_kind, parse_key
-from stylescore.diffusion.lora.reading import LoraFile, file_format, read_lora
+from stylescore.diffusion.lora.keys import Part, parse_key
+from stylescore.diffusion.lora.reading import LoraFile, file_format, file_kind, new_words, read_lora
+from stylescore.diffusion.lora.strangers import foreign_kind
 from stylescore.errors import StyleError
 from stylescore.models.metadata import base_model, title, trigger_words
 from stylescore.safetensors_header import SafetensorsHeader, read_header
@@ -38,13 +39,16 @@ class LoraReport:
     Attributes:
         path: the file.
         sha256: hash of the whole file, hexadecimal.
-        format: "kohya", "diffusers" or "peft", or an unusable kind's name; `None` when no adapter.
+        format: "kohya", "diffusers", "peft" or "cloneofsimo", whose names it uses; `None` when no adapter.
+        kind: "LoRA", "LoKr", "DoRA on LoCon" and so on, or an unusable kind's name; `None` when no adapter.
         family: models it was made for, or "unknown".
         ranks: the different ranks, ascending; empty when it cannot be used.
         alphas: the different alphas, ascending; empty when it cannot be used.
-        unet: modules changed in the U-Net.
+        unet: modules changed in the denoiser, U-Net or transformer.
         text_encoder: modules changed in the text encoder.
-        trigger_words: words that call the style.
+        text_encoder_2: modules changed in the second text encoder.
+        trigger_words: words that may call the style: a suggestion, never applied.
+        unused_words: new words whose embeddings it holds, which are not applied.
         title: its maker's name for it.
         base_model: the base it says it was trained on.
         usable: whether `read_lora` takes it.
@@ -55,12 +59,15 @@ class LoraReport:
     path: str
     sha256: str
     format: str | None
+    kind: str | None
     family: str
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     unet: ModuleCount
     text_encoder: ModuleCount
+    text_encoder_2: ModuleCount
     trigger_words: tuple[str, ...]
+    unused_words: tuple[str, ...]
     title: str | None
     base_model: str | None
     usable: bool
@@ -72,27 +79,34 @@ class LoraReport:
         return asdict(self)
 
 
-def describe(path: Path | str) -> LoraReport:
-    """Inspect a LoRA file; a file that cannot be used is described as far as it can be read.
+def describe(path: Path | str, modules: Modules | None = None) -> LoraReport:
+    """Inspect an adapter file; a file that cannot be used is described as far as it can be read.
+
+    Args:
+        path: the file.
+        modules: weight shapes of a denoiser's modules by dotted name, to tell whether the file fits it too.
 
     Raises:
         StyleError: only when there is no such file, or it cannot be opened.
     """
     path = Path(path)
-    lora, problem = _attempt(path)
+    lora, problem = _attempt(path, modules)
     if problem is not None and not path.is_file():
         raise problem
     header = _header(path)
     return LoraReport(
         path=str(path),
         sha256=_sha256(path),
-        format=lora.format if lora else _kind(header),
+        format=file_format(header) if any(parse_key(name) for name in header.tensors) else None,
+        kind=foreign_kind(header.tensors) or file_kind(header) or None,
         family=guess_family({name: entry.shape for name, entry in header.tensors.items()}, header.metadata),
         ranks=lora.ranks if lora else (),
         alphas=_alphas(lora) if lora else (),
         unet=_count(header, "unet"),
         text_encoder=_count(header, "text_encoder"),
+        text_encoder_2=_count(header, "text_encoder_2"),
         trigger_words=trigger_words(header.metadata),
+        unused_words=new_words(header),
         title=title(header.metadata),
         base_model=base_model(header.metadata),
         usable=lora is not None,
@@ -101,9 +115,12 @@ def describe(path: Path | str) -> LoraReport:
     )
 
 
-def _attempt(path: Path) -> tuple[LoraFile | None, StyleError | None]:
+def _attempt(path: Path, modules: Modules | None) -> tuple[LoraFile | None, StyleError | None]:
     try:
-        return read_lora(path), None
+        lora = read_lora(path)
+        if modules is not None:
+            bind(lora, modules)
+        return lora, None
     except StyleError as problem:
         return None, problem
 
@@ -123,23 +140,16 @@ def _sha256(path: Path) -> str:
         raise StyleError(f"{str(path)!r} cannot be read: {reason.strerror}") from reason
 
 
-def _kind(header: SafetensorsHeader) -> str | None:
-    """Return the kind of adapter, or `None` when the file is none."""
-    if any(parse_key(name) for name in header.tensors):
-        return foreign_kind(header.tensors) or file_format(header)
-    return foreign_kind(header.tensors)
-
-
 def _alphas(lora: LoraFile) -> tuple[float, ...]:
-    changes = (*lora.unet.values(), *lora.text_encoder.values())
-    return tuple(sorted({round(change.scale * change.rank, 6) for change in changes}))
+    return tuple(sorted({round(change.scale * change.rank, 6) for change in lora.changes if change.rank is not None}))
 
 
 def _count(header: SafetensorsHeader, part: Part) -> ModuleCount:
-    counts = Counter(len(entry.shape) for name, entry in header.tensors.items() if _is_down(name, part))
-    return ModuleCount(linear=counts[2], conv=counts.total() - counts[2])
-
-
-def _is_down(name: str, part: Part) -> bool:
-    key = parse_key(name)
-    return key is not None and key.role == "down" and key.part == part
+    """Count the modules of one network; a layer whose tensors show no taps counts as linear."""
+    dimensions: dict[str, int] = {}
+    for name, entry in header.tensors.items():
+        key = parse_key(name)
+        if key is not None and key.part == part:
+            dimensions[key.module] = max(dimensions.get(key.module, 2), len(entry.shape))
+    conv = sum(count > 2 for count in dimensions.values())
+    return ModuleCount(linear=len(dimensions) - conv, conv=conv)

@@ -1,0 +1,47 @@
+"""Names the files that cannot be used: other kinds of adapter, and things that are no adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# kinds of adapter that other programs write and this one cannot apply
+FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"[._]boft_", "BOFT"),
+    (r"[._]oft_", "OFT"),
+    (r"\.on_input$|\.ia3_l(?:\.|$)", "IA3"),
+    (r"\.(?:a1|a2|b1|b2|bm|bm1|bm2)\.weight$", "GLoRA"),
+    (r"\.vera_lambda_|^vera_", "VeRA"),
+    (r"\.diff(?:_b)?$|\.(?:w|b)_norm$|\.set_weight$", "full weight difference"),
+    (r"^(?:image_proj|ip_adapter)\.", "IP-Adapter"),
+    (r"^lllite_", "ControlNet-LLLite"),
+)
+# things that are no adapter at all
+STRANGERS: tuple[tuple[str, str], ...] = (
+    (r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.", "a full model"),
+    (r"^control_model\.|^controlnet_|^input_hint_block|^lora_controlnet$", "a ControlNet"),
+    (r"^emb_params$|^string_to_|^clip_[lg]$|^<[^<>]+>$", "a text embedding"),
+    (
+        r"^(?:conv_in|down_blocks|time_embedding|encoder|decoder|text_model|x_embedder|pos_embed|transformer_blocks"
+        r"|double_blocks|joint_blocks)\..*(?:weight|bias)$",
+        "a full model",
+    ),
+)
+
+
+def foreign_kind(names: Iterable[str]) -> str | None:
+    """Name the kind of adapter that these tensors belong to, when it is one that cannot be applied."""
+    return _first_match(names, FOREIGN)
+
+
+def stranger_kind(names: Iterable[str]) -> str | None:
+    """Say what a file that is no adapter seems to be."""
+    return _first_match(names, STRANGERS)
+
+
+def _first_match(names: Iterable[str], table: tuple[tuple[str, str], ...]) -> str | None:
+    known = list(names)
+    for pattern, kind in table:
+        if any(re.search(pattern, name) for name in known):
+            return kind
+    return None
