@@ -126,15 +126,17 @@ def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) 
     from stylescore.diffusion.adapters import Adapters
     from stylescore.diffusion.backbone import Backbone
     from stylescore.diffusion.codec import Codec
-    from stylescore.diffusion.text import TextEncoder
+    from stylescore.diffusion.families import sd
+    from stylescore.diffusion.predictions import VariancePreserving
+    from stylescore.diffusion.text import Reader, TextEncoder
 
     def make(strength: float = 0.8) -> Models:
         unet = tiny_unet()
         adapters = Adapters.of(unet)
         adapters.add_style(tiny_style(unet), strength)
-        backbone = Backbone(unet, adapters, stable_diffusion_schedule(), "epsilon")
+        backbone = Backbone(unet, adapters, VariancePreserving(stable_diffusion_schedule()), sd.call)
         _, vae, tokenizer, text = tiny_parts()
-        encoder = TextEncoder(tokenizer, text)
+        encoder = TextEncoder((Reader("text_encoder", tokenizer, text, 77),), sd.encode)
         return Models(base=backbone, style=backbone, codec=Codec(vae), text=encoder, style_text=encoder)
 
     return make

@@ -230,7 +230,7 @@ def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Calla
     guided, plain = (assembled(tiny_models(), m).scores for m in (method, unguided))
     z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
     with torch.no_grad():
-        eps_c, eps_u = guided.fake.pair(z_t, t)
+        eps_c, eps_u = guided.fake.prompted.pair(z_t, t)
         assert torch.allclose(plain.fake(z_t, t), eps_c, atol=1e-5)
         assert torch.allclose(guided.fake(z_t, t), eps_u + 4.5 * (eps_c - eps_u), atol=1e-4)
     assert not torch.allclose(eps_c, eps_u, atol=1e-3)

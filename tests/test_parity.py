@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from stylescore import presets
 from stylescore.build import Models, Prompts, fit_latents, guided
 from stylescore.config import MethodConfig
+from stylescore.diffusion.backbone import Prompted
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.relevance import SemanticRelevance
@@ -32,16 +33,23 @@ FULL = (0, 1, 2, 3, 4, 29)
 END = 29
 
 
-@dataclass
-class Recorder:
-    """Asks a pair of predictions and keeps the last answer."""
+@dataclass(frozen=True)
+class Recorder(Prompted):
+    """Keeps the last pair of predictions it is asked for."""
 
-    pair: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    last: tuple[Tensor, Tensor, Tensor] | None = None
+    answers: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
-    def __call__(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        eps_c, eps_u = self.pair(z_t, t)
-        self.last = (z_t, eps_c, eps_u)
+    @classmethod
+    def of(cls, prompted: Prompted) -> Recorder:
+        return cls(**{name: getattr(prompted, name) for name in Prompted.__dataclass_fields__})
+
+    @property
+    def last(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.answers[-1]
+
+    def pair(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        eps_c, eps_u = super().pair(z_t, t)
+        self.answers[:] = [(z_t, eps_c, eps_u)]
         return eps_c, eps_u
 
 
@@ -149,10 +157,11 @@ def replay(tiny_models: Callable[..., Models], golden: Golden) -> Replay:
     method = reference_method()
     models = tiny_models(method.style_strength)
     fitting = assembled(models, golden, method)
-    pairs = {name: Recorder(getattr(fitting.scores, name).pair) for name in ("style", "fake", "edit")}
+    pairs = {name: Recorder.of(getattr(fitting.scores, name).prompted) for name in ("style", "fake", "edit")}
     fitting.scores = replace(
         fitting.scores,
-        **{name: replace(getattr(fitting.scores, name), pair=pair) for name, pair in pairs.items()},
+        **{name: replace(getattr(fitting.scores, name), prompted=pair) for name, pair in pairs.items()},
+        together=None,
     )
     trained = Predictor(fitting.fake.predictor)
     fitting.fake = replace(fitting.fake, predictor=trained)
@@ -201,9 +210,9 @@ def test_the_prompts_and_their_features(replay: Replay, golden: Golden) -> None:
     assert prompts.target == [config["tgt_prompt"]]
     assert prompts.edit == [config["src_prompt"]]
     for name, prompt in (("tgt", prompts.target), ("src", prompts.edit), ("null", [""])):
-        tokens = replay.models.text.tokenizer(prompt, padding="max_length", max_length=77).input_ids
+        tokens = replay.models.text.readers[0].tokenizer(prompt, padding="max_length", max_length=77).input_ids
         assert tokens == [golden.table["input_ids"][name]]
-        assert off_by(replay.models.text(prompt), golden.tensors[f"text/{name}"]) < 2e-4
+        assert off_by(replay.models.text(prompt).tokens, golden.tensors[f"text/{name}"]) < 2e-4
 
 
 def test_timesteps_learning_rates_and_cutoffs(replay: Replay, golden: Golden) -> None:
@@ -255,8 +264,8 @@ def test_guided_predictions_and_their_difference(replay: Replay, golden: Golden,
     guided_eps = {}
     for name, key in (("style", "teacher_pred"), ("fake", "lora_pred")):
         score = getattr(replay.fitting.scores, name)
-        z_t, eps_c, eps_u = moment.asked[name]
-        guided_eps[name] = replace(score, pair=lambda z_t, t, both=(eps_c, eps_u): both)(z_t, t)
+        _, eps_c, eps_u = moment.asked[name]
+        guided_eps[name] = score.finish(eps_c, eps_u)
         assert off_by(guided_eps[name], golden.tensors[f"{full}/{key}"]) < 2e-4
     score_grad = schedule.posterior_variance(t) * (guided_eps["style"] - guided_eps["fake"])
     assert off_by(score_grad, golden.tensors[f"{full}/score_grad"]) < 1e-3
@@ -312,6 +321,15 @@ def test_the_latent_after_every_iteration(replay: Replay, golden: Golden) -> Non
     assert moved == pytest.approx(golden.rows("tgt_x0_minus_src_l2"), rel=1e-3, abs=1e-6)
 
 
+def test_scores_asked_together_end_in_the_recorded_latent(tiny_models: Callable[..., Models], golden: Golden) -> None:
+    method = reference_method()
+    fitting = assembled(tiny_models(method.style_strength), golden, method)
+    assert fitting.scores.together is not None
+    for _ in fit(fitting):
+        pass
+    assert (fitting.subject.render() - golden.tensors[f"tgt_x0/{END}"]).abs().max().item() < 3e-4
+
+
 def test_the_decoded_picture(replay: Replay, golden: Golden) -> None:
     decoded = replay.models.codec.decode(replay.moments[END].z)
     found = (decoded / 2 + 0.5).clamp(0, 1)
@@ -344,7 +362,7 @@ def single_step_before(fitting: Fitting) -> None:
 
 
 def swapped_scores(fitting: Fitting) -> None:
-    fitting.scores = replace(fitting.scores, style=fitting.scores.fake, fake=fitting.scores.style)
+    fitting.scores = replace(fitting.scores, style=fitting.scores.fake, fake=fitting.scores.style, together=None)
 
 
 def map_from_the_picture(fitting: Fitting) -> None:
@@ -366,13 +384,14 @@ def fake_trained_unweighted(fitting: Fitting) -> None:
 
 def fake_trained_on_the_edit_prompt(fitting: Fitting) -> None:
     prompted = fitting.fake.predictor.__self__
-    edit = fitting.scores.edit.pair.__self__
+    edit = fitting.scores.edit.prompted
     other = replace(prompted, conditional=edit.conditional)
     fitting.fake = replace(fitting.fake, predictor=other.alone)
 
 
 def fake_unguided(fitting: Fitting) -> None:
-    fitting.scores = replace(fitting.scores, fake=guided(fitting.scores.fake.pair.__self__, 1.0))
+    fake = guided(fitting.scores.fake.prompted, 1.0)
+    fitting.scores = replace(fitting.scores, fake=fake, together=None)
 
 
 WRONG = {

@@ -14,7 +14,7 @@ from stylescore.relevance import (
     spread,
 )
 from stylescore.schedule import NoiseSchedule
-from stylescore.scores import Contrast, Scores
+from stylescore.scores import Scores, contrast
 from stylescore.types import Draw
 
 seeds = st.integers(0, 2**31)
@@ -128,10 +128,8 @@ def test_everywhere_is_one_and_asks_nobody(draw: Draw) -> None:
 
 
 def test_contrast_is_conditional_minus_unconditional() -> None:
-    def pair(z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return 5 * z_t, 2 * z_t
-
-    assert Contrast(pair)(torch.ones(1, 1, 1, 1), torch.tensor([1])).item() == 3
+    one = torch.ones(1, 1, 1, 1)
+    assert contrast(5 * one, 2 * one).item() == 3
 
 
 def test_timesteps_are_the_middles_of_equal_parts() -> None:

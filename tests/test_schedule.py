@@ -129,3 +129,37 @@ def test_the_double_schedule_keeps_grid_and_betas(schedule: NoiseSchedule) -> No
     assert exact.stride == schedule.stride
     assert exact.alphas_cumprod.dtype == torch.float64
     assert math.isclose(exact.alphas_cumprod[-1].item(), schedule.alphas_cumprod[-1].item(), rel_tol=1e-4)
+
+
+def flow_of(schedule: NoiseSchedule) -> tuple[NoiseSchedule, Tensor, Tensor, Tensor, Tensor]:
+    """Return the schedule in float64, every timestep but the first, latents, noise and the noised latents."""
+    exact, rng = schedule.double(), torch.Generator().manual_seed(3)
+    t = torch.arange(1, 1000)
+    z, eps = (torch.randn(999, 2, 3, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    return exact, t, z, eps, exact.add_noise(z, eps, t)
+
+
+def test_a_flow_is_asked_about_the_same_mixture_of_latent_and_noise(schedule: NoiseSchedule) -> None:
+    exact, t, z, eps, z_t = flow_of(schedule)
+    s = exact.flow_time(t)
+    assert torch.allclose(exact.to_flow(z_t, t), (1 - s) * z + s * eps, rtol=0, atol=1e-14)
+
+
+def test_a_flow_is_asked_at_the_signal_to_noise_ratio_of_t(schedule: NoiseSchedule) -> None:
+    exact, t, *_ = flow_of(schedule)
+    s, abar = exact.flow_time(t), exact.alpha_bar(t)
+    assert torch.allclose(((1 - s) / s).square(), abar / (1 - abar), rtol=1e-12, atol=0)
+    assert bool((s.flatten().diff() > 0).all())
+    assert s.min() > 0
+    assert s.max() < 1
+
+
+def test_the_velocity_of_a_known_pair_gives_its_noise(schedule: NoiseSchedule) -> None:
+    exact, t, z, eps, z_t = flow_of(schedule)
+    assert torch.allclose(exact.velocity_to_eps(eps - z, z_t, t), eps, rtol=0, atol=1e-13)
+
+
+def test_an_error_of_the_velocity_counts_by_what_is_left_of_the_latent(schedule: NoiseSchedule) -> None:
+    exact, t, z, eps, z_t = flow_of(schedule)
+    moved = exact.velocity_to_eps(eps - z + 1, z_t, t) - exact.velocity_to_eps(eps - z, z_t, t)
+    assert torch.allclose(moved, (1 - exact.flow_time(t)).expand_as(moved), rtol=0, atol=1e-13)

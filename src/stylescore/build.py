@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import assert_never
 
 import torch
@@ -20,13 +21,14 @@ from stylescore.config import (
 )
 from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.codec import Codec, Pictures
+from stylescore.diffusion.joint import Ask, Joint
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting
 from stylescore.objective import Objective, dds, gaussian, pds, sds, sms, vsd
 from stylescore.optimisers import learning_rate, make_optimiser
 from stylescore.schedule import NoiseSchedule, Weight
-from stylescore.scores import Contrast, Guided, NoisePredictor, Scores
+from stylescore.scores import ScoreName, Scores, contrast, guide
 from stylescore.subjects import LatentSubject, Subject
 from stylescore.timesteps import Grid, TimestepSampler
 from stylescore.types import Latent, Rng
@@ -49,6 +51,12 @@ class Models:
     codec: Codec
     text: TextEncoder
     style_text: TextEncoder
+
+    def tiled(self, cells: int | None) -> Models:
+        """Return the same networks, asked in windows of so many latent cells."""
+        base = replace(self.base, tile=cells)
+        style = base if self.style is self.base else replace(self.style, tile=cells)
+        return replace(self, base=base, style=style, codec=replace(self.codec, tile=cells))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +168,9 @@ def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objec
             assert_never(method.method)
 
 
-def guided(prompted: Prompted, guidance_scale: float) -> NoisePredictor:
+def guided(prompted: Prompted, guidance_scale: float) -> Ask:
     """Return the score under guidance; scale 1 asks no unconditional half."""
-    return prompted.alone if guidance_scale == 1 else Guided(prompted.pair, guidance_scale)
+    return Ask(prompted, None if guidance_scale == 1 else partial(guide, s=guidance_scale))
 
 
 def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple[Scores, Prompted]:
@@ -171,12 +179,13 @@ def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple
     null, style_null = models.text([""] * count), models.style_text([""] * count)
     fake = Prompted(models.base, models.text(prompts.target), null, fake=True)
     style = Prompted(models.style, models.style_text(prompts.target), style_null, style=True)
-    scores = Scores(
-        style=guided(style, method.guidance_scale),
-        fake=guided(fake, method.fake.guidance_scale),
-        edit=Contrast(Prompted(models.base, models.text(prompts.edit), null).pair),
-        source=guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
-    )
+    asks: dict[ScoreName, Ask] = {
+        "style": guided(style, method.guidance_scale),
+        "fake": guided(fake, method.fake.guidance_scale),
+        "edit": Ask(Prompted(models.base, models.text(prompts.edit), null), contrast),
+        "source": guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
+    }
+    scores = Scores(**asks, together=Joint(asks))
     return scores, fake
 
 
@@ -234,7 +243,8 @@ def with_kept_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> 
     at = relevance.spread(method.timesteps.t_min, method.timesteps.t_max, count)
     eps = torch.stack([gaussian(z_source, rng) for _ in range(count)])
     maps = relevance.kept(objective.relevance, objective.schedule, fitting.scores, z_source, at, eps)
-    return replace(objective, relevance=maps)
+    asks = tuple(name for name in objective.asks if name != "edit")
+    return replace(objective, relevance=maps, asks=asks)
 
 
 def assemble(

@@ -172,6 +172,8 @@ class RunConfig:
         caption: words for the photo's content; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
         size: length of the short side the model works at; `None` is the model's own.
+        tile: side in pixels of the overlapping windows that a larger picture is worked on in; 0 for none; `None` takes
+            the model's own size where the picture has more than four times its pixels, else none.
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: precision of the networks; latents and optimisers are float32 always.
@@ -185,6 +187,7 @@ class RunConfig:
     caption: str = ""
     content: float = 0.5
     size: int | None = None
+    tile: int | None = None
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

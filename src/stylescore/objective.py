@@ -15,7 +15,7 @@ from stylescore.directions import (
     ScoreDistillation,
     StyleMatching,
 )
-from stylescore.relevance import Relevance, everywhere
+from stylescore.relevance import Relevance, SemanticRelevance, everywhere
 from stylescore.schedule import (
     NoiseSchedule,
     Weight,
@@ -23,7 +23,7 @@ from stylescore.schedule import (
     posterior_weight,
     unit_weight,
 )
-from stylescore.scores import Scores
+from stylescore.scores import ScoreName, Scores
 from stylescore.spectrum import SpectrumLoss, no_spectrum
 from stylescore.timesteps import TimestepSampler
 from stylescore.types import Draw, Latent, Noise, PerSample, Rng, Step
@@ -60,6 +60,8 @@ class Objective:
         relevance: where, as a map in [0, 1].
         spectrum: regulariser towards the source.
         noise: source of the step's noise.
+        asks: the scores that direction and relevance ask, which may be asked together; a score that is not named is
+            asked alone.
     """
 
     schedule: NoiseSchedule
@@ -68,6 +70,7 @@ class Objective:
     relevance: Relevance = everywhere
     spectrum: SpectrumLoss = no_spectrum
     noise: NoiseSampler = gaussian
+    asks: tuple[ScoreName, ...] = ()
 
     def __call__(self, z: Latent, z_source: Latent, scores: Scores, *, progress: float, rng: Rng) -> Step:
         """Take one step.
@@ -89,6 +92,7 @@ class Objective:
     def at(self, draw: Draw, z: Latent, scores: Scores) -> Step:
         """Take the step at a draw made from z."""
         with torch.no_grad():
+            scores = scores.ahead(draw, self.asks)
             relevance = self.relevance(draw, scores)
             gradient = self.direction(draw, scores) * relevance
         score_loss = surrogate(z, gradient)
@@ -120,6 +124,7 @@ def sms(
         relevance=relevance,
         spectrum=spectrum,
         noise=noise,
+        asks=("style", "fake", "edit") if isinstance(relevance, SemanticRelevance) else ("style", "fake"),
     )
 
 
@@ -135,9 +140,11 @@ def sds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight =
 
 def dds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = unit_weight) -> Objective:
     """Delta Denoising Score: style minus the plain model's prediction on the source."""
-    return Objective(schedule=schedule, timesteps=timesteps, direction=DeltaDenoising(schedule, weight))
+    direction = DeltaDenoising(schedule, weight)
+    return Objective(schedule=schedule, timesteps=timesteps, direction=direction, asks=("style", "source"))
 
 
 def pds(schedule: NoiseSchedule, timesteps: TimestepSampler) -> Objective:
     """Posterior Distillation Sampling: the difference of the stochastic latents."""
-    return Objective(schedule=schedule, timesteps=timesteps, direction=PosteriorDistillation(schedule))
+    direction = PosteriorDistillation(schedule)
+    return Objective(schedule=schedule, timesteps=timesteps, direction=direction, asks=("style", "source"))

@@ -17,10 +17,10 @@ from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.devices import pick_device, pick_dtype
 from stylescore.diffusion.loading import Components, load_components
-from stylescore.diffusion.lora import LoraFile, LowRank, bind, read_lora, stack
+from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
 from stylescore.diffusion.lora.keys import Part
 from stylescore.diffusion.text import TextEncoder
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, StyleError
 from stylescore.models.registry import resolve_model, resolve_style
 from stylescore.schedule import NoiseSchedule
 from stylescore.scores import PassCounter
@@ -59,26 +59,25 @@ def prepare(run: RunConfig) -> Prepared:
     require_match(base, styled)
     counter = PassCounter()
     base_backbone = backbone_of(base, styled, counter)
-    unet_deltas = bound(loras, styled.unet, "unet")
+    deltas = bound(loras, styled.network, "unet")
     if styled is base:
-        base_backbone.adapters.add_style(unet_deltas, run.method.style_strength)
+        base_backbone.adapters.add_style(deltas, run.method.style_strength)
         style_backbone = base_backbone
     else:
-        merge(styled.unet, unet_deltas, run.method.style_strength)
+        merge(styled.network, deltas, run.method.style_strength)
         style_backbone = backbone_of(styled, styled, counter)
-    text = TextEncoder(styled.tokenizer, styled.text_encoder)
     style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
     return Prepared(
         models=Models(
             base=base_backbone,
             style=style_backbone,
             codec=Codec(styled.vae),
-            text=text,
-            style_text=adapted_text(text, loras, run.method),
+            text=styled.text,
+            style_text=adapted_text(styled.text, loras, run.method),
         ),
         style_prompt=style_prompt,
         native_size=styled.native_size,
-        multiple=int(styled.vae_scale),
+        multiple=styled.multiple,
     )
 
 
@@ -93,12 +92,12 @@ def load(name: str, dtype: torch.dtype, device: torch.device) -> Components:
 
 
 def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter) -> Backbone:
-    """Return a model's U-Net as a backbone, on the noise schedule of the style's base."""
+    """Return a model's network as a backbone, on the noise schedule of the style's base."""
     return Backbone(
-        unet=parts.unet,
-        adapters=Adapters.of(parts.unet),
-        schedule=noise_schedule(schedule_of),
-        prediction_type=parts.prediction_type,
+        network=parts.network,
+        adapters=Adapters.of(parts.network),
+        prediction=parts.prediction(noise_schedule(schedule_of)),
+        call=parts.call,
         counter=counter,
     )
 
@@ -108,17 +107,36 @@ def noise_schedule(parts: Components) -> NoiseSchedule:
     return NoiseSchedule(parts.betas, stride=max(1, len(parts.betas) // GRID_POINTS))
 
 
-def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, LowRank]:
+def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, Change]:
     """Return the sum of the adapters' changes to one network, by the network's own layer names."""
     shapes = adaptable(network)
     return stack([(bind(lora, shapes, part=part), weight) for lora, weight in loras])
 
 
 def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: MethodConfig) -> TextEncoder:
-    """Return the style's text encoder, with the adapters' text parts unless the method leaves them out."""
-    if not method.text_encoder_lora or not any(lora.text_encoder for lora, _ in loras):
+    """Return the style's text encoder, with the adapters' text parts unless the method leaves them out.
+
+    Raises:
+        StyleError: an adapter changes a text model that is not there.
+    """
+    if not method.text_encoder_lora:
         return text
-    return text.with_deltas(bound(loras, text.model, "text_encoder"), method.style_strength)
+    parts = sorted({part for lora, _ in loras for part in lora.parts if part != "unet"})
+    for lora, _ in loras:
+        require_readers(lora, text)
+    deltas: dict[str, dict[str, Change]] = {part: bound(loras, text.by_name[part].model, part) for part in parts}
+    return text.with_deltas(deltas, method.style_strength)
+
+
+def require_readers(lora: LoraFile, text: TextEncoder) -> None:
+    """Raise `StyleError` if an adapter changes a text model that is not there."""
+    absent = [part for part in lora.parts if part != "unet" and part not in text.by_name]
+    if absent:
+        raise StyleError(
+            f"the style {str(lora.path)!r} does not fit the model: it changes a {absent[0]}, the model has none",
+            hint="choose the model the style was trained on, or leave text models as they are: "
+            "--set text_encoder_lora=false",
+        )
 
 
 def default_style_prompt(loras: list[tuple[LoraFile, float]], choices: tuple[StyleChoice, ...]) -> str:
@@ -131,12 +149,23 @@ def default_style_prompt(loras: list[tuple[LoraFile, float]], choices: tuple[Sty
 
 
 def require_match(base: Components, styled: Components) -> None:
-    """Raise `ModelError` unless two bases speak of the same latents and read the same text features."""
-    facts: Mapping[str, Any] = {"latent channels": "in_channels", "text width": "cross_attention_dim"}
-    for words, key in facts.items():
-        ours, theirs = base.unet.config[key], styled.unet.config[key]
+    """Raise `ModelError` unless two bases are of one family, speak of the same latents and read the same features."""
+    facts: Mapping[str, tuple[Any, Any]] = {
+        "family": (base.family.label, styled.family.label),
+        "latent channels": (base.vae.config.latent_channels, styled.vae.config.latent_channels),
+        "pixels per latent cell": (base.vae_scale, styled.vae_scale),
+        "latent scale": (latent_unit(base), latent_unit(styled)),
+        "text width": (base.text_width, styled.text_width),
+    }
+    for words, (ours, theirs) in facts.items():
         if ours != theirs:
             raise ModelError(
                 f"--model and --style-model must have the same {words}, not {ours!r} and {theirs!r}",
                 hint="use two models of one family",
             )
+
+
+def latent_unit(parts: Components) -> tuple[float, float]:
+    """Return the factor and the shift that bring a model's latents into its unit."""
+    codec = Codec(parts.vae)
+    return codec.scale, codec.shift

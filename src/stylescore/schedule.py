@@ -102,6 +102,24 @@ class NoiseSchedule:
             case _:
                 assert_never(kind)
 
+    def flow_time(self, t: Timesteps) -> Coefficient:
+        """Return s = sigma_t / (alpha_t + sigma_t), where x_s = (1 - s) z + s eps is as noisy as z_t.
+
+        The signal-to-noise ratio ((1 - s) / s)^2 of a rectified flow is alpha_t^2 / sigma_t^2 there.
+        """
+        return self.sigma(t) / (self.alpha(t) + self.sigma(t))
+
+    def to_flow(self, z_t: Latent, t: Timesteps) -> Latent:
+        """Return x_s = z_t / (alpha_t + sigma_t), the same noised latent as a rectified flow has it at `flow_time`."""
+        return z_t / (self.alpha(t) + self.sigma(t))
+
+    def velocity_to_eps(self, v: Tensor, z_t: Latent, t: Timesteps) -> Noise:
+        """Return the noise that a rectified flow's velocity v = eps - z at x_s implies, eps = x_s + (1 - s) v.
+
+        Source: x_s = (1 - s) z + s eps with z = eps - v put in ("Flow Straight and Fast", ICLR 2023, equation 1).
+        """
+        return self.to_flow(z_t, t) + (1 - self.flow_time(t)) * v
+
     def to_clean(self, eps: Noise, z_t: Latent, t: Timesteps) -> Latent:
         """Return the clean latent that a noise prediction implies, (z_t - sigma_t eps) / alpha_t."""
         return (z_t - self.sigma(t) * eps) / self.alpha(t)

@@ -5,10 +5,11 @@ The score of a distribution at noise level t is -eps / sigma_t; working with eps
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
-from stylescore.types import Latent, Noise, Timesteps
+from stylescore.types import Draw, Latent, Noise, Timesteps
 
 
 class NoisePredictor(Protocol):
@@ -19,12 +20,8 @@ class NoisePredictor(Protocol):
         ...
 
 
-class PairPredictor(Protocol):
-    """Predicts the noise twice, with the prompt and without it, in one batched call."""
-
-    def __call__(self, z_t: Latent, t: Timesteps) -> tuple[Noise, Noise]:
-        """Return (conditional, unconditional), each shaped like z_t."""
-        ...
+Finish = Callable[[Noise, Noise], Noise]
+"""Makes a score of the conditional and the unconditional prediction."""
 
 
 def guide(eps_c: Noise, eps_u: Noise, s: float) -> Noise:
@@ -32,41 +29,39 @@ def guide(eps_c: Noise, eps_u: Noise, s: float) -> Noise:
     return eps_u + s * (eps_c - eps_u)
 
 
-@dataclass(frozen=True)
-class Guided:
-    """A score under classifier-free guidance with scale s."""
-
-    pair: PairPredictor
-    guidance_scale: float
-
-    def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Return CFG(s)."""
-        eps_c, eps_u = self.pair(z_t, t)
-        return guide(eps_c, eps_u, self.guidance_scale)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """What the prompt adds to a prediction: conditional minus unconditional."""
-
-    pair: PairPredictor
-
-    def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Return eps_c - eps_u."""
-        eps_c, eps_u = self.pair(z_t, t)
-        return eps_c - eps_u
+def contrast(eps_c: Noise, eps_u: Noise) -> Noise:
+    """Return what the prompt adds to a prediction: conditional minus unconditional."""
+    return eps_c - eps_u
 
 
 @dataclass(frozen=True)
 class Known:
-    """A prediction that has been made already, for the one draw it was made at."""
+    """A score that has been asked already at one noised latent.
 
+    Attributes:
+        z_t: the latent it was asked at.
+        eps: its answer there.
+        otherwise: whom to ask at any other latent.
+    """
+
+    z_t: Latent
     eps: Noise
+    otherwise: NoisePredictor
 
     def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Return it."""
-        del z_t, t
-        return self.eps
+        """Return the answer, if the question is the same."""
+        return self.eps if z_t is self.z_t else self.otherwise(z_t, t)
+
+
+ScoreName = Literal["style", "fake", "edit", "source"]
+
+
+class Together(Protocol):
+    """Asks several scores of one draw in as few calls of the network as it can."""
+
+    def __call__(self, draw: Draw, names: Sequence[ScoreName]) -> Mapping[ScoreName, Noise]:
+        """Return each score's answer, at z_t for style and fake, at z_source_t for edit and source."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +73,28 @@ class Scores:
         fake: current picture's distribution, asked at z_t (base with the trained adapter, guided).
         edit: contrast of the plain base under the edit prompt, asked at z_source_t; makes the relevance map.
         source: plain base under the source caption, guided, asked at z_source_t (DDS, PDS).
+        together: asks several at once; `None` where each is asked alone.
     """
 
     style: NoisePredictor
     fake: NoisePredictor
     edit: NoisePredictor
     source: NoisePredictor
+    together: Together | None = None
+
+    def ahead(self, draw: Draw, names: Sequence[ScoreName]) -> Scores:
+        """Return scores that know their answers at this draw, as far as asking them together saves a call."""
+        unknown = [name for name in names if not isinstance(getattr(self, name), Known)]
+        if self.together is None or len(unknown) < 2:
+            return self
+        found = self.together(draw, unknown)
+        known: dict[str, Any] = {n: Known(asked_at(draw, n), eps, getattr(self, n)) for n, eps in found.items()}
+        return replace(self, **known)
+
+
+def asked_at(draw: Draw, name: ScoreName) -> Latent:
+    """Return the noised latent that a score is asked at."""
+    return draw.z_t if name in ("style", "fake") else draw.z_source_t
 
 
 @dataclass

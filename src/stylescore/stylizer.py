@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylescore.build import Prompts, encode_sources, fit_latents
+from stylescore.build import Models, Prompts, encode_sources, fit_latents
 from stylescore.config import MethodConfig, RunConfig
 from stylescore.content import with_content
 from stylescore.diffusion.adapters import adaptable
@@ -26,6 +26,9 @@ from stylescore.prepare import Prepared, prepare
 from stylescore.state import PictureState, restore
 from stylescore.types import Latent, Rng
 from stylescore.validate import check_run
+
+LARGE = 4
+"""A picture with more than so many times the pixels of the model's own is worked on in windows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Stylizer:
 
     def _take_up(self, run: RunConfig) -> None:
         """Set what follows from a configuration once its models are there."""
-        require_targets(self._prepared.models.base.unet, run.method.fake.targets)
+        require_targets(self._prepared.models.base.network, run.method.fake.targets)
         self.run = run
         self.style_prompt = self._prepared.style_prompt
         self.short_side = run.size or self._prepared.native_size
@@ -96,7 +99,7 @@ class Stylizer:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return torch.device(self._prepared.models.base.unet.device)
+        return torch.device(self._prepared.models.base.network.device)
 
     def working_size(self, photo: Photo) -> tuple[int, int]:
         """Return (width, height) at which a photo is worked on."""
@@ -150,18 +153,30 @@ class Stylizer:
         self, photos: Sequence[Photo], states: Sequence[PictureState] | None, prompts: Prompts, rng: Rng
     ) -> Fitting:
         z_source = self._sources(photos, rng) if states is None else kept_sources(states, self.device)
-        fitting = fit_latents(self._prepared.models, self._method, prompts, z_source, rng)
+        models = self._models(*z_source.shape[-2:])
+        fitting = fit_latents(models, self._method, prompts, z_source, rng)
         if states is not None:
             restore(fitting, states)
         return fitting
 
     def _sources(self, photos: Sequence[Photo], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.picture, self.working_size(photo)) for photo in photos])
-        return encode_sources(self._prepared.models, self._method, pictures.to(self.device), rng)
+        factor = self._prepared.models.codec.factor
+        models = self._models(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        return encode_sources(models, self._method, pictures.to(self.device), rng)
 
     def decode(self, latents: Latent) -> list[Image.Image]:
         """Decode latents to pictures."""
-        return [to_picture(picture) for picture in self._prepared.models.codec.decode(latents)]
+        codec = self._models(*latents.shape[-2:]).codec
+        return [to_picture(picture) for picture in codec.decode(latents)]
+
+    def _models(self, height: int, width: int) -> Models:
+        """Return the networks for a latent of this size, in windows if it is large."""
+        prepared, factor = self._prepared, self._prepared.models.codec.factor
+        large = height * width * factor**2 > LARGE * prepared.native_size**2
+        side = self.run.tile if self.run.tile is not None else prepared.native_size if large else 0
+        cells = side // prepared.multiple * prepared.multiple // factor
+        return prepared.models.tiled(cells or None)
 
     def picture(self, fitting: Fitting, index: int) -> Image.Image:
         """Return one picture of a batch as it stands."""
@@ -196,7 +211,7 @@ def loaded_by(run: RunConfig) -> RunConfig:
     method = replace(
         MethodConfig(), style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora
     )
-    return replace(run, method=method, caption="", content=0.5, size=None, seed=0)
+    return replace(run, method=method, caption="", content=0.5, size=None, tile=None, seed=0)
 
 
 def require_targets(network: nn.Module, targets: Sequence[str]) -> None:

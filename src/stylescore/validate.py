@@ -19,6 +19,7 @@ COUNT: Rule = (lambda x: x >= 1, "at least 1")
 TIMESTEP: Rule = (lambda x: 3 <= x <= 999, "between 3 and 999")
 SIGNED_STRENGTH: Rule = (lambda x: -4 <= x <= 4, "between -4 and 4")
 SEED: Rule = (lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
+TILE: Rule = (lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
 SHORT_SIDE: Rule = (lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
@@ -110,7 +111,7 @@ def check_method(method: MethodConfig) -> MethodConfig:
 
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
-    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE})
+    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt})
     check_method(run.method)
     if not run.styles:

@@ -9,7 +9,16 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from stylescore.diffusion.adapters import PLAIN, Adapted, Adapters, Route, adaptable, fake_route, merge
+from stylescore.diffusion.adapters import (
+    PLAIN,
+    Adapted,
+    Adapters,
+    Route,
+    adaptable,
+    fake_route,
+    merge,
+    with_change,
+)
 from stylescore.diffusion.lora import Product
 
 Rngs = Callable[..., list[torch.Generator]]
@@ -272,3 +281,13 @@ def test_a_second_fake_branch_replaces_the_first(tiny_unet: UNets, rngs: Rngs) -
     fresh = adapters.add_fake(QV, 2, 4.0, rngs(3))
     assert {id(p) for p in adapters.fake_state().values()} == {id(p) for p in fresh}
     assert {p.shape[0] for p in fresh} == {1}
+
+
+@pytest.mark.parametrize("rows", [(0, 3), (1, 2), (2, 3), (0, 0)])
+def test_a_change_on_some_rows_leaves_the_others_alone(rows: tuple[int, int]) -> None:
+    y, x = torch.zeros(3, 2), torch.arange(6.0).view(3, 2) + 1
+    found = with_change(y, x, rows, lambda some: 10 * some)
+    chosen = range(*rows)
+    for n in range(3):
+        assert torch.equal(found[n], 10 * x[n] if n in chosen else y[n])
+    assert torch.equal(y, torch.zeros(3, 2))

@@ -7,9 +7,13 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route
 from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.families import sd
+from stylescore.diffusion.predictions import VariancePreserving
 from stylescore.schedule import NoiseSchedule
 
 Rngs = Callable[..., list[torch.Generator]]
+Text = tuple[Conditioning, Conditioning]
 QV = ("to_q", "to_v")
 
 
@@ -18,7 +22,7 @@ def backbone(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any], sch
     unet = tiny_unet()
     adapters = Adapters.of(unet)
     adapters.add_style(tiny_style(unet), 0.8)
-    return Backbone(unet, adapters, schedule, "epsilon")
+    return Backbone(unet, adapters, VariancePreserving(schedule), sd.call)
 
 
 @pytest.fixture
@@ -27,9 +31,9 @@ def inputs(units: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def text(units: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def text(units: dict[str, Tensor]) -> Text:
     """Return two prompts and, for each, another text that stands for the empty prompt."""
-    return units["unet/text"], units["unet/text"].flip(0)
+    return Conditioning(units["unet/text"]), Conditioning(units["unet/text"].flip(0))
 
 
 def fill(parameters: tuple[torch.nn.Parameter, ...]) -> None:
@@ -42,27 +46,27 @@ def test_a_prediction_equals_the_recording(
     backbone: Backbone, inputs: tuple[Tensor, Tensor], units: dict[str, Tensor]
 ) -> None:
     with torch.no_grad():
-        plain = backbone(*inputs, units["unet/text"], PLAIN)
-        styled = backbone(*inputs, units["unet/text"], Route(style=True))
+        plain = backbone(*inputs, Conditioning(units["unet/text"]), PLAIN)
+        styled = backbone(*inputs, Conditioning(units["unet/text"]), Route(style=True))
     assert torch.allclose(plain, units["unet/base"], atol=2e-4)
     assert torch.allclose(styled, units["unet/base_plus_style_lora"], atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])
 def test_other_predictions_are_converted(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], units: dict[str, Tensor], kind: Any
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, kind: Any
 ) -> None:
-    other = Backbone(backbone.unet, backbone.adapters, backbone.schedule, kind)
+    other = Backbone(backbone.network, backbone.adapters, VariancePreserving(backbone.schedule, kind), backbone.call)
     x, t = inputs
     with torch.no_grad():
-        output, found = (b(x, t, units["unet/text"], PLAIN) for b in (backbone, other))
+        output, found = (b(x, t, text[0], PLAIN) for b in (backbone, other))
     assert torch.allclose(found, backbone.schedule.to_eps(output, kind, x, t), atol=1e-5)
     assert not torch.allclose(found, output, atol=0.1)
 
 
 @pytest.mark.parametrize("score", ["plain", "style", "fake"])
 def test_a_pair_equals_its_two_halves(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs, score: str
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs, score: str
 ) -> None:
     fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
     flags = {"style": score == "style", "fake": score == "fake"}
@@ -75,9 +79,7 @@ def test_a_pair_equals_its_two_halves(
     assert not torch.allclose(eps_c, eps_u, atol=1e-3)
 
 
-def test_the_three_scores_differ(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs
-) -> None:
+def test_the_three_scores_differ(backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs) -> None:
     fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
     with torch.no_grad():
         real, style, fake = (
@@ -89,7 +91,7 @@ def test_the_three_scores_differ(
 
 @pytest.mark.parametrize("fake", [False, True])
 def test_a_batch_equals_one_by_one(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], rngs: Rngs, fake: bool
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs, fake: bool
 ) -> None:
     parameters = backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
     fill(parameters)
@@ -109,12 +111,12 @@ def test_a_batch_equals_one_by_one(
 def test_the_switch_is_plain_again_after_a_call_that_fails(backbone: Backbone, inputs: tuple[Tensor, Tensor]) -> None:
     x, t = inputs
     with pytest.raises(RuntimeError):
-        backbone(x, t, torch.zeros(2, 77, 5), Route(style=True))
+        backbone(x, t, Conditioning(torch.zeros(2, 77, 5)), Route(style=True))
     assert backbone.adapters.switch.route is PLAIN
 
 
 def test_samples_are_counted_apart_by_whether_they_are_differentiated(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor]
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text
 ) -> None:
     prompted = Prompted(backbone, *text)
     with torch.no_grad():
@@ -124,12 +126,12 @@ def test_samples_are_counted_apart_by_whether_they_are_differentiated(
 
 
 def test_a_half_precision_network_answers_in_float32(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor]
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text
 ) -> None:
     x, t = inputs
     with torch.no_grad():
         exact = Prompted(backbone, *text).alone(x, t)
-        backbone.unet.to(torch.bfloat16)
+        backbone.network.to(torch.bfloat16)
         rounded = Prompted(backbone, *text).alone(x, t)
     assert rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1 * exact.abs().max().item())

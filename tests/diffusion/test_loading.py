@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore.diffusion import loading, single_file
+from stylescore.diffusion.families import SD, Parts
+from stylescore.diffusion.folders import network_class
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora.sgm import sgm_names
 from stylescore.errors import ModelError
@@ -55,7 +58,7 @@ def test_components_of_a_folder(tiny):
 
 
 def test_everything_is_frozen(tiny):
-    for model in (tiny.unet, tiny.vae, tiny.text_encoder):
+    for model in (tiny.network, tiny.vae, tiny.text.readers[0].model):
         assert not model.training
         assert not any(weight.requires_grad for weight in model.parameters())
 
@@ -63,10 +66,14 @@ def test_everything_is_frozen(tiny):
 def test_unet_and_tokenizer_give_the_recorded_values(tiny):
     units = load_file(PARITY / "golden" / "units.safetensors")
     with torch.no_grad():
-        out = tiny.unet(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
+        out = tiny.network(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
     assert (out - units["unet/base"]).abs().max() <= 2e-4 * units["unet/base"].abs().max()
     for known in json.loads((PARITY / "golden" / "units.json").read_text())["tokenizer"]:
-        ids = tiny.tokenizer(known["prompt"], padding="max_length", max_length=77, truncation=True).input_ids
+        ids = (
+            tiny.text.readers[0]
+            .tokenizer(known["prompt"], padding="max_length", max_length=77, truncation=True)
+            .input_ids
+        )
         assert ids == known["input_ids"]
 
 
@@ -107,8 +114,10 @@ def test_other_prediction_types_and_schedules(copy):
     refused(copy, "prediction_type 'flow', not one of epsilon, v_prediction, sample")
     edit(path, prediction_type="epsilon", beta_schedule="odd")
     refused(copy, "scheduler of 'copy' cannot be used")
-    edit(path, _class_name="FlowMatchEulerDiscreteScheduler")
-    refused(copy, "is a flow model")
+    edit(path, beta_schedule="scaled_linear", _class_name="FlowMatchEulerDiscreteScheduler")
+    refused(copy, "is for flow models, but Stable Diffusion 1.x and 2.x is not one")
+    edit(path, _class_name="EDMEulerScheduler")
+    refused(copy, "is a 'EDMEulerScheduler', whose noise cannot be used")
 
 
 def test_half_precision_and_a_variant(copy):
@@ -117,7 +126,7 @@ def test_half_precision_and_a_variant(copy):
     (home / WEIGHTS["unet"]).unlink()
     save_file(weights, home / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
     parts = load_components(copy, dtype=torch.bfloat16, device=CPU)
-    assert parts.unet.dtype == parts.vae.dtype == parts.text_encoder.dtype == torch.bfloat16
+    assert parts.network.dtype == parts.vae.dtype == parts.text.readers[0].model.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
@@ -166,10 +175,22 @@ def test_pickled_weights_are_never_opened(copy, part, suffix):
     refused(copy, f"the {part} of .* is a pickle .*may run code")
 
 
-@pytest.mark.parametrize("pipeline", ["StableDiffusionXLPipeline", "FluxPipeline", None, 3])
-def test_other_families(copy, pipeline):
+@pytest.mark.parametrize(
+    "pipeline", ["StableDiffusionControlNetPipeline", "StableDiffusionInpaintPipeline", "FluxFillPipeline", None, 3]
+)
+def test_other_pipelines(copy, pipeline):
     edit(copy / "model_index.json", _class_name=pipeline)
     assert "Stable Diffusion 1.x" in str(refused(copy, "which this version cannot use yet").hint)
+
+
+def test_refiner(copy):
+    edit(copy / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline", text_encoder=[None, None])
+    assert "base" in str(refused(copy, "without a text_encoder, such as a refiner").hint)
+
+
+def test_model_of_another_family_than_its_index_says(copy):
+    edit(copy / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    refused(copy, "lacks its text_encoder_2")
 
 
 def test_other_classes_of_a_part(copy):
@@ -183,18 +204,26 @@ def test_unreadable_configuration(copy, text):
     refused(copy, "the vae of .* cannot be read")
 
 
+def unet_for(**config: int) -> Any:
+    return SimpleNamespace(config=SimpleNamespace(**config))
+
+
+def parts_with(tiny: Components, unet: Any) -> Parts:
+    reader = tiny.text.readers[0]
+    networks = {"unet": unet, "vae": tiny.vae, "text_encoder": reader.model}
+    return Parts(family=SD, networks=networks, tokenizers={"tokenizer": None}, scheduler_config={}, index={})
+
+
 def test_text_encoder_of_another_width(tiny):
-    unet = type("Unet", (), {"config": type("C", (), {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 99})})
-    parts = single_file.Parts(unet, tiny.vae, tiny.text_encoder, tiny.tokenizer, {})
-    with pytest.raises(ModelError, match="width 99"):
-        loading._require_fit("x", parts)
+    unet = unet_for(in_channels=4, out_channels=4, cross_attention_dim=99)
+    with pytest.raises(ModelError, match="width 99, but text_encoder of width 32"):
+        SD.require_fit("x", parts_with(tiny, unet))
 
 
 def test_inpainting_model(tiny):
-    unet = type("Unet", (), {"config": type("C", (), {"in_channels": 9, "out_channels": 4, "cross_attention_dim": 32})})
-    parts = single_file.Parts(unet, tiny.vae, tiny.text_encoder, tiny.tokenizer, {})
+    unet = unet_for(in_channels=9, out_channels=4, cross_attention_dim=32)
     with pytest.raises(ModelError, match="not a plain text-to-image model"):
-        loading._require_fit("x", parts)
+        SD.require_fit("x", parts_with(tiny, unet))
 
 
 def test_folder_that_is_no_model(tmp_path):
@@ -222,24 +251,31 @@ def test_libraries_stay_as_talkative_as_they_were():
     assert transformers_logging.is_progress_bar_enabled()
 
 
-def test_schedule_config_of_single_files_is_that_of_stable_diffusion():
-    config = json.loads((single_file.SD1 / "scheduler" / "scheduler_config.json").read_text())
+@pytest.mark.parametrize("shapes", [single_file.SD1, single_file.SD2, single_file.SDXL_SHAPES])
+def test_schedule_config_of_single_files_is_that_of_stable_diffusion(shapes):
+    config = json.loads((shapes / "scheduler" / "scheduler_config.json").read_text())
     assert torch.equal(loading._scheduler("x", config).betas, load(TINY).betas)
 
 
-def test_bundled_shapes_have_the_known_numbers_of_weights():
-    from diffusers.models import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+COUNTS = {
+    single_file.SD1: {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    single_file.SD2: {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
+    single_file.SDXL_SHAPES: {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    },
+}
 
-    configs = {part: json.loads((single_file.SD1 / part / "config.json").read_text()) for part in WEIGHTS}
+
+@pytest.mark.parametrize(("shapes", "part"), [(shapes, part) for shapes, counts in COUNTS.items() for part in counts])
+def test_bundled_shapes_have_the_known_numbers_of_weights(shapes, part):
+    config = json.loads((shapes / part / "config.json").read_text())
+    kind = network_class(config.get("_class_name") or config["architectures"][0])
     with torch.device("meta"):
-        models = {
-            859_520_964: UNet2DConditionModel.from_config(configs["unet"]),
-            83_653_863: AutoencoderKL.from_config(configs["vae"]),
-            123_060_480: CLIPTextModel(CLIPTextConfig(**configs["text_encoder"])),
-        }
-    for count, model in models.items():
-        assert sum(weight.numel() for weight in model.parameters()) == count
+        model = kind.from_config(config) if "_class_name" in config else kind(kind.config_class(**config))
+    assert sum(weight.numel() for weight in model.parameters()) == COUNTS[shapes][part]
 
 
 ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
@@ -278,6 +314,15 @@ def vae_name(name: str, blocks: int) -> str:
     return name.replace(".downsamplers.0", ".downsample").replace(".upsamplers.0", ".upsample")
 
 
+def networks(parts: Components) -> list[Any]:
+    return [parts.network, parts.vae, *(reader.model for reader in parts.text.readers)]
+
+
+def same_weights(one: Any, other: Any) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("single")
@@ -298,14 +343,12 @@ def tiny_shapes(monkeypatch) -> None:
 def test_single_file_holds_the_same_model(checkpoint, tiny):
     single = load(checkpoint)
     assert single.name == "tiny"
-    for part in WEIGHTS:
-        ours, theirs = getattr(single, part).state_dict(), getattr(tiny, part).state_dict()
-        assert set(ours) == set(theirs)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), part
+    for ours, theirs in zip(networks(single), networks(tiny), strict=True):
+        assert same_weights(ours, theirs)
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize("prefix", single_file.PREFIXES.values())
+@pytest.mark.parametrize("prefix", single_file.SD1_LAYOUT.prefixes.values())
 def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     weights = load_file(checkpoint)
     weights.pop(next(name for name in weights if name.startswith(prefix) and "norm" in name))
@@ -314,7 +357,7 @@ def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     refused(path, "lacks 1 of its weights|cannot be loaded")
 
 
-@pytest.mark.parametrize(("part", "prefix"), single_file.PREFIXES.items())
+@pytest.mark.parametrize(("part", "prefix"), single_file.SD1_LAYOUT.prefixes.items())
 def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
     weights = {name: t for name, t in load_file(checkpoint).items() if not name.startswith(prefix)}
     save_file(weights, tmp_path / "a.safetensors")
@@ -324,9 +367,11 @@ def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("conditioner.embedders.0.x", "an SDXL checkpoint"),
-        ("cond_stage_model.model.x", r"a Stable Diffusion 2\.x checkpoint"),
-        ("double_blocks.0.x", "a Flux checkpoint"),
+        ("conditioner.embedders.0.model.x", "an SDXL refiner, which cannot be used"),
+        ("conditioner.embedders.0.transformer.x", "lacks its unet, vae, text_encoder_2"),
+        ("cond_stage_model.model.x", "lacks its unet, vae"),
+        ("double_blocks.0.x", "a Flux checkpoint, which must be given as a folder"),
+        ("model.diffusion_model.joint_blocks.0.x", "a Stable Diffusion 3 checkpoint, which must be given as a folder"),
         ("lora_unet_x.lora_up.weight", "a LoRA"),
         ("x", "no Stable Diffusion checkpoint"),
     ],
@@ -352,3 +397,128 @@ def test_single_file_without_tokenizer_and_network(checkpoint, tmp_path, monkeyp
     monkeypatch.setattr(single_file, "download_tokenizer", fail)
     hint = refused(path, "needs CLIP's tokenizer").hint
     assert str(tmp_path / "tokenizer") in str(hint)
+
+
+OPENCLIP = {
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+    "encoder.layers": "transformer.resblocks",
+}
+
+
+def original_openclip(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    """Write a text model the way OpenCLIP does."""
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
+    result = {"positional_embedding": bare.pop("embeddings.position_embedding.weight"), "logit_scale": torch.ones(())}
+    if "text_projection.weight" in bare:
+        result["text_projection"] = bare.pop("text_projection.weight").T.contiguous()
+    for n in range(layers):
+        for leaf in ("weight", "bias"):
+            rows = [bare.pop(f"encoder.layers.{n}.self_attn.{part}_proj.{leaf}") for part in "qkv"]
+            result[f"transformer.resblocks.{n}.attn.in_proj_{leaf}"] = torch.cat(rows)
+    for name, tensor in bare.items():
+        for theirs, ours in OPENCLIP.items():
+            name = name.replace(theirs, ours)
+        result[name] = tensor
+    return result
+
+
+def prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+
+
+def stored(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    return load_file(next((folder / part).glob("*.safetensors")))
+
+
+def original(folder: Path, openclips: dict[str, str], clips: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Write a whole model in one file; text models are given with what stands before their names."""
+    added = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+    plain, extra = {}, {}
+    for name, tensor in stored(folder, "unet").items():
+        module, _, leaf = name.rpartition(".")
+        if module in added:
+            extra[f"model.diffusion_model.{added[module]}.{leaf}"] = tensor
+        else:
+            plain[name] = tensor
+    result = original_unet(plain) | extra | original_vae(stored(folder, "vae"), 4)
+    for part, prefix in clips.items():
+        bare = {name.removeprefix("text_model."): tensor for name, tensor in stored(folder, part).items()}
+        result |= prefixed(f"{prefix}text_model.", bare)
+    for part, prefix in openclips.items():
+        result |= prefixed(prefix, original_openclip(stored(folder, part), 3))
+    return result
+
+
+SINGLE = {
+    "sd2": ({"text_encoder": "cond_stage_model.model."}, {}),
+    "sdxl": (
+        {"text_encoder_2": "conditioner.embedders.1.model."},
+        {"text_encoder": "conditioner.embedders.0.transformer."},
+    ),
+}
+
+
+@pytest.fixture
+def single(tiny_family, tmp_path, monkeypatch) -> Callable[..., tuple[Path, Components]]:
+    """Return a maker of a family's tiny model as one file, with what the folder of the same model holds."""
+
+    def make(family: str, marks: dict[str, torch.Tensor], metadata: dict[str, str]) -> tuple[Path, Components]:
+        folder = tiny_family(family).folder
+        tensors = original(folder, *SINGLE[family])
+        if family == "sd2":
+            last = {name: t.clone() for name, t in tensors.items() if ".resblocks.2." in name}
+            tensors |= {name.replace(".resblocks.2.", ".resblocks.3."): tensor for name, tensor in last.items()}
+        save_file(tensors | marks, tmp_path / "a.safetensors", metadata)
+        shutil.copytree(TINY / "tokenizer", tmp_path / "tokenizer")
+        load_single: Callable[..., Any] = single_file.load_single_file
+        monkeypatch.setattr(loading, "load_single_file", lambda path, dtype: load_single(path, dtype, folder))
+        return tmp_path / "a.safetensors", load(folder)
+
+    return make
+
+
+@pytest.mark.parametrize("family", SINGLE)
+def test_single_files_of_other_families_hold_the_same_model(single, family):
+    path, whole = single(family, {}, {"modelspec.prediction_type": "v" if family == "sd2" else "epsilon"})
+    one = load(path)
+    assert (one.family, one.prediction_type) == (whole.family, whole.prediction_type)
+    for ours, theirs in zip(networks(one), networks(whole), strict=True):
+        assert same_weights(ours, theirs)
+    pads = [reader.tokenizer.pad_token for reader in one.text.readers]
+    assert pads == {"sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}[family]
+
+
+def test_single_file_marked_as_predicting_v(single):
+    path, _ = single("sdxl", {"v_pred": torch.ones(()), "ztsnr": torch.ones(())}, {})
+    parts = load(path)
+    assert parts.prediction_type == "v_prediction"
+    assert parts.alphas_cumprod[-1] == 0
+
+
+class Answering(torch.nn.Module):
+    """A network that gives back a share of what it is asked about."""
+
+    config = SimpleNamespace(in_channels=4, cross_attention_dim=8)
+    dtype = torch.float32
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, z_t: torch.Tensor, t: int, encoder_hidden_states: torch.Tensor) -> Any:
+        rng = torch.Generator().manual_seed(1)
+        return SimpleNamespace(sample=self.share * z_t - 0.3 * torch.randn(z_t.shape, generator=rng))
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.99, "epsilon"), (0.07, "v_prediction")])
+def test_what_a_silent_checkpoint_predicts_shows_in_its_answer_to_noise(share, kind):
+    network = Answering(share)
+    assert single_file.noise_share(network) == pytest.approx(share, abs=0.02)
+    assert single_file._found(network, single_file.SD2_LAYOUT) == {"prediction_type": kind}
+    assert single_file._found(network, single_file.SD1_LAYOUT) == {}

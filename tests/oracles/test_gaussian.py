@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.config import PredictionType
+from stylescore.diffusion.predictions import RectifiedFlow
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting, fit
 from stylescore.objective import Objective, sds, sms, vsd
@@ -63,6 +64,30 @@ class StyleScore:
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
         return self.schedule.to_eps(self.output(z_t, t), self.kind, z_t, t)
+
+
+@dataclass(frozen=True)
+class FlowScore:
+    """The exact velocity field of a rectified flow to a Gaussian, asked and converted as a flow model is.
+
+    Attributes:
+        prediction: the border between the schedule's (z_t, t) and the flow's (x_s, s).
+        mean: of the Gaussian, by channel.
+        std: its standard deviation, by channel.
+    """
+
+    prediction: RectifiedFlow
+    mean: Tensor = MEAN
+    std: Tensor = STD
+
+    def velocity(self, x_s: Tensor, s: Tensor) -> Tensor:
+        """Return E[eps - x_0 | x_s] for x_s = (1 - s) x_0 + s eps; it knows no schedule."""
+        mean, std, s = per_channel(self.mean, x_s), per_channel(self.std, x_s), s.view(-1, 1, 1, 1)
+        centred = (x_s - (1 - s) * mean) / (((1 - s) * std).square() + s.square())
+        return s * centred - (mean + (1 - s) * std.square() * centred)
+
+    def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
+        return self.prediction.noise(self.velocity(*self.prediction.asked(z_t, t)), z_t, t)
 
 
 @dataclass(frozen=True)
@@ -179,6 +204,22 @@ def test_any_prediction_converts_to_the_same_noise(schedule: NoiseSchedule, kind
 def test_a_model_of_another_prediction_type_reaches_the_style(schedule: NoiseSchedule, kind: PredictionType) -> None:
     subject = cloud()
     mean, std = run(plain_sms(schedule), subject, StyleScore(schedule, kind), IdealFake(schedule, subject))
+    assert torch.allclose(mean, MEAN, rtol=0.02, atol=0)
+    assert torch.allclose(std, STD, rtol=0.02, atol=0)
+
+
+def test_an_exact_flow_converts_to_the_exact_noise(schedule: NoiseSchedule) -> None:
+    exact = schedule.double()
+    t = torch.arange(1, 1000)
+    z_t = torch.randn(999, 2, 2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    converted = FlowScore(RectifiedFlow(exact))(z_t, t)
+    assert torch.allclose(converted, StyleScore(exact)(z_t, t), rtol=1e-10, atol=1e-12)
+
+
+def test_an_exact_flow_takes_the_cloud_to_the_style(schedule: NoiseSchedule) -> None:
+    subject = cloud()
+    style = FlowScore(RectifiedFlow(schedule))
+    mean, std = run(plain_sms(schedule), subject, style, IdealFake(schedule, subject))
     assert torch.allclose(mean, MEAN, rtol=0.02, atol=0)
     assert torch.allclose(std, STD, rtol=0.02, atol=0)
 

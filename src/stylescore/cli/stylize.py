@@ -66,6 +66,9 @@ def stylize(
     size: Annotated[
         int | None, typer.Option(help="Short side the model works at, in pixels.", rich_help_panel=WHAT)
     ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the windows of large pictures; 0 none.", rich_help_panel=HOW)
+    ] = None,
     model: Annotated[
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
     ] = "mini",
@@ -122,6 +125,7 @@ def stylize(
         caption=prompt,
         content=content,
         size=size,
+        tile=tile,
         seed=seed,
         device=device,
     )

@@ -8,7 +8,7 @@ has its own weights for every sample, so that pictures in one batch do not share
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,10 +28,14 @@ class Route:
     Attributes:
         style: whether the style branch acts.
         samples: for the fake branch, which sample's weights each row uses, [rows]; `None` for no fake branch.
+        style_rows: first and one past the last row on which the style branch acts; `None` for all.
+        fake_rows: the same for the fake branch.
     """
 
     style: bool = False
     samples: Tensor | None = None
+    style_rows: tuple[int, int] | None = None
+    fake_rows: tuple[int, int] | None = None
 
 
 PLAIN = Route()
@@ -163,11 +167,20 @@ class Adapted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the base layer's output plus the branches that the route switches on."""
         route, y = self.switch.route, self.base(x)
-        if route.style and self.style is not None:
-            y = y + self.style(x, self.base)
-        if route.samples is not None and self.fake is not None:
-            y = y + self.fake(x, route.samples, self.base)
+        style, fake, samples = self.style, self.fake, route.samples
+        if route.style and style is not None:
+            y = with_change(y, x, route.style_rows, lambda some: style(some, self.base))
+        if samples is not None and fake is not None:
+            y = with_change(y, x, route.fake_rows, lambda some: fake(some, samples, self.base))
         return y  # type: ignore[no-any-return]
+
+
+def with_change(y: Tensor, x: Tensor, rows: tuple[int, int] | None, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return y plus the change that a branch makes of x, on all rows or on some."""
+    if rows is None:
+        return y + change(x)
+    first, last = rows
+    return torch.cat([y[:first], y[first:last] + change(x[first:last]), y[last:]])
 
 
 def adaptable(network: nn.Module) -> dict[str, tuple[int, ...]]:

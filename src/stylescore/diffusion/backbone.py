@@ -1,4 +1,4 @@
-"""The U-Net as scores: batches prompt and no prompt into one call, and turns any prediction into noise."""
+"""A denoising network as scores: batches prompt and no prompt into one call, whatever the network's family."""
 
 from __future__ import annotations
 
@@ -6,43 +6,62 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from stylescore.config import PredictionType
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route, fake_route
+from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.families.base import Call
+from stylescore.diffusion.predictions import Prediction
+from stylescore.diffusion.tiling import blended, windows
 from stylescore.schedule import NoiseSchedule
 from stylescore.scores import PassCounter
 from stylescore.types import Latent, Noise, Timesteps
 
-Context = Float[Tensor, "batch tokens features"]
-
 
 @dataclass(frozen=True)
 class Backbone:
-    """A denoising U-Net with adapters.
+    """A denoising network with adapters.
 
     Attributes:
-        unet: a diffusers `UNet2DConditionModel`, frozen.
+        network: a diffusers U-Net or transformer, frozen.
         adapters: its switchable branches.
-        schedule: the noise schedule it was trained on.
-        prediction_type: what it predicts.
+        prediction: how it is asked at (z_t, t), and what its answer means.
+        call: how its family is called.
         counter: counts its samples.
+        tile: side in cells of the windows that larger latents are predicted in; `None` predicts them whole.
     """
 
-    unet: Any
+    network: Any
     adapters: Adapters
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
+    prediction: Prediction
+    call: Call
     counter: PassCounter = field(default_factory=PassCounter)
+    tile: int | None = None
 
-    def __call__(self, z_t: Latent, t: Timesteps, context: Context, route: Route) -> Noise:
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule that says what t means."""
+        return self.prediction.schedule
+
+    def __call__(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
         """Predict the noise in z_t; the network runs in its own precision, the result is float32."""
-        dtype = self.unet.dtype
+        height, width = z_t.shape[-2:]
+
+        def whole(part: Latent) -> Noise:
+            return self.predict(part, t, conditioning, route)
+
+        if self.tile is None or max(height, width) <= self.tile:
+            self.count(len(z_t))
+            return whole(z_t)
+        self.count(len(z_t) * len(windows(height, width, self.tile)))
+        return blended(whole, z_t, side=self.tile)
+
+    def predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
+        """Ask the network once, without counting."""
+        dtype = self.network.dtype
+        latents, time = self.prediction.asked(z_t, t)
         with self.adapters.switch.set(route):
-            output = self.unet(z_t.to(dtype), t, encoder_hidden_states=context.to(dtype)).sample
-        self.count(len(z_t))
-        return self.schedule.to_eps(output.float(), self.prediction_type, z_t, t)
+            output = self.call(self.network, latents.to(dtype), time, conditioning.to(dtype=dtype))
+        return self.prediction.noise(output.float(), z_t, t)
 
     def count(self, rows: int) -> None:
         """Add to the counter, apart for calls that will be differentiated."""
@@ -65,8 +84,8 @@ class Prompted:
     """
 
     backbone: Backbone
-    conditional: Context
-    unconditional: Context
+    conditional: Conditioning
+    unconditional: Conditioning
     style: bool = False
     fake: bool = False
 
@@ -78,9 +97,9 @@ class Prompted:
 
     def pair(self, z_t: Latent, t: Timesteps) -> tuple[Noise, Noise]:
         """Return (conditional, unconditional) from one call of twice the batch."""
-        context = torch.cat([self.conditional, self.unconditional])
+        conditioning = joined([self.conditional, self.unconditional])
         route = self.route(len(z_t), 2 * len(z_t), z_t.device)
-        both = self.backbone(torch.cat([z_t, z_t]), torch.cat([t, t]), context, route)
+        both = self.backbone(torch.cat([z_t, z_t]), torch.cat([t, t]), conditioning, route)
         eps_c, eps_u = both.chunk(2)
         return eps_c, eps_u
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stylescore.diffusion.tiling import blended
 from stylescore.types import Latent, Rng
 
 Pictures = Float[Tensor, "batch 3 picture_height picture_width"]
@@ -19,25 +20,45 @@ class Codec:
     """A diffusers `AutoencoderKL` with its latent scale; pictures are in [-1, 1].
 
     Pictures pass one at a time, so that a batch gives what each picture gives alone and needs no more memory.
+
+    Attributes:
+        vae: the autoencoder, frozen.
+        tile: side in latent cells of the windows that larger pictures pass in; `None` passes them whole.
     """
 
     vae: Any
+    tile: int | None = None
 
     @property
     def factor(self) -> int:
         """How many pixels a latent cell spans on each axis."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def scale(self) -> float:
+        """The factor that brings latents into the diffusion model's unit, after the shift."""
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def shift(self) -> float:
+        """What is taken from latents before they are scaled; most families shift nothing."""
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
     def posterior(self, picture: Pictures) -> tuple[Latent, Latent]:
         """Return mean and standard deviation of the encoder's posterior, unscaled, float32."""
-        posterior = self.vae.encode(picture.to(self.vae.dtype)).latent_dist
-        return posterior.mean.float(), posterior.std.float()
+
+        def both(part: Tensor) -> Tensor:
+            posterior = self.vae.encode(part.to(self.vae.dtype)).latent_dist
+            return torch.cat([posterior.mean, posterior.std], dim=1).float()
+
+        large = self.tile is not None and max(picture.shape[-2:]) > self.tile * self.factor
+        found = blended(both, picture, side=self.tile or 0, taken=self.factor) if large else both(picture)
+        mean, std = found.chunk(2, dim=1)
+        return mean, std
 
     def scaled(self, latent: Latent) -> Latent:
         """Return a latent in the diffusion model's unit."""
-        config = self.vae.config
-        shift = float(getattr(config, "shift_factor", None) or 0.0)
-        return (latent - shift) * float(config.scaling_factor)
+        return (latent - self.shift) * self.scale
 
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
@@ -57,6 +78,14 @@ class Codec:
     @torch.no_grad()
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
-        config = self.vae.config
-        raw = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        return torch.cat([self.vae.decode(z[None].to(self.vae.dtype)).sample.float() for z in raw])
+        raw = latents / self.scale + self.shift
+        return torch.cat([self.decoded(z[None]) for z in raw])
+
+    def decoded(self, raw: Latent) -> Pictures:
+        """Decode an unscaled latent."""
+
+        def whole(part: Tensor) -> Tensor:
+            return self.vae.decode(part.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
+
+        large = self.tile is not None and max(raw.shape[-2:]) > self.tile
+        return blended(whole, raw, side=self.tile or 0, given=self.factor) if large else whole(raw)

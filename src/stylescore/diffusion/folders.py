@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
+from stylescore.diffusion.families import FAMILIES, Family, Part, Parts
 from stylescore.errors import ModelError
 from stylescore.safetensors_header import read_header
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-SUPPORTED = "models of the Stable Diffusion 1.x and 2.x kind (StableDiffusionPipeline) can be used"
-CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "tokenizer": "tokenizer_config.json",
-    "scheduler": "scheduler_config.json",
-}
-CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+SUPPORTED = f"plain text-to-image models can be used: {', '.join(family.label for family in FAMILIES)}"
+SCHEDULER = Part("scheduler", "scheduler")
+WEIGHT_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 LOADING_FAILURES = (
     OSError,
@@ -38,33 +32,32 @@ LOADING_FAILURES = (
 )
 
 
-class Parts(NamedTuple):
-    """What a model consists of; `scheduler_config` as stored."""
-
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler_config: dict[str, Any]
-
-
 def load_folder(folder: Path, dtype: torch.dtype) -> Parts:
     """Load all parts of a diffusers folder.
 
     Raises:
         ModelError: naming the part that is missing or unsound, or the family that cannot be used.
     """
-    _require_family(folder)
-    for part, config in CONFIGS.items():
-        _require_config(folder, part, config)
-    variants = {part: _require_weights(folder, part) for part in STEMS}
+    index = _index(folder)
+    family = _family(folder, index)
+    networks, tokenizers = _present(family.parts, index), _present(family.tokenizers, index)
+    for part in networks:
+        _require_config(folder, part, "config.json", family)
+    for part in (*tokenizers, SCHEDULER):
+        _require_config(folder, part, f"{part.name.rstrip('_23')}_config.json", family)
+    variants = {part: _require_weights(folder, part) for part in networks}
     return Parts(
-        unet=load_part(folder, "unet", dtype, variants["unet"]),
-        vae=load_part(folder, "vae", dtype, variants["vae"]),
-        text_encoder=load_part(folder, "text_encoder", dtype, variants["text_encoder"]),
-        tokenizer=load_tokenizer(folder / "tokenizer"),
-        scheduler_config=read_json(folder / "scheduler" / CONFIGS["scheduler"], "scheduler"),
+        family=family,
+        networks={part.name: load_part(folder, part, dtype, variant) for part, variant in variants.items()},
+        tokenizers={part.name: load_tokenizer(folder / part.name, part.kind) for part in tokenizers},
+        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json", "scheduler"),
+        index=index,
     )
+
+
+def _present(parts: Iterable[Part], index: Mapping[str, Any]) -> list[Part]:
+    """Leave out what a model may lack and its index says it does."""
+    return [part for part in parts if not part.optional or None not in (index.get(part.name) or [None])]
 
 
 def read_json(path: Path, part: str) -> dict[str, Any]:
@@ -82,30 +75,43 @@ def read_json(path: Path, part: str) -> dict[str, Any]:
     return value
 
 
-def _require_family(folder: Path) -> None:
+def _index(folder: Path) -> dict[str, Any]:
     index = folder / "model_index.json"
     if not index.is_file():
         files = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:5])
         hint = f"it holds single files, name one: {files}" if files else "a diffusers folder has one at its top"
         raise ModelError(f"{str(folder)!r} is no diffusers model: it has no model_index.json", hint=hint)
-    pipeline = read_json(index, "index").get("_class_name")
-    if pipeline not in PIPELINES:
+    return read_json(index, "index")
+
+
+def _family(folder: Path, index: Mapping[str, Any]) -> Family:
+    pipeline = index.get("_class_name")
+    family = next((family for family in FAMILIES if pipeline in family.pipelines), None)
+    if family is None:
         raise ModelError(f"{str(folder)!r} is a {pipeline!r}, which this version cannot use yet", hint=SUPPORTED)
+    lacking = [text.name for _, text in family.texts if index.get(text.name) == [None, None] and not text.optional]
+    if lacking:
+        raise ModelError(
+            f"{str(folder)!r} is a {pipeline!r} without a {lacking[0]}, such as a refiner, which cannot be used",
+            hint="choose its base model",
+        )
+    return family
 
 
-def _require_config(folder: Path, part: str, config: str) -> None:
-    path = folder / part / config
+def _require_config(folder: Path, part: Part, config: str, family: Family) -> None:
+    path = folder / part.name / config
     if not path.is_file():
-        raise _lacking(folder, part, f"there is no {part}/{config}")
-    stated = read_json(path, part)
+        raise _lacking(folder, part.name, f"there is no {part.name}/{config}")
+    stated = read_json(path, part.name)
     kind = stated.get("_class_name") or next(iter(stated.get("architectures") or [None]))
-    if part in CLASSES and kind not in (CLASSES[part], None):
-        raise ModelError(f"the {part} of {str(folder)!r} is a {kind!r}, not a {CLASSES[part]}", hint=SUPPORTED)
+    if part in family.parts and kind not in (part.kind, None):
+        raise ModelError(f"the {part.name} of {str(folder)!r} is a {kind!r}, not a {part.kind}", hint=SUPPORTED)
 
 
-def _require_weights(folder: Path, part: str) -> str | None:
+def _require_weights(folder: Path, needed: Part) -> str | None:
     """Check the headers of a part's weight files and return the name of their variant, if any."""
-    home, stem = folder / part, STEMS[part]
+    part, stem = needed.name, WEIGHT_STEMS[library_of(needed.kind)]
+    home = folder / part
     for variant, pattern in ((None, ""), ("fp16", ".fp16")):
         index = home / f"{stem}.safetensors.index{pattern}.json"
         single = home / f"{stem}{pattern}.safetensors"
@@ -141,37 +147,30 @@ def _lacking(folder: Path, part: str, reason: str) -> ModelError:
     return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint="download the model again, as a whole")
 
 
-def load_part(folder: Path, part: str, dtype: torch.dtype, variant: str | None) -> Any:
+def load_part(folder: Path, part: Part, dtype: torch.dtype, variant: str | None) -> Any:
     """Load one network and make sure that every weight came from the file."""
-    precision = {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
-    with quiet(), naming(folder, part):
-        model, info = network_class(part).from_pretrained(
-            folder / part,
+    precision = {"dtype" if library_of(part.kind) == "transformers" else "torch_dtype": dtype}
+    with quiet(), naming(folder, part.name):
+        model, info = network_class(part.kind).from_pretrained(
+            folder / part.name,
             variant=variant,
             use_safetensors=True,
             output_loading_info=True,
             local_files_only=True,
             **precision,
         )
-    require_complete(folder, part, info)
+    require_complete(folder, part.name, info)
     return model
 
 
-def network_class(part: str) -> Any:
-    """Return the class of a part; the libraries are loaded here, not before."""
-    match part:
-        case "unet":
-            from diffusers.models import UNet2DConditionModel
+def library_of(kind: str) -> Literal["diffusers", "transformers"]:
+    """Return the library that a class of networks belongs to."""
+    return "transformers" if kind.startswith(("CLIP", "T5")) else "diffusers"
 
-            return UNet2DConditionModel
-        case "vae":
-            from diffusers.models import AutoencoderKL
 
-            return AutoencoderKL
-        case _:
-            from transformers import CLIPTextModel
-
-            return CLIPTextModel
+def network_class(kind: str) -> Any:
+    """Return a class of networks; its library is loaded here, not before."""
+    return getattr(import_module(library_of(kind)), kind)
 
 
 def require_complete(source: Path, part: str, info: dict[str, Any]) -> None:
@@ -186,19 +185,21 @@ def require_complete(source: Path, part: str, info: dict[str, Any]) -> None:
         )
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Load a CLIP tokenizer.
+def load_tokenizer(folder: Path, kind: str = "CLIPTokenizer") -> Any:
+    """Load a CLIP or T5 tokenizer; T5's is taken as its `tokenizer.json` describes it.
 
     Raises:
         ModelError: when its vocabulary is missing or unsound.
     """
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
-    pair = all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if not pair and not (folder / "tokenizer.json").is_file():
-        raise _lacking(folder.parent, "tokenizer", "there is no tokenizer/vocab.json with tokenizer/merges.txt")
-    with quiet(), naming(folder.parent, "tokenizer"):
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    part, clip, described = folder.name, kind == "CLIPTokenizer", (folder / "tokenizer.json").is_file()
+    pair = clip and all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not pair and not described:
+        needed = f"{part}/vocab.json with {part}/merges.txt" if clip else f"{part}/tokenizer.json"
+        raise _lacking(folder.parent, part, f"there is no {needed}")
+    with quiet(), naming(folder.parent, part):
+        return (CLIPTokenizer if clip else PreTrainedTokenizerFast).from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager

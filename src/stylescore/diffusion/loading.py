@@ -1,4 +1,4 @@
-"""Loads the parts of a Stable Diffusion model from a folder, a single file or the hub."""
+"""Loads a diffusion model of any family from a folder, a single file or the hub."""
 
 from __future__ import annotations
 
@@ -12,12 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.config import PredictionType
-from stylescore.diffusion.folders import Parts, load_folder
+from stylescore.diffusion.families import Family, Parts
+from stylescore.diffusion.families.base import Call
+from stylescore.diffusion.folders import SUPPORTED, load_folder
+from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
 from stylescore.diffusion.single_file import load_single_file
+from stylescore.diffusion.text import Reader, TextEncoder
 from stylescore.errors import ModelError
 from stylescore.models.hub import download_model
+from stylescore.schedule import NoiseSchedule
 
-USUAL_GRID = 64
+FLOW_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+}
+"""What t means for a model that has no schedule of its own: Stable Diffusion's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,60 +36,93 @@ class Components:
     """A model's parts, frozen and ready on their device.
 
     Attributes:
-        unet: diffusers `UNet2DConditionModel`.
+        family: what kind of model it is.
+        network: the diffusers U-Net or transformer that denoises.
+        call: how it is called.
         vae: diffusers `AutoencoderKL`.
-        text_encoder: transformers `CLIPTextModel`.
-        tokenizer: transformers `CLIPTokenizer`.
+        text: its text models with their tokenizers.
         scheduler_config: the scheduler's settings as stored.
-        prediction_type: what the U-Net predicts.
-        betas: noise added at each step, [T], float32 on the CPU.
+        prediction_type: what the network predicts; `None` for the velocity of a flow.
+        betas: noise added at each step, [T], float32 on the CPU; for a flow, Stable Diffusion's.
         alphas_cumprod: cumulative product of 1 - beta, [T], float32 on the CPU.
         native_size: side in pixels of the pictures the model was trained on.
         vae_scale: pixels per latent cell.
         name: what to call the model.
     """
 
-    unet: Any
+    family: Family
+    network: Any
+    call: Call
     vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler_config: dict[str, Any]
-    prediction_type: PredictionType
+    text: TextEncoder
+    scheduler_config: Mapping[str, Any]
+    prediction_type: PredictionType | None
     betas: Tensor
     alphas_cumprod: Tensor
     native_size: int
     vae_scale: int
     name: str
 
+    @property
+    def multiple(self) -> int:
+        """Pixels that both sides of a picture must be multiples of."""
+        return self.vae_scale * self.family.patch
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text features the network's attention reads."""
+        return self.family.text_width(self.network)
+
+    def prediction(self, schedule: NoiseSchedule) -> Prediction:
+        """Return how the network is asked on a schedule."""
+        if self.prediction_type is None:
+            return RectifiedFlow(schedule)
+        return VariancePreserving(schedule, self.prediction_type)
+
 
 def load_components(source: Path | str, *, dtype: torch.dtype, device: torch.device) -> Components:
-    """Load a model of the Stable Diffusion 1.x or 2.x kind.
+    """Load a model.
 
     Args:
         source: a folder in diffusers layout, a `.safetensors` checkpoint, or a hub id `owner/name`.
-        dtype: precision of the weights.
+        dtype: precision of the weights; an autoencoder that overflows in float16 gets float32.
         device: where to put them.
 
     Raises:
-        ModelError: when it is missing, of another family, lacks a part, or a part is unsound.
+        ModelError: when it is missing, of an unknown family, lacks a part, or a part is unsound.
     """
     name, parts = _load(source, dtype)
-    _require_fit(name, parts)
-    scheduler = _scheduler(name, parts.scheduler_config)
-    vae_scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    family = parts.family
+    family.require_fit(name, parts)
+    scheduler = _schedule_of(name, parts)
+    for network in parts.networks.values():
+        _freeze(network, device)
+    if dtype == torch.float16 and parts.vae.config.force_upcast:
+        parts.vae.float()
     return Components(
-        unet=_frozen(parts.unet, device),
-        vae=_frozen(parts.vae, device),
-        text_encoder=_frozen(parts.text_encoder, device),
-        tokenizer=parts.tokenizer,
+        family=family,
+        network=parts.network,
+        call=family.make_call(parts),
+        vae=parts.vae,
+        text=text_encoder(parts),
         scheduler_config=parts.scheduler_config,
-        prediction_type=_prediction_type(name, parts.scheduler_config),
+        prediction_type=None if family.flow else _prediction_type(name, parts.scheduler_config),
         betas=scheduler.betas,
         alphas_cumprod=scheduler.alphas_cumprod,
-        native_size=_grid_side(parts.unet.config.sample_size) * vae_scale,
-        vae_scale=vae_scale,
+        native_size=_native_side(parts),
+        vae_scale=parts.vae_scale,
         name=name,
     )
+
+
+def text_encoder(parts: Parts) -> TextEncoder:
+    """Return a model's text models as one."""
+    lengths = parts.family.lengths(parts)
+    readers = tuple(
+        Reader(name, tokenizer, model, lengths.get(name, tokenizer.model_max_length))
+        for name, (tokenizer, model) in parts.texts.items()
+    )
+    return TextEncoder(readers, parts.family.make_encode(parts))
 
 
 def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
@@ -92,29 +136,27 @@ def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
     return source, load_folder(download_model(source), dtype)
 
 
-def _require_fit(name: str, parts: Parts) -> None:
-    """Raise unless the U-Net works on latents of this autoencoder and reads this text encoder."""
-    unet, latent = parts.unet.config, parts.vae.config.latent_channels
-    if (unet.in_channels, unet.out_channels) != (latent, latent):
+def _schedule_of(name: str, parts: Parts) -> Any:
+    """Return the schedule that says what t means; a flow's own scheduler only says where samplers go."""
+    flow = "Flow" in str(parts.scheduler_config.get("_class_name"))
+    if flow != parts.family.flow:
         raise ModelError(
-            f"the model {name!r} is not a plain text-to-image model: its latents have {latent} channels, "
-            f"its unet takes {unet.in_channels} and gives {unet.out_channels}",
-            hint="inpainting, depth and editing models cannot be used: choose their base model",
+            f"the scheduler of {name!r} is a {parts.scheduler_config.get('_class_name')!r}, which is "
+            f"{'' if flow else 'not '}for flow models, but {parts.family.label} is {'' if not flow else 'not '}one",
+            hint=SUPPORTED,
         )
-    width = parts.text_encoder.config.hidden_size
-    if unet.cross_attention_dim != width:
-        raise ModelError(
-            f"the model {name!r} has a unet for text features of width {unet.cross_attention_dim}, "
-            f"but a text_encoder of width {width}"
-        )
+    return _scheduler(name, FLOW_SCHEDULE if flow else parts.scheduler_config)
 
 
 def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """Return diffusers' own noise schedule for these settings."""
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    if "Flow" in str(config.get("_class_name")):
-        raise ModelError(f"the model {name!r} is a flow model, only Stable Diffusion 1.x and 2.x can be used")
+    if "EDM" in str(config.get("_class_name")):
+        raise ModelError(
+            f"the scheduler of {name!r} is a {config['_class_name']!r}, whose noise cannot be used",
+            hint="choose a model that was trained on Stable Diffusion's noise schedule",
+        )
     schedule = ("num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
     known = [key for key in inspect.signature(DDPMScheduler).parameters if key.startswith("beta_") or key in schedule]
     try:
@@ -132,16 +174,17 @@ def _prediction_type(name: str, config: Mapping[str, Any]) -> PredictionType:
     raise ModelError(f"the scheduler of {name!r} has prediction_type {stated!r}, not one of {', '.join(known)}")
 
 
-def _grid_side(sample_size: object) -> int:
-    """Return the side of the latent grid; the smaller one when two are given."""
-    match sample_size:
+def _native_side(parts: Parts) -> int:
+    """Return the side in pixels that the model was trained at, the smaller one when two are stated."""
+    match getattr(parts.network.config, "sample_size", None):
         case int(side):
-            return side
+            cells = side
         case [int(height), int(width)]:
-            return min(height, width)
+            cells = min(height, width)
         case _:
-            return USUAL_GRID
+            cells = parts.family.usual_grid
+    return cells * parts.vae_scale
 
 
-def _frozen(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device).eval().requires_grad_(False)
+def _freeze(model: nn.Module, device: torch.device) -> None:
+    model.to(device).eval().requires_grad_(False)

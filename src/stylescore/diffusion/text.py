@@ -1,54 +1,94 @@
-"""Prompts to what the U-Net reads."""
+"""Prompts to what the network reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from stylescore.diffusion.adapters import merge
-from stylescore.diffusion.backbone import Context
-from stylescore.diffusion.lora import LowRank
+from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.lora import Change
 
 
 @dataclass(frozen=True)
-class TextEncoder:
-    """A CLIP tokenizer and text model.
+class Reader:
+    """A text model with its tokenizer.
 
     Attributes:
-        tokenizer: a transformers `CLIPTokenizer`.
-        model: a transformers `CLIPTextModel`.
+        name: of the model, as its folder is called: `text_encoder`, `text_encoder_2`, ...
+        tokenizer: a transformers tokenizer.
+        model: a transformers text model.
+        length: how many tokens it reads, the special ones included; shorter prompts are padded, without a mask.
     """
 
+    name: str
     tokenizer: Any
     model: Any
+    length: int
 
-    @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> Context:
-        """Return the last hidden states, final layer norm included, padded to the model's length, no mask."""
+    def __call__(self, prompts: Sequence[str], **options: bool) -> Any:
+        """Return the model's output for the prompts."""
         tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
-        hidden: Context = self.model(tokens.input_ids.to(self.model.device)).last_hidden_state
-        return hidden.float()
+        return self.model(tokens.input_ids.to(self.model.device), **options)
 
     def cut(self, prompt: str) -> str:
         """Return the end of a prompt that the model does not read, or an empty string."""
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
-        room = self.tokenizer.model_max_length - 2
+        room = self.length - self.tokenizer.num_special_tokens_to_add(False)
         return str(self.tokenizer.decode(ids[room:])).strip() if len(ids) > room else ""
 
-    def with_deltas(self, deltas: Mapping[str, LowRank], strength: float) -> TextEncoder:
-        """Return an encoder with an adapter's text part merged in; this one stays as it is."""
-        if not deltas:
-            return self
+    def changed(self, deltas: Mapping[str, Change], strength: float) -> Reader:
+        """Return a reader with an adapter's changes merged in; this one stays as it is."""
         model = deepcopy(self.model)
         merge(model, deltas, strength)
-        return TextEncoder(self.tokenizer, model)
+        return replace(self, model=model)
+
+
+Encode = Callable[[Mapping[str, Reader], Sequence[str]], Conditioning]
+"""A family's way from its readers, by name, and prompts to what its network reads."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """All text models of a diffusion model.
+
+    Attributes:
+        readers: in the family's order; a model may lack one.
+        encode: how the family puts their outputs together.
+    """
+
+    readers: tuple[Reader, ...]
+    encode: Encode
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Return the features of the prompts, float32."""
+        return self.encode(self.by_name, prompts).to(dtype=torch.float32)
+
+    @property
+    def by_name(self) -> dict[str, Reader]:
+        """The readers by the names of their models."""
+        return {reader.name: reader for reader in self.readers}
+
+    def cut(self, prompt: str) -> str:
+        """Return the end of a prompt that none of the models reads, or an empty string."""
+        return min((reader.cut(prompt) for reader in self.readers), key=len)
+
+    def with_deltas(self, deltas: Mapping[str, Mapping[str, Change]], strength: float) -> TextEncoder:
+        """Return an encoder with an adapter's changes merged in, given for each model by its name."""
+        readers = (
+            reader.changed(deltas[reader.name], strength) if deltas.get(reader.name) else reader
+            for reader in self.readers
+        )
+        return replace(self, readers=tuple(readers))
+
+    def to(self, device: torch.device) -> None:
+        """Move the models."""
+        for reader in self.readers:
+            reader.model.to(device)

@@ -21,13 +21,13 @@ OFFLINE = "check the name and the network; a gated model needs `hf auth login`; 
 def download_model(hub_id: str) -> Path:
     """Fetch the parts of a diffusers model, or take them from the local cache.
 
-    Half-precision copies are fetched only where the U-Net has no plain weights, not beside them.
+    Half-precision copies are fetched only where the denoising network has no plain weights, not beside them.
 
     Raises:
         ModelError: when the hub does not have it or cannot be reached.
     """
     folder = _snapshot(hub_id, (*NOT_NEEDED, HALF))
-    has_weights = any((folder / "unet").glob("*.safetensors"))
+    has_weights = any(any((folder / part).glob("*.safetensors")) for part in ("unet", "transformer"))
     return folder if has_weights else _snapshot(hub_id, NOT_NEEDED)
 
 

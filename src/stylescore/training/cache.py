@@ -11,12 +11,15 @@ from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.text import TextEncoder
 from stylescore.images.sizes import fitted_size
 from stylescore.images.tensors import to_tensor
 from stylescore.training.captions import without_trigger
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture, load
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,19 @@ class Cache:
 
     Attributes:
         examples: one a picture.
-        contexts: encoded prompts by their words, [1, tokens, features] on the CPU; the empty one is among them.
+        contexts: encoded prompts by their words, one row each on the CPU; the empty one is among them.
         codec: brings latents into the diffusion model's unit.
         side: of the latents that are trained on, in cells.
         config: how examples are drawn.
     """
 
     examples: Sequence[Example]
-    contexts: dict[str, Tensor]
+    contexts: dict[str, Conditioning]
     codec: Codec
     side: int
     config: StyleTrainingConfig
 
-    def draw(self, index: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, index: int, rng: Generator) -> tuple[Tensor, Conditioning]:
         """Return a latent [1, c, side, side] and its context; the same numbers are drawn from `rng` every time."""
         example = self.examples[index]
         view, top, left, chance = torch.rand(4, generator=rng).tolist()
@@ -108,9 +111,9 @@ def encode_picture(codec: Codec, path: TrainingPicture, config: StyleTrainingCon
         yield Posterior(mean[0].cpu(), std[0].cpu())
 
 
-def encode_prompts(text: TextEncoder, prompts: Iterable[str]) -> dict[str, Tensor]:
+def encode_prompts(text: TextEncoder, prompts: Iterable[str]) -> dict[str, Conditioning]:
     """Encode every different prompt once, and the empty one."""
-    return {words: text([words]).cpu() for words in dict.fromkeys(["", *prompts])}
+    return {words: text([words]).to(CPU) for words in dict.fromkeys(["", *prompts])}
 
 
 def make_cache(
@@ -134,6 +137,5 @@ def make_cache(
         examples.append(Example(views, words, without_trigger(config.trigger, words)))
         yield len(examples)
     captions = [example.caption for example in examples] if config.trigger_dropout else []
-    text = TextEncoder(parts.tokenizer, parts.text_encoder)
-    contexts = encode_prompts(text, [*(example.prompt for example in examples), *captions, *prompts])
+    contexts = encode_prompts(parts.text, [*(example.prompt for example in examples), *captions, *prompts])
     yield Cache(examples, contexts, codec, config.resolution // codec.factor, config)

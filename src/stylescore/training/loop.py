@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.config import PredictionType
+from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.families.base import Call
 from stylescore.errors import NonFiniteError
 from stylescore.schedule import NoiseSchedule
 from stylescore.training.cache import Cache
@@ -27,6 +29,7 @@ class Trainer:
 
     Attributes:
         unet: the base with its adapter, as accelerate prepared it.
+        call: how its family is called.
         parameters: what is trained, by name.
         optimiser: AdamW over them, as accelerate prepared it.
         machine: this process.
@@ -38,6 +41,7 @@ class Trainer:
     """
 
     unet: Any
+    call: Call
     parameters: dict[str, nn.Parameter]
     optimiser: Any
     machine: Machine
@@ -76,7 +80,7 @@ class Batch:
     z: Latent
     eps: Latent
     t: Timesteps
-    context: Tensor
+    context: Conditioning
 
 
 def learning_rate(config: StyleTrainingConfig, step: int) -> float:
@@ -129,11 +133,12 @@ def draw_batch(trainer: Trainer, chosen: list[int]) -> Batch:
     share = len(chosen) // trainer.machine.processes
     places = range(trainer.machine.rank * share, (trainer.machine.rank + 1) * share)
     rows = [draw_sample(trainer, place, chosen[place]) for place in places]
-    z, eps, t, context = (torch.cat(column).to(trainer.machine.device) for column in zip(*rows, strict=True))
-    return Batch(z, eps, t, context)
+    latents, contexts = zip(*((row[:3], row[3]) for row in rows), strict=True)
+    z, eps, t = (torch.cat(column).to(trainer.machine.device) for column in zip(*latents, strict=True))
+    return Batch(z, eps, t, joined(contexts).to(trainer.machine.device))
 
 
-def draw_sample(trainer: Trainer, place: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_sample(trainer: Trainer, place: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
     """Return latent, noise, timestep and context of one sample, each with a batch axis of 1."""
     rng = generator(trainer.config.seed, "sample", trainer.step, place)
     t = torch.randint(len(trainer.schedule.betas), (1,), generator=rng)
@@ -146,7 +151,7 @@ def batch_loss(trainer: Trainer, batch: Batch) -> PerSample:
     schedule, kind, config = trainer.schedule, trainer.prediction_type, trainer.config
     z_t = schedule.add_noise(batch.z, batch.eps, batch.t)
     dtype = trainer.machine.dtype
-    output = trainer.unet(z_t.to(dtype), batch.t, encoder_hidden_states=batch.context.to(dtype)).sample
+    output = trainer.call(trainer.unet, z_t.to(dtype), batch.t, batch.context.to(dtype=dtype))
     weight = LOSSES[config.loss](schedule, kind, batch.t, config.min_snr_gamma)
     return weighted_error(output, network_target(schedule, kind, batch.z, batch.eps, batch.t), weight)
 

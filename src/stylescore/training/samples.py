@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.conditioning import joined
 from stylescore.diffusion.folders import quiet
 from stylescore.images import contact_sheet, to_picture
 from stylescore.training.draws import generator
@@ -20,7 +21,7 @@ GUIDANCE = 5.0
 COUNT = 4
 
 
-def sampler(config: dict[str, Any]) -> Any:
+def sampler(config: Mapping[str, Any]) -> Any:
     """Return diffusers' DDIM sampler for a base's scheduler settings."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -37,15 +38,17 @@ def sample_latent(trainer: Trainer, scheduler: Any, prompt: str, number: int) ->
     unet = machine.accelerator.unwrap_model(trainer.unet)
     shape = (1, unet.config.in_channels, cache.side, cache.side)
     z = torch.randn(shape, generator=generator(trainer.config.seed, "sheet", number)).to(machine.device)
-    context = torch.cat([cache.contexts[prompt], cache.contexts[""]]).to(machine.device, machine.dtype)
+    context = joined([cache.contexts[prompt], cache.contexts[""]]).to(machine.device, machine.dtype)
     for t in scheduler.timesteps:
-        output = unet(torch.cat([z, z]).to(machine.dtype), t, encoder_hidden_states=context).sample.float()
+        output = trainer.call(unet, torch.cat([z, z]).to(machine.dtype), t, context).float()
         with_words, without = output.chunk(2)
         z = scheduler.step(without + GUIDANCE * (with_words - without), t, z).prev_sample
     return z
 
 
-def sample_sheet(trainer: Trainer, vae: Any, scheduler_config: dict[str, Any], prompts: Sequence[str]) -> Image.Image:
+def sample_sheet(
+    trainer: Trainer, vae: Any, scheduler_config: Mapping[str, Any], prompts: Sequence[str]
+) -> Image.Image:
     """Return one picture a prompt, side by side; the same noise every time."""
     scheduler, codec = sampler(scheduler_config), Codec(vae)
     latents = [sample_latent(trainer, scheduler, prompt, number) for number, prompt in enumerate(prompts)]

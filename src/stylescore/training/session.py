@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from stylescore.config import PredictionType
 from stylescore.diffusion.devices import DTYPES
 from stylescore.diffusion.loading import Components, load_components
-from stylescore.diffusion.text import TextEncoder
-from stylescore.errors import ConfigError, InputError, OutputError
+from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.models.registry import resolve_model
 from stylescore.runs import RunFolder, unwritable
@@ -77,24 +77,40 @@ def load_base(plan: Plan) -> Base:
     machine = make_machine(config)
     source = resolve_model(config.model)
     parts = load_components(source.location, dtype=machine.dtype, device=machine.device)
+    kind = trainable(parts)
     parts.vae.float()  # it runs little, and some overflow in half precision
-    family = family_of(int(parts.unet.config.cross_attention_dim))
+    family = family_of(parts.text_width)
     config = resolve(plan.request.given, family)
     config = fitted(replace(config, resolution=config.resolution or parts.native_size), parts)
     origin = Origin(
         base=source.name,
         base_sha256=model_hash(config.model),
         family=family,
-        prediction_type=parts.prediction_type,
+        prediction_type=kind,
         pictures=len(plan.survey.pictures),
         data_sha256=plan.data_sha256,
     )
     return Base(parts, machine, config, origin)
 
 
+def trainable(parts: Components) -> PredictionType:
+    """Return what a base predicts.
+
+    Raises:
+        ModelError: it is a flow model, whose training is another one.
+    """
+    if parts.prediction_type is None:
+        raise ModelError(
+            f"styles are trained on U-Nets that predict noise, v or the clean latent, {parts.name!r} is a flow model "
+            f"({parts.family.label})",
+            hint="train on a model of the Stable Diffusion 1.x, 2.x or SDXL kind",
+        )
+    return parts.prediction_type
+
+
 def fitted(config: StyleTrainingConfig, parts: Components) -> StyleTrainingConfig:
     """Return `config` if its resolution suits the base, and its batch the processes."""
-    multiple = parts.vae_scale * 2 ** (len(parts.unet.config.block_out_channels) - 1)
+    multiple = parts.vae_scale * 2 ** (len(parts.network.config.block_out_channels) - 1)
     if config.resolution % multiple:
         nearest = max(1, round(config.resolution / multiple)) * multiple
         raise ConfigError(
@@ -112,15 +128,14 @@ def encode(base: Base, plan: Plan) -> Iterator[Encoded | Cache]:
 
 def cut_prompts(base: Base, plan: Plan) -> list[str]:
     """Return the prompts that are longer than the text encoder reads."""
-    text = TextEncoder(base.parts.tokenizer, base.parts.text_encoder)
-    return [words for words in dict.fromkeys(plan.prompts) if text.cut(words)]
+    return [words for words in dict.fromkeys(plan.prompts) if base.parts.text.cut(words)]
 
 
 def make_trainer(base: Base, cache: Cache) -> Trainer:
     """Give the base its adapter and an optimiser."""
     config, accelerator = base.config, base.machine.accelerator
-    unet = base.parts.unet
-    base.parts.text_encoder.cpu()  # every prompt is encoded by now
+    unet = base.parts.network
+    base.parts.text.to(torch.device("cpu"))  # every prompt is encoded by now
     parameters = add_adapter(unet, config)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -128,12 +143,13 @@ def make_trainer(base: Base, cache: Cache) -> Trainer:
     unet, prepared = accelerator.prepare(unet, optimiser)
     return Trainer(
         unet=unet,
+        call=base.parts.call,
         parameters=parameters,
         optimiser=prepared,
         machine=base.machine,
         cache=cache,
         schedule=NoiseSchedule(base.parts.betas, stride=1),
-        prediction_type=base.parts.prediction_type,
+        prediction_type=base.origin.prediction_type,
         config=config,
     )
 

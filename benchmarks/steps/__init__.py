@@ -1,0 +1,1 @@
+"""What an iteration costs: time, passes and memory, by family, precision, batch and mode."""

@@ -1,0 +1,86 @@
+"""The package's own loop on a network with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.steps.networks import BETAS, Kind
+from stylescore import presets
+from stylescore.build import Models, Prompts, fit_latents
+from stylescore.config import MethodConfig
+from stylescore.diffusion.adapters import Adapters, adaptable
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.lora import Product
+from stylescore.diffusion.text import TextEncoder
+from stylescore.fit import Fitting, fit
+from stylescore.schedule import NoiseSchedule
+
+RANK = 16
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def words(kind: Kind, device: torch.device) -> TextEncoder:
+    """Return a text encoder without text models: every prompt has random features of the right size."""
+    return TextEncoder((), lambda readers, prompts: kind.words(len(prompts), device, len(prompts[0])))
+
+
+def reference() -> MethodConfig:
+    """Return the released code's arithmetic."""
+    return replace(presets.load("reference"), iterations=10**6)
+
+
+def sparing() -> MethodConfig:
+    """Return the same with the fake score unguided and shared, and maps made beforehand."""
+    method = reference()
+    fake = replace(method.fake, guidance_scale=1.0, shared=True)
+    return replace(method, fake=fake, relevance=replace(method.relevance, timesteps=8))
+
+
+def style_of(network: Any) -> dict[str, Product]:
+    """Return a random style adapter on all attention layers."""
+    shapes = {name: shape for name, shape in adaptable(network).items() if name.endswith(ATTENTION)}
+    return {
+        name: Product(0.01 * torch.randn(RANK, *shape[1:]), 0.01 * torch.randn(shape[0], RANK))
+        for name, shape in shapes.items()
+        if len(shape) == 2
+    }
+
+
+def fitting(
+    kind: Kind, network: Any, z_source: Tensor, method: MethodConfig, *, together: bool = True, compiled: bool = False
+) -> Fitting:
+    """Assemble a run over a batch of random latents.
+
+    Args:
+        kind: the family.
+        network: its network, on its device and in its precision.
+        z_source: [batch, c, h, w].
+        method: constants.
+        together: whether scores are asked in one call.
+        compiled: whether the network goes through torch.compile.
+    """
+    network.requires_grad_(False)
+    adapters = Adapters.of(network)
+    adapters.add_style(style_of(network), method.style_strength)
+    asked = torch.compile(network, dynamic=False) if compiled else network
+    backbone = Backbone(asked, adapters, kind.prediction(NoiseSchedule(BETAS)), kind.call)
+    text = words(kind, z_source.device)
+    models = Models(base=backbone, style=backbone, codec=Codec(None), text=text, style_text=text)
+    count = len(z_source)
+    rng = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    made = fit_latents(models, method, Prompts.of(method, "style", ["a photo"] * count), z_source, rng)
+    if not together:
+        made.scores = replace(made.scores, together=None)
+    return made
+
+
+def iteration(made: Fitting) -> Callable[[], object]:
+    """Return what takes one iteration."""
+    run = fit(made)
+    return lambda: next(run)

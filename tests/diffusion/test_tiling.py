@@ -1,0 +1,136 @@
+"""Windows: that they cover a canvas, leave no seam, and give what the whole gives where it must be so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stylescore.diffusion.adapters import Adapters
+from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.families import sd
+from stylescore.diffusion.predictions import VariancePreserving
+from stylescore.diffusion.tiling import OVERLAP, blended, starts
+from stylescore.schedule import NoiseSchedule
+
+Rngs = Callable[..., list[torch.Generator]]
+
+
+@given(st.integers(1, 300), st.integers(4, 64))
+def test_windows_cover_an_axis_and_overlap(length: int, side: int) -> None:
+    found = starts(length, side)
+    assert found[0] == 0
+    assert found[-1] == max(0, length - side)
+    for first, second in pairwise(found):
+        assert 0 < second - first <= side - int(OVERLAP * side)
+
+
+@given(st.integers(3, 40), st.integers(3, 40), st.integers(4, 16), st.booleans())
+def test_what_a_window_does_alone_is_seamless(height: int, width: int, side: int, gradient: bool) -> None:
+    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.set_grad_enabled(gradient):
+        found = blended(lambda part: 2 * part + 1, x, side=side)
+    assert torch.allclose(found, 2 * x + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (8, 25), (7, 7)])
+def test_pixels_of_cells_are_put_where_they_belong(height: int, width: int) -> None:
+    x = torch.randn(1, 2, height, width, generator=torch.Generator().manual_seed(1))
+    larger = F.interpolate(x, scale_factor=4, mode="nearest")
+    up = blended(lambda part: F.interpolate(part, scale_factor=4, mode="nearest"), x, side=8, given=4)
+    down = blended(lambda part: F.avg_pool2d(part, 4), larger, side=8, taken=4)
+    assert torch.allclose(up, larger, atol=1e-5)
+    assert torch.allclose(down, x, atol=1e-5)
+
+
+def test_a_seam_between_windows_that_disagree_is_a_slope() -> None:
+    """Each window answers with a number of its own; no step along the canvas is as large as their difference."""
+    answers = iter(range(100))
+    found = blended(lambda part: torch.full_like(part, float(next(answers))), torch.zeros(1, 1, 16, 28), side=16)
+    steps = found.diff(dim=-1).abs()
+    assert found.min() == 0
+    assert found.max() == 1
+    assert steps.max() < 0.5
+
+
+@pytest.fixture
+def backbone(tiny_unet: Callable[[], Any], schedule: NoiseSchedule) -> Backbone:
+    unet = tiny_unet()
+    return Backbone(unet, Adapters.of(unet), VariancePreserving(schedule), sd.call)
+
+
+def words(units: dict[str, Tensor]) -> tuple[Conditioning, Conditioning]:
+    return Conditioning(units["unet/text"]), Conditioning(0 * units["unet/text"])
+
+
+def latents(side: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(2, 4, side, 2 * side, generator=torch.Generator().manual_seed(3)), torch.tensor([101, 399])
+
+
+def test_a_window_sees_what_the_network_sees_there(backbone: Backbone, units: dict[str, Tensor]) -> None:
+    """Outside the overlap the prediction is that of the window alone."""
+    z_t, t = latents(8)
+    with torch.no_grad():
+        tiled = Prompted(replace(backbone, tile=8), *words(units)).alone(z_t, t)
+        first = Prompted(backbone, *words(units)).alone(z_t[..., :8], t)
+    assert tiled.shape == z_t.shape
+    assert torch.allclose(tiled[..., :4], first[..., :4], atol=1e-5)
+
+
+def test_a_small_latent_is_predicted_whole(backbone: Backbone, units: dict[str, Tensor]) -> None:
+    z_t, t = latents(8)
+    with torch.no_grad():
+        whole = Prompted(backbone, *words(units)).alone(z_t, t)
+        tiled = Prompted(replace(backbone, tile=16), *words(units)).alone(z_t, t)
+    assert torch.equal(tiled, whole)
+
+
+def test_windows_are_counted(backbone: Backbone, units: dict[str, Tensor]) -> None:
+    z_t, t = latents(8)
+    tiled = Prompted(replace(backbone, tile=8), *words(units))
+    with torch.no_grad():
+        tiled.alone(z_t, t)
+    tiled.alone(z_t, t).sum()
+    assert backbone.counter.snapshot() == (3 * 2, 3 * 2)
+
+
+def test_the_fake_score_learns_through_windows(backbone: Backbone, units: dict[str, Tensor], rngs: Rngs) -> None:
+    """Dropping a window's inner results changes no gradient, though the route is another on the way back."""
+    parameters = backbone.adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    for parameter in parameters:
+        parameter.data.add_(0.1)
+    z_t, t = latents(8)
+    prompted = Prompted(replace(backbone, tile=8), *words(units), fake=True)
+    dropped = torch.autograd.grad(prompted.alone(z_t, t).square().sum(), parameters)
+
+    kept = torch.zeros_like(z_t)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylescore.diffusion.tiling.checkpoint", lambda work, part, use_reentrant: work(part))
+        kept = torch.autograd.grad(prompted.alone(z_t, t).square().sum(), parameters)
+    for one, other in zip(dropped, kept, strict=True):
+        assert one.abs().max() > 0
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_picture_passes_the_autoencoder_in_windows(tiny_models: Callable[..., Any], rngs: Rngs) -> None:
+    codec: Codec = tiny_models().codec
+    tile = 8
+    side = tile * codec.factor
+    pictures = torch.rand(1, 3, side, 3 * side, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    tiled = replace(codec, tile=tile)
+    z = tiled.encode(pictures, None)
+    assert z.shape == codec.encode(pictures, None).shape
+    first = codec.encode(pictures[..., :side], None)
+    assert torch.allclose(z[..., : tile // 2], first[..., : tile // 2], atol=1e-5)
+    assert tiled.decode(z).shape == pictures.shape
+    assert torch.allclose(tiled.decode(z)[..., : side // 2], codec.decode(z[..., :tile])[..., : side // 2], atol=1e-4)
