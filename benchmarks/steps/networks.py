@@ -79,10 +79,15 @@ def flux_dev() -> Any:
     """Return a transformer of the size of FLUX.1-dev, in bfloat16: in float32 it takes 48 GB."""
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
+    return in_bfloat16(lambda: FluxTransformer2DModel(guidance_embeds=True))
+
+
+def in_bfloat16(make: Callable[[], Any]) -> Any:
+    """Return what `make` makes where bfloat16 is the usual precision."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        return FluxTransformer2DModel(guidance_embeds=True)
+        return make()
     finally:
         torch.set_default_dtype(usual)
 

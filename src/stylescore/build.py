@@ -44,6 +44,7 @@ class Models:
         codec: pictures to latents and back.
         text: encoder of every prompt but the style score's.
         style_text: encoder of the style score's prompts, with the adapter's text part where there is one.
+        together: whether scores that share a network are asked in one call.
     """
 
     base: Backbone
@@ -51,6 +52,7 @@ class Models:
     codec: Codec
     text: TextEncoder
     style_text: TextEncoder
+    together: bool = True
 
     def tiled(self, cells: int | None) -> Models:
         """Return the same networks, asked in windows of so many latent cells."""
@@ -185,7 +187,7 @@ def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple
         "edit": Ask(Prompted(models.base, models.text(prompts.edit), null), contrast),
         "source": guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
     }
-    scores = Scores(**asks, together=Joint(asks))
+    scores = Scores(**asks, together=Joint(asks) if models.together else None)
     return scores, fake
 
 

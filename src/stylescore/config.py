@@ -177,6 +177,11 @@ class RunConfig:
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: precision of the networks; latents and optimisers are float32 always.
+        low_memory: whether to take longer for less memory: text models work on the CPU, the autoencoder visits the
+            device only while it works, scores are asked one at a time, and inner results of the trained pass are made
+            twice.
+        compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
+            shape and kind of score, and faster steps on a GPU. Not together with low_memory.
         method: the preset, resolved.
     """
 
@@ -191,4 +196,6 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    low_memory: bool = False
+    compile: bool = False
     method: MethodConfig = field(default_factory=MethodConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,7 @@ def examine() -> dict[str, Any]:
         "styles": [entry.name for entry in list_styles()],
         "style_folder": str(user_styles_dir()),
         "download_cache": str(hub_cache()),
+        "needs": needs(),
         "would_download": "nothing for bundled models and styles; a hub id is fetched on first use",
     }
 
@@ -71,6 +73,18 @@ def default_device() -> str:
 
     device = pick_device(best_device())
     return f"{device}, {str(pick_dtype('auto', device)).removeprefix('torch.')}"
+
+
+def needs() -> dict[str, dict[str, str]]:
+    """Return the gigabytes that a run of one picture needs in bfloat16, by family and size, then by setting.
+
+    They are computed from weights and kept activations (`benchmarks/steps/estimate.py`), not measured.
+    """
+    table = json.loads(Path(__file__).with_name("memory.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, str]] = {}
+    for row in table["rows"]:
+        found.setdefault(f"{row['family']} {row['size']}", {})[row["setting"]] = f"{row['gb']:.1f} GB"
+    return found
 
 
 def state_of(model: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from stylescore.diffusion.devices import pick_device, pick_dtype
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
 from stylescore.diffusion.lora.keys import Part
+from stylescore.diffusion.memory import keep_less
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
 from stylescore.models.registry import resolve_model, resolve_style
@@ -54,26 +55,31 @@ def prepare(run: RunConfig) -> Prepared:
     device = pick_device(run.device)
     dtype = pick_dtype(run.dtype, device)
     loras = [(read_style(choice), choice.weight) for choice in run.styles]
-    base = load(run.model, dtype, device)
-    styled = base if run.style_model is None else load(run.style_model, dtype, device)
+    away = torch.device("cpu") if run.low_memory else None
+    base = load(run.model, dtype, device, away)
+    styled = base if run.style_model is None else load(run.style_model, dtype, device, away)
     require_match(base, styled)
     counter = PassCounter()
-    base_backbone = backbone_of(base, styled, counter)
+    base_backbone = backbone_of(base, styled, counter, run.compile)
     deltas = bound(loras, styled.network, "unet")
     if styled is base:
         base_backbone.adapters.add_style(deltas, run.method.style_strength)
         style_backbone = base_backbone
     else:
         merge(styled.network, deltas, run.method.style_strength)
-        style_backbone = backbone_of(styled, styled, counter)
+        style_backbone = backbone_of(styled, styled, counter, run.compile)
+    if run.low_memory:
+        keep_less(base_backbone.adapters)
+    visits = device if run.low_memory else None
     style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
     return Prepared(
         models=Models(
             base=base_backbone,
             style=style_backbone,
-            codec=Codec(styled.vae),
-            text=styled.text,
-            style_text=adapted_text(styled.text, loras, run.method),
+            codec=Codec(styled.vae, visits=visits),
+            text=replace(styled.text, device=visits),
+            style_text=replace(adapted_text(styled.text, loras, run.method), device=visits),
+            together=not run.low_memory,
         ),
         style_prompt=style_prompt,
         native_size=styled.native_size,
@@ -86,15 +92,16 @@ def read_style(choice: StyleChoice) -> LoraFile:
     return read_lora(resolve_style(choice.name).path)
 
 
-def load(name: str, dtype: torch.dtype, device: torch.device) -> Components:
-    """Load the model that a name stands for."""
-    return load_components(resolve_model(name).location, dtype=dtype, device=device)
+def load(name: str, dtype: torch.dtype, device: torch.device, others: torch.device | None) -> Components:
+    """Load the model that a name stands for, all but its denoising network to `others` if that is given."""
+    return load_components(resolve_model(name).location, dtype=dtype, device=device, others=others)
 
 
-def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter) -> Backbone:
+def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter, compiled: bool) -> Backbone:
     """Return a model's network as a backbone, on the noise schedule of the style's base."""
+    network = torch.compile(parts.network, fullgraph=True, dynamic=False) if compiled else parts.network
     return Backbone(
-        network=parts.network,
+        network=network,
         adapters=Adapters.of(parts.network),
         prediction=parts.prediction(noise_schedule(schedule_of)),
         call=parts.call,

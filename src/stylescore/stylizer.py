@@ -89,7 +89,8 @@ class Stylizer:
         """
         if loaded_by(check_run(run)) != loaded_by(self.run):
             raise ConfigError(
-                "model, styles, their strength, device and dtype are fixed once loaded", hint="make a new Stylizer"
+                "model, styles, their strength, device, dtype, low memory and compile are fixed once loaded",
+                hint="make a new Stylizer",
             )
         other = copy.copy(self)
         other.__dict__.pop("hashes", None)

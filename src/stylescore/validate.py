@@ -112,6 +112,8 @@ def check_method(method: MethodConfig) -> MethodConfig:
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
     check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
+    if run.compile and run.low_memory:
+        raise ConfigError("--compile and --low-memory cannot be had at once", hint="leave one of them out")
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt})
     check_method(run.method)
     if not run.styles:

@@ -174,3 +174,5 @@ class TestDoctor:
         names = [line.split(":")[0] for line in outcome.out.splitlines()]
         assert names[0] == "stylescore"
         assert {"python", "devices", "default device", "models", "download cache"} <= set(names)
+        assert {"sd1 512", "sdxl 1024", "flux 1024"} <= set(names)
+        assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))

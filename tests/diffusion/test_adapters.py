@@ -291,3 +291,20 @@ def test_a_change_on_some_rows_leaves_the_others_alone(rows: tuple[int, int]) ->
     for n in range(3):
         assert torch.equal(found[n], 10 * x[n] if n in chosen else y[n])
     assert torch.equal(y, torch.zeros(3, 2))
+
+
+def test_a_compiled_network_has_no_graph_break_and_one_graph_a_route(
+    tiny_unet: UNets, tiny_style: Callable[[Any], Any], units: dict[str, Tensor], rngs: Rngs
+) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    unet = tiny_unet()
+    adapters = Adapters.of(unet)
+    adapters.add_style(tiny_style(unet), 0.8)
+    adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
+    graphs = CompileCounter()
+    compiled = torch.compile(unet, backend=graphs, fullgraph=True, dynamic=False)
+    for make in 2 * [lambda: Route(style=True), lambda: fake_route(2, 2, torch.device("cpu"))]:
+        with adapters.switch.set(make()):
+            assert torch.allclose(predict(compiled, units), predict(unet, units), atol=1e-5)
+    assert graphs.frame_count == 2

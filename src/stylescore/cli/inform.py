@@ -81,5 +81,10 @@ def doctor(json: JsonOption = False) -> None:
     if json:
         give(facts)
         return
+    needed = facts.pop("needs")
     for name, value in report_lines(facts):
         typer.echo(f"{name + ':':<15} {value}")
+    typer.echo("\nMemory for one picture in bfloat16, computed, beside about 1 GB for CUDA:")
+    for name, settings in needed.items():
+        told = ", ".join(f"{size} {setting}" for setting, size in settings.items())
+        typer.echo(f"{name + ':':<15} {told}")

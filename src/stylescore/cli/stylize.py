@@ -90,6 +90,12 @@ def stylize(
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=HOW)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW)
+    ] = False,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
@@ -128,6 +134,8 @@ def stylize(
         tile=tile,
         seed=seed,
         device=device,
+        low_memory=low_memory,
+        compile=compiled,
     )
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
     report(begin(photos or [], base, dtype, preset, method, constants, manner), manner)

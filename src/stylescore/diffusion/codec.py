@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stylescore.diffusion.memory import visiting
 from stylescore.diffusion.tiling import blended
 from stylescore.types import Latent, Rng
 
@@ -24,10 +25,13 @@ class Codec:
     Attributes:
         vae: the autoencoder, frozen.
         tile: side in latent cells of the windows that larger pictures pass in; `None` passes them whole.
+        visits: the device that the autoencoder is moved to while it works without gradient; `None` leaves it where it
+            is.
     """
 
     vae: Any
     tile: int | None = None
+    visits: torch.device | None = None
 
     @property
     def factor(self) -> int:
@@ -63,13 +67,15 @@ class Codec:
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
         """Encode to the posterior's mean, or to a sample of it drawn from `rng`, one generator a picture."""
-        latents = []
-        for n in range(len(pictures)):
-            mean, std = self.posterior(pictures[n : n + 1])
-            if rng is not None:
-                mean = mean + std * torch.randn(mean.shape[1:], generator=rng[n]).to(mean)
-            latents.append(self.scaled(mean))
-        return torch.cat(latents)
+        with visiting([self.vae], self.visits):
+            posteriors = [self.posterior(pictures[n : n + 1]) for n in range(len(pictures))]
+        if rng is None:
+            return self.scaled(torch.cat([mean for mean, _ in posteriors]))
+        drawn = [
+            mean + std * torch.randn(mean.shape[1:], generator=generator).to(mean)
+            for (mean, std), generator in zip(posteriors, rng, strict=True)
+        ]
+        return self.scaled(torch.cat(drawn))
 
     def encode_differentiably(self, pictures: Pictures) -> Latent:
         """Encode to the mean with gradient, the whole batch at once."""
@@ -79,7 +85,8 @@ class Codec:
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
         raw = latents / self.scale + self.shift
-        return torch.cat([self.decoded(z[None]) for z in raw])
+        with visiting([self.vae], self.visits):
+            return torch.cat([self.decoded(z[None]) for z in raw])
 
     def decoded(self, raw: Latent) -> Pictures:
         """Decode an unscaled latent."""

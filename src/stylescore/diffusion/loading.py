@@ -80,13 +80,17 @@ class Components:
         return VariancePreserving(schedule, self.prediction_type)
 
 
-def load_components(source: Path | str, *, dtype: torch.dtype, device: torch.device) -> Components:
+def load_components(
+    source: Path | str, *, dtype: torch.dtype, device: torch.device, others: torch.device | None = None
+) -> Components:
     """Load a model.
 
     Args:
         source: a folder in diffusers layout, a `.safetensors` checkpoint, or a hub id `owner/name`.
-        dtype: precision of the weights; an autoencoder that overflows in float16 gets float32.
+        dtype: precision of the weights; an autoencoder that overflows in float16 gets float32, and so do text models
+            that would have to work in float16 on a CPU.
         device: where to put them.
+        others: where to put all but the denoising network, if elsewhere.
 
     Raises:
         ModelError: when it is missing, of an unknown family, lacks a part, or a part is unsound.
@@ -96,9 +100,12 @@ def load_components(source: Path | str, *, dtype: torch.dtype, device: torch.dev
     family.require_fit(name, parts)
     scheduler = _schedule_of(name, parts)
     for network in parts.networks.values():
-        _freeze(network, device)
+        _freeze(network, device if network is parts.network or others is None else others)
     if dtype == torch.float16 and parts.vae.config.force_upcast:
         parts.vae.float()
+    if dtype == torch.float16 and others == torch.device("cpu"):
+        for _, model in parts.texts.values():
+            model.float()
     return Components(
         family=family,
         network=parts.network,

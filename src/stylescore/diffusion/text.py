@@ -61,15 +61,17 @@ class TextEncoder:
     Attributes:
         readers: in the family's order; a model may lack one.
         encode: how the family puts their outputs together.
+        device: where features are put; `None` leaves them where the models are.
     """
 
     readers: tuple[Reader, ...]
     encode: Encode
+    device: torch.device | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Return the features of the prompts, float32."""
-        return self.encode(self.by_name, prompts).to(dtype=torch.float32)
+        return self.encode(self.by_name, prompts).to(self.device, torch.float32)
 
     @property
     def by_name(self) -> dict[str, Reader]:

@@ -1,0 +1,106 @@
+"""Less memory gives the same picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stylescore.config import RunConfig, StyleChoice
+from stylescore.diffusion.adapters import Adapters, fake_route
+from stylescore.diffusion.memory import keep_less, visiting
+from stylescore.models.registry import list_styles
+
+Rngs = Callable[..., list[torch.Generator]]
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+class Traveller(nn.Linear):
+    """A layer that notes where it is sent instead of going there."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.sent: list[torch.device] = []
+
+    def to(self, device: Any) -> Any:  # type: ignore[override]
+        self.sent.append(device)
+        return self
+
+
+def test_parts_visit_and_go_home_even_after_a_failure() -> None:
+    first, second = Traveller(), Traveller()
+    with pytest.raises(ZeroDivisionError), visiting([first, second], META):
+        _ = 1 / len([each for each in (first, second) if each.sent != [META]])
+    assert first.sent == second.sent == [META, CPU]
+
+
+def test_nothing_moves_where_there_is_nowhere_to_go() -> None:
+    part = Traveller()
+    with visiting([part], None):
+        pass
+    assert part.sent == []
+
+
+def saved_bytes(work: Callable[[], Tensor]) -> tuple[int, Tensor]:
+    """Return the size of what a call keeps for its way back, each piece of memory once, and its result."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = work()
+    return sum(kept.values()), result
+
+
+def test_blocks_made_twice_keep_less_and_learn_the_same(
+    tiny_unet: Callable[[], Any], units: dict[str, Tensor], rngs: Rngs
+) -> None:
+    unet = tiny_unet().requires_grad_(False)
+    adapters = Adapters.of(unet)
+    parameters = adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    for parameter in parameters:
+        parameter.data.add_(0.1)
+
+    def loss() -> Tensor:
+        with adapters.switch.set(fake_route(2, 2, CPU)):
+            output: Tensor = unet(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
+        return output.square().sum()
+
+    usual, result = saved_bytes(loss)
+    expected = torch.autograd.grad(result, parameters)
+    keep_less(adapters)
+    less, result = saved_bytes(loss)
+    found = torch.autograd.grad(result, parameters)
+    assert less < 0.8 * usual
+    for one, other in zip(found, expected, strict=True):
+        assert one.abs().max() > 0
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_picture_in_less_memory() -> None:
+    from PIL import Image
+
+    from stylescore.api import as_photo
+    from stylescore.fit import fit
+    from stylescore.presets import preset_for
+    from stylescore.stylizer import Stylizer
+    from stylescore.tables import overlay
+
+    photo = as_photo(Image.linear_gradient("L").convert("RGB").resize((64, 64)))
+    method = overlay(preset_for("mini", None, None), {"iterations": 2, "guidance_scale": 2.0})
+    style = StyleChoice(name=next(entry.name for entry in list_styles() if entry.bundled))
+    ends = []
+    for low in (False, True):
+        stylizer = Stylizer(RunConfig(styles=(style,), method=method, size=64, device="cpu", low_memory=low))
+        fitting = stylizer.start([photo])
+        assert (fitting.scores.together is None) == low
+        for _ in fit(fitting):
+            pass
+        ends.append(fitting.subject.render())
+    assert torch.allclose(*ends, atol=1e-4)
