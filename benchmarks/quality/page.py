@@ -55,11 +55,12 @@ NOT_THE_PAPERS = """
 preset's spectrum weight is small, and raising it is what the content knob does. In the last column the rows hardly
 differ, and VSD, which holds nothing, leads the first table. The reasons, as far as the figures show them:
 
-* That number weighs style far more here than in the paper. There the Fréchet distances of the four rows are 13 to
-  17 while LPIPS halves; here they are in the hundreds, and what a smaller content distance gains is lost by a few per cent
-  of Fréchet distance.
-* No method brings this small model near the style: the exact style is at an eighth of the best row's distance. While the
-  style is the bottleneck, everything that holds content also costs style, and whatever goes furthest wins the product.
+* That number weighs style far more here than in the paper. There the Fréchet distances of the four rows are 13 to 17
+  while LPIPS halves; here they are in the hundreds, and what a smaller content distance gains is lost by a few per
+  cent of Fréchet distance.
+* No method brings this small model near the style: the exact style is at an eighth of the best row's distance. While
+  the style is the bottleneck, everything that holds content also costs style, and whatever goes furthest wins the
+  product.
 * Content and style are therefore better read as a pair. With every step of the knob content distance falls and Fréchet
   distance rises; and at equal content distance SMS is ahead of SDEdit (content 1 beside strength 0.6).
 
