@@ -49,9 +49,6 @@ class Backbone:
         def whole(part: Latent) -> Noise:
             return self.predict(part, t, conditioning, route)
 
-        if self.tile is None or max(height, width) <= self.tile:
-            self.count(len(z_t))
-            return whole(z_t)
         self.count(len(z_t) * len(windows(height, width, self.tile)))
         return blended(whole, z_t, side=self.tile)
 

@@ -55,9 +55,7 @@ class Codec:
             posterior = self.vae.encode(part.to(self.vae.dtype)).latent_dist
             return torch.cat([posterior.mean, posterior.std], dim=1).float()
 
-        large = self.tile is not None and max(picture.shape[-2:]) > self.tile * self.factor
-        found = blended(both, picture, side=self.tile or 0, taken=self.factor) if large else both(picture)
-        mean, std = found.chunk(2, dim=1)
+        mean, std = blended(both, picture, side=self.tile, taken=self.factor).chunk(2, dim=1)
         return mean, std
 
     def scaled(self, latent: Latent) -> Latent:
@@ -94,5 +92,4 @@ class Codec:
         def whole(part: Tensor) -> Tensor:
             return self.vae.decode(part.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
 
-        large = self.tile is not None and max(raw.shape[-2:]) > self.tile
-        return blended(whole, raw, side=self.tile or 0, given=self.factor) if large else whole(raw)
+        return blended(whole, raw, side=self.tile, given=self.factor)

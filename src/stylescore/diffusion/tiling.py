@@ -16,16 +16,16 @@ FAINTEST = 1e-3
 """Weight of a window's outermost cells; above zero, so that every sum of weights can be divided by."""
 
 
-def starts(length: int, side: int) -> list[int]:
-    """Return where windows of `side` cells begin that cover `length` cells evenly; one window if they fit."""
-    if length <= side:
+def starts(length: int, side: int | None) -> list[int]:
+    """Return where windows of `side` cells begin that cover `length` cells evenly; one if they fit or have no side."""
+    if side is None or length <= side:
         return [0]
     step = side - int(OVERLAP * side)
     last = math.ceil((length - side) / step)
     return [round(n * (length - side) / last) for n in range(last + 1)]
 
 
-def windows(height: int, width: int, side: int) -> list[tuple[int, int]]:
+def windows(height: int, width: int, side: int | None) -> list[tuple[int, int]]:
     """Return the upper left corners of all windows of a canvas, in cells."""
     return [(top, left) for top in starts(height, side) for left in starts(width, side)]
 
@@ -41,7 +41,7 @@ def ramp(length: int, fade: int, *, first: bool, last: bool) -> Tensor:
     return weights.clamp(min=FAINTEST)
 
 
-def blended(work: Callable[[Tensor], Tensor], x: Tensor, *, side: int, taken: int = 1, given: int = 1) -> Tensor:
+def blended(work: Callable[[Tensor], Tensor], x: Tensor, *, side: int | None, taken: int = 1, given: int = 1) -> Tensor:
     """Return what `work` makes of x, window by window.
 
     Windows are weighted by a raised cosine over what they share, and the weights sum to one everywhere: where all
@@ -51,11 +51,13 @@ def blended(work: Callable[[Tensor], Tensor], x: Tensor, *, side: int, taken: in
     Args:
         work: makes an output of a window, e.g. a noise prediction.
         x: [batch, c, taken h, taken w] for a canvas of h x w cells.
-        side: of a window, in cells.
+        side: of a window, in cells; a canvas that fits one is worked on whole, and so is any where it is `None`.
         taken: pixels of x that a cell spans on each axis.
         given: pixels of the output that a cell spans on each axis.
     """
     height, width = x.shape[-2] // taken, x.shape[-1] // taken
+    if side is None or max(height, width) <= side:
+        return work(x)
     tall, wide = min(side, height), min(side, width)
     fade = max(1, int(OVERLAP * side)) * given
     total, weights = None, torch.zeros(1, 1, height * given, width * given, device=x.device)

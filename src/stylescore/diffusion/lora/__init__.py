@@ -5,14 +5,11 @@ from stylescore.diffusion.lora.deltas import Additive, Change, Product, stack
 from stylescore.diffusion.lora.reading import LoraFile, read_lora
 from stylescore.diffusion.lora.report import LoraReport, ModuleCount, describe
 
-LowRank = Change  # what the signatures of callers still say
-
 __all__ = [
     "Additive",
     "Change",
     "LoraFile",
     "LoraReport",
-    "LowRank",
     "ModuleCount",
     "Product",
     "bind",
