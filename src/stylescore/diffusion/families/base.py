@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.text import Encode
 from stylescore.errors import ModelError
+
+Value = TypeVar("Value")
 
 Call = Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
 """`(network, latents, time, conditioning) -> output`, latents and output [batch, c, h, w], time [batch]."""
@@ -117,6 +119,16 @@ class Family:
     def tokenizers(self) -> tuple[Part, ...]:
         """All tokenizers."""
         return tuple(tokenizer for tokenizer, _ in self.texts)
+
+
+def always(value: Value) -> Callable[[Parts], Value]:
+    """Return what gives `value` for every model of a family."""
+
+    def of(parts: Parts) -> Value:
+        del parts
+        return value
+
+    return of
 
 
 def as_tokenizers_say(parts: Parts) -> Mapping[str, int]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.families.base import Call, Family, Part, Parts, require_latents, require_width
+from stylescore.diffusion.families.base import Call, Family, Part, Parts, always, require_latents, require_width
 from stylescore.diffusion.families.sd3 import text_width
-from stylescore.diffusion.text import Encode, Reader
+from stylescore.diffusion.text import Reader
 from stylescore.types import Latent
 
 PATCH = 2
@@ -93,12 +93,6 @@ def lengths(parts: Parts) -> Mapping[str, int]:
     return {"text_encoder_2": DEV_TOKENS if guided(parts) else SCHNELL_TOKENS}
 
 
-def make_encode(parts: Parts) -> Encode:
-    """Return `encode`."""
-    del parts
-    return encode
-
-
 def make_call(parts: Parts) -> Call:
     """Return how this model's transformer is called."""
     return Calling(guided(parts))
@@ -117,7 +111,7 @@ FLUX = Family(
     patch=PATCH,
     lengths=lengths,
     require_fit=require_fit,
-    make_encode=make_encode,
+    make_encode=always(encode),
     make_call=make_call,
     text_width=text_width,
 )

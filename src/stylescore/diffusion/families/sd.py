@@ -9,15 +9,15 @@ from torch import Tensor
 
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families.base import (
-    Call,
     Family,
     Part,
     Parts,
+    always,
     as_tokenizers_say,
     require_latents,
     require_width,
 )
-from stylescore.diffusion.text import Encode, Reader
+from stylescore.diffusion.text import Reader
 
 
 def encode(readers: Mapping[str, Reader], prompts: Sequence[str]) -> Conditioning:
@@ -43,18 +43,6 @@ def text_width(unet: Any) -> int:
     return int(unet.config.cross_attention_dim)
 
 
-def make_encode(parts: Parts) -> Encode:
-    """Return `encode`."""
-    del parts
-    return encode
-
-
-def make_call(parts: Parts) -> Call:
-    """Return `call`."""
-    del parts
-    return call
-
-
 SD = Family(
     key="sd",
     label="Stable Diffusion 1.x and 2.x",
@@ -64,7 +52,7 @@ SD = Family(
     usual_grid=64,
     lengths=as_tokenizers_say,
     require_fit=require_fit,
-    make_encode=make_encode,
-    make_call=make_call,
+    make_encode=always(encode),
+    make_call=always(call),
     text_width=text_width,
 )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylescore.diffusion.conditioning import Conditioning, Tokens
-from stylescore.diffusion.families.base import Call, Family, Part, Parts, require_latents, require_width
+from stylescore.diffusion.families.base import Family, Part, Parts, always, require_latents, require_width
 from stylescore.diffusion.text import Encode, Reader
 
 T5_TOKENS = 256
@@ -85,12 +85,6 @@ def make_encode(parts: Parts) -> Encode:
     return Encoding(text_width(parts.network))
 
 
-def make_call(parts: Parts) -> Call:
-    """Return `call`."""
-    del parts
-    return call
-
-
 SD3 = Family(
     key="sd3",
     label="Stable Diffusion 3",
@@ -109,6 +103,6 @@ SD3 = Family(
     lengths=lengths,
     require_fit=require_fit,
     make_encode=make_encode,
-    make_call=make_call,
+    make_call=always(call),
     text_width=text_width,
 )
