@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_CACHE"] = os.path.join(tempfile.gettempdir(), "stylescore-tests-have-no-hub-cache")
 
 import sys
 from types import ModuleType

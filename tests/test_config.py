@@ -107,7 +107,7 @@ def test_overlay_keeps_what_is_not_named() -> None:
 
 BAD = [
     *[(name, -1, "1") for name in ("iterations", "spectrum.period", "fake.rank")],
-    *[(name, 0, "at least 1") for name in ("iterations", "spectrum.period", "fake.rank")],
+    *[(name, 0, "at least 1") for name in ("iterations", "spectrum.period", "spectrum.largest_factor", "fake.rank")],
     ("guidance_scale", -0.1, "0 or more"),
     ("style_strength", 4.1, "between -4 and 4"),
     ("style_strength", -4.1, "between -4 and 4"),
@@ -194,6 +194,7 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
         ({"seed": 2**63}, "seed must be between 0 and 2^63 - 1, not 9223372036854775808"),
         ({"size": 63}, "size must be between 64 and 8192, not 63"),
         ({"compile": True, "low_memory": True}, "--compile and --low-memory cannot be had at once"),
+        ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
         ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),
         ({"styles": ()}, "a run needs at least one style"),
         ({"styles": (StyleChoice(name="a", weight=5.0),)}, "style weight must be between -4 and 4, not 5.0"),
@@ -255,6 +256,29 @@ def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ConfigError, match="no preset named 'referense'") as caught:
         presets.load("referense")
     assert caught.value.hint == "did you mean 'reference'?"
+
+
+def test_swift_is_balanced_with_fewer_passes() -> None:
+    balanced, swift = presets.load("balanced"), presets.load("swift")
+    fake = replace(balanced.fake, guidance_scale=1.0, shared=True)
+    assert swift == replace(balanced, fake=fake, relevance=replace(balanced.relevance, timesteps=8))
+    assert presets.load("swift", "dds").timesteps == presets.load("balanced", "dds").timesteps
+
+
+def test_a_preset_extends_another_table_by_table(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "swift"\niterations = 7\n[spectrum]\nweight = 1e-3\n[methods.vsd]\niterations = 9\n')
+    mine, vsd, swift = presets.load(str(path)), presets.load(str(path), "vsd"), presets.load("swift")
+    assert mine == replace(swift, iterations=7, spectrum=replace(swift.spectrum, weight=1e-3))
+    assert vsd.iterations == 9
+    assert vsd.timesteps == presets.load("swift", "vsd").timesteps
+
+
+def test_a_preset_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.toml"
+    path.write_text(f'extends = "{path}"\n')
+    with pytest.raises(ConfigError, match="extends must name another preset"):
+        presets.load(str(path))
 
 
 def test_a_preset_can_be_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -323,7 +347,7 @@ def test_more_content_never_holds_less(a: float, b: float) -> None:
 
 @given(st.floats(0.001, 0.999))
 def test_a_little_more_content_holds_more(content: float) -> None:
-    assert spectrum_factor(content) < spectrum_factor(content + 0.001)
+    assert spectrum_factor(content, 8) < spectrum_factor(content + 0.001, 8)
 
 
 @given(contents)
@@ -332,7 +356,7 @@ def test_the_knob_keeps_a_method_within_range(content: float) -> None:
 
 
 def test_the_knob_by_hand() -> None:
-    assert [spectrum_factor(c) for c in (0, 0.25, 0.5, 0.75, 1)] == [0, 0.5, 1, 8, 64]
+    assert [spectrum_factor(c, 64) for c in (0, 0.25, 0.5, 0.75, 1)] == [0, 0.5, 1, 8, 64]
     assert [relevance_factor(c) for c in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 1]
 
 

@@ -77,7 +77,7 @@ def test_a_pencil_sketch_has_no_colour_and_still_shows_the_photo() -> None:
     before, after = (np.asarray(p).astype(float) for p in (result.photo.picture, result.picture))
     colour = [float(np.ptp(pixels, axis=-1).mean()) for pixels in (before, after)]
     assert colour[1] < 0.35 * colour[0]
-    assert np.corrcoef(luminance(before), luminance(after))[0, 1] > 0.8
+    assert np.corrcoef(luminance(before), luminance(after))[0, 1] > 0.7
 
 
 def test_without_a_step_the_picture_is_still_the_photo() -> None:

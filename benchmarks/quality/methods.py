@@ -65,8 +65,15 @@ def rendered(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
     return [Image.fromarray(render(style, p, row)) for p, row in zip(photos.pixels, photos.rows, strict=True)]
 
 
+def redecoded(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+    """Return what the style's own program draws after encoding and decoding: what the autoencoder alone costs."""
+    stylizer = studio.stylizer(style, None, {}, 0.5)
+    drawn = [pixels_of(picture) for picture in rendered(studio, style, photos)]
+    return stylizer.decode(started(stylizer, replace(photos, pixels=np.stack(drawn))).subject.render())
+
+
 def denoised(strength: float) -> Recipe:
-    """Return SDEdit at a strength."""
+    """Return SDEdit at a strength; at 1 little of the photo is left, and the model draws from its caption."""
 
     def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
         stylizer = studio.stylizer(style, "sds", {}, 0.5)
@@ -103,6 +110,8 @@ class Row:
 ROWS: dict[str, Row] = {
     "source": Row("the photo, unchanged", unchanged),
     "renderer": Row("the program the style was learned from", rendered),
+    "renderer-decoded": Row("the same, encoded and decoded", redecoded),
+    "generated": Row("the style model, from noise", denoised(1.0)),
     **{f"sdedit-{s:.2f}": Row(f"SDEdit, strength {s:g}", denoised(s)) for s in (0.3, 0.45, 0.6)},
     "vsd": Row("VSD", fitted("vsd", {})),
     "sms-no-spectrum": Row("SMS without spectrum", fitted("sms", {"spectrum": {"weight": 0.0}})),

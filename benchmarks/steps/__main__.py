@@ -11,10 +11,14 @@ apart
     the package's loop at the same arithmetic, each score asked alone
 together
     the same, all scores without gradient asked in one call
+merged
+    the same on two networks: a copy with the style merged into its weights answers for the style
 sparing
     the fake score unguided and shared with its training step, relevance maps made beforehand
+sparing-merged
+    the same on two networks
 compiled
-    the same through torch.compile
+    sparing through torch.compile
 """
 
 from __future__ import annotations
@@ -96,7 +100,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", type=int, default=[256])
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["float32"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
-    parser.add_argument("--mode", nargs="+", choices=MODES, default=["plain", "apart", "together", "sparing"])
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=["plain", "apart", "together", "merged", "sparing"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="count operations; on a GPU also its busiest kernels")
     parser.add_argument("--name", default="steps", help="of the file in benchmarks/results/")

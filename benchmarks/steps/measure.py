@@ -15,7 +15,7 @@ from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.devices import DTYPES
 
-MODES = ("plain", "apart", "together", "sparing", "compiled")
+MODES = ("plain", "apart", "together", "merged", "sparing", "sparing-merged", "compiled")
 BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
 """Dense bfloat16 operations a second, by the vendors' data sheets."""
 
@@ -36,8 +36,9 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
         kind,
         network,
         z_source,
-        ours.sparing() if options.mode in ("sparing", "compiled") else ours.reference(),
+        ours.sparing() if options.mode.startswith(("sparing", "compiled")) else ours.reference(),
         together=options.mode != "apart",
+        copied=options.mode.endswith("merged"),
         compiled=options.mode == "compiled",
     )
     return ours.iteration(made), made.counter.snapshot

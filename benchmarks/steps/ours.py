@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,13 +14,14 @@ from benchmarks.steps.networks import BETAS, Kind
 from stylescore import presets
 from stylescore.build import Models, Prompts, fit_latents
 from stylescore.config import MethodConfig
-from stylescore.diffusion.adapters import Adapters, adaptable
+from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.lora import Product
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fit import Fitting, fit
 from stylescore.schedule import NoiseSchedule
+from stylescore.scores import PassCounter
 
 RANK = 16
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -53,7 +55,14 @@ def style_of(network: Any) -> dict[str, Product]:
 
 
 def fitting(
-    kind: Kind, network: Any, z_source: Tensor, method: MethodConfig, *, together: bool = True, compiled: bool = False
+    kind: Kind,
+    network: Any,
+    z_source: Tensor,
+    method: MethodConfig,
+    *,
+    together: bool = True,
+    copied: bool = False,
+    compiled: bool = False,
 ) -> Fitting:
     """Assemble a run over a batch of random latents.
 
@@ -62,22 +71,30 @@ def fitting(
         network: its network, on its device and in its precision.
         z_source: [batch, c, h, w].
         method: constants.
-        together: whether scores are asked in one call.
+        together: whether scores that share a network are asked in one call.
+        copied: whether the style has a copy of the network with the adapter merged into its weights.
         compiled: whether the network goes through torch.compile.
     """
     network.requires_grad_(False)
-    adapters = Adapters.of(network)
-    adapters.add_style(style_of(network), method.style_strength)
-    asked = torch.compile(network, dynamic=False) if compiled else network
-    backbone = Backbone(asked, adapters, kind.prediction(NoiseSchedule(BETAS)), kind.call)
+    styled = copy.deepcopy(network) if copied else network
+    changes, schedule = style_of(network), NoiseSchedule(BETAS)
+
+    def backbone(net: Any) -> Backbone:
+        asked = torch.compile(net, dynamic=False) if compiled else net
+        return Backbone(asked, Adapters.of(net), kind.prediction(schedule), kind.call, counter)
+
+    counter = PassCounter()
+    base = style = backbone(network)
+    if copied:
+        merge(styled, changes, method.style_strength)
+        style = backbone(styled)
+    else:
+        base.adapters.add_style(changes, method.style_strength)
     text = words(kind, z_source.device)
-    models = Models(base=backbone, style=backbone, codec=Codec(None), text=text, style_text=text)
+    models = Models(base=base, style=style, codec=Codec(None), text=text, style_text=text, together=together)
     count = len(z_source)
     rng = [torch.Generator().manual_seed(seed) for seed in range(count)]
-    made = fit_latents(models, method, Prompts.of(method, "style", ["a photo"] * count), z_source, rng)
-    if not together:
-        made.scores = replace(made.scores, together=None)
-    return made
+    return fit_latents(models, method, Prompts.of(method, "style", ["a photo"] * count), z_source, rng)
 
 
 def iteration(made: Fitting) -> Callable[[], object]:

@@ -21,7 +21,7 @@ from stylescore.config import (
 )
 from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.codec import Codec, Pictures
-from stylescore.diffusion.joint import Ask, Joint
+from stylescore.diffusion.joint import Ask, Joint, pays
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fake import FakeScore
 from stylescore.fit import Fitting
@@ -44,7 +44,7 @@ class Models:
         codec: pictures to latents and back.
         text: encoder of every prompt but the style score's.
         style_text: encoder of the style score's prompts, with the adapter's text part where there is one.
-        together: whether scores that share a network are asked in one call.
+        together: whether scores that share a network are asked in one call; `None` has it so where that pays.
     """
 
     base: Backbone
@@ -52,7 +52,7 @@ class Models:
     codec: Codec
     text: TextEncoder
     style_text: TextEncoder
-    together: bool = True
+    together: bool | None = None
 
     def tiled(self, cells: int | None) -> Models:
         """Return the same networks, asked in windows of so many latent cells."""
@@ -187,7 +187,8 @@ def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple
         "edit": Ask(Prompted(models.base, models.text(prompts.edit), null), contrast),
         "source": guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
     }
-    scores = Scores(**asks, together=Joint(asks) if models.together else None)
+    joint = pays(count, models.base.network.device) if models.together is None else models.together
+    scores = Scores(**asks, together=Joint(asks) if joint else None)
     return scores, fake
 
 

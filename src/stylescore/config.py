@@ -59,11 +59,13 @@ class SpectrumConfig:
         weight: lambda; 0 switches it off.
         distance: l1 (the released code) or l2 (squared, the paper's text).
         period: timestep at which all frequencies are held.
+        largest_factor: what the weight is multiplied with where the content knob stands at 1.
     """
 
     weight: float = 5e-4
     distance: DistanceName = "l1"
     period: int = 500
+    largest_factor: float = 64.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,8 @@ class RunConfig:
         styles: the style adapters, applied together.
         model: base of the fake and real scores: bundled name, folder, file or hub id.
         style_model: base under the style adapters; `None` shares `model`.
+        preview_model: tiny autoencoder that previews are decoded with, a folder or a hub id; `None` takes the usual one
+            of the model's family if it is in the hub's local cache and fits, else the model's own autoencoder.
         style_prompt: words for the style; `None` takes the adapter's trigger words, else its name.
         caption: words for the photo's content; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -188,6 +192,7 @@ class RunConfig:
     styles: tuple[StyleChoice, ...]
     model: str = "mini"
     style_model: str | None = None
+    preview_model: str | None = None
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 from stylescore.config import MethodConfig
 
-LARGEST_FACTOR = 64.0
 
-
-def spectrum_factor(content: float) -> float:
-    """Return what lambda is multiplied with: 0 at 0, 1 at 0.5, 64 at 1, rising throughout."""
+def spectrum_factor(content: float, largest: float) -> float:
+    """Return what lambda is multiplied with: 0 at 0, 1 at 0.5, `largest` at 1, rising throughout."""
     if content <= 0.5:
         return 2 * content
-    return float(LARGEST_FACTOR ** (2 * content - 1))
+    return float(largest ** (2 * content - 1))
 
 
 def relevance_factor(content: float) -> float:
@@ -28,7 +26,7 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
         method: a preset; it is what 0.5 stands for.
         content: 0 strongest style (nothing held, no map) to 1 strongest content.
     """
-    weight = method.spectrum.weight * spectrum_factor(content)
+    weight = method.spectrum.weight * spectrum_factor(content, method.spectrum.largest_factor)
     strength = method.relevance.strength * relevance_factor(content)
     return replace(
         method,

@@ -16,7 +16,7 @@ from stylescore.errors import ConfigError
 from stylescore.files import sha256
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.images import Photo, save_gif, save_png
-from stylescore.models.registry import resolve_model, resolve_style
+from stylescore.models.registry import ModelSource, resolve_model, resolve_preview_model, resolve_style
 from stylescore.runs import Record, RunFolder, step_row
 from stylescore.state import PictureState, capture
 from stylescore.stylizer import Result, Stylizer
@@ -104,7 +104,7 @@ class Batch:
         preview_due = job.record.preview_every > 0 and done % job.record.preview_every == 0
         frame_due = job.record.gif and done % self.frame_interval == 0
         if preview_due or frame_due:
-            picture = self.stylizer.picture(self.fitting, index)
+            picture = self.stylizer.preview(self.fitting, index)
             if frame_due:
                 self.frames[index].append(picture)
             if preview_due:
@@ -138,16 +138,19 @@ class Batch:
 
 def shared_record(record: Record) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
-    run = renamed(record.run, bare, bare)
+    run = renamed(record.run, bare, bare, bare)
     return str(tomli_w.dumps(to_table(replace(record, photo=Path(record.photo).name, run=run))))
 
 
-def renamed(run: RunConfig, model: Callable[[str], str], style: Callable[[str], str]) -> RunConfig:
+def renamed(
+    run: RunConfig, model: Callable[[str], str], style: Callable[[str], str], preview: Callable[[str], str]
+) -> RunConfig:
     """Return a configuration with the names of its models and styles passed through functions."""
     return replace(
         run,
         model=model(run.model),
         style_model=model(run.style_model) if run.style_model else run.style_model,
+        preview_model=preview(run.preview_model) if run.preview_model else run.preview_model,
         styles=tuple(replace(entry, name=style(entry.name)) for entry in run.styles),
     )
 
@@ -159,7 +162,16 @@ def bare(name: str) -> str:
 
 def lasting_model(name: str) -> str:
     """Return a model's name so that it means the same in any working folder."""
-    source = resolve_model(name)
+    return lasting(name, resolve_model(name))
+
+
+def lasting_preview_model(name: str) -> str:
+    """Return a preview model's name so that it means the same in any working folder."""
+    return lasting(name, resolve_preview_model(name))
+
+
+def lasting(name: str, source: ModelSource) -> str:
+    """Return the name itself where it means the same in any working folder, else the absolute path."""
     return name if source.bundled or source.kind == "hub" else str(Path(source.location).absolute())
 
 
@@ -182,6 +194,12 @@ def require_unchanged(record: Record, stylizer: Stylizer) -> None:
         require_same(what, getattr(record, field_name), now)
 
 
+def require_previews(record: Record, stylizer: Stylizer) -> None:
+    """Raise `ModelError` if the run makes previews or an animation and they cannot be decoded as it says."""
+    if record.gif or record.preview_every:
+        _ = stylizer.preview_codec
+
+
 def folder_name(photo: Path, run: RunConfig) -> str:
     """Return what the folder of a run is called: photo and styles, cut to what file systems take."""
     name = f"{photo.stem}-{'+'.join(Path(style.name).stem for style in run.styles)}"
@@ -189,16 +207,21 @@ def folder_name(photo: Path, run: RunConfig) -> str:
 
 
 def new_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int) -> Job:
-    """Make the run folder of a photo, with its record."""
+    """Make the run folder of a photo, with its record.
+
+    Raises:
+        ModelError: previews are asked for, and the preview model cannot be used; no folder is made then.
+    """
     record = Record(
         photo=str(photo.path.resolve()),
         photo_sha256=sha256(photo.path),
         style_prompt=stylizer.style_prompt,
-        run=renamed(stylizer.run, lasting_model, lasting_style),
+        run=renamed(stylizer.run, lasting_model, lasting_style, lasting_preview_model),
         gif=gif,
         preview_every=preview_every,
         **stylizer.hashes,
     )
+    require_previews(record, stylizer)
     folder = RunFolder.new(parent, folder_name(photo.path, stylizer.run))
     folder.begin(record)
     return Job(photo, folder, record)

@@ -38,12 +38,14 @@ class Prepared:
         style_prompt: words for the style.
         native_size: short side in pixels at which the model is at home.
         multiple: both sides of a working picture are multiples of this.
+        tiny: hub id of the tiny autoencoder that is usual for the model's family.
     """
 
     models: Models
     style_prompt: str
     native_size: int
     multiple: int
+    tiny: str | None
 
 
 def prepare(run: RunConfig) -> Prepared:
@@ -79,11 +81,12 @@ def prepare(run: RunConfig) -> Prepared:
             codec=Codec(styled.vae, visits=visits),
             text=replace(styled.text, device=visits),
             style_text=replace(adapted_text(styled.text, loras, run.method), device=visits),
-            together=not run.low_memory,
+            together=False if run.low_memory else None,
         ),
         style_prompt=style_prompt,
         native_size=styled.native_size,
         multiple=styled.multiple,
+        tiny=styled.family.tiny,
     )
 
 

@@ -17,11 +17,13 @@ from stylescore.build import Models, Prompts, encode_sources, fit_latents
 from stylescore.config import MethodConfig, RunConfig
 from stylescore.content import with_content
 from stylescore.diffusion.adapters import adaptable
+from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ConfigError, PictureError
 from stylescore.files import sha256
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
-from stylescore.models.registry import resolve_model, resolve_style
+from stylescore.models.registry import resolve_model, resolve_preview_model, resolve_style
 from stylescore.prepare import Prepared, prepare
 from stylescore.state import PictureState, restore
 from stylescore.types import Latent, Rng
@@ -66,7 +68,7 @@ class Stylizer:
         Raises:
             InputError: a number out of range, or a model, style or device that cannot be used.
         """
-        self.run = check_run(run)
+        self.run = checked(run)
         self._prepared: Prepared = prepare(self.run)
         self._take_up(self.run)
 
@@ -87,13 +89,14 @@ class Stylizer:
         Raises:
             InputError: a number out of range, or something that would have to be loaded anew.
         """
-        if loaded_by(check_run(run)) != loaded_by(self.run):
+        if loaded_by(checked(run)) != loaded_by(self.run):
             raise ConfigError(
                 "model, styles, their strength, device, dtype, low memory and compile are fixed once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
-        other.__dict__.pop("hashes", None)
+        for name in ("hashes", "preview_codec"):
+            other.__dict__.pop(name, None)
         other._take_up(run)
         return other
 
@@ -168,21 +171,46 @@ class Stylizer:
 
     def decode(self, latents: Latent) -> list[Image.Image]:
         """Decode latents to pictures."""
-        codec = self._models(*latents.shape[-2:]).codec
-        return [to_picture(picture) for picture in codec.decode(latents)]
+        return self._decoded(latents, self._prepared.models.codec)
+
+    def _decoded(self, latents: Latent, codec: Codec) -> list[Image.Image]:
+        windowed = replace(codec, tile=self._window(*latents.shape[-2:]))
+        return [to_picture(picture) for picture in windowed.decode(latents)]
 
     def _models(self, height: int, width: int) -> Models:
         """Return the networks for a latent of this size, in windows if it is large."""
+        return self._prepared.models.tiled(self._window(height, width))
+
+    def _window(self, height: int, width: int) -> int | None:
+        """Return the side in latent cells of the windows for a latent of this size; `None` if it is not large."""
         prepared, factor = self._prepared, self._prepared.models.codec.factor
         large = height * width * factor**2 > LARGE * prepared.native_size**2
         side = self.run.tile if self.run.tile is not None else prepared.native_size if large else 0
         cells = side // prepared.multiple * prepared.multiple // factor
-        return prepared.models.tiled(cells or None)
+        return cells or None
 
     def picture(self, fitting: Fitting, index: int) -> Image.Image:
         """Return one picture of a batch as it stands."""
         rendered: Tensor = fitting.subject.render()
         return self.decode(rendered[index : index + 1])[0]
+
+    @cached_property
+    def preview_codec(self) -> Codec:
+        """What previews are decoded with, loaded when it is first asked for: a tiny autoencoder, or the model's own.
+
+        Raises:
+            ModelError: the run names a preview model that cannot be used.
+        """
+        return choose_codec(self.run.preview_model, self._prepared.tiny, self._prepared.models.codec)
+
+    def preview(self, fitting: Fitting, index: int) -> Image.Image:
+        """Return one picture of a batch about as it stands, which a tiny autoencoder makes in a fraction of the time.
+
+        Raises:
+            ModelError: the run names a preview model that cannot be used.
+        """
+        rendered: Tensor = fitting.subject.render()
+        return self._decoded(rendered[index : index + 1], self.preview_codec)[0]
 
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
@@ -207,12 +235,23 @@ class Stylizer:
             yield self.result(fitting, index, photo)
 
 
+def checked(run: RunConfig) -> RunConfig:
+    """Return a configuration whose numbers are in range and whose preview model is there or may be on the hub.
+
+    Raises:
+        InputError: it is not.
+    """
+    if run.preview_model is not None:
+        resolve_preview_model(run.preview_model)
+    return check_run(run)
+
+
 def loaded_by(run: RunConfig) -> RunConfig:
     """Return a configuration in which only what is read while the models are loaded tells runs apart."""
     method = replace(
         MethodConfig(), style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora
     )
-    return replace(run, method=method, caption="", content=0.5, size=None, tile=None, seed=0)
+    return replace(run, method=method, preview_model=None, caption="", content=0.5, size=None, tile=None, seed=0)
 
 
 def require_targets(network: nn.Module, targets: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ METHOD_RULES: Mapping[str, Rule] = {
     "relevance.timesteps": NOT_NEGATIVE,
     "spectrum.weight": NOT_NEGATIVE,
     "spectrum.period": COUNT,
+    "spectrum.largest_factor": COUNT,
     "optimiser.lr": POSITIVE,
     "optimiser.weight_decay": NOT_NEGATIVE,
     "optimiser.beta1": MOMENT,
@@ -114,7 +115,7 @@ def check_run(run: RunConfig) -> RunConfig:
     check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
     if run.compile and run.low_memory:
         raise ConfigError("--compile and --low-memory cannot be had at once", hint="leave one of them out")
-    check_texts({"prompt": run.caption, "style_prompt": run.style_prompt})
+    check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
     check_method(run.method)
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")

@@ -204,9 +204,9 @@ def figures() -> dict[str, Any]:
 
 def test_the_page_holds_every_method_and_how_it_was_measured() -> None:
     text = page.render(figures())
-    assert "| SMS without spectrum | 0.060 | 6.0 | 0.600 | 50% | 12.0 |" in text
+    assert "| SMS without spectrum | 0.080 | 8.0 | 0.800 | 50% | 16.0 |" in text
     assert all(f"| {row.words} | " in text for row in ROWS.values())
-    assert "| full | 0.326 | 0.100 | 18.7 | 20.0 |" in text
+    assert "| full | 0.326 | 0.120 | 18.7 | 24.0 |" in text
     assert "40 photos" in text
     assert "right for 97% of" in text
     assert "`0123456789abcdef`" in text

@@ -149,6 +149,22 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --model {here}/none", "there is no model '{here}/none'", ANY),
     ("{photo} --model {lora}", "'{lora}' is a LoRA, which cannot be used as a model file", ANY),
     ("{photo} --style-model {here}/model", "'{here}/model' is no diffusers model: it has no model_index.json", ANY),
+    (
+        "{photo} --preview-model {here}/none",
+        "there is no preview model '{here}/none'",
+        "give a folder with config.json and diffusion_pytorch_model.safetensors, or a hub id owner/name",
+    ),
+    (
+        "{photo} --preview-model {here}/model.ckpt",
+        "the preview model '{here}/model.ckpt' is a file, a folder is needed",
+        "give a folder with config.json and diffusion_pytorch_model.safetensors",
+    ),
+    ("{photo} --gif --preview-model {here}/model", "'{here}/model' is no tiny autoencoder: it has no config.json", ANY),
+    (
+        "{photo} --gif --preview-model somebody/tiny",
+        "the preview model 'somebody/tiny' cannot be fetched: ...",
+        "check the name and the network; ...",
+    ),
     ("{photo} --content 1.5", "content must be between 0 and 1, not 1.5", "choose a value between 0 and 1"),
     ("{photo} --content nan", "content must be a finite number, not nan", "choose a value between 0 and 1"),
     ("{photo} --content much", "Invalid value for '--content': ...", HELP),

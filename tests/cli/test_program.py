@@ -19,7 +19,7 @@ HEAVY = ("torch", "diffusers", "transformers", "peft", "numpy", "PIL", "safetens
 OPTIONS = (
     *("--style", "--style-strength", "--model", "--style-model", "--prompt", "--style-prompt", "--method"),
     *("--preset", "--content", "--iterations", "--size", "--seed", "--device", "--dtype", "--output", "--resume"),
-    *("--preview-every", "--gif", "--json", "--quiet", "--set", "--batch"),
+    *("--preview-every", "--gif", "--preview-model", "--json", "--quiet", "--set", "--batch"),
 )
 
 LOADED = """

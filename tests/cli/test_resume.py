@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load, load_file, save_file
 
+from stylescore.images import read_metadata
+
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 PHOTO = PARITY / "input_128x128.png"
 STYLE = PARITY / "style_lora_kohya.safetensors"
@@ -37,6 +39,19 @@ def send(number: signal.Signals, times: int = 1) -> Callable[[], None]:
             os.kill(os.getpid(), number)
 
     return sending
+
+
+def save_tiny(folder: Path) -> None:
+    """Save a tiny autoencoder with random weights that fits the tiny model."""
+    from diffusers import AutoencoderTiny
+
+    channels, blocks = (8, 8, 8, 8), (1, 1, 1, 1)
+    AutoencoderTiny(
+        encoder_block_out_channels=channels,
+        decoder_block_out_channels=channels,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks,
+    ).save_pretrained(folder)
 
 
 @pytest.fixture
@@ -164,6 +179,14 @@ class TestInterruption:
         assert [row["iteration"] for row in steps(folder)] == list(range(ITERATIONS))
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A working folder of the first call, below the other one."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
 class TestElsewhere:
     def test_paths_of_the_first_call_hold_in_another_working_folder(
         self,
@@ -171,9 +194,8 @@ class TestElsewhere:
         resume: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
+        home: Path,
     ) -> None:
-        home = tmp_path / "home"
-        home.mkdir()
         for path in (PHOTO, STYLE):
             shutil.copy(path, home)
         shutil.copytree(TINY, home / "model")
@@ -190,6 +212,46 @@ class TestElsewhere:
         assert resume(folder).code == 0
         assert len(list((folder / "previews").iterdir())) == ITERATIONS
         assert (folder / "run.gif").is_file()
+
+    def test_previews_go_on_with_the_same_preview_model(
+        self,
+        interrupt: Callable[..., Any],
+        stylize: Callable[..., Any],
+        resume: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        home: Path,
+    ) -> None:
+        save_tiny(home / "tiny")
+        monkeypatch.chdir(home)
+        _, (folder,) = interrupt(PHOTO, "--preview-every", "1", "--preview-model", "tiny")
+        straight = stylize(PHOTO, "--preview-every", "1", "--preview-model", "tiny").picture.parent
+        plain = stylize(PHOTO, "--preview-every", "1").picture.parent
+
+        monkeypatch.chdir(tmp_path)
+        assert resume(folder).code == 0
+
+        names = [f"previews/step-{number + 1:05d}.png" for number in range(ITERATIONS)]
+        for name in [*names, "picture.png"]:
+            assert pixels(folder / name) == pixels(straight / name)
+        assert pixels(folder / "picture.png") == pixels(plain / "picture.png")
+        assert pixels(folder / names[-1]) != pixels(plain / names[-1])
+        assert f'preview_model = "{home / "tiny"}"' in (folder / "config.toml").read_text("utf-8")
+        assert 'preview_model = "tiny"' in read_metadata(folder / "picture.png")["stylescore"]
+
+    def test_a_preview_model_that_is_gone_is_missed_before_anything_is_changed(
+        self, interrupt: Callable[..., Any], resume: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        save_tiny(tmp_path / "tiny")
+        _, (folder,) = interrupt(PHOTO, "--preview-every", "1", "--preview-model", tmp_path / "tiny")
+        shutil.rmtree(tmp_path / "tiny")
+        before = {path.name for path in folder.iterdir()}
+
+        outcome = resume(folder)
+
+        assert outcome.code == 2
+        assert outcome.complaint[0] == f"there is no preview model {str(tmp_path / 'tiny')!r}"
+        assert {path.name for path in folder.iterdir()} == before
 
 
 class TestRefusals:

@@ -48,6 +48,15 @@ def test_gallery_lays_photos_and_styles_out(sandbox: Path) -> None:
         assert kept.width > kept.height * 0.9
 
 
+def test_the_knob_lays_styles_and_contents_out(sandbox: Path) -> None:
+    settings = {"model": TINY, "size": 64, "settings": {"iterations": 2}}
+    target = sandbox / "knob.png"
+    sheet = example("knob").main(Path("photo.jpg"), ["oil-painting"], [0.0, 0.5, 1.0], target, **settings)
+    with Image.open(target) as kept:
+        assert kept.size == sheet.size
+        assert kept.width > 2 * kept.height
+
+
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     photo = Path("photo.jpg")
     sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)

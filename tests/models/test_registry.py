@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from stylescore.errors import ModelError, StyleError
-from stylescore.models import hub, list_styles, registry, resolve_model, resolve_style
+from stylescore.models import hub, list_styles, registry, resolve_model, resolve_preview_model, resolve_style
 from stylescore.models.metadata import trigger_words
 
 
@@ -68,6 +68,22 @@ def test_unknown_model(name):
     with pytest.raises(ModelError, match="there is no model") as caught:
         resolve_model(name)
     assert "mini" in str(caught.value.hint)
+
+
+def test_preview_model_is_a_folder_or_a_hub_id(tmp_path):
+    assert resolve_preview_model(str(tmp_path)).location == tmp_path
+    assert resolve_preview_model("madebyollin/taesd").kind == "hub"
+    file = tmp_path / "tiny.safetensors"
+    file.touch()
+    with pytest.raises(ModelError, match="is a file, a folder is needed"):
+        resolve_preview_model(str(file))
+
+
+@pytest.mark.parametrize("name", ["", "mini", "a/b/c", "models/none.safetensors", "/nowhere/at/all"])
+def test_unknown_preview_model(name):
+    with pytest.raises(ModelError, match="there is no preview model") as caught:
+        resolve_preview_model(name)
+    assert "config.json" in str(caught.value.hint)
 
 
 def test_style_by_name(own, bundled):
@@ -161,6 +177,36 @@ def test_half_precision_is_fetched_only_where_there_is_nothing_else(monkeypatch,
     assert asked == [True, False][:calls]
 
 
+def test_of_a_tiny_autoencoder_only_its_two_files_are_fetched(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(hub_id: str, **options: object) -> str:
+        asked.append((hub_id, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert hub.download_tiny("maker/tiny") == hub.cached_tiny("maker/tiny") == tmp_path
+    files = {"allow_patterns": ["config.json", "diffusion_pytorch_model.safetensors"]}
+    assert asked == [("maker/tiny", files), ("maker/tiny", files | {"local_files_only": True})]
+
+
+def test_the_cache_is_searched_without_the_hub(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert hub.cached_tiny("maker/tiny") is None
+    place = tmp_path / "models--maker--tiny"
+    snapshot = place / "snapshots" / ("0" * 40)
+    for folder in (snapshot, place / "refs"):
+        folder.mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    for name in hub.TINY_FILES:
+        (snapshot / name).touch()
+    assert hub.cached_tiny("maker/tiny") == snapshot
+
+
 def test_no_network_is_an_error_of_ours(monkeypatch):
     import huggingface_hub
 
@@ -173,6 +219,9 @@ def test_no_network_is_an_error_of_ours(monkeypatch):
         hub.download_style("maker/ink", "a.safetensors")
     with pytest.raises(ModelError, match="no route to host") as caught:
         hub.download_model("maker/model")
+    with pytest.raises(ModelError, match="the preview model 'maker/tiny' cannot be fetched: no route to host"):
+        hub.download_tiny("maker/tiny")
+    assert hub.cached_tiny("maker/tiny") is None
     assert "network" in str(caught.value.hint)
 
 

@@ -80,7 +80,9 @@ def stylize(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="balanced, reference, paper; else the model's.", rich_help_panel=HOW),
+        typer.Option(
+            metavar="NAME|FILE", help="balanced, swift, reference, paper; else the model's.", rich_help_panel=HOW
+        ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length of the run.", rich_help_panel=HOW)] = None,
     setting: Annotated[
@@ -107,6 +109,10 @@ def stylize(
         int, typer.Option(min=0, metavar="K", help="Keep a preview every K iterations.", rich_help_panel=WHERE)
     ] = 0,
     gif: Annotated[bool, typer.Option("--gif", help="Keep an animation of the run.", rich_help_panel=WHERE)] = False,
+    preview_model: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|HUB_ID", help="Tiny autoencoder for previews.", rich_help_panel=WHERE),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=WHERE)
@@ -127,6 +133,7 @@ def stylize(
         styles=parse_styles(style or []),
         model=model,
         style_model=style_model,
+        preview_model=preview_model,
         style_prompt=style_prompt,
         caption=prompt,
         content=content,
@@ -167,7 +174,7 @@ def begin(
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
     from stylescore.cli.interrupts import Interrupts
     from stylescore.images import read_photo
-    from stylescore.models.registry import resolve_style
+    from stylescore.models.registry import resolve_preview_model, resolve_style
     from stylescore.presets import METHODS, preset_for
     from stylescore.tables import choice, overlay
     from stylescore.validate import check_run
@@ -178,6 +185,8 @@ def begin(
     run = check_run(replace(run, method=overlay(preset_for(run.model, preset, chosen), constants)))
     for entry in run.styles:
         resolve_style(entry.name)
+    if run.preview_model is not None:
+        resolve_preview_model(run.preview_model)
     sources = [read_photo(photo) for photo in photos]
     speak_of(sources, manner)
     stylizer = load(run, manner)
@@ -245,7 +254,7 @@ def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
     from stylescore.cli.interrupts import Interrupts
     from stylescore.files import sha256
     from stylescore.images import read_photo
-    from stylescore.keeping import Job, require_same, require_unchanged
+    from stylescore.keeping import Job, require_previews, require_same, require_unchanged
     from stylescore.runs import RunFolder
 
     folder = RunFolder(path)
@@ -257,6 +266,7 @@ def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
     require_same(f"photo {record.photo!r}", record.photo_sha256, sha256(photo.path))
     stylizer = load(record.run, manner)
     require_unchanged(record, stylizer)
+    require_previews(record, stylizer)
     with Interrupts() as interrupts:
         yield from work(stylizer, [Job(photo, folder, record)], None if state is None else [state], manner, interrupts)
 

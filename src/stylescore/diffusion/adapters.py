@@ -133,7 +133,8 @@ class FakeBranch(nn.Module):
         if isinstance(base, nn.Conv2d):
             return self.convolved(x, samples, base)
         a, b = self.lora_a[samples].to(x.dtype), self.lora_b[samples].to(x.dtype)
-        return torch.bmm(torch.bmm(x, a.mT), b.mT) * self.scale
+        tokens = x.reshape(len(x), -1, x.shape[-1])
+        return (torch.bmm(torch.bmm(tokens, a.mT), b.mT) * self.scale).reshape(*x.shape[:-1], -1)
 
     def convolved(self, x: Tensor, samples: Tensor, base: nn.Conv2d) -> Tensor:
         """Return the same for a convolution: one call for a lone sample, else one group of channels per row."""

@@ -20,6 +20,8 @@ Pictures = Float[Tensor, "batch 3 picture_height picture_width"]
 class Codec:
     """A diffusers `AutoencoderKL` with its latent scale; pictures are in [-1, 1].
 
+    An `AutoencoderTiny` decodes too; its latents are in the diffusion model's unit as they are.
+
     Pictures pass one at a time, so that a batch gives what each picture gives alone and needs no more memory.
 
     Attributes:
@@ -36,7 +38,8 @@ class Codec:
     @property
     def factor(self) -> int:
         """How many pixels a latent cell spans on each axis."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        step = getattr(self.vae.config, "upsampling_scaling_factor", 2)
+        return int(step ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def scale(self) -> float:

@@ -80,6 +80,15 @@ class Joint:
         return {name: ask.finished(part) for name, ask, part in zip(names, asks, parts, strict=True)}
 
 
+def pays(batch: int, device: torch.device) -> bool:
+    """Tell whether one call is expected to be faster than one for each score.
+
+    A GPU has room for more rows; a CPU gains from one picture's rows only, and loses with more (see the page "Fewer
+    passes" for what was measured).
+    """
+    return batch == 1 or device.type != "cpu"
+
+
 def unique(backbones: Sequence[Backbone]) -> list[Backbone]:
     """Return each object once, in order."""
     return list({id(backbone): backbone for backbone in backbones}.values())

@@ -6,7 +6,16 @@ from stylescore.models.registry import (
     StyleSource,
     list_styles,
     resolve_model,
+    resolve_preview_model,
     resolve_style,
 )
 
-__all__ = ["ModelSource", "StyleEntry", "StyleSource", "list_styles", "resolve_model", "resolve_style"]
+__all__ = [
+    "ModelSource",
+    "StyleEntry",
+    "StyleSource",
+    "list_styles",
+    "resolve_model",
+    "resolve_preview_model",
+    "resolve_style",
+]

@@ -15,6 +15,7 @@ USUAL_STYLE = "pytorch_lora_weights.safetensors"
 MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 NOT_NEEDED = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
 HALF = "*.fp16.safetensors"
+TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 OFFLINE = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 
 
@@ -38,6 +39,30 @@ def _snapshot(hub_id: str, ignored: Sequence[str]) -> Path:
         return str(snapshot_download(hub_id, allow_patterns=list(MODEL_FILES), ignore_patterns=list(ignored)))
 
     return Path(_asking(fetch, f"the model {hub_id!r} cannot be fetched", ModelError))
+
+
+def download_tiny(hub_id: str) -> Path:
+    """Fetch the two files of a tiny autoencoder, or take them from the local cache; nothing else of its place.
+
+    Raises:
+        ModelError: when the hub does not have it or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(snapshot_download(hub_id, allow_patterns=list(TINY_FILES)))
+
+    return Path(_asking(fetch, f"the preview model {hub_id!r} cannot be fetched", ModelError))
+
+
+def cached_tiny(hub_id: str) -> Path | None:
+    """Return the folder of a tiny autoencoder in the local cache, or `None`; the hub is not asked."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(TINY_FILES), local_files_only=True))
+    except (OSError, ValueError):
+        return None
 
 
 def download_tokenizer(hub_id: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from stylescore.errors import ModelError, StyleError, did_you_mean
-from stylescore.models.hub import download_style
+from stylescore.models.hub import TINY_FILES, download_style
 from stylescore.models.metadata import base_model, trigger_words
 from stylescore.safetensors_header import read_header
 
@@ -22,6 +22,7 @@ BUNDLED = Path(__file__).parent
 BUNDLED_MODELS = ("mini",)
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -89,6 +90,22 @@ def resolve_model(name: str) -> ModelSource:
         f"there is no model {name!r}",
         hint=f"{hint} Else give a folder, a .safetensors file or a hub id owner/name",
     )
+
+
+def resolve_preview_model(name: str) -> ModelSource:
+    """Find a tiny autoencoder by folder or hub id.
+
+    Raises:
+        ModelError: when it is neither; a folder is not looked into and a hub id not looked up yet.
+    """
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return ModelSource(name=path.resolve().name, kind="folder", location=path)
+    if name and path.is_file():
+        raise ModelError(f"the preview model {name!r} is a file, a folder is needed", hint=TINY_FOLDER)
+    if _looks_like_hub_id(name):
+        return ModelSource(name=name, kind="hub", location=name)
+    raise ModelError(f"there is no preview model {name!r}", hint=f"{TINY_FOLDER}, or a hub id owner/name")
 
 
 def _bundled_model(name: str) -> ModelSource:

@@ -1,7 +1,8 @@
 """Presets: TOML files that fix a method with all its constants.
 
 A preset's top-level tables are fields of `MethodConfig`; `[methods.NAME]` holds what differs for one method,
-`about` says in a line what it is for. A model folder may carry its own `preset.toml`.
+`about` says in a line what it is for, `extends` names a preset whose constants hold where the file has none. A model
+folder may carry its own `preset.toml`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,36 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two nested tables as one; where both have an entry that is no table, `above` has its way."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        found[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return found
+
+
+def extended(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    """Return a preset's table with what it takes from the preset it extends.
+
+    Raises:
+        ConfigError: there is no such preset, or it extends this one in its turn.
+    """
+    name = table.get("extends")
+    if name is None:
+        return table
+    if not isinstance(name, str) or name in seen:
+        raise ConfigError(
+            f"extends must name another preset, not {name!r}", hint=f"the package has {', '.join(names())}"
+        )
+    below = extended(read(find(name)), (*seen, name))
+    return merged(below, {key: value for key, value in table.items() if key != "extends"})
+
+
 def resolve(table: Mapping[str, Any], method: Method | None = None) -> MethodConfig:
     """Turn a preset's table into a method, with what differs for `method` (else the preset's own) applied."""
+    table = extended(table)
     shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
     chosen = converted(method or shared.get("method", "sms"), Method, "method")
     special = special_tables(table.get("methods", {}))

@@ -89,6 +89,7 @@ class Family:
         flow: whether the network predicts a rectified flow's velocity instead of what its scheduler states.
         patch: sides of a latent must be multiples of this many cells.
         usual_grid: cells of a latent's side that models are trained on where their settings do not say.
+        tiny: hub id of the tiny autoencoder that is usual for such models.
         lengths: tokens that a text model reads where its tokenizer does not say, by the model's name.
         require_fit: raises unless a model's parts belong together.
         make_encode: makes what puts the text features together.
@@ -104,6 +105,7 @@ class Family:
     flow: bool = False
     patch: int = 1
     usual_grid: int = 128
+    tiny: str | None = None
     lengths: Callable[[Parts], Mapping[str, int]]
     require_fit: Callable[[str, Parts], None]
     make_encode: Callable[[Parts], Encode]

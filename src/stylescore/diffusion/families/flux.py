@@ -109,6 +109,7 @@ FLUX = Family(
     ),
     flow=True,
     patch=PATCH,
+    tiny="madebyollin/taef1",
     lengths=lengths,
     require_fit=require_fit,
     make_encode=always(encode),

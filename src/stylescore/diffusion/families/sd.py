@@ -50,6 +50,7 @@ SD = Family(
     network=Part("unet", "UNet2DConditionModel"),
     texts=((Part("tokenizer", "CLIPTokenizer"), Part("text_encoder", "CLIPTextModel")),),
     usual_grid=64,
+    tiny="madebyollin/taesd",
     lengths=as_tokenizers_say,
     require_fit=require_fit,
     make_encode=always(encode),

@@ -100,6 +100,7 @@ SD3 = Family(
     ),
     flow=True,
     patch=2,
+    tiny="madebyollin/taesd3",
     lengths=lengths,
     require_fit=require_fit,
     make_encode=make_encode,

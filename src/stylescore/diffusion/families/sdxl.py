@@ -98,6 +98,7 @@ SDXL = Family(
         (Part("tokenizer", "CLIPTokenizer"), Part("text_encoder", "CLIPTextModel")),
         (Part("tokenizer_2", "CLIPTokenizer"), Part("text_encoder_2", "CLIPTextModelWithProjection")),
     ),
+    tiny="madebyollin/taesdxl",
     lengths=as_tokenizers_say,
     require_fit=require_fit,
     make_encode=make_encode,
