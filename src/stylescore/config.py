@@ -184,6 +184,9 @@ class RunConfig:
         low_memory: whether to take longer for less memory: text models work on the CPU, the autoencoder visits the
             device only while it works, scores are asked one at a time, and inner results of the trained pass are made
             twice.
+        style_copy: whether the style adapters are merged into a copy of the network instead of standing beside its
+            layers; `None` has it so in float32 where that is faster and a quarter of the free memory holds the copy.
+            Without meaning where there is a `style_model`. Not together with low_memory.
         compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
             shape and kind of score, and faster steps on a GPU. Not together with low_memory.
         method: the preset, resolved.
@@ -202,5 +205,6 @@ class RunConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     low_memory: bool = False
+    style_copy: bool | None = None
     compile: bool = False
     method: MethodConfig = field(default_factory=MethodConfig)

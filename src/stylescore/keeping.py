@@ -200,6 +200,12 @@ def require_previews(record: Record, stylizer: Stylizer) -> None:
         _ = stylizer.preview_codec
 
 
+def settled(stylizer: Stylizer) -> RunConfig:
+    """Return the run with its choice of a copy as it fell, so that it falls so again when the run is taken up."""
+    run = stylizer.run
+    return run if run.style_model else replace(run, style_copy=stylizer.style_has_network)
+
+
 def folder_name(photo: Path, run: RunConfig) -> str:
     """Return what the folder of a run is called: photo and styles, cut to what file systems take."""
     name = f"{photo.stem}-{'+'.join(Path(style.name).stem for style in run.styles)}"
@@ -216,7 +222,7 @@ def new_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, previe
         photo=str(photo.path.resolve()),
         photo_sha256=sha256(photo.path),
         style_prompt=stylizer.style_prompt,
-        run=renamed(stylizer.run, lasting_model, lasting_style, lasting_preview_model),
+        run=renamed(settled(stylizer), lasting_model, lasting_style, lasting_preview_model),
         gif=gif,
         preview_every=preview_every,
         **stylizer.hashes,

@@ -15,6 +15,7 @@ from stylescore.config import MethodConfig, RunConfig, StyleChoice
 from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.copies import copy_pays, merged_copy
 from stylescore.diffusion.devices import pick_device, pick_dtype
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
@@ -63,13 +64,16 @@ def prepare(run: RunConfig) -> Prepared:
     require_match(base, styled)
     counter = PassCounter()
     base_backbone = backbone_of(base, styled, counter, run.compile)
-    deltas = bound(loras, styled.network, "unet")
-    if styled is base:
-        base_backbone.adapters.add_style(deltas, run.method.style_strength)
-        style_backbone = base_backbone
-    else:
-        merge(styled.network, deltas, run.method.style_strength)
+    deltas, strength = bound(loras, styled.network, "unet"), run.method.style_strength
+    if styled is not base:
+        merge(styled.network, deltas, strength)
         style_backbone = backbone_of(styled, styled, counter, run.compile)
+    elif wants_copy(run, base.network):
+        copied = replace(base, network=merged_copy(base.network, deltas, strength))
+        style_backbone = backbone_of(copied, base, counter, run.compile)
+    else:
+        base_backbone.adapters.add_style(deltas, strength)
+        style_backbone = base_backbone
     if run.low_memory:
         keep_less(base_backbone.adapters)
     visits = device if run.low_memory else None
@@ -88,6 +92,13 @@ def prepare(run: RunConfig) -> Prepared:
         multiple=styled.multiple,
         tiny=styled.family.tiny,
     )
+
+
+def wants_copy(run: RunConfig, network: nn.Module) -> bool:
+    """Tell whether the style goes into a copy of the network: as the run says, else where that pays."""
+    if run.style_copy is not None:
+        return run.style_copy
+    return not run.low_memory and copy_pays(run.method, network)
 
 
 def read_style(choice: StyleChoice) -> LoraFile:

@@ -91,7 +91,7 @@ class Stylizer:
         """
         if loaded_by(checked(run)) != loaded_by(self.run):
             raise ConfigError(
-                "model, styles, their strength, device, dtype, low memory and compile are fixed once loaded",
+                "model, styles, their strength, device, dtype, compile and how memory is used are fixed once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
@@ -104,6 +104,11 @@ class Stylizer:
     def device(self) -> torch.device:
         """Where the networks are."""
         return torch.device(self._prepared.models.base.network.device)
+
+    @property
+    def style_has_network(self) -> bool:
+        """Whether the style score has a network of its own: a copy, or another base."""
+        return self._prepared.models.style is not self._prepared.models.base
 
     def working_size(self, photo: Photo) -> tuple[int, int]:
         """Return (width, height) at which a photo is worked on."""

@@ -113,8 +113,9 @@ def check_method(method: MethodConfig) -> MethodConfig:
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
     check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
-    if run.compile and run.low_memory:
-        raise ConfigError("--compile and --low-memory cannot be had at once", hint="leave one of them out")
+    for option, wanted in (("--compile", run.compile), ("--style-copy", run.style_copy)):
+        if wanted and run.low_memory:
+            raise ConfigError(f"{option} and --low-memory cannot be had at once", hint="leave one of them out")
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
     check_method(run.method)
     if not run.styles:

@@ -44,7 +44,8 @@ def options() -> Iterator[tuple[str, str]]:
     command: Any = typer.main.get_command(app)
     for name, sub in command.commands.items():
         for parameter in sub.params:
-            yield from ((name, option) for option in parameter.opts if option.startswith("-"))
+            spellings = (*parameter.opts, *parameter.secondary_opts)
+            yield from ((name, option) for option in spellings if option.startswith("-"))
 
 
 @pytest.mark.parametrize(("command", "option"), list(options()))

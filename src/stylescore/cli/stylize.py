@@ -98,6 +98,12 @@ def stylize(
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
     ] = False,
+    style_copy: Annotated[
+        bool | None,
+        typer.Option(
+            "--style-copy/--no-style-copy", help="Merge the style into a second network.", rich_help_panel=HOW
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
@@ -142,6 +148,7 @@ def stylize(
         seed=seed,
         device=device,
         low_memory=low_memory,
+        style_copy=style_copy,
         compile=compiled,
     )
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
@@ -229,6 +236,8 @@ def load(run: RunConfig, manner: Manner) -> Stylizer:
     from stylescore.stylizer import Stylizer
 
     stylizer = Stylizer(run)
+    place = "merged into a second network" if stylizer.style_has_network else "beside the one network's layers"
+    say(f"style: {place}", quiet=manner.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
         say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=manner.quiet)
     return stylizer

@@ -1,0 +1,92 @@
+"""A style in a copy of the network: the same run as beside the layers, chosen where it pays, and said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
+from stylescore.config import MethodConfig
+from stylescore.diffusion import copies
+from stylescore.diffusion.copies import asked_alone, copy_pays, free_memory, size_of
+from stylescore.fit import fit
+from stylescore.keeping import settled
+from stylescore.presets import load
+from stylescore.tables import overlay
+
+PARITY = Path(__file__).parents[1] / "data" / "parity"
+SHARED = replace(load("swift"), iterations=3)
+NETWORK = nn.Linear(3, 4)
+
+
+def run_config(**more: Any) -> RunConfig:
+    style = StyleChoice(name=str(PARITY / "style_lora_kohya.safetensors"))
+    given = {"method": SHARED, "device": "cpu", **more}
+    return RunConfig(styles=(style,), model=str(PARITY / "tiny_base"), size=64, **given)
+
+
+def end(stylizer: Stylizer) -> Tensor:
+    fitting = stylizer.start([read_photo(PARITY / "input_128x128.png")])
+    for _ in fit(fitting):
+        pass
+    return fitting.subject.render()
+
+
+@pytest.mark.parametrize("method", [SHARED, replace(load("reference"), iterations=3)], ids=["swift", "reference"])
+def test_a_run_with_a_copy_is_the_run_without(method: MethodConfig) -> None:
+    beside, copied = (Stylizer(run_config(method=method, style_copy=choice)) for choice in (False, True))
+    assert (beside.style_has_network, copied.style_has_network) == (False, True)
+    assert torch.allclose(end(beside), end(copied), atol=1e-4)
+
+
+def test_a_copy_leaves_the_base_as_it_was() -> None:
+    plain = Stylizer(run_config(style_copy=False))._prepared.models.base.network.state_dict()
+    with_copy = Stylizer(run_config(style_copy=True))._prepared.models
+    kept, changed = with_copy.base.network.state_dict(), with_copy.style.network.state_dict()
+    before = {name.replace(".base.", "."): weight for name, weight in plain.items()}
+    assert all(torch.equal(weight, before[name]) for name, weight in kept.items())
+    assert any(not torch.equal(weight, before[name]) for name, weight in changed.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "alone"),
+    [
+        ({}, True),
+        ({"relevance": {"timesteps": 0}}, False),
+        ({"relevance": {"timesteps": 0, "strength": 0.0}}, True),
+        ({"fake": {"shared": False}}, False),
+        ({"method": "vsd", "relevance": {"timesteps": 0}}, True),
+        ({"method": "dds"}, False),
+    ],
+)
+def test_a_copy_pays_where_the_style_has_no_call_to_share(changes: dict[str, Any], alone: bool) -> None:
+    method = overlay(SHARED, changes)
+    assert asked_alone(method) == alone
+    assert copy_pays(method, NETWORK) == alone
+
+
+def test_no_copy_in_half_precision_nor_where_memory_is_short_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not copy_pays(SHARED, nn.Linear(3, 4).bfloat16())
+    for free, pays in ((4 * size_of(NETWORK), True), (4 * size_of(NETWORK) - 1, False), (None, False)):
+        monkeypatch.setattr(copies, "free_memory", lambda device, free=free: free)
+        assert copy_pays(SHARED, NETWORK) == pays
+
+
+def test_sizes_by_hand() -> None:
+    assert size_of(NETWORK) == 4 * (3 * 4 + 4)
+    assert free_memory(torch.device("meta")) is None
+
+
+def test_unasked_the_choice_is_made_and_kept_for_later() -> None:
+    shared, alone = Stylizer(run_config()), Stylizer(run_config(method=load("balanced")))
+    assert settled(shared).style_copy is True
+    assert settled(alone).style_copy is False
+    assert settled(Stylizer(run_config(low_memory=True))).style_copy is False
+    own = Stylizer(run_config(style_model=str(PARITY / "tiny_base")))
+    assert own.style_has_network
+    assert settled(own).style_copy is None
