@@ -29,7 +29,7 @@ def load(path: Path) -> AutoencoderKL:
     """A new autoencoder, with the checkpoint's weights where one exists."""
     model = new_autoencoder()
     if path.exists():
-        model.load_state_dict(torch.load(path, weights_only=True))
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model
 
 
@@ -70,9 +70,9 @@ def loss_of(model: AutoencoderKL, pictures: Tensor, *, bfloat16: bool = False) -
     """Reconstruction error from a latent with a random amount of noise."""
     with torch.no_grad():
         latent = encode_mean(model, pictures)
-    level = NOISE * latent.std() * torch.rand(len(latent), 1, 1, 1) ** 2
+    level = NOISE * latent.std() * torch.rand(len(latent), 1, 1, 1, device=latent.device) ** 2
     noisy = latent + level * torch.randn_like(latent)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(latent.device.type, torch.bfloat16, enabled=bfloat16):
         drawn = model.decoder(noisy.contiguous(memory_format=torch.channels_last))
     error = drawn.float() - pictures
     return 10 * error.square().mean() + error.abs().mean()
@@ -93,7 +93,8 @@ def train(model: AutoencoderKL, source: CropSource, arguments: argparse.Namespac
     while (elapsed := time.monotonic() - start) < 60 * arguments.minutes:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(elapsed / (60 * arguments.minutes), arguments.rate)
-        pictures = source.draw(arguments.batch, arguments.side).contiguous(memory_format=torch.channels_last)
+        drawn = source.draw(arguments.batch, arguments.side)
+        pictures = drawn.to(arguments.device, memory_format=torch.channels_last)
         loss = loss_of(model, pictures, bfloat16=arguments.bfloat16)
         optimiser.zero_grad()
         loss.backward()
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--device", default="cpu", help="cuda where there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bfloat16", action="store_true", help="autocast; measure first, it can be slower")
     parser.add_argument("--seed", type=int, default=0)
@@ -138,7 +140,8 @@ def main() -> None:
     if not path.exists():
         fit(model, source)
         save(model, path)
-    train(model.to(memory_format=torch.channels_last), source, arguments, held_out_pictures(arguments.data, 16))
+    model = model.to(arguments.device, memory_format=torch.channels_last)
+    train(model, source, arguments, held_out_pictures(arguments.data, 16).to(arguments.device))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, int]:
     path = arguments.out / "denoiser.pt"
     if not path.exists():
         return model, ema, 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     ema.load_state_dict(state["ema"])
     return model, ema, state["step"]
@@ -95,17 +95,19 @@ def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, int]:
 def train(arguments: argparse.Namespace) -> None:
     """Train for a while, saving every minute."""
     model, ema, step = resume(arguments)
+    model.to(arguments.device)
+    ema.to(arguments.device)
     optimiser = MatrixOptimiser(model, arguments.rate, arguments.rank, arguments.world)
     seed = arguments.seed + step + 100_003 * arguments.rank
     torch.manual_seed(seed)
     source = LatentSource(arguments.data, arguments.style_share, seed)
-    alphas = new_scheduler().alphas_cumprod
+    alphas = new_scheduler().alphas_cumprod.to(arguments.device)
     start, saved, losses = time.monotonic(), time.monotonic(), []
     elapsed = 0.0
     while elapsed < 60 * arguments.minutes:
         optimiser.set_rate(learning_rate(elapsed, arguments))
-        latents, tokens = source.draw(arguments.batch, arguments.side)
-        times = draw_times(len(latents))
+        latents, tokens = (part.to(arguments.device) for part in source.draw(arguments.batch, arguments.side))
+        times = draw_times(len(latents)).to(arguments.device)
         said = model.words(tokens)
         loss = denoising_loss(model.unet, latents, said, alphas, times, bfloat16=arguments.bfloat16)
         model.zero_grad()
@@ -148,6 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--rank", type=int, default=0, help="number of this process among --world")
     parser.add_argument("--world", type=int, default=1, help="processes that train together, one thread each")
+    parser.add_argument("--device", default="cpu", help="cuda where there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

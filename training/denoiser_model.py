@@ -57,7 +57,7 @@ def denoising_loss(
     alpha = alphas[times].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
     noisy = noisy.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bfloat16):
         predicted = unet(noisy, times, words).sample
     weight = (alpha / (1 - alpha)).clamp(*SNR_RANGE)
     return (weight * (predicted.float() - clean).square()).mean()

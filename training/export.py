@@ -31,7 +31,7 @@ def assemble(data: Path, autoencoder: Path, denoiser: Path) -> StableDiffusionPi
     """Put the parts together."""
     tokenizer = CLIPTokenizer.from_pretrained(data / "tokenizer")
     model = Denoiser(tokenizer)
-    model.load_state_dict(torch.load(denoiser, weights_only=True)["ema"])
+    model.load_state_dict(torch.load(denoiser, map_location="cpu", weights_only=True)["ema"])
     return StableDiffusionPipeline(
         vae=scaled_autoencoder(autoencoder, data),
         text_encoder=model.text,
