@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.measuring import RESULTS
 from stylescore.files import atomic
+from stylescore.stylizer import model_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
 KEPT = RESULTS / "quality.json"
@@ -40,6 +41,10 @@ cannot tell, stands under [What pictures are judged by](../concepts/metrics.md).
 UNMEASURED = """
 **The figures have not been measured yet.** `python -m benchmarks.quality` measures them and writes this page;
 `benchmarks/README.md` tells what it needs.
+"""
+STALE = """
+**These figures are of an earlier form of the model or its preset.** What has changed since, and what it gave on
+validation photos, stands under [The bundled model's preset](../concepts/bundled-preset.md).
 """
 READING = """
 Content distance, Fréchet and kernel distance are better when smaller, each alone: the unchanged photo is best in the
@@ -125,11 +130,17 @@ def circumstances(figures: Mapping[str, Any]) -> str:
 * Model `{figures["model_sha256"][:16]}`; torch {machine["torch"]}, {machine["gpu"] or machine["processor"]}."""
 
 
-def render(figures: Mapping[str, Any] | None) -> str:
-    """Return the page."""
+def render(figures: Mapping[str, Any] | None, model_sha256: str | None = None) -> str:
+    """Return the page.
+
+    Args:
+        figures: what was kept, if anything was.
+        model_sha256: of the model as it is now; other figures than its own are marked.
+    """
     if figures is None:
         return HEAD + UNMEASURED
-    blocks = [f"\n{method_table(figures)}\n", READING]
+    stale = STALE if model_sha256 not in (None, figures["model_sha256"]) else ""
+    blocks = [stale, f"\n{method_table(figures)}\n", READING]
     if USUAL in figures["methods"]:
         blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(figures, USUAL)}\n")
     if all(method in figures["methods"] for method in PAPER):
@@ -149,10 +160,16 @@ def kept_figures() -> dict[str, Any] | None:
     return figures
 
 
+def current() -> str:
+    """Return the page of the kept figures, which says so if the model has changed since."""
+    figures = kept_figures()
+    return render(figures, model_hash(figures["model"]) if figures else None)
+
+
 def write_page() -> None:
     """Write the documentation's page from the kept figures."""
     with atomic(PAGE) as temporary:
-        temporary.write_text(render(kept_figures()), encoding="utf-8")
+        temporary.write_text(current(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -221,7 +221,12 @@ def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:
 
 
 def test_the_documentations_page_is_made_from_the_kept_figures() -> None:
-    assert page.PAGE.read_text(encoding="utf-8") == page.render(page.kept_figures())
+    assert page.PAGE.read_text(encoding="utf-8") == page.current()
+
+
+def test_figures_of_another_model_are_marked() -> None:
+    assert page.STALE in page.render(figures(), "another")
+    assert page.STALE not in page.render(figures(), figures()["model_sha256"])
 
 
 def options(*words: str) -> argparse.Namespace:
