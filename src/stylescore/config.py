@@ -185,8 +185,8 @@ class RunConfig:
             device only while it works, scores are asked one at a time, and inner results of the trained pass are made
             twice.
         style_copy: whether the style adapters are merged into a copy of the network instead of standing beside its
-            layers; `None` has it so in float32 where that is faster and a quarter of the free memory holds the copy.
-            Without meaning where there is a `style_model`. Not together with low_memory.
+            layers; `None` has it so for a small network in float32 where that is faster and memory is free. Without
+            meaning where there is a `style_model`. Not together with low_memory.
         compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
             shape and kind of score, and faster steps on a GPU. Not together with low_memory.
         method: the preset, resolved.

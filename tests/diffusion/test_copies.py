@@ -77,6 +77,11 @@ def test_no_copy_in_half_precision_nor_where_memory_is_short_or_unknown(monkeypa
         assert copy_pays(SHARED, NETWORK) == pays
 
 
+def test_no_copy_of_a_large_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "LARGEST", size_of(NETWORK) - 1)
+    assert not copy_pays(SHARED, NETWORK)
+
+
 def test_sizes_by_hand() -> None:
     assert size_of(NETWORK) == 4 * (3 * 4 + 4)
     assert free_memory(torch.device("meta")) is None

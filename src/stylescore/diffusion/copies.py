@@ -18,6 +18,8 @@ from stylescore.config import MethodConfig
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.lora import Change
 
+LARGEST = 2**28
+"""Bytes of a network that is copied unasked; a network of SD 1's size gained nothing that could be measured."""
 SHARE_OF_FREE_MEMORY = 4
 """A copy is made unasked if it takes no more than one part of so many of what is free."""
 
@@ -31,9 +33,9 @@ def merged_copy(network: nn.Module, deltas: Mapping[str, Change], strength: floa
 
 def copy_pays(method: MethodConfig, network: nn.Module) -> bool:
     """Tell whether a merged copy is expected to be faster, costs no precision and leaves memory enough."""
-    weights = next(network.parameters())
+    weights, size = next(network.parameters()), size_of(network)
     free = free_memory(weights.device)
-    fits = free is not None and SHARE_OF_FREE_MEMORY * size_of(network) <= free
+    fits = size <= LARGEST and free is not None and SHARE_OF_FREE_MEMORY * size <= free
     return asked_alone(method) and weights.dtype == torch.float32 and fits
 
 
