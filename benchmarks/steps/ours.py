@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,9 +13,10 @@ from benchmarks.steps.networks import BETAS, Kind
 from stylescore import presets
 from stylescore.build import Models, Prompts, fit_latents
 from stylescore.config import MethodConfig
-from stylescore.diffusion.adapters import Adapters, adaptable, merge
+from stylescore.diffusion.adapters import Adapters, adaptable
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.copies import merged_copy
 from stylescore.diffusion.lora import Product
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fit import Fitting, fit
@@ -76,7 +76,6 @@ def fitting(
         compiled: whether the network goes through torch.compile.
     """
     network.requires_grad_(False)
-    styled = copy.deepcopy(network) if copied else network
     changes, schedule = style_of(network), NoiseSchedule(BETAS)
 
     def backbone(net: Any) -> Backbone:
@@ -86,8 +85,7 @@ def fitting(
     counter = PassCounter()
     base = style = backbone(network)
     if copied:
-        merge(styled, changes, method.style_strength)
-        style = backbone(styled)
+        style = backbone(merged_copy(network, changes, method.style_strength))
     else:
         base.adapters.add_style(changes, method.style_strength)
     text = words(kind, z_source.device)

@@ -196,8 +196,11 @@ class Stylizer:
 
     def picture(self, fitting: Fitting, index: int) -> Image.Image:
         """Return one picture of a batch as it stands."""
+        return self._shown(fitting, index, self._prepared.models.codec)
+
+    def _shown(self, fitting: Fitting, index: int, codec: Codec) -> Image.Image:
         rendered: Tensor = fitting.subject.render()
-        return self.decode(rendered[index : index + 1])[0]
+        return self._decoded(rendered[index : index + 1], codec)[0]
 
     @cached_property
     def preview_codec(self) -> Codec:
@@ -214,8 +217,7 @@ class Stylizer:
         Raises:
             ModelError: the run names a preview model that cannot be used.
         """
-        rendered: Tensor = fitting.subject.render()
-        return self._decoded(rendered[index : index + 1], self.preview_codec)[0]
+        return self._shown(fitting, index, self.preview_codec)
 
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
