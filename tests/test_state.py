@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylescore import presets
-from stylescore.build import Models, Prompts, fit_latents, needs_fake
+from stylescore.build import Models, Prompts, fit_latents
 from stylescore.config import FakeConfig, MethodConfig
 from stylescore.errors import ConfigError
 from stylescore.fit import Fitting, fit
@@ -90,7 +90,7 @@ def test_a_resumed_run_ends_in_the_same_bits(models: Models, name: str, optimise
     assert same(straight, went_on)
     assert went_on.iteration == LENGTH
     assert not torch.equal(straight.tensors["z"], states[0].tensors["z"])
-    assert any(k.startswith("fake.") for k in straight.tensors) == needs_fake(method)
+    assert any(k.startswith("fake.") for k in straight.tensors) == method.asks_fake
 
 
 def test_a_resumed_adam_run_ends_in_the_same_bits(models: Models) -> None:

@@ -178,14 +178,16 @@ def guided(prompted: Prompted, guidance_scale: float) -> Ask:
 def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple[Scores, Prompted]:
     """Encode the prompts; return the four scores, and the fake one for its training."""
     count = len(prompts.target)
-    null, style_null = models.text([""] * count), models.style_text([""] * count)
-    fake = Prompted(models.base, models.text(prompts.target), null, fake=True)
-    style = Prompted(models.style, models.style_text(prompts.target), style_null, style=True)
+    nothing = [""] * count
+    null, target, edit, caption = models.text.groups([nothing, prompts.target, prompts.edit, prompts.caption])
+    style_null, style_target = models.style_text.groups([nothing, prompts.target])
+    fake = Prompted(models.base, target, null, fake=True)
+    style = Prompted(models.style, style_target, style_null, style=True)
     asks: dict[ScoreName, Ask] = {
         "style": guided(style, method.guidance_scale),
         "fake": guided(fake, method.fake.guidance_scale),
-        "edit": Ask(Prompted(models.base, models.text(prompts.edit), null), contrast),
-        "source": guided(Prompted(models.base, models.text(prompts.caption), null), method.guidance_scale),
+        "edit": Ask(Prompted(models.base, edit, null), contrast),
+        "source": guided(Prompted(models.base, caption, null), method.guidance_scale),
     }
     joint = pays(count, models.base.network.device) if models.together is None else models.together
     scores = Scores(**asks, together=Joint(asks) if joint else None)
@@ -205,11 +207,6 @@ def make_fake(models: Models, config: FakeConfig, predictor: Prompted, rng: Rng)
         timesteps=timesteps.Uniform(grid),
         weight=make_fake_weight(config.weight),
     )
-
-
-def needs_fake(method: MethodConfig) -> bool:
-    """Tell whether the method asks the fake score."""
-    return method.method in ("sms", "vsd")
 
 
 def encode_sources(models: Models, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
@@ -255,7 +252,7 @@ def assemble(
 ) -> Fitting:
     """Assemble a run for any subject."""
     scores, fake_prompted = make_scores(models, method, prompts)
-    fake = make_fake(models, method.fake, fake_prompted, rng) if needs_fake(method) else None
+    fake = make_fake(models, method.fake, fake_prompted, rng) if method.asks_fake else None
     return Fitting(
         subject=subject,
         objective=make_objective(method, models.base.schedule),

@@ -148,6 +148,17 @@ class MethodConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
 
+    @property
+    def asks_fake(self) -> bool:
+        """Whether the method asks the fake score."""
+        return self.method in ("sms", "vsd")
+
+    @property
+    def asks_style_alone(self) -> bool:
+        """Whether style is the only score that an iteration asks without gradient."""
+        own_map = self.method == "sms" and self.relevance.strength > 0 and self.relevance.timesteps == 0
+        return self.asks_fake and self.fake.shared and not own_map
+
 
 @dataclass(frozen=True, kw_only=True)
 class StyleChoice:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from stylescore._version import __version__
 from stylescore.errors import ModelError
 from stylescore.models.registry import BUNDLED_MODELS, list_styles, resolve_model, user_styles_dir
+from stylescore.needs import matrix_speed, needs
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 OPTIONAL = {"pillow-heif": "HEIC photos (pip install 'stylescore[heic]')"}
@@ -34,7 +35,7 @@ def examine() -> dict[str, Any]:
         "styles": [entry.name for entry in list_styles()],
         "style_folder": str(user_styles_dir()),
         "download_cache": str(hub_cache()),
-        "needs": needs(),
+        **one_picture(),
         "would_download": "nothing for bundled models and styles; a hub id is fetched on first use",
     }
 
@@ -75,16 +76,17 @@ def default_device() -> str:
     return f"{device}, {str(pick_dtype('auto', device)).removeprefix('torch.')}"
 
 
-def needs() -> dict[str, dict[str, str]]:
-    """Return the gigabytes that a run of one picture needs in bfloat16, by family and size, then by setting.
+def one_picture() -> dict[str, Any]:
+    """Return how fast the default device multiplies matrices, and what runs of one picture need on it."""
+    from stylescore.diffusion.devices import best_device, pick_device, pick_dtype
 
-    They are computed from weights and kept activations (`benchmarks/steps/estimate.py`), not measured.
-    """
-    table = json.loads(Path(__file__).with_name("memory.json").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, str]] = {}
-    for row in table["rows"]:
-        found.setdefault(f"{row['family']} {row['size']}", {})[row["setting"]] = f"{row['gb']:.1f} GB"
-    return found
+    device = pick_device(best_device())
+    dtype = pick_dtype("auto", device)
+    speed = matrix_speed(device, dtype)
+    return {
+        "matrix_products": f"{speed / 1e9:.0f} GFLOP/s",
+        "needs": [asdict(need) for need in needs(device, dtype.itemsize, speed)],
+    }
 
 
 def state_of(model: str) -> str:

@@ -16,7 +16,7 @@ from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.copies import copy_pays, merged_copy
-from stylescore.diffusion.devices import pick_device, pick_dtype
+from stylescore.diffusion.devices import Places, pick_device, pick_dtype
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
 from stylescore.diffusion.lora.keys import Part
@@ -58,9 +58,9 @@ def prepare(run: RunConfig) -> Prepared:
     device = pick_device(run.device)
     dtype = pick_dtype(run.dtype, device)
     loras = [(read_style(choice), choice.weight) for choice in run.styles]
-    away = torch.device("cpu") if run.low_memory else None
-    base = load(run.model, dtype, device, away)
-    styled = base if run.style_model is None else load(run.style_model, dtype, device, away)
+    places = Places.of_run(device, run.low_memory)
+    base = load(run.model, dtype, places)
+    styled = base if run.style_model is None else load(run.style_model, dtype, places)
     require_match(base, styled)
     counter = PassCounter()
     base_backbone = backbone_of(base, styled, counter, run.compile)
@@ -76,15 +76,14 @@ def prepare(run: RunConfig) -> Prepared:
         style_backbone = base_backbone
     if run.low_memory:
         keep_less(base_backbone.adapters)
-    visits = device if run.low_memory else None
     style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
     return Prepared(
         models=Models(
             base=base_backbone,
             style=style_backbone,
-            codec=Codec(styled.vae, visits=visits),
-            text=replace(styled.text, device=visits),
-            style_text=replace(adapted_text(styled.text, loras, run.method), device=visits),
+            codec=Codec(styled.vae, visits=device if run.low_memory else None),
+            text=styled.text,
+            style_text=adapted_text(styled.text, loras, run.method),
             together=False if run.low_memory else None,
         ),
         style_prompt=style_prompt,
@@ -106,9 +105,9 @@ def read_style(choice: StyleChoice) -> LoraFile:
     return read_lora(resolve_style(choice.name).path)
 
 
-def load(name: str, dtype: torch.dtype, device: torch.device, others: torch.device | None) -> Components:
-    """Load the model that a name stands for, all but its denoising network to `others` if that is given."""
-    return load_components(resolve_model(name).location, dtype=dtype, device=device, others=others)
+def load(name: str, dtype: torch.dtype, places: Places) -> Components:
+    """Load the model that a name stands for."""
+    return load_components(resolve_model(name).location, dtype=dtype, places=places)
 
 
 def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter, compiled: bool) -> Backbone:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore import __version__
+from stylescore.cli.inform import duration
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -174,5 +175,10 @@ class TestDoctor:
         names = [line.split(":")[0] for line in outcome.out.splitlines()]
         assert names[0] == "stylescore"
         assert {"python", "devices", "default device", "models", "download cache"} <= set(names)
-        assert {"sd1 512", "sdxl 1024", "flux 1024"} <= set(names)
+        table = outcome.out.partition("One picture")[2].splitlines()
+        assert table[1].split() == ["GB", "--low-memory", "balanced", "swift"]
+        assert {"sd1 512", "sdxl 1024", "flux 1024"} <= {line[:15].strip() for line in table}
         assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))
+
+    def test_times_in_words(self) -> None:
+        assert [duration(s) for s in (7.2, 99, 150, 7200, 86400 * 5)] == ["7 s", "99 s", "2 min", "2 h", "5 days"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.config import MethodConfig
 from stylescore.diffusion import copies
-from stylescore.diffusion.copies import asked_alone, copy_pays, free_memory, size_of
+from stylescore.diffusion.copies import copy_pays, free_memory, size_of
 from stylescore.fit import fit
 from stylescore.keeping import settled
 from stylescore.presets import load
@@ -66,7 +66,7 @@ def test_a_copy_leaves_the_base_as_it_was() -> None:
 )
 def test_a_copy_pays_where_the_style_has_no_call_to_share(changes: dict[str, Any], alone: bool) -> None:
     method = overlay(SHARED, changes)
-    assert asked_alone(method) == alone
+    assert method.asks_style_alone == alone
     assert copy_pays(method, NETWORK) == alone
 
 

@@ -21,6 +21,7 @@ from stylescore.diffusion.adapters import Adapters, adaptable
 from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.devices import Places
 from stylescore.diffusion.families.flux import packed, unpacked
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import bind, read_lora
@@ -44,7 +45,7 @@ MAIN = ("sd2", "sdxl", "sd3", "flux-dev")
 
 
 def parts_of(tiny: Any) -> Components:
-    return load_components(tiny.folder, dtype=torch.float32, device=CPU)
+    return load_components(tiny.folder, dtype=torch.float32, places=Places.on(CPU))
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
@@ -155,7 +156,7 @@ def test_rows_of_a_batch_stay_rows_in_every_layer(tiny_family: Families, family:
 @pytest.mark.parametrize("family", EVERY)
 def test_a_model_in_half_precision_answers_in_full(tiny_family: Families, schedule: Any, family: str) -> None:
     exact, half = (
-        load_components(tiny_family(family).folder, dtype=dtype, device=CPU)
+        load_components(tiny_family(family).folder, dtype=dtype, places=Places.on(CPU))
         for dtype in (torch.float32, torch.bfloat16)
     )
     z = torch.randn(1, exact.vae.config.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -353,11 +354,11 @@ def test_a_t5_that_the_index_names_must_be_there(tiny_family: Families, tmp_path
     folder = shutil.copytree(tiny_family("sd3").folder, tmp_path / "model")
     shutil.rmtree(folder / "text_encoder_3")
     with pytest.raises(ModelError, match="lacks its text_encoder_3"):
-        load_components(folder, dtype=torch.float32, device=CPU)
+        load_components(folder, dtype=torch.float32, places=Places.on(CPU))
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    parts = load_components(folder, dtype=torch.float32, device=CPU)
+    parts = load_components(folder, dtype=torch.float32, places=Places.on(CPU))
     assert not parts.text([PROMPT]).tokens[:, 77:].any()
 
 
@@ -365,11 +366,11 @@ def test_a_flow_model_with_a_schedule_of_betas(tiny_family: Families, tmp_path: 
     folder = shutil.copytree(tiny_family("flux-schnell").folder, tmp_path / "model")
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
     with pytest.raises(ModelError, match="which is not for flow models, but FLUX"):
-        load_components(folder, dtype=torch.float32, device=CPU)
+        load_components(folder, dtype=torch.float32, places=Places.on(CPU))
 
 
 def test_an_autoencoder_that_overflows_stays_in_full_precision(tiny_family: Families) -> None:
-    parts = load_components(tiny_family("sdxl").folder, dtype=torch.float16, device=CPU)
+    parts = load_components(tiny_family("sdxl").folder, dtype=torch.float16, places=Places.on(CPU))
     assert (parts.network.dtype, parts.vae.dtype) == (torch.float16, torch.float32)
 
 

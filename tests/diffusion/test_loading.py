@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore.diffusion import loading, single_file
+from stylescore.diffusion.devices import Places
 from stylescore.diffusion.families import SD, Parts
 from stylescore.diffusion.folders import network_class
 from stylescore.diffusion.loading import Components, load_components
@@ -29,7 +30,7 @@ WEIGHTS = {
 
 
 def load(source: Path | str) -> Components:
-    return load_components(source, dtype=torch.float32, device=CPU)
+    return load_components(source, dtype=torch.float32, places=Places.on(CPU))
 
 
 def refused(source: Path | str, match: str) -> ModelError:
@@ -125,7 +126,7 @@ def test_half_precision_and_a_variant(copy):
     weights = {name: tensor.half() for name, tensor in load_file(home / WEIGHTS["unet"]).items()}
     (home / WEIGHTS["unet"]).unlink()
     save_file(weights, home / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
-    parts = load_components(copy, dtype=torch.bfloat16, device=CPU)
+    parts = load_components(copy, dtype=torch.bfloat16, places=Places.on(CPU))
     assert parts.network.dtype == parts.vae.dtype == parts.text.readers[0].model.dtype == torch.bfloat16
 
 

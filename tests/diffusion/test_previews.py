@@ -337,7 +337,7 @@ def test_a_refusal_says_what_to_do(tiny: Path, own: Codec) -> None:
     pickled(tiny)
     with pytest.raises(ModelError) as caught:
         choose_codec(str(tiny), None, own)
-    assert caught.value.hint == f"get it as {WEIGHTS}"
+    assert caught.value.hint == "get it with .safetensors weights"
 
 
 def test_a_hub_id_is_fetched_only_when_it_is_named(tiny: Path, own: Codec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,25 @@ def doctor(json: JsonOption = False) -> None:
     needed = facts.pop("needs")
     for name, value in report_lines(facts):
         typer.echo(f"{name + ':':<15} {value}")
-    typer.echo("\nMemory for one picture in bfloat16, computed, beside about 1 GB for CUDA:")
-    for name, settings in needed.items():
-        told = ", ".join(f"{size} {setting}" for setting, size in settings.items())
-        typer.echo(f"{name + ':':<15} {told}")
+    for line in needs_lines(needed):
+        typer.echo(line)
+
+
+def needs_lines(needs: list[dict[str, Any]]) -> list[str]:
+    """Return what runs need as a table."""
+    presets = list(needs[0]["seconds"])
+    rows = [["", "GB", "--low-memory", *presets]]
+    for need in needs:
+        sizes = [f"{need[name]:.1f}" for name in ("gigabytes", "low_memory_gigabytes")]
+        rows.append([f"{need['family']} {need['size']}", *sizes, *(duration(need["seconds"][p]) for p in presets)])
+    table = [f"{row[0]:<15}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows]
+    return ["", "One picture on this machine, computed, not measured: GB at most and time", *table]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, in the largest unit that leaves a digit or two."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.0f} days"

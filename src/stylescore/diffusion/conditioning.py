@@ -38,6 +38,11 @@ class Conditioning:
         """Return some of the prompts."""
         return Conditioning(self.tokens[chosen], None if self.pooled is None else self.pooled[chosen])
 
+    def rows(self, chosen: Sequence[int]) -> Conditioning:
+        """Return the features of some of the prompts, which may repeat."""
+        index = torch.tensor(chosen, device=self.tokens.device)
+        return Conditioning(self.tokens[index], None if self.pooled is None else self.pooled[index])
+
     def where(self, keep: Sequence[bool]) -> Conditioning:
         """Return the same with the features of all prompts that are not kept set to zero."""
         mask = torch.tensor(keep, device=self.tokens.device, dtype=self.tokens.dtype)

@@ -32,17 +32,14 @@ def merged_copy(network: nn.Module, deltas: Mapping[str, Change], strength: floa
 
 
 def copy_pays(method: MethodConfig, network: nn.Module) -> bool:
-    """Tell whether a merged copy is expected to be faster, costs no precision and leaves memory enough."""
+    """Tell whether a merged copy is expected to be faster, costs no precision and leaves memory enough.
+
+    Faster it is where the style's rows have no call of other scores to join.
+    """
     weights, size = next(network.parameters()), size_of(network)
     free = free_memory(weights.device)
     fits = size <= LARGEST and free is not None and SHARE_OF_FREE_MEMORY * size <= free
-    return asked_alone(method) and weights.dtype == torch.float32 and fits
-
-
-def asked_alone(method: MethodConfig) -> bool:
-    """Tell whether the style is the only score without gradient in an iteration, so that there is no call to share."""
-    own_map = method.method == "sms" and method.relevance.strength > 0 and method.relevance.timesteps == 0
-    return method.method in ("sms", "vsd") and method.fake.shared and not own_map
+    return method.asks_style_alone and weights.dtype == torch.float32 and fits
 
 
 def size_of(network: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -9,6 +10,41 @@ import torch
 from stylescore.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a model's parts are kept and where they work.
+
+    Attributes:
+        network: where the denoising network is, with all latents and features.
+        codec: where the autoencoder is kept; it works beside the network.
+        texts: where text models are kept.
+        reading: where text models work.
+    """
+
+    network: torch.device
+    codec: torch.device
+    texts: torch.device
+    reading: torch.device
+
+    @classmethod
+    def on(cls, device: torch.device) -> Places:
+        """Return one place for everything."""
+        return cls(device, device, device, device)
+
+    @classmethod
+    def of_run(cls, device: torch.device, low_memory: bool) -> Places:
+        """Return the places of a run: text models visit a card while they read, or stay away to save memory.
+
+        A run reads its prompts once, before its first iteration. Only a card has memory of its own to be freed.
+        """
+        if low_memory:
+            return cls(device, CPU, CPU, CPU)
+        return cls(device, device, CPU if device.type == "cuda" else device, device)
 
 
 def pick_device(name: str) -> torch.device:

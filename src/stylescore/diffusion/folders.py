@@ -120,13 +120,18 @@ def _require_weights(folder: Path, needed: Part) -> str | None:
             _require_sound(folder, part, file)
         if files:
             return variant
-    pickles = sorted(path.name for path in home.iterdir() if path.suffix in PICKLES)
+    refuse_pickles(folder, part, home)
+    raise _lacking(folder, part, f"there is no {part}/{stem}.safetensors")
+
+
+def refuse_pickles(model: Path, part: str, folder: Path) -> None:
+    """Raise `ModelError` if the folder of a model's part holds weights as a pickle; for where sound ones are absent."""
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise ModelError(
-            f"the {part} of {str(folder)!r} is a pickle ({pickles[0]}), which may run code when loaded",
-            hint="get the model with .safetensors weights",
+            f"the {part} of {str(model)!r} is a pickle ({pickles[0]}), which may run code when loaded",
+            hint="get it with .safetensors weights",
         )
-    raise _lacking(folder, part, f"there is no {part}/{stem}.safetensors")
 
 
 def _shards(index: Path, part: str) -> list[Path]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.config import PredictionType
+from stylescore.diffusion.devices import Places
 from stylescore.diffusion.families import Family, Parts
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.folders import SUPPORTED, load_folder
@@ -80,17 +81,14 @@ class Components:
         return VariancePreserving(schedule, self.prediction_type)
 
 
-def load_components(
-    source: Path | str, *, dtype: torch.dtype, device: torch.device, others: torch.device | None = None
-) -> Components:
+def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -> Components:
     """Load a model.
 
     Args:
         source: a folder in diffusers layout, a `.safetensors` checkpoint, or a hub id `owner/name`.
         dtype: precision of the weights; an autoencoder that overflows in float16 gets float32, and so do text models
             that would have to work in float16 on a CPU.
-        device: where to put them.
-        others: where to put all but the denoising network, if elsewhere.
+        places: where to put them.
 
     Raises:
         ModelError: when it is missing, of an unknown family, lacks a part, or a part is unsound.
@@ -99,19 +97,18 @@ def load_components(
     family = parts.family
     family.require_fit(name, parts)
     scheduler = _schedule_of(name, parts)
-    for network in parts.networks.values():
-        _freeze(network, device if network is parts.network or others is None else others)
-    if dtype == torch.float16 and parts.vae.config.force_upcast:
-        parts.vae.float()
-    if dtype == torch.float16 and others == torch.device("cpu"):
-        for _, model in parts.texts.values():
-            model.float()
+    _freeze(parts.network, places.network)
+    _freeze(parts.vae, places.codec)
+    for _, model in parts.texts.values():
+        _freeze(model, places.texts)
+    if dtype == torch.float16:
+        _widen(parts, places)
     return Components(
         family=family,
         network=parts.network,
         call=family.make_call(parts),
         vae=parts.vae,
-        text=text_encoder(parts),
+        text=text_encoder(parts, places),
         scheduler_config=parts.scheduler_config,
         prediction_type=None if family.flow else _prediction_type(name, parts.scheduler_config),
         betas=scheduler.betas,
@@ -122,14 +119,15 @@ def load_components(
     )
 
 
-def text_encoder(parts: Parts) -> TextEncoder:
+def text_encoder(parts: Parts, places: Places) -> TextEncoder:
     """Return a model's text models as one."""
     lengths = parts.family.lengths(parts)
     readers = tuple(
         Reader(name, tokenizer, model, lengths.get(name, tokenizer.model_max_length))
         for name, (tokenizer, model) in parts.texts.items()
     )
-    return TextEncoder(readers, parts.family.make_encode(parts))
+    visits = places.reading if places.reading != places.texts else None
+    return TextEncoder(readers, parts.family.make_encode(parts), device=places.network, visits=visits)
 
 
 def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
@@ -191,6 +189,15 @@ def _native_side(parts: Parts) -> int:
         case _:
             cells = parts.family.usual_grid
     return cells * parts.vae_scale
+
+
+def _widen(parts: Parts, places: Places) -> None:
+    """Give the parts float32 that would overflow in float16, or work slowly in it."""
+    if parts.vae.config.force_upcast:
+        parts.vae.float()
+    if places.reading.type == "cpu":
+        for _, model in parts.texts.values():
+            model.float()
 
 
 def _freeze(model: nn.Module, device: torch.device) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.folders import PICKLES, naming, network_class, quiet, read_json, require_complete
+from stylescore.diffusion.folders import naming, network_class, quiet, read_json, refuse_pickles, require_complete
 from stylescore.errors import ModelError
 from stylescore.models.hub import TINY_FILES, cached_tiny, download_tiny
 from stylescore.models.registry import TINY_FOLDER, resolve_preview_model
@@ -87,19 +87,9 @@ def require_tiny(folder: Path) -> None:
     if kind != KIND:
         raise ModelError(f"{str(folder)!r} is a {kind!r}, not an {KIND}", hint=ANOTHER)
     if not weights.is_file():
-        raise without_weights(folder)
+        refuse_pickles(folder, PART, folder)
+        raise ModelError(f"the {PART} of {str(folder)!r} has no {TINY_FILES[1]}", hint=TINY_FOLDER)
     read_header(weights, error=ModelError)
-
-
-def without_weights(folder: Path) -> ModelError:
-    """Return the error for a folder that lacks its `.safetensors` weights."""
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        return ModelError(
-            f"the tiny autoencoder of {str(folder)!r} is a pickle ({pickles[0]}), which may run code when loaded",
-            hint=f"get it as {TINY_FILES[1]}",
-        )
-    return ModelError(f"the tiny autoencoder of {str(folder)!r} has no {TINY_FILES[1]}", hint=TINY_FOLDER)
 
 
 def require_fit(folder: Path, tiny: Codec, own: Codec) -> None:

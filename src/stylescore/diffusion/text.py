@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.lora import Change
+from stylescore.diffusion.memory import visiting
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,26 @@ class TextEncoder:
     Attributes:
         readers: in the family's order; a model may lack one.
         encode: how the family puts their outputs together.
-        device: where features are put; `None` leaves them where the models are.
+        device: where features are put; `None` leaves them where the models read.
+        visits: the device that the models are moved to while they read; `None` leaves them where they are.
     """
 
     readers: tuple[Reader, ...]
     encode: Encode
     device: torch.device | None = None
+    visits: torch.device | None = None
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Return the features of the prompts, float32."""
-        return self.encode(self.by_name, prompts).to(self.device, torch.float32)
+        return self.groups([prompts])[0]
+
+    @torch.no_grad()
+    def groups(self, groups: Sequence[Sequence[str]]) -> list[Conditioning]:
+        """Return the features of lists of prompts, float32; a prompt is read once, however many lists it is in."""
+        different = list(dict.fromkeys(chain.from_iterable(groups)))
+        with visiting([reader.model for reader in self.readers], self.visits):
+            read = self.encode(self.by_name, different).to(self.device, torch.float32)
+        return [read.rows([different.index(prompt) for prompt in group]) for group in groups]
 
     @property
     def by_name(self) -> dict[str, Reader]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from stylescore.config import PredictionType
-from stylescore.diffusion.devices import DTYPES
+from stylescore.diffusion.devices import DTYPES, Places
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
@@ -76,7 +76,7 @@ def load_base(plan: Plan) -> Base:
     config = resolve(plan.request.given, "small")
     machine = make_machine(config)
     source = resolve_model(config.model)
-    parts = load_components(source.location, dtype=machine.dtype, device=machine.device)
+    parts = load_components(source.location, dtype=machine.dtype, places=Places.on(machine.device))
     kind = trainable(parts)
     parts.vae.float()  # it runs little, and some overflow in half precision
     family = family_of(parts.text_width)

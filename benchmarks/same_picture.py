@@ -1,0 +1,117 @@
+"""Compare the pictures that every faster or sparer way of computing makes with those of the plainest way.
+
+Usage: ``python -m benchmarks.same_picture``
+
+The plainest way asks each score alone, in float32, with the style beside the network's layers. The same run with
+another seed is the measure: what differs less than that, no eye takes for a change of quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import keep
+from stylescore.build import Prompts, encode_sources, fit_latents
+from stylescore.config import RunConfig, StyleChoice
+from stylescore.fit import fit
+from stylescore.images import Photo, fitted_size, read_photo, to_picture, to_tensor
+from stylescore.prepare import prepare
+from stylescore.presets import preset_for
+from stylescore.tables import overlay
+
+PLAINEST = "each score alone"
+ALL_PASSES = {"guidance_scale": 2.0, "fake": {"shared": False}, "relevance": {"timesteps": 0}}
+"""Turns the bundled model's preset into one that asks all scores in every iteration."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of computing a run.
+
+    Attributes:
+        changes: of the run's configuration.
+        together: whether scores that share a network are asked in one call.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    together: bool = False
+
+
+WAYS: dict[str, Way] = {
+    PLAINEST: Way(),
+    "scores in one call": Way(together=True),
+    "style in a merged copy": Way({"style_copy": True}),
+    "--low-memory": Way({"low_memory": True}),
+    "--compile": Way({"compile": True}, together=True),
+    "--dtype bfloat16": Way({"dtype": "bfloat16"}, together=True),
+    "another seed": Way({"seed": 1}),
+}
+
+
+def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
+    """Return the picture of a run, uint8, [height, width, 3]."""
+    prepared = prepare(run)
+    models = replace(prepared.models, together=together)
+    size = fitted_size(*photo.picture.size, run.size or prepared.native_size, prepared.multiple)
+    rng = [torch.Generator().manual_seed(run.seed)]
+    z_source = encode_sources(models, run.method, to_tensor(photo.picture, size), rng)
+    prompts = Prompts.of(run.method, prepared.style_prompt, [run.caption])
+    fitting = fit_latents(models, run.method, prompts, z_source, rng)
+    for _ in fit(fitting):
+        pass
+    return np.asarray(to_picture(models.codec.decode(fitting.subject.render())[0]))
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Return how far two pictures are apart: levels of 255 at most and on average, and PSNR in dB."""
+    apart = one.astype(np.float64) - other
+    square = float(np.mean(apart**2))
+    return {
+        "largest": float(np.abs(apart).max()),
+        "mean": round(float(np.abs(apart).mean()), 4),
+        "psnr_db": round(10 * math.log10(255**2 / square), 1) if square else math.inf,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table, the worst of all pictures in each column."""
+    lines = ["| way | largest difference, levels of 255 | mean difference | PSNR, dB |", "|---|---|---|---|"]
+    for way in dict.fromkeys(row["way"] for row in rows):
+        own = [row for row in rows if row["way"] == way]
+        largest, mean = (max(row[name] for row in own) for name in ("largest", "mean"))
+        lines.append(f"| {way} | {largest:.0f} | {mean:.2f} | {min(row['psnr_db'] for row in own):.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make all pictures, print the differences, keep them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_picture", description=__doc__)
+    parser.add_argument("--photos", nargs="+", type=Path, default=[Path("examples/coffee.jpg")])
+    parser.add_argument("--styles", nargs="+", default=["oil-painting", "stained-glass"])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS)[1:], default=list(WAYS)[1:])
+    options = parser.parse_args()
+    method = overlay(preset_for("mini", None, None), ALL_PASSES)
+    rows = []
+    for path in options.photos:
+        photo = read_photo(path)
+        for style in options.styles:
+            run = RunConfig(styles=(StyleChoice(name=style),), method=method, style_copy=False, device="cpu")
+            plain = made(run, together=False, photo=photo)
+            for name in options.ways:
+                way = WAYS[name]
+                found = difference(made(replace(run, **way.changes), way.together, photo), plain)
+                rows.append({"photo": path.name, "style": style, "way": name, **found})
+                print(rows[-1], flush=True)
+    print(f"\n{table(rows)}\n{keep('same_picture', {'rows': rows})}")
+
+
+if __name__ == "__main__":
+    main()
