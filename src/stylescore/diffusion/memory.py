@@ -24,6 +24,7 @@ def visiting(modules: Sequence[nn.Module], device: torch.device | None) -> Itera
     finally:
         for module, home in zip(modules, homes, strict=False):
             module.to(home)
+        torch.cuda.empty_cache()  # else what they took stays reserved; without CUDA this does nothing
 
 
 def routed_checkpoint(switch: Switch) -> Callable[..., Any]:
