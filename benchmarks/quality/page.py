@@ -55,19 +55,25 @@ shows what the figures are when the style is exact.
 
 
 NOT_THE_PAPERS = """
-**The order is not the paper's**, where the whole method is best in both columns. In content distance the two ends agree
-(both parts are closest to the photo, neither is farthest from it), but the map holds more than the spectrum does: the
-preset's spectrum weight is small, and raising it is what the content knob does. In the last column the rows hardly
-differ, and VSD, which holds nothing, leads the first table. The reasons, as far as the figures show them:
+**In content distance the ends are the paper's**: with both parts pictures are by far closest to the photo, with neither
+they are farthest from it; of the two parts the map holds slightly more here, the spectrum there. **In the last column
+the order is not the paper's**: the four rows lie within three per cent, with the spectrum alone in front. The reasons,
+as far as the figures show them:
 
-* That number weighs style far more here than in the paper. There the Fréchet distances of the four rows are 13 to 17
-  while LPIPS halves; here they are in the hundreds, and what a smaller content distance gains is lost by a few per
-  cent of Fréchet distance.
-* No method brings this small model near the style: the exact style is at an eighth of the best row's distance. While
-  the style is the bottleneck, everything that holds content also costs style, and whatever goes furthest wins the
-  product.
-* Content and style are therefore better read as a pair. With every step of the knob content distance falls and Fréchet
-  distance rises; and at equal content distance SMS is ahead of SDEdit (content 1 beside strength 0.6).
+* That number weighs style far more here than in the paper. There the Fréchet distances of the four rows are 13 to 17,
+  that of the whole method the smallest; here they are above a hundred, and what holds the photo raises them by a few
+  per cent, which undoes what content gains. Whether a large model's 500 iterations would end nearer to the style than
+  this one's 30, as in the paper, these figures cannot tell.
+* It depends on the style. Where strokes or cells are laid over what is there (oil painting, pixel art, van Gogh) the
+  whole method is first. Where areas have to be redrawn (stained glass, flat illustration) whatever holds the photo costs
+  style, and the whole method is last; stained glass, whose distances are the largest, decides the mean.
+* The whole method simply stands elsewhere on the same curve. One step of the knob to the left, at content 0.25, it is
+  as far from the photo as each part alone, has as much style as the better of them, and is first in the last column.
+
+What the method is for does show: against VSD, which holds nothing, content 0.25 is nearer to the photo and nearer to
+the style at once, and content 0.5 gives up two per cent of Fréchet distance for a fifth of the content distance. With
+every step of the knob content distance falls and Fréchet distance rises. SDEdit with the same LoRA hardly takes on a
+style at any strength, while what it costs in content grows.
 
 The preset was not tuned on these photos.
 """
