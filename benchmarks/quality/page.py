@@ -65,8 +65,8 @@ as far as the figures show them:
   per cent, which undoes what content gains. Whether a large model's 500 iterations would end nearer to the style than
   this one's 30, as in the paper, these figures cannot tell.
 * It depends on the style. Where strokes or cells are laid over what is there (oil painting, pixel art, van Gogh) the
-  whole method is first. Where areas have to be redrawn (stained glass, flat illustration) whatever holds the photo costs
-  style, and the whole method is last; stained glass, whose distances are the largest, decides the mean.
+  whole method is first. Where areas have to be redrawn (stained glass, flat illustration) whatever holds the photo
+  costs style, and the whole method is last; stained glass, whose distances are the largest, decides the mean.
 * The whole method simply stands elsewhere on the same curve. One step of the knob to the left, at content 0.25, it is
   as far from the photo as each part alone, has as much style as the better of them, and is first in the last column.
 
