@@ -21,6 +21,7 @@ import torch
 from benchmarks.measuring import keep
 from stylescore.build import Prompts, encode_sources, fit_latents
 from stylescore.config import RunConfig, StyleChoice
+from stylescore.diffusion.devices import best_device
 from stylescore.fit import fit
 from stylescore.images import Photo, fitted_size, read_photo, to_picture, to_tensor
 from stylescore.prepare import prepare
@@ -49,9 +50,9 @@ WAYS: dict[str, Way] = {
     PLAINEST: Way(),
     "scores in one call": Way(together=True),
     "style in a merged copy": Way({"style_copy": True}),
-    "--low-memory": Way({"low_memory": True}),
-    "--compile": Way({"compile": True}, together=True),
-    "--dtype bfloat16": Way({"dtype": "bfloat16"}, together=True),
+    "low memory": Way({"low_memory": True}),
+    "compiled": Way({"compile": True}, together=True),
+    "bfloat16": Way({"dtype": "bfloat16"}, together=True),
     "another seed": Way({"seed": 1}),
 }
 
@@ -62,12 +63,13 @@ def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
     models = replace(prepared.models, together=together)
     size = fitted_size(*photo.picture.size, run.size or prepared.native_size, prepared.multiple)
     rng = [torch.Generator().manual_seed(run.seed)]
-    z_source = encode_sources(models, run.method, to_tensor(photo.picture, size), rng)
+    pictures = to_tensor(photo.picture, size).to(models.base.network.device)
+    z_source = encode_sources(models, run.method, pictures, rng)
     prompts = Prompts.of(run.method, prepared.style_prompt, [run.caption])
     fitting = fit_latents(models, run.method, prompts, z_source, rng)
     for _ in fit(fitting):
         pass
-    return np.asarray(to_picture(models.codec.decode(fitting.subject.render())[0]))
+    return np.asarray(to_picture(models.codec.decode(fitting.subject.render())[0].cpu()))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -96,16 +98,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same_picture", description=__doc__)
     parser.add_argument("--photos", nargs="+", type=Path, default=[Path("examples/coffee.jpg")])
     parser.add_argument("--styles", nargs="+", default=["oil-painting", "stained-glass"])
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS)[1:], default=list(WAYS)[1:])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS)[1:], help="left out, all that the device can go")
+    parser.add_argument("--device", default=best_device())
     options = parser.parse_args()
     method = overlay(preset_for("mini", None, None), ALL_PASSES)
-    rows = []
+    usable = [name for name, way in WAYS.items() if options.device != "cpu" or "compile" not in way.changes]
+    ways, rows = options.ways or usable[1:], []
     for path in options.photos:
         photo = read_photo(path)
         for style in options.styles:
-            run = RunConfig(styles=(StyleChoice(name=style),), method=method, style_copy=False, device="cpu")
+            run = RunConfig(
+                styles=(StyleChoice(name=style),),
+                method=method,
+                style_copy=False,
+                device=options.device,
+                dtype="float32",
+            )
             plain = made(run, together=False, photo=photo)
-            for name in options.ways:
+            for name in ways:
                 way = WAYS[name]
                 found = difference(made(replace(run, **way.changes), way.together, photo), plain)
                 rows.append({"photo": path.name, "style": style, "way": name, **found})

@@ -199,7 +199,7 @@ class RunConfig:
             layers; `None` has it so for a small network in float32 where that is faster and memory is free. Without
             meaning where there is a `style_model`. Not together with low_memory.
         compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
-            shape and kind of score, and faster steps on a GPU. Not together with low_memory.
+            shape and kind of score, and faster steps on a GPU. Not on a CPU, not together with low_memory.
         method: the preset, resolved.
     """
 

@@ -16,7 +16,7 @@ from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.copies import copy_pays, merged_copy
-from stylescore.diffusion.devices import Places, pick_device, pick_dtype
+from stylescore.diffusion.devices import Places, pick_device, pick_dtype, require_compiler
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
 from stylescore.diffusion.lora.keys import Part
@@ -57,6 +57,8 @@ def prepare(run: RunConfig) -> Prepared:
     """
     device = pick_device(run.device)
     dtype = pick_dtype(run.dtype, device)
+    if run.compile:
+        require_compiler(device)
     loras = [(read_style(choice), choice.weight) for choice in run.styles]
     places = Places.of_run(device, run.low_memory)
     base = load(run.model, dtype, places)

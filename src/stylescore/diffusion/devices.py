@@ -96,3 +96,12 @@ def pick_dtype(name: Literal["auto", "float32", "bfloat16", "float16"], device: 
     if name == "float16" and device.type == "cpu":
         raise DeviceError("--dtype 'float16' needs a GPU, the device is 'cpu'", hint="use --dtype float32 or bfloat16")
     return DTYPES[name]
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `DeviceError` where torch.compile cannot be trusted.
+
+    On a CPU with several threads the compiled way back of torch 2.13 writes past its memory and ends the program.
+    """
+    if device.type == "cpu":
+        raise DeviceError("--compile needs a GPU, the device is 'cpu'", hint="leave it out: it saves no time there")
