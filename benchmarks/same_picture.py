@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.measuring import keep
-from stylescore.build import Prompts, encode_sources, fit_latents
 from stylescore.config import RunConfig, StyleChoice
 from stylescore.diffusion.devices import best_device
 from stylescore.fit import fit
-from stylescore.images import Photo, fitted_size, read_photo, to_picture, to_tensor
-from stylescore.prepare import prepare
+from stylescore.images import Photo, read_photo
 from stylescore.presets import preset_for
+from stylescore.stylizer import Stylizer
 from stylescore.tables import overlay
 
 PLAINEST = "each score alone"
@@ -59,17 +57,13 @@ WAYS: dict[str, Way] = {
 
 def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
     """Return the picture of a run, uint8, [height, width, 3]."""
-    prepared = prepare(run)
-    models = replace(prepared.models, together=together)
-    size = fitted_size(*photo.picture.size, run.size or prepared.native_size, prepared.multiple)
-    rng = [torch.Generator().manual_seed(run.seed)]
-    pictures = to_tensor(photo.picture, size).to(models.base.network.device)
-    z_source = encode_sources(models, run.method, pictures, rng)
-    prompts = Prompts.of(run.method, prepared.style_prompt, [run.caption])
-    fitting = fit_latents(models, run.method, prompts, z_source, rng)
+    stylizer = Stylizer(run)
+    fitting = stylizer.start([photo])
+    if not together:
+        fitting.scores = replace(fitting.scores, together=None)
     for _ in fit(fitting):
         pass
-    return np.asarray(to_picture(models.codec.decode(fitting.subject.render())[0].cpu()))
+    return np.asarray(stylizer.picture(fitting, 0))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:

@@ -78,9 +78,9 @@ def default_device() -> str:
 
 def one_picture() -> dict[str, Any]:
     """Return how fast the default device multiplies matrices, and what runs of one picture need on it."""
-    from stylescore.diffusion.devices import best_device, pick_device, pick_dtype
+    from stylescore.diffusion.devices import pick_device, pick_dtype
 
-    device = pick_device(best_device())
+    device = pick_device("auto")
     dtype = pick_dtype("auto", device)
     speed = matrix_speed(device, dtype)
     return {

@@ -76,8 +76,9 @@ def test_together_they_answer_as_alone(
     asks = asks_of(backbone, backbone, units, scale)
     found, expected = Joint(asks)(draw, NAMES), alone(asks, draw)
     assert set(found) == set(NAMES)
+    rounding = 1e-5 if scale is None else 1e-4  # guidance enlarges it, more on some processors
     for name in NAMES:
-        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-4), name
+        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=rounding), name
     assert not torch.allclose(found["style"], found["fake"], atol=1e-2)
 
 
@@ -99,7 +100,7 @@ def test_a_style_on_a_base_of_its_own_takes_a_call_of_its_own(
     found = Joint(asks)(draw, NAMES)
     assert sorted(rows) == [4, 12]
     for name in NAMES:
-        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-4), name
+        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-5), name
 
 
 @torch.no_grad()
