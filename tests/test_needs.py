@@ -16,14 +16,21 @@ def of(device: torch.device, itemsize: int = 2, speed: float = 1e12) -> dict[tup
 
 def test_only_a_card_is_rid_of_text_models() -> None:
     here, card = of(CPU)["sd3", 1024], of(CARD)["sd3", 1024]
-    assert here.gigabytes > card.gigabytes > card.low_memory_gigabytes
-    assert here.low_memory_gigabytes > card.low_memory_gigabytes + 10  # T5 alone has more
+    assert here.gigabytes["usual"] > card.gigabytes["usual"] > card.gigabytes["--low-memory"]
+    assert here.gigabytes["--low-memory"] > card.gigabytes["--low-memory"] + 10  # T5 alone has more
+
+
+def test_only_a_card_is_rid_of_the_weights() -> None:
+    assert set(of(CPU)["flux", 1024].gigabytes) == {"usual", "--low-memory"}
+    for need in of(CARD).values():
+        assert need.gigabytes["--offload"] < need.gigabytes["--low-memory"] < need.gigabytes["usual"]
 
 
 def test_memory_goes_with_the_bytes_of_a_number() -> None:
     for key, half in of(CARD).items():
         whole = of(CARD, itemsize=4)[key]
-        assert whole.gigabytes == pytest.approx(2 * half.gigabytes, abs=0.051)
+        for setting, size in whole.gigabytes.items():
+            assert size == pytest.approx(2 * half.gigabytes[setting], abs=0.051)
 
 
 def test_time_goes_with_the_speed_and_swift_is_swifter() -> None:

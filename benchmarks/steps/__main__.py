@@ -18,7 +18,13 @@ sparing
 sparing-merged
     the same on two networks
 compiled
-    sparing through torch.compile
+    sparing through torch.compile, on a GPU only
+graphs
+    the same with CUDA graphs
+low-memory
+    each score alone, blocks of the trained pass computed twice
+offloaded
+    together, blocks computed twice, weights in main memory: on a CPU each is copied, which a GPU has to do too
 """
 
 from __future__ import annotations
@@ -100,7 +106,9 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", type=int, default=[256])
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=["float32"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
-    parser.add_argument("--mode", nargs="+", choices=MODES, default=["plain", "apart", "together", "merged", "sparing"])
+    parser.add_argument(
+        "--mode", nargs="+", choices=list(MODES), default=["plain", "apart", "together", "merged", "sparing"]
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="count operations; on a GPU also its busiest kernels")
     parser.add_argument("--name", default="steps", help="of the file in benchmarks/results/")

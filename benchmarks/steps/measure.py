@@ -15,7 +15,20 @@ from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.devices import DTYPES
 
-MODES = ("plain", "apart", "together", "merged", "sparing", "sparing-merged", "compiled")
+SPARING = {"method": ours.sparing()}
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "apart": {"together": False},
+    "together": {},
+    "merged": {"copied": True},
+    "sparing": SPARING,
+    "sparing-merged": {**SPARING, "copied": True},
+    "compiled": {**SPARING, "compiled": "default"},
+    "graphs": {**SPARING, "compiled": "reduce-overhead"},
+    "low-memory": {"together": False, "saving": True},
+    "offloaded": {"saving": True, "away": True},
+}
+"""What a mode asks of the package's own loop; "plain" is a loop of its own."""
 BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
 """Dense bfloat16 operations a second, by the vendors' data sheets."""
 
@@ -32,15 +45,7 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
         return plain.iteration(kind, network, z_source, passes), lambda: (passes.forward, passes.trained)
     if device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)
-    made = ours.fitting(
-        kind,
-        network,
-        z_source,
-        ours.sparing() if options.mode.startswith(("sparing", "compiled")) else ours.reference(),
-        together=options.mode != "apart",
-        copied=options.mode.endswith("merged"),
-        compiled=options.mode == "compiled",
-    )
+    made = ours.fitting(kind, network, z_source, **{"method": ours.reference(), **MODES[options.mode]})
     return ours.iteration(made), made.counter.snapshot
 
 
@@ -101,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line of one measurement."""
     words = argparse.ArgumentParser(prog="python -m benchmarks.steps.measure", description=__doc__)
     words.add_argument("--family", choices=list(KINDS), default="sd1")
-    words.add_argument("--mode", choices=MODES, default="together")
+    words.add_argument("--mode", choices=list(MODES), default="together")
     words.add_argument("--size", type=int, default=512, help="side in pixels")
     words.add_argument("--dtype", choices=list(DTYPES), default="float32")
     words.add_argument("--batch", type=int, default=1)

@@ -18,6 +18,8 @@ from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.copies import merged_copy
 from stylescore.diffusion.lora import Product
+from stylescore.diffusion.memory import keep_less
+from stylescore.diffusion.offload import layer_weights, let_visit
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fit import Fitting, fit
 from stylescore.schedule import NoiseSchedule
@@ -62,7 +64,9 @@ def fitting(
     *,
     together: bool = True,
     copied: bool = False,
-    compiled: bool = False,
+    compiled: str | None = None,
+    saving: bool = False,
+    away: bool = False,
 ) -> Fitting:
     """Assemble a run over a batch of random latents.
 
@@ -73,13 +77,15 @@ def fitting(
         method: constants.
         together: whether scores that share a network are asked in one call.
         copied: whether the style has a copy of the network with the adapter merged into its weights.
-        compiled: whether the network goes through torch.compile.
+        compiled: mode of torch.compile that the network goes through; `None` for none.
+        saving: whether blocks of the trained pass are computed twice.
+        away: whether the layers' weights stay in main memory.
     """
     network.requires_grad_(False)
     changes, schedule = style_of(network), NoiseSchedule(BETAS)
 
     def backbone(net: Any) -> Backbone:
-        asked = torch.compile(net, dynamic=False) if compiled else net
+        asked = torch.compile(net, fullgraph=True, dynamic=False, mode=compiled) if compiled else net
         return Backbone(asked, Adapters.of(net), kind.prediction(schedule), kind.call, counter)
 
     counter = PassCounter()
@@ -88,6 +94,10 @@ def fitting(
         style = backbone(merged_copy(network, changes, method.style_strength))
     else:
         base.adapters.add_style(changes, method.style_strength)
+    if saving:
+        keep_less(base.adapters)
+    if away:
+        let_visit(layer_weights(network), z_source.device)
     text = words(kind, z_source.device)
     models = Models(base=base, style=style, codec=Codec(None), text=text, style_text=text, together=together)
     count = len(z_source)

@@ -54,11 +54,11 @@ class Models:
     style_text: TextEncoder
     together: bool | None = None
 
-    def tiled(self, cells: int | None) -> Models:
-        """Return the same networks, asked in windows of so many latent cells."""
+    def tiled(self, cells: int | None, codec: int | None) -> Models:
+        """Return the same networks, asked in windows of so many latent cells, and the autoencoder in its own."""
         base = replace(self.base, tile=cells)
         style = base if self.style is self.base else replace(self.style, tile=cells)
-        return replace(self, base=base, style=style, codec=replace(self.codec, tile=cells))
+        return replace(self, base=base, style=style, codec=replace(self.codec, tile=codec))
 
 
 @dataclass(frozen=True, kw_only=True)

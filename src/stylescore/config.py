@@ -200,6 +200,9 @@ class RunConfig:
             meaning where there is a `style_model`. Not together with low_memory.
         compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
             shape and kind of score, and faster steps on a GPU. Not on a CPU, not together with low_memory.
+        offload: whether the denoising network's weights stay in main memory and each layer's visit the device while it
+            works, for a network larger than the card. Saves in the ways of low_memory too, but asks scores together:
+            here a call is what costs. Not on a CPU.
         method: the preset, resolved.
     """
 
@@ -218,4 +221,10 @@ class RunConfig:
     low_memory: bool = False
     style_copy: bool | None = None
     compile: bool = False
+    offload: bool = False
     method: MethodConfig = field(default_factory=MethodConfig)
+
+    @property
+    def saves_memory(self) -> bool:
+        """Whether the run takes longer for less memory, in either way."""
+        return self.low_memory or self.offload

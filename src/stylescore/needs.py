@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SHARE = {"cpu": 0.5}
+SHARE_ON_CPU = 0.5
 """The part of a device's speed in matrix products that whole iterations reach; measured with Stable Diffusion 1."""
-OTHER_SHARE = 0.25
+SHARE_ELSEWHERE = 0.25
 """The same where nothing has been measured."""
-SIDE = {"cpu": 1024}
-OTHER_SIDE = 8192
+SIDE_ON_CPU, SIDE_ELSEWHERE = 1024, 8192
+"""Sides of the matrices that are multiplied to measure the speed."""
 TRIES = 4
 
 
@@ -27,22 +27,20 @@ class Need:
     Attributes:
         family: short name of the model's family.
         size: side in pixels of a square picture.
-        gigabytes: at most on the device, 10^9 bytes.
-        low_memory_gigabytes: the same in a run that saves memory.
+        gigabytes: at most on the device, 10^9 bytes, by how the run is told to save memory; "usual" for not at all.
         seconds: of a whole run, by preset.
     """
 
     family: str
     size: int
-    gigabytes: float
-    low_memory_gigabytes: float
+    gigabytes: dict[str, float]
     seconds: dict[str, float]
 
 
 def needs(device: torch.device, itemsize: int, speed: float) -> list[Need]:
     """Return what runs need on a device.
 
-    The numbers come from weights, from what the trained pass keeps and from counted operations
+    The numbers come from weights, from all tensors that an iteration makes and from counted operations
     (`benchmarks/steps/estimate.py`): computed, not measured, in bfloat16.
 
     Args:
@@ -52,32 +50,36 @@ def needs(device: torch.device, itemsize: int, speed: float) -> list[Need]:
     """
     table = json.loads(Path(__file__).with_name("memory.json").read_text(encoding="utf-8"))
     rows = {(row["family"], row["size"], row["setting"]): row for row in table["rows"]}
-    card = device.type == "cuda"
-    reached = SHARE.get(device.type, OTHER_SHARE) * speed
+    cpu = device.type == "cpu"
+    settings = [setting for setting in table["settings"] if not (cpu and setting == "--offload")]
+    reached = (SHARE_ON_CPU if cpu else SHARE_ELSEWHERE) * speed
     return [
         Need(
             family=family,
             size=size,
-            gigabytes=round(itemsize / 2 * (row["gb"] if card else in_one_place(row, row)), 1),
-            low_memory_gigabytes=round(itemsize / 2 * (low["gb"] if card else in_one_place(row, low)), 1),
+            gigabytes={
+                each: round(itemsize / 2 * (row["gb"] if device.type == "cuda" else in_one_place(row)), 1)
+                for each in settings
+                for row in [rows[family, size, each]]
+            },
             seconds={preset: 1e12 * count / reached for preset, count in row["tflop"].items()},
         )
         for (family, size, setting), row in rows.items()
         if setting == "usual"
-        for low in [rows[family, size, "--low-memory"]]
     ]
 
 
-def in_one_place(usual: dict[str, Any], row: dict[str, Any]) -> float:
+def in_one_place(row: dict[str, Any]) -> float:
     """Return the memory of a run where text models and autoencoder have nowhere else to be."""
-    return float(row["denoiser_gb"] + row["kept_gb"] + usual["texts_gb"] + usual["codec_gb"])
+    always = sum(row[f"{part}_gb"] for part in ("denoiser", "texts", "codec"))
+    return float(always + max(row["iteration_gb"], row["ends_gb"]))
 
 
 def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
     """Return the operations a second of a product of square matrices, the best of a few."""
     import torch
 
-    side = SIDE.get(device.type, OTHER_SIDE)
+    side = SIDE_ON_CPU if device.type == "cpu" else SIDE_ELSEWHERE
     factors = [torch.randn(side, side, device=device, dtype=dtype) for _ in range(2)]
 
     def seconds() -> float:

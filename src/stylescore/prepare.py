@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stylescore.build import Models
 from stylescore.config import MethodConfig, RunConfig, StyleChoice
@@ -16,11 +17,12 @@ from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.copies import copy_pays, merged_copy
-from stylescore.diffusion.devices import Places, pick_device, pick_dtype, require_compiler
+from stylescore.diffusion.devices import Places, pick_device, pick_dtype, require_card, require_compiler
 from stylescore.diffusion.loading import Components, load_components
 from stylescore.diffusion.lora import Change, LoraFile, bind, read_lora, stack
 from stylescore.diffusion.lora.keys import Part
 from stylescore.diffusion.memory import keep_less
+from stylescore.diffusion.offload import offload
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
 from stylescore.models.registry import resolve_model, resolve_style
@@ -28,6 +30,8 @@ from stylescore.schedule import NoiseSchedule
 from stylescore.scores import PassCounter
 
 GRID_POINTS = 500
+WINDOWS_AT_ONCE = 4
+"""Of a large picture, in one call: a call for one window leaves even two CPU cores waiting."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +63,40 @@ def prepare(run: RunConfig) -> Prepared:
     dtype = pick_dtype(run.dtype, device)
     if run.compile:
         require_compiler(device)
+    if run.offload:
+        require_card(device)
     loras = [(read_style(choice), choice.weight) for choice in run.styles]
-    places = Places.of_run(device, run.low_memory)
+    places = Places.of_run(device, run)
     base = load(run.model, dtype, places)
     styled = base if run.style_model is None else load(run.style_model, dtype, places)
     require_match(base, styled)
     counter = PassCounter()
-    base_backbone = backbone_of(base, styled, counter, run.compile)
+    backbone_of = partial(make_backbone, schedule_of=styled, counter=counter, run=run)
+    base_backbone = backbone_of(base)
     deltas, strength = bound(loras, styled.network, "unet"), run.method.style_strength
     if styled is not base:
         merge(styled.network, deltas, strength)
-        style_backbone = backbone_of(styled, styled, counter, run.compile)
+        style_backbone = backbone_of(styled)
     elif wants_copy(run, base.network):
-        copied = replace(base, network=merged_copy(base.network, deltas, strength))
-        style_backbone = backbone_of(copied, base, counter, run.compile)
+        style_backbone = backbone_of(replace(base, network=merged_copy(base.network, deltas, strength)))
     else:
         base_backbone.adapters.add_style(deltas, strength)
         style_backbone = base_backbone
-    if run.low_memory:
+    if run.saves_memory:
         keep_less(base_backbone.adapters)
+    if run.offload:
+        for network in {base.network, styled.network}:
+            offload(network, device)
+    text = styled.text.taught(learned_words(loras, styled.text))
     style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
     return Prepared(
         models=Models(
             base=base_backbone,
             style=style_backbone,
-            codec=Codec(styled.vae, visits=device if run.low_memory else None),
-            text=styled.text,
-            style_text=adapted_text(styled.text, loras, run.method),
-            together=False if run.low_memory else None,
+            codec=Codec(styled.vae, visits=device if run.saves_memory else None),
+            text=text,
+            style_text=adapted_text(text, loras, run.method),
+            together=wants_together(run),
         ),
         style_prompt=style_prompt,
         native_size=styled.native_size,
@@ -99,7 +109,15 @@ def wants_copy(run: RunConfig, network: nn.Module) -> bool:
     """Tell whether the style goes into a copy of the network: as the run says, else where that pays."""
     if run.style_copy is not None:
         return run.style_copy
-    return not run.low_memory and copy_pays(run.method, network)
+    return not run.saves_memory and copy_pays(run.method, network)
+
+
+def wants_together(run: RunConfig) -> bool | None:
+    """Tell whether scores are asked in one call: fewer rows take less memory, fewer calls move fewer weights.
+
+    `None` leaves it to the number of pictures and the device.
+    """
+    return False if run.low_memory else True if run.offload else None
 
 
 def read_style(choice: StyleChoice) -> LoraFile:
@@ -112,15 +130,16 @@ def load(name: str, dtype: torch.dtype, places: Places) -> Components:
     return load_components(resolve_model(name).location, dtype=dtype, places=places)
 
 
-def backbone_of(parts: Components, schedule_of: Components, counter: PassCounter, compiled: bool) -> Backbone:
+def make_backbone(parts: Components, *, schedule_of: Components, counter: PassCounter, run: RunConfig) -> Backbone:
     """Return a model's network as a backbone, on the noise schedule of the style's base."""
-    network = torch.compile(parts.network, fullgraph=True, dynamic=False) if compiled else parts.network
+    network = torch.compile(parts.network, fullgraph=True, dynamic=False) if run.compile else parts.network
     return Backbone(
         network=network,
         adapters=Adapters.of(parts.network),
         prediction=parts.prediction(noise_schedule(schedule_of)),
         call=parts.call,
         counter=counter,
+        at_once=1 if run.saves_memory else WINDOWS_AT_ONCE,
     )
 
 
@@ -148,6 +167,30 @@ def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method:
         require_readers(lora, text)
     deltas: dict[str, dict[str, Change]] = {part: bound(loras, text.by_name[part].model, part) for part in parts}
     return text.with_deltas(deltas, method.style_strength)
+
+
+def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
+    """Return the new words of all adapters with their embeddings; base and style are told them alike.
+
+    Raises:
+        StyleError: two adapters have one word, or a word does not fit the text model.
+    """
+    words: dict[str, Tensor] = {}
+    for lora, _ in loras:
+        for word, embedding in lora.words.items():
+            if word in words:
+                raise StyleError(
+                    f"the style {str(lora.path)!r} brings the word {word!r}, and so does another style",
+                    hint="use one of them",
+                )
+            if embedding.shape != (text.readers[0].width,):
+                raise StyleError(
+                    f"the style {str(lora.path)!r} does not fit the model: its word {word!r} has the shape "
+                    f"{tuple(embedding.shape)}, the words of the model {(text.readers[0].width,)}",
+                    hint="choose the model the style was trained on with --model",
+                )
+            words[word] = embedding
+    return words
 
 
 def require_readers(lora: LoraFile, text: TextEncoder) -> None:

@@ -110,12 +110,18 @@ def check_method(method: MethodConfig) -> MethodConfig:
     return method
 
 
+def check_together(run: RunConfig) -> None:
+    """Raise `ConfigError` for a way to be faster and one to save memory that exclude each other."""
+    for faster, wanted in (("--compile", run.compile), ("--style-copy", run.style_copy)):
+        for smaller, saved in (("--low-memory", run.low_memory), ("--offload", run.offload)):
+            if wanted and saved:
+                raise ConfigError(f"{faster} and {smaller} cannot be had at once", hint="leave one of them out")
+
+
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
     check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
-    for option, wanted in (("--compile", run.compile), ("--style-copy", run.style_copy)):
-        if wanted and run.low_memory:
-            raise ConfigError(f"{option} and --low-memory cannot be had at once", hint="leave one of them out")
+    check_together(run)
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
     check_method(run.method)
     if not run.styles:

@@ -22,7 +22,15 @@ def options(**given: Any) -> argparse.Namespace:
 
 @pytest.mark.parametrize(
     ("mode", "passes"),
-    [("plain", (6, 2)), ("apart", (6, 1)), ("together", (6, 1)), ("merged", (6, 1)), ("sparing", (2, 1))],
+    [
+        ("plain", (6, 2)),
+        ("apart", (6, 1)),
+        ("together", (6, 1)),
+        ("merged", (6, 1)),
+        ("sparing", (2, 1)),
+        ("low-memory", (6, 1)),
+        ("offloaded", (6, 1)),
+    ],
 )
 def test_a_mode_takes_the_passes_it_stands_for(mode: str, passes: tuple[int, int]) -> None:
     found = measured(options(mode=mode))

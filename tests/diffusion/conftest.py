@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from stylescore.config import FakeConfig, MethodConfig, RunConfig, SpectrumConfig, StyleChoice
+from stylescore.images import Photo, read_photo
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 WIDTH = 16
@@ -276,5 +280,32 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tin
             pipeline.set_progress_bar_config(disable=True)
             made[family] = Tiny(family, home / "model", pipeline, style(pipeline, home / "style.safetensors"))
         return made[family]
+
+    return make
+
+
+@pytest.fixture
+def photos(tmp_path: Any) -> list[Photo]:
+    found = []
+    for n in range(3):
+        noise = torch.rand(64, 80, 3, generator=torch.Generator().manual_seed(n))
+        Image.fromarray((255 * noise).byte().numpy()).save(tmp_path / f"{n}.png")
+        found.append(read_photo(tmp_path / f"{n}.png"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def run_on() -> Callable[..., RunConfig]:
+    """Return a maker of short runs on a tiny model with its own style."""
+    method = MethodConfig(
+        iterations=2,
+        style_strength=1.0,
+        fake=FakeConfig(targets=("to_q",), lr=1e-2),
+        spectrum=SpectrumConfig(weight=1e-4),
+    )
+
+    def make(tiny: Tiny, **more: Any) -> RunConfig:
+        usual = {"styles": (StyleChoice(name=str(tiny.lora)),), "size": 64, "device": "cpu", "method": method}
+        return RunConfig(model=str(tiny.folder), **{**usual, **more})
 
     return make

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from stylescore import RunConfig, StyleChoice, Stylizer
@@ -28,7 +27,7 @@ from stylescore.diffusion.lora import bind, read_lora
 from stylescore.errors import ModelError, StyleError
 from stylescore.fake import denoising_loss
 from stylescore.fit import Fitting, fit
-from stylescore.images import Photo, read_photo
+from stylescore.images import Photo
 from stylescore.prepare import adapted_text, require_match
 from stylescore.presets import load
 from stylescore.state import capture
@@ -249,16 +248,6 @@ def stylizer_of(tiny: Any, **more: Any) -> Stylizer:
             **more,
         )
     )
-
-
-@pytest.fixture
-def photos(tmp_path: Any) -> list[Photo]:
-    found = []
-    for n in range(3):
-        noise = torch.rand(64, 80, 3, generator=torch.Generator().manual_seed(n))
-        Image.fromarray((255 * noise).byte().numpy()).save(tmp_path / f"{n}.png")
-        found.append(read_photo(tmp_path / f"{n}.png"))
-    return found
 
 
 def ended(fitting: Fitting) -> Tensor:

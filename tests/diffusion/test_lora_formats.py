@@ -281,7 +281,9 @@ def test_numbered_layers_of_a_text_encoder(tmp_path):
     marks = {name: round(change.dense()[0, 0].item()) - 1 for name, change in bound.items()}
     order = [f"encoder.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("k", "v", "q", "out")]
     assert marks == {name: n for n, name in enumerate(order)}
-    assert lora.words == ("<word>",)
+    assert set(lora.words) == {"<word>"}
+    assert lora.words["<word>"].tolist() == [1.0] * 4
+    assert lora.trigger_words == ("<word>",)
 
 
 def test_numbers_beyond_the_network_are_refused(tmp_path):

@@ -51,7 +51,7 @@ def both(path: Path) -> tuple[dict[str, Change], dict[str, Change]]:
 FACTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, int, int], tuple[str, ...]]] = {
     "sd15_pokemon_diffusers_old.safetensors": ("diffusers", "LoRA", (4,), (128, 0, 0), ()),
     "sd15_analog_cloneofsimo_r4.safetensors": ("cloneofsimo", "LoRA", (4,), (144, 0, 48), ()),
-    "sd15_disney_cloneofsimo_r1.safetensors": ("cloneofsimo", "LoRA", (1,), (144, 0, 48), ()),
+    "sd15_disney_cloneofsimo_r1.safetensors": ("cloneofsimo", "LoRA", (1,), (144, 0, 48), ("<s1><s2>",)),
     "sd15_lokr_factor4.safetensors": ("kohya", "LoKr", (4,), (278, 0, 72), ("smf girl",)),
     "sd15_lokr_factor8.safetensors": ("kohya", "LoKr", (8,), (278, 0, 72), ("smf girl",)),
 }
@@ -72,8 +72,13 @@ def test_real_files_are_recognised_and_fit(name: str) -> None:
     assert all(change.shape == text()[name] for name, change in encoder.items())
 
 
-def test_words_of_their_own_are_told_and_not_applied() -> None:
-    assert describe(real("sd15_disney_cloneofsimo_r1.safetensors")).unused_words == ("<s1>", "<s2>")
+def test_words_of_their_own_are_told_and_read() -> None:
+    path = real("sd15_disney_cloneofsimo_r1.safetensors")
+    assert describe(path).new_words == ("<s1>", "<s2>")
+    assert {word: tuple(embedding.shape) for word, embedding in read_lora(path).words.items()} == {
+        "<s1>": (768,),
+        "<s2>": (768,),
+    }
 
 
 def test_numbers_follow_the_old_order_of_layers() -> None:

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from stylescore.api import as_photo
 from stylescore.config import RunConfig, StyleChoice
 from stylescore.diffusion.adapters import Adapters, fake_route
 from stylescore.diffusion.memory import keep_less, visiting
+from stylescore.fit import fit
 from stylescore.models.registry import list_styles
+from stylescore.presets import preset_for
+from stylescore.stylizer import Stylizer
+from stylescore.tables import overlay
 
 Rngs = Callable[..., list[torch.Generator]]
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -84,14 +90,6 @@ def test_blocks_made_twice_keep_less_and_learn_the_same(
 
 
 def test_the_same_picture_in_less_memory() -> None:
-    from PIL import Image
-
-    from stylescore.api import as_photo
-    from stylescore.fit import fit
-    from stylescore.presets import preset_for
-    from stylescore.stylizer import Stylizer
-    from stylescore.tables import overlay
-
     photo = as_photo(Image.linear_gradient("L").convert("RGB").resize((64, 64)))
     method = overlay(preset_for("mini", None, None), {"iterations": 2, "guidance_scale": 2.0})
     style = StyleChoice(name=next(entry.name for entry in list_styles() if entry.bundled))
@@ -104,3 +102,28 @@ def test_the_same_picture_in_less_memory() -> None:
             pass
         ends.append(fitting.subject.render())
     assert torch.allclose(*ends, atol=1e-3)  # latents reach 10; rounding differs by processor
+
+
+@pytest.mark.parametrize(
+    ("saving", "sides"),
+    [({}, {576, 768}), ({"low_memory": True}, {512}), ({"low_memory": True, "tile": 0}, {576, 768})],
+)
+def test_large_pictures_pass_the_autoencoder_in_windows(tiny_family: Any, saving: Any, sides: set[int]) -> None:
+    """Of 512 pixels where memory is saved, though the model is at home at more and works on the picture whole."""
+    tiny = tiny_family("sdxl")
+    styles = (StyleChoice(name=str(tiny.lora)),)
+    stylizer = Stylizer(RunConfig(styles=styles, model=str(tiny.folder), size=576, device="cpu", **saving))
+    models = stylizer._models(72, 96)
+    assert models.base.tile is None
+    seen: set[int] = set()
+    vae = models.codec.vae
+    for part in (vae.encoder, vae.decoder):
+        factor = 1 if part is vae.encoder else 8
+        part.register_forward_pre_hook(
+            lambda part, given, factor=factor: seen.update(n * factor for n in given[0].shape[2:])
+        )
+    fitting = stylizer.start([as_photo(Image.linear_gradient("L").convert("RGB").resize((768, 576)))])
+    assert seen == sides
+    seen.clear()
+    assert stylizer.picture(fitting, 0).size == (768, 576)
+    assert seen == sides

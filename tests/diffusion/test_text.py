@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from stylescore.config import RunConfig, StyleChoice
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.devices import Places
 from stylescore.diffusion.text import Reader, TextEncoder
+from stylescore.errors import StyleError
+from stylescore.stylizer import Stylizer
 
 CPU, CARD, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 
@@ -56,6 +63,75 @@ def test_models_are_sent_home_before_anything_else_happens() -> None:
 
 
 def test_places_of_a_run() -> None:
-    assert Places.of_run(CARD, low_memory=False) == Places(network=CARD, codec=CARD, texts=CPU, reading=CARD)
-    assert Places.of_run(CARD, low_memory=True) == Places(network=CARD, codec=CPU, texts=CPU, reading=CPU)
-    assert Places.of_run(CPU, low_memory=False) == Places.on(CPU)
+    run = RunConfig(styles=())
+    low, away = replace(run, low_memory=True), replace(run, offload=True)
+    assert Places.of_run(CARD, run) == Places(network=CARD, weights=CARD, codec=CARD, texts=CPU, reading=CARD)
+    assert Places.of_run(CARD, low) == Places(network=CARD, weights=CARD, codec=CPU, texts=CPU, reading=CPU)
+    assert Places.of_run(CARD, away) == Places(network=CARD, weights=CPU, codec=CPU, texts=CPU, reading=CPU)
+    assert Places.of_run(CPU, run) == Places.on(CPU)
+
+
+def reader_of(tiny_family: Any) -> Reader:
+    pipeline = tiny_family("sd2").pipeline
+    return Reader("text_encoder", pipeline.tokenizer, pipeline.text_encoder, 77)
+
+
+def test_a_word_that_is_taught_reads_as_the_word_whose_embedding_it_has(tiny_family: Any) -> None:
+    reader = reader_of(tiny_family)
+    table = reader.model.get_input_embeddings().weight
+    ids = {
+        token.removesuffix("</w>"): place for token, place in reader.tokenizer.get_vocab().items() if "</w>" in token
+    }
+    whole = [word for word in ids if reader.tokenizer(word, add_special_tokens=False).input_ids == [ids[word]]]
+    first, second = whole[:2]
+    taught = reader.taught({"<s1>": table[ids[first]], "<s2>": table[ids[second]]})
+
+    def read(by: Reader, prompt: str) -> torch.Tensor:
+        features: torch.Tensor = by([prompt], output_hidden_states=True).hidden_states[-2]
+        return features
+
+    assert torch.equal(read(taught, "<s2><s1>"), read(reader, f"{second} {first}"))
+    assert not torch.equal(read(taught, "<s1>"), read(taught, "<s2>"))
+    assert torch.equal(read(taught, "a cat"), read(reader, "a cat"))
+    assert "<s1>" not in reader.tokenizer.get_vocab()
+    assert len(reader.model.get_input_embeddings().weight) == len(table)
+
+
+def style_with_words(path: Path, pipeline: Any, **words: torch.Tensor) -> Path:
+    """Write a style as cloneofsimo's trainer did, for the first layer of the text model, with new words."""
+    width = pipeline.text_encoder.config.hidden_size
+    tensors = {"text_encoder:0:down": 0.1 * torch.ones(1, width), "text_encoder:0:up": 0.1 * torch.ones(width, 1)}
+    save_file(tensors | {f"<{name}>": embedding for name, embedding in words.items()}, path)
+    return path
+
+
+def stylizer_with(tiny: Any, *styles: Path, **more: Any) -> Stylizer:
+    chosen = tuple(StyleChoice(name=str(path)) for path in styles)
+    return Stylizer(RunConfig(model=str(tiny.folder), styles=chosen, size=64, device="cpu", **more))
+
+
+def test_words_of_a_style_are_told_to_base_and_style_and_make_its_prompt(tiny_family: Any, tmp_path: Path) -> None:
+    tiny = tiny_family("sd2")
+    width = tiny.pipeline.text_encoder.config.hidden_size
+    path = style_with_words(tmp_path / "a.safetensors", tiny.pipeline, s1=torch.ones(width), s2=-torch.ones(width))
+    stylizer = stylizer_with(tiny, path)
+    models = stylizer._prepared.models
+    assert stylizer.style_prompt == "<s1><s2>"
+    told = [text(["<s1>", "<s2>", "a cat"]).tokens for text in (models.text, models.style_text)]
+    plain = stylizer_with(tiny, tiny.lora)._prepared.models.text(["<s1>", "<s2>", "a cat"]).tokens
+    assert torch.equal(told[0][2], plain[2])
+    assert not torch.equal(told[0][0], plain[0])
+    assert not torch.allclose(told[0], told[1])  # the style's text model is changed besides
+    assert stylizer_with(tiny, path, style_prompt="ink")._prepared.style_prompt == "ink"
+
+
+def test_words_that_cannot_be_taught_are_refused(tiny_family: Any, tmp_path: Path) -> None:
+    tiny = tiny_family("sd2")
+    width = tiny.pipeline.text_encoder.config.hidden_size
+    one = style_with_words(tmp_path / "one.safetensors", tiny.pipeline, s1=torch.ones(width))
+    two = style_with_words(tmp_path / "two.safetensors", tiny.pipeline, s1=torch.zeros(width))
+    wide = style_with_words(tmp_path / "wide.safetensors", tiny.pipeline, s1=torch.ones(width + 1))
+    with pytest.raises(StyleError, match=r"two\.safetensors' brings the word '<s1>', and so does another style"):
+        stylizer_with(tiny, one, two)
+    with pytest.raises(StyleError, match=rf"its word '<s1>' has the shape \({width + 1},\), the words of the model"):
+        stylizer_with(tiny, wide)

@@ -19,9 +19,11 @@ from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import sd
+from stylescore.diffusion.joint import Ask, Joint
 from stylescore.diffusion.predictions import VariancePreserving
-from stylescore.diffusion.tiling import OVERLAP, blended, starts
+from stylescore.diffusion.tiling import OVERLAP, blended, groups, starts
 from stylescore.schedule import NoiseSchedule
+from stylescore.scores import ScoreName, contrast
 
 Rngs = Callable[..., list[torch.Generator]]
 
@@ -35,11 +37,21 @@ def test_windows_cover_an_axis_and_overlap(length: int, side: int) -> None:
         assert 0 < second - first <= side - int(OVERLAP * side)
 
 
-@given(st.integers(3, 40), st.integers(3, 40), st.integers(4, 16), st.booleans())
-def test_what_a_window_does_alone_is_seamless(height: int, width: int, side: int, gradient: bool) -> None:
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_groups_hold_every_window_once_and_are_of_about_one_size(count: int, size: int) -> None:
+    corners = [(n, n) for n in range(count)]
+    found = list(groups(corners, size))
+    assert [corner for group in found for corner in group] == corners
+    sizes = {len(group) for group in found}
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.integers(3, 40), st.integers(3, 40), st.integers(4, 16), st.integers(1, 5), st.booleans())
+def test_what_a_window_does_alone_is_seamless(height: int, width: int, side: int, count: int, gradient: bool) -> None:
     x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.set_grad_enabled(gradient):
-        found = blended(lambda part: 2 * part + 1, x, side=side)
+        found = blended(lambda part: 2 * part + 1, x, side=side, at_once=count)
     assert torch.allclose(found, 2 * x + 1, atol=1e-5)
 
 
@@ -85,6 +97,35 @@ def test_a_window_sees_what_the_network_sees_there(backbone: Backbone, units: di
         first = Prompted(backbone, *words(units)).alone(z_t[..., :8], t)
     assert tiled.shape == z_t.shape
     assert torch.allclose(tiled[..., :4], first[..., :4], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_windows_together_are_windows_alone(
+    backbone: Backbone, tiny_style: Any, units: dict[str, Tensor], rngs: Rngs, count: int
+) -> None:
+    """Every row keeps its timestep, words and branches, in calls for one score and in those for all of them."""
+    backbone.adapters.add_style(tiny_style(backbone.network), 0.8)
+    for parameter in backbone.adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2)):
+        parameter.data.add_(0.1)
+    z_t, t = latents(8)
+    draw = backbone.schedule.draw(z_t, z_t.flip(0), t=t, eps=z_t.flip(-1))
+    found: list[list[Tensor]] = []
+    for together in (1, count):
+        asked = replace(backbone, tile=6, at_once=together)
+        told = words(units)
+        flipped = Conditioning(told[0].tokens.flip(0))
+        asks: dict[ScoreName, Ask] = {
+            "style": Ask(Prompted(asked, *told, style=True), None),
+            "fake": Ask(Prompted(asked, flipped, told[1], fake=True), contrast),
+            "edit": Ask(Prompted(asked, *told), contrast),
+        }
+        with torch.no_grad():
+            answers = Joint(asks)(draw, ["edit", "fake", "style"])
+        trained = Prompted(asked, flipped, told[1], fake=True).alone(z_t, t)
+        found.append([answers["style"], answers["fake"], answers["edit"], trained])
+    assert not torch.allclose(found[0][0][0], found[0][0][1], atol=1e-2)
+    for alone, joint in zip(*found, strict=True):
+        assert torch.allclose(alone, joint, atol=1e-5)
 
 
 def test_a_small_latent_is_predicted_whole(backbone: Backbone, units: dict[str, Tensor]) -> None:

@@ -90,12 +90,11 @@ def doctor(json: JsonOption = False) -> None:
 
 def needs_lines(needs: list[dict[str, Any]]) -> list[str]:
     """Return what runs need as a table."""
-    presets = list(needs[0]["seconds"])
-    rows = [["", "GB", "--low-memory", *presets]]
+    rows = [["", *needs[0]["gigabytes"], *needs[0]["seconds"]]]
     for need in needs:
-        sizes = [f"{need[name]:.1f}" for name in ("gigabytes", "low_memory_gigabytes")]
-        rows.append([f"{need['family']} {need['size']}", *sizes, *(duration(need["seconds"][p]) for p in presets)])
-    table = [f"{row[0]:<15}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows]
+        sizes = [f"{size:.1f}" for size in need["gigabytes"].values()]
+        rows.append([f"{need['family']} {need['size']}", *sizes, *map(duration, need["seconds"].values())])
+    table = [f"{row[0]:<15}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
     return ["", "One picture on this machine, computed, not measured: GB at most and time", *table]
 
 

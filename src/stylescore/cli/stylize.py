@@ -98,6 +98,9 @@ def stylize(
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
     ] = False,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Much slower, in the least memory of a GPU.", rich_help_panel=HOW)
+    ] = False,
     style_copy: Annotated[
         bool | None,
         typer.Option(
@@ -148,6 +151,7 @@ def stylize(
         seed=seed,
         device=device,
         low_memory=low_memory,
+        offload=offload,
         style_copy=style_copy,
         compile=compiled,
     )

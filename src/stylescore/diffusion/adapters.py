@@ -37,6 +37,15 @@ class Route:
     style_rows: tuple[int, int] | None = None
     fake_rows: tuple[int, int] | None = None
 
+    def repeated(self, count: int) -> Route:
+        """Return the same for a call in which every row stands so many times, one after another."""
+
+        def wider(rows: tuple[int, int] | None) -> tuple[int, int] | None:
+            return None if rows is None else (count * rows[0], count * rows[1])
+
+        samples = None if self.samples is None else self.samples.repeat_interleave(count)
+        return Route(self.style, samples, wider(self.style_rows), wider(self.fake_rows))
+
 
 PLAIN = Route()
 

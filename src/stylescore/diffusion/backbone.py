@@ -28,6 +28,7 @@ class Backbone:
         call: how its family is called.
         counter: counts its samples.
         tile: side in cells of the windows that larger latents are predicted in; `None` predicts them whole.
+        at_once: how many windows go through the network in one call, at most.
     """
 
     network: Any
@@ -36,6 +37,7 @@ class Backbone:
     call: Call
     counter: PassCounter = field(default_factory=PassCounter)
     tile: int | None = None
+    at_once: int = 1
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -46,11 +48,12 @@ class Backbone:
         """Predict the noise in z_t; the network runs in its own precision, the result is float32."""
         height, width = z_t.shape[-2:]
 
-        def whole(part: Latent) -> Noise:
-            return self.predict(part, t, conditioning, route)
+        def predict(parts: Latent) -> Noise:
+            count = len(parts) // len(z_t)
+            return self.predict(parts, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
 
         self.count(len(z_t) * len(windows(height, width, self.tile)))
-        return blended(whole, z_t, side=self.tile)
+        return blended(predict, z_t, side=self.tile, at_once=self.at_once)
 
     def predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
         """Ask the network once, without counting."""
@@ -58,7 +61,8 @@ class Backbone:
         latents, time = self.prediction.asked(z_t, t)
         with self.adapters.switch.set(route):
             output = self.call(self.network, latents.to(dtype), time, conditioning.to(dtype=dtype))
-        return self.prediction.noise(output.float(), z_t, t)
+        answer = output.to(torch.float32, copy=True)  # a compiled network may write its next answer over this one
+        return self.prediction.noise(answer, z_t, t)
 
     def count(self, rows: int) -> None:
         """Add to the counter, apart for calls that will be differentiated."""

@@ -43,6 +43,10 @@ class Conditioning:
         index = torch.tensor(chosen, device=self.tokens.device)
         return Conditioning(self.tokens[index], None if self.pooled is None else self.pooled[index])
 
+    def repeated(self, count: int) -> Conditioning:
+        """Return every row so many times, one after another."""
+        return self if count == 1 else self.rows([row for row in range(len(self)) for _ in range(count)])
+
     def where(self, keep: Sequence[bool]) -> Conditioning:
         """Return the same with the features of all prompts that are not kept set to zero."""
         mask = torch.tensor(keep, device=self.tokens.device, dtype=self.tokens.dtype)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from stylescore.config import RunConfig
 from stylescore.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -20,13 +21,15 @@ class Places:
     """Where a model's parts are kept and where they work.
 
     Attributes:
-        network: where the denoising network is, with all latents and features.
+        network: where the denoising network works, with all latents and features.
+        weights: where its weights are kept.
         codec: where the autoencoder is kept; it works beside the network.
         texts: where text models are kept.
         reading: where text models work.
     """
 
     network: torch.device
+    weights: torch.device
     codec: torch.device
     texts: torch.device
     reading: torch.device
@@ -34,17 +37,18 @@ class Places:
     @classmethod
     def on(cls, device: torch.device) -> Places:
         """Return one place for everything."""
-        return cls(device, device, device, device)
+        return cls(device, device, device, device, device)
 
     @classmethod
-    def of_run(cls, device: torch.device, low_memory: bool) -> Places:
+    def of_run(cls, device: torch.device, run: RunConfig) -> Places:
         """Return the places of a run: text models visit a card while they read, or stay away to save memory.
 
         A run reads its prompts once, before its first iteration. Only a card has memory of its own to be freed.
         """
-        if low_memory:
-            return cls(device, CPU, CPU, CPU)
-        return cls(device, device, CPU if device.type == "cuda" else device, device)
+        weights = CPU if run.offload else device
+        if run.saves_memory:
+            return cls(device, weights, CPU, CPU, CPU)
+        return cls(device, weights, device, CPU if device.type == "cuda" else device, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -105,3 +109,9 @@ def require_compiler(device: torch.device) -> None:
     """
     if device.type == "cpu":
         raise DeviceError("--compile needs a GPU, the device is 'cpu'", hint="leave it out: it saves no time there")
+
+
+def require_card(device: torch.device) -> None:
+    """Raise `DeviceError` where a network's weights are in main memory anyway."""
+    if device.type == "cpu":
+        raise DeviceError("--offload needs a GPU, the device is 'cpu'", hint="use --low-memory")

@@ -97,7 +97,9 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -
     family = parts.family
     family.require_fit(name, parts)
     scheduler = _schedule_of(name, parts)
-    _freeze(parts.network, places.network)
+    _freeze(parts.network, places.weights)
+    if places.network.type == "cuda":
+        parts.network.to(memory_format=torch.channels_last)  # tensor cores read convolutions' channels side by side
     _freeze(parts.vae, places.codec)
     for _, model in parts.texts.values():
         _freeze(model, places.texts)

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.conditioning import Conditioning
@@ -50,6 +51,22 @@ class Reader:
         model = deepcopy(self.model)
         merge(model, deltas, strength)
         return replace(self, model=model)
+
+    def taught(self, words: Mapping[str, Tensor]) -> Reader:
+        """Return a reader that knows more words, by their embeddings, [width] each; this one stays as it is."""
+        tokenizer, model = deepcopy(self.tokenizer), deepcopy(self.model)
+        tokenizer.add_tokens(list(words))
+        known = model.get_input_embeddings()
+        model.resize_token_embeddings(max(len(tokenizer), known.num_embeddings), mean_resizing=False)
+        table = model.get_input_embeddings().weight.requires_grad_(False)
+        for word, embedding in words.items():
+            table[tokenizer.convert_tokens_to_ids(word)] = embedding.to(table)
+        return replace(self, tokenizer=tokenizer, model=model)
+
+    @property
+    def width(self) -> int:
+        """Width of a word's embedding."""
+        return int(self.model.get_input_embeddings().embedding_dim)
 
 
 Encode = Callable[[Mapping[str, Reader], Sequence[str]], Conditioning]
@@ -100,6 +117,12 @@ class TextEncoder:
             for reader in self.readers
         )
         return replace(self, readers=tuple(readers))
+
+    def taught(self, words: Mapping[str, Tensor]) -> TextEncoder:
+        """Return an encoder whose first reader knows more words, by their embeddings."""
+        if not words:
+            return self
+        return replace(self, readers=(self.readers[0].taught(words), *self.readers[1:]))
 
     def to(self, device: torch.device) -> None:
         """Move the models."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -41,7 +40,15 @@ def ramp(length: int, fade: int, *, first: bool, last: bool) -> Tensor:
     return weights.clamp(min=FAINTEST)
 
 
-def blended(work: Callable[[Tensor], Tensor], x: Tensor, *, side: int | None, taken: int = 1, given: int = 1) -> Tensor:
+def blended(
+    work: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    side: int | None,
+    taken: int = 1,
+    given: int = 1,
+    at_once: int = 1,
+) -> Tensor:
     """Return what `work` makes of x, window by window.
 
     Windows are weighted by a raised cosine over what they share, and the weights sum to one everywhere: where all
@@ -49,27 +56,45 @@ def blended(work: Callable[[Tensor], Tensor], x: Tensor, *, side: int | None, ta
     way back, so that memory does not grow with the picture.
 
     Args:
-        work: makes an output of a window, e.g. a noise prediction.
+        work: makes an output of windows, e.g. noise predictions; it is given [batch n, c, h, w], where the n windows of
+            a row stand one after another.
         x: [batch, c, taken h, taken w] for a canvas of h x w cells.
         side: of a window, in cells; a canvas that fits one is worked on whole, and so is any where it is `None`.
         taken: pixels of x that a cell spans on each axis.
         given: pixels of the output that a cell spans on each axis.
+        at_once: how many windows are worked on together, at most.
     """
     height, width = x.shape[-2] // taken, x.shape[-1] // taken
     if side is None or max(height, width) <= side:
         return work(x)
     tall, wide = min(side, height), min(side, width)
     fade = max(1, int(OVERLAP * side)) * given
-    total, weights = None, torch.zeros(1, 1, height * given, width * given, device=x.device)
-    for top, left in windows(height, width, side):
-        part = x[..., top * taken : (top + tall) * taken, left * taken : (left + wide) * taken]
-        piece = checkpoint(work, part, use_reentrant=False) if torch.is_grad_enabled() else work(part)
-        down = ramp(tall * given, fade, first=top == 0, last=top + tall == height)
-        across = ramp(wide * given, fade, first=left == 0, last=left + wide == width)
-        weight = torch.outer(down, across).to(x.device)
-        around = [given * n for n in (left, width - left - wide, top, height - top - tall)]
-        placed = F.pad(piece * weight, around)
-        total = placed if total is None else total + placed
-        weights = weights + F.pad(weight, around)
+    total: Tensor | None = None
+    weights = torch.zeros(height * given, width * given, device=x.device)
+    for corners in groups(windows(height, width, side), at_once):
+        parts = [x[..., top * taken :, left * taken :][..., : tall * taken, : wide * taken] for top, left in corners]
+        made = dropped(work, torch.stack(parts, dim=1).flatten(0, 1))
+        pieces = made.reshape(len(x), len(corners), *made.shape[1:])
+        if total is None:
+            total = pieces.new_zeros(*pieces.shape[:1], *pieces.shape[2:-2], *weights.shape)
+        for (top, left), piece in zip(corners, pieces.unbind(1), strict=True):
+            down = ramp(tall * given, fade, first=top == 0, last=top + tall == height)
+            across = ramp(wide * given, fade, first=left == 0, last=left + wide == width)
+            weight = torch.outer(down, across).to(x.device)
+            place = (..., slice(top * given, (top + tall) * given), slice(left * given, (left + wide) * given))
+            total[place] += piece * weight
+            weights[place] += weight
     assert total is not None
     return total / weights
+
+
+def groups(corners: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield windows in order, so many at a time at most, in groups that differ by one at most."""
+    count = math.ceil(len(corners) / size)
+    for n in range(count):
+        yield corners[n * len(corners) // count : (n + 1) * len(corners) // count]
+
+
+def dropped(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what `work` makes of x; with gradient its inner results are made again on the way back."""
+    return checkpoint(work, x, use_reentrant=False) if torch.is_grad_enabled() else work(x)

@@ -38,7 +38,7 @@ class LoraFile:
         family: the models it was made for, as far as names, shapes and metadata tell; else "unknown".
         ranks: the different ranks that occur, ascending.
         parts: for each network, change of each module by the file's own module name without prefix.
-        words: new words whose embeddings the file holds, which are not applied.
+        words: embeddings of new words, [width] each, which the first text encoder learns.
         metadata: the header's free texts.
         trigger_words: words that call the style, most trustworthy source only.
     """
@@ -49,7 +49,7 @@ class LoraFile:
     family: str
     ranks: tuple[int, ...]
     parts: dict[Part, dict[str, Change]]
-    words: tuple[str, ...]
+    words: dict[str, Tensor]
     metadata: dict[str, str]
     trigger_words: tuple[str, ...]
 
@@ -83,11 +83,12 @@ def read_lora(path: Path | str) -> LoraFile:
     path = Path(path)
     header = read_header(path, error=StyleError)
     refuse_unusable(path, header)
-    modules = _collect(path, _load(path))
+    tensors = _load(path)
+    modules = _collect(path, tensors)
     settings = {part: adapter_settings(path, header.metadata, part) for part, _ in modules}
     parts: dict[Part, dict[str, Change]] = {}
-    for (part, name), tensors in modules.items():
-        parts.setdefault(part, {})[name] = _change(path, name, tensors, settings[part])
+    for (part, name), roles in modules.items():
+        parts.setdefault(part, {})[name] = _change(path, name, roles, settings[part])
     shapes = {name: entry.shape for name, entry in header.tensors.items()}
     ranks = {change.rank for changes in parts.values() for change in changes.values() if change.rank is not None}
     return LoraFile(
@@ -97,9 +98,9 @@ def read_lora(path: Path | str) -> LoraFile:
         family=guess_family(shapes, header.metadata),
         ranks=tuple(sorted(ranks)),
         parts=parts,
-        words=new_words(header),
+        words={word: _finite(path, word, tensors[word]) for word in new_words(header)},
         metadata=header.metadata,
-        trigger_words=trigger_words(header.metadata),
+        trigger_words=suggested_words(header),
     )
 
 
@@ -136,6 +137,12 @@ def file_kind(header: SafetensorsHeader) -> str:
 def new_words(header: SafetensorsHeader) -> tuple[str, ...]:
     """Return the words whose embeddings the file holds."""
     return tuple(sorted(name for name in header.tensors if is_embedding(name)))
+
+
+def suggested_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return words that call the style: those that the metadata name, else the new ones, side by side."""
+    words = new_words(header)
+    return trigger_words(header.metadata) or (("".join(words),) if words else ())
 
 
 def _refuse_unknown_order(path: Path, header: SafetensorsHeader) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from stylescore.diffusion.lora.binding import Modules, bind
 from stylescore.diffusion.lora.families import guess_family
 from stylescore.diffusion.lora.keys import Part, parse_key
-from stylescore.diffusion.lora.reading import LoraFile, file_format, file_kind, new_words, read_lora
+from stylescore.diffusion.lora.reading import LoraFile, file_format, file_kind, new_words, read_lora, suggested_words
 from stylescore.diffusion.lora.strangers import foreign_kind
 from stylescore.errors import StyleError
-from stylescore.models.metadata import base_model, title, trigger_words
+from stylescore.models.metadata import base_model, title
 from stylescore.safetensors_header import SafetensorsHeader, read_header
 
 NOTHING = SafetensorsHeader(tensors={}, metadata={})
@@ -48,7 +48,7 @@ class LoraReport:
         text_encoder: modules changed in the text encoder.
         text_encoder_2: modules changed in the second text encoder.
         trigger_words: words that may call the style: a suggestion, never applied.
-        unused_words: new words whose embeddings it holds, which are not applied.
+        new_words: those whose embeddings it holds.
         title: its maker's name for it.
         base_model: the base it says it was trained on.
         usable: whether `read_lora` takes it.
@@ -67,7 +67,7 @@ class LoraReport:
     text_encoder: ModuleCount
     text_encoder_2: ModuleCount
     trigger_words: tuple[str, ...]
-    unused_words: tuple[str, ...]
+    new_words: tuple[str, ...]
     title: str | None
     base_model: str | None
     usable: bool
@@ -105,8 +105,8 @@ def describe(path: Path | str, modules: Modules | None = None) -> LoraReport:
         unet=_count(header, "unet"),
         text_encoder=_count(header, "text_encoder"),
         text_encoder_2=_count(header, "text_encoder_2"),
-        trigger_words=trigger_words(header.metadata),
-        unused_words=new_words(header),
+        trigger_words=suggested_words(header),
+        new_words=new_words(header),
         title=title(header.metadata),
         base_model=base_model(header.metadata),
         usable=lora is not None,
