@@ -68,5 +68,5 @@ def keep(name: str, figures: dict[str, Any]) -> Path:
     """Write figures beside the machine's description and return the file."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path

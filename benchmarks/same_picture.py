@@ -49,10 +49,12 @@ WAYS: dict[str, Way] = {
     "scores in one call": Way(together=True),
     "style in a merged copy": Way({"style_copy": True}),
     "low memory": Way({"low_memory": True}),
+    "offload": Way({"offload": True}, together=True),
     "compiled": Way({"compile": True}, together=True),
     "bfloat16": Way({"dtype": "bfloat16"}, together=True),
     "another seed": Way({"seed": 1}),
 }
+NEED_A_CARD = {"compile", "offload"}
 
 
 def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
@@ -66,14 +68,14 @@ def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
     return np.asarray(stylizer.picture(fitting, 0))
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Return how far two pictures are apart: levels of 255 at most and on average, and PSNR in dB."""
+def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
+    """Return how far two pictures are apart: levels of 255 at most and on average, and PSNR in dB, if they differ."""
     apart = one.astype(np.float64) - other
     square = float(np.mean(apart**2))
     return {
         "largest": float(np.abs(apart).max()),
         "mean": round(float(np.abs(apart).mean()), 4),
-        "psnr_db": round(10 * math.log10(255**2 / square), 1) if square else math.inf,
+        "psnr_db": round(10 * math.log10(255**2 / square), 1) if square else None,
     }
 
 
@@ -83,7 +85,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
         largest, mean = (max(row[name] for row in own) for name in ("largest", "mean"))
-        lines.append(f"| {way} | {largest:.0f} | {mean:.2f} | {min(row['psnr_db'] for row in own):.1f} |")
+        ratios = [row["psnr_db"] for row in own if row["psnr_db"] is not None]
+        lines.append(f"| {way} | {largest:.0f} | {mean:.2f} | {f'{min(ratios):.1f}' if ratios else 'the same'} |")
     return "\n".join(lines)
 
 
@@ -96,7 +99,7 @@ def main() -> None:
     parser.add_argument("--device", default=best_device())
     options = parser.parse_args()
     method = overlay(preset_for("mini", None, None), ALL_PASSES)
-    usable = [name for name, way in WAYS.items() if options.device != "cpu" or "compile" not in way.changes]
+    usable = [name for name, way in WAYS.items() if options.device != "cpu" or not NEED_A_CARD & way.changes.keys()]
     ways, rows = options.ways or usable[1:], []
     for path in options.photos:
         photo = read_photo(path)

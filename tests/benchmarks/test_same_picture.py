@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from benchmarks.same_picture import ALL_PASSES, PLAINEST, WAYS, difference, made, table
@@ -19,13 +17,16 @@ def test_differences_in_closed_form() -> None:
     black = np.zeros((2, 2, 3), dtype=np.uint8)
     spot = black.copy()
     spot[0, 0, 0] = 255
-    assert difference(black, black) == {"largest": 0, "mean": 0, "psnr_db": math.inf}
+    assert difference(black, black) == {"largest": 0, "mean": 0, "psnr_db": None}
     assert difference(spot, black) == {"largest": 255, "mean": 21.25, "psnr_db": pytest.approx(10.8)}
 
 
 def test_the_table_shows_the_worst_picture_of_a_way() -> None:
     rows = [{"way": "fast", "largest": n, "mean": n / 10, "psnr_db": 50.0 - n} for n in (3, 7)]
     assert table(rows).splitlines()[2:] == ["| fast | 7 | 0.70 | 43.0 |"]
+    exact = {"way": "exact", "largest": 0, "mean": 0, "psnr_db": None}
+    assert table([exact]).splitlines()[2:] == ["| exact | 0 | 0.00 | the same |"]
+    assert table([{**exact, "psnr_db": 70.0}, exact]).splitlines()[2:] == ["| exact | 0 | 0.00 | 70.0 |"]
 
 
 def test_scores_in_one_call_give_the_same_picture_and_another_seed_does_not() -> None:

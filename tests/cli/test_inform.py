@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore import __version__
-from stylescore.cli.inform import duration
+from stylescore.cli.inform import duration, report_lines
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -179,6 +179,21 @@ class TestDoctor:
         assert table[1].split() == ["usual", "--low-memory", "balanced", "swift"]
         assert {"sd1 512", "sdxl 1024", "flux 1024"} <= {line[:15].strip() for line in table}
         assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))
+
+    def test_long_lines_are_wrapped_between_words_in_a_terminal_only(self) -> None:
+        facts = {
+            "styles": ["flat-illustration", "ink-drawing", "oil-painting", "pencil-sketch"],
+            "cores": 2,
+            "path": 90 * "x",
+        }
+        wide, narrow = report_lines(facts), report_lines(facts, 50)
+        assert len(wide) == 3
+        assert narrow[:2] == [
+            "styles:         flat-illustration, ink-drawing,",
+            "                oil-painting, pencil-sketch",
+        ]
+        assert " ".join(line.strip() for line in narrow[:2]).split() == wide[0].split()
+        assert narrow[-1].strip() == 90 * "x"
 
     def test_times_in_words(self) -> None:
         assert [duration(s) for s in (7.2, 99, 150, 7200, 86400 * 5)] == ["7 s", "99 s", "2 min", "2 h", "5 days"]

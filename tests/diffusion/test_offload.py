@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from stylescore import prepare
 from stylescore.diffusion.adapters import Adapters, fake_route
+from stylescore.diffusion.lora import Change, Product
+from stylescore.diffusion.lora.deltas import Hadamard
 from stylescore.diffusion.memory import keep_less
 from stylescore.diffusion.offload import Visitor, layer_weights, offload
 from stylescore.errors import DeviceError
@@ -54,7 +57,7 @@ class Counted(Visitor):
 @pytest.fixture
 def ask(units: dict[str, Tensor]) -> Callable[[Adapters], Tensor]:
     def of(adapters: Adapters) -> Tensor:
-        with adapters.switch.set(fake_route(2, 2, CPU)):
+        with adapters.switch.set(replace(fake_route(2, 2, CPU), style=True)):
             answer: Tensor = adapters.network(
                 units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]
             ).sample
@@ -72,13 +75,20 @@ def adapted(unet: Any, deltas: Any, rngs: Rngs) -> tuple[Adapters, tuple[nn.Para
     return adapters, parameters
 
 
+def as_full(deltas: Mapping[str, Product]) -> dict[str, Change]:
+    """Return changes of a kind that has no low rank, on the same layers."""
+    return {name: Hadamard(delta, delta) for name, delta in deltas.items()}
+
+
+@pytest.mark.parametrize("full", [False, True])
 def test_answers_and_gradients_are_those_of_weights_that_stay(
-    tiny_unet: Any, tiny_style: Any, rngs: Rngs, ask: Callable[[Adapters], Tensor]
+    tiny_unet: Any, tiny_style: Any, rngs: Rngs, ask: Callable[[Adapters], Tensor], full: bool
 ) -> None:
     found = []
     for away in (False, True):
         unet = tiny_unet()
-        adapters, parameters = adapted(unet, tiny_style(unet), rngs)
+        deltas = tiny_style(unet)
+        adapters, parameters = adapted(unet, as_full(deltas) if full else deltas, rngs)
         keep_less(adapters)
         if away:
             offload(unet, CPU)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Annotated, Any
 
 import typer
 
 from stylescore.cli.talk import give
 
+WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -44,17 +49,21 @@ def inspect(
     if json:
         give(report.to_dict())
         return
-    for name, value in report_lines(report.to_dict()):
-        typer.echo(f"{name + ':':<15} {value}")
+    typer.echo("\n".join(report_lines(report.to_dict(), columns())))
 
 
-def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a report as names and plain words, without what is not known."""
+def columns() -> int | None:
+    """Return how wide the terminal is; `None` where the output goes elsewhere, so that a line stays a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def report_lines(report: dict[str, Any], width: int | None = None) -> list[str]:
+    """Return a report in names and plain words, without what is not known; a width wraps it between words."""
     lines = []
     for name, value in report.items():
-        text = plain(value)
-        if text:
-            lines.append((name.replace("_", " "), text))
+        if text := plain(value):
+            line = f"{name.replace('_', ' ') + ':':<15} {text}"
+            lines += WRAPPER(width).wrap(line) if width else [line]
     return lines
 
 
@@ -82,10 +91,7 @@ def doctor(json: JsonOption = False) -> None:
         give(facts)
         return
     needed = facts.pop("needs")
-    for name, value in report_lines(facts):
-        typer.echo(f"{name + ':':<15} {value}")
-    for line in needs_lines(needed):
-        typer.echo(line)
+    typer.echo("\n".join([*report_lines(facts, columns()), *needs_lines(needed)]))
 
 
 def needs_lines(needs: list[dict[str, Any]]) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stylescore.diffusion.adapters import StyleBranch
+
 
 @dataclass(frozen=True)
 class Visitor:
@@ -44,9 +46,17 @@ Weights = dict[nn.Module, dict[str, Tensor]]
 
 
 def layer_weights(network: nn.Module) -> Weights:
-    """Return the weights that stay in main memory: those of linear layers and convolutions, which are nearly all."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return {layer: {name: w.detach() for name, w in layer.named_parameters(recurse=False)} for layer in layers}
+    """Return the weights that stay in main memory: those of linear layers and convolutions, and styles' full matrices.
+
+    They are nearly all; norms and low-rank branches stay on the device.
+    """
+    found: Weights = {}
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            found[module] = {name: weight.detach() for name, weight in module.named_parameters(recurse=False)}
+        elif isinstance(module, StyleBranch) and module.dense is not None:
+            found[module] = {"dense": module.dense}
+    return found
 
 
 def offload(network: nn.Module, device: torch.device) -> None:
