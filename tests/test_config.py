@@ -195,6 +195,7 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
         ({"size": 63}, "size must be between 64 and 8192, not 63"),
         ({"compile": True, "low_memory": True}, "--compile and --low-memory cannot be had at once"),
         ({"style_copy": True, "low_memory": True}, "--style-copy and --low-memory cannot be had at once"),
+        ({"cuda_graphs": True}, "--cuda-graphs needs --compile"),
         ({"compile": True, "offload": True}, "--compile and --offload cannot be had at once"),
         ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
         ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),

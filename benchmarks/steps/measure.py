@@ -23,8 +23,8 @@ MODES: dict[str, dict[str, Any]] = {
     "merged": {"copied": True},
     "sparing": SPARING,
     "sparing-merged": {**SPARING, "copied": True},
-    "compiled": {**SPARING, "compiled": "default"},
-    "graphs": {**SPARING, "compiled": "reduce-overhead"},
+    "compiled": {**SPARING, "compiled": "kernels"},
+    "graphs": {**SPARING, "compiled": "graphs"},
     "low-memory": {"together": False, "saving": True},
     "offloaded": {"saving": True, "away": True},
 }

@@ -22,6 +22,7 @@ from stylescore.diffusion.memory import keep_less
 from stylescore.diffusion.offload import layer_weights, let_visit
 from stylescore.diffusion.text import TextEncoder
 from stylescore.fit import Fitting, fit
+from stylescore.prepare import compiled as compiled_network
 from stylescore.schedule import NoiseSchedule
 from stylescore.scores import PassCounter
 
@@ -77,7 +78,7 @@ def fitting(
         method: constants.
         together: whether scores that share a network are asked in one call.
         copied: whether the style has a copy of the network with the adapter merged into its weights.
-        compiled: mode of torch.compile that the network goes through; `None` for none.
+        compiled: "kernels" or "graphs", what torch.compile makes of the network; `None` leaves it out.
         saving: whether blocks of the trained pass are computed twice.
         away: whether the layers' weights stay in main memory.
     """
@@ -85,7 +86,7 @@ def fitting(
     changes, schedule = style_of(network), NoiseSchedule(BETAS)
 
     def backbone(net: Any) -> Backbone:
-        asked = torch.compile(net, fullgraph=True, dynamic=False, mode=compiled) if compiled else net
+        asked = compiled_network(net, compiled == "graphs") if compiled else net
         return Backbone(asked, Adapters.of(net), kind.prediction(schedule), kind.call, counter)
 
     counter = PassCounter()

@@ -200,6 +200,7 @@ class RunConfig:
             meaning where there is a `style_model`. Not together with low_memory.
         compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
             shape and kind of score, and faster steps on a GPU. Not on a CPU, not together with low_memory.
+        cuda_graphs: whether the compiled network's kernels are recorded and played back as CUDA graphs. Needs compile.
         offload: whether the denoising network's weights stay in main memory and each layer's visit the device while it
             works, for a network larger than the card. Saves in the ways of low_memory too, but asks scores together:
             here a call is what costs. Not on a CPU.
@@ -221,6 +222,7 @@ class RunConfig:
     low_memory: bool = False
     style_copy: bool | None = None
     compile: bool = False
+    cuda_graphs: bool = False
     offload: bool = False
     method: MethodConfig = field(default_factory=MethodConfig)
 

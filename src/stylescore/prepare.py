@@ -132,15 +132,19 @@ def load(name: str, dtype: torch.dtype, places: Places) -> Components:
 
 def make_backbone(parts: Components, *, schedule_of: Components, counter: PassCounter, run: RunConfig) -> Backbone:
     """Return a model's network as a backbone, on the noise schedule of the style's base."""
-    network = torch.compile(parts.network, fullgraph=True, dynamic=False) if run.compile else parts.network
     return Backbone(
-        network=network,
+        network=compiled(parts.network, run.cuda_graphs) if run.compile else parts.network,
         adapters=Adapters.of(parts.network),
         prediction=parts.prediction(noise_schedule(schedule_of)),
         call=parts.call,
         counter=counter,
         at_once=1 if run.saves_memory else WINDOWS_AT_ONCE,
     )
+
+
+def compiled(network: nn.Module, cuda_graphs: bool) -> Any:
+    """Return a network through torch.compile: one graph for each shape and kind of call, none with a break."""
+    return torch.compile(network, fullgraph=True, dynamic=False, mode="reduce-overhead" if cuda_graphs else "default")
 
 
 def noise_schedule(parts: Components) -> NoiseSchedule:

@@ -111,7 +111,9 @@ def check_method(method: MethodConfig) -> MethodConfig:
 
 
 def check_together(run: RunConfig) -> None:
-    """Raise `ConfigError` for a way to be faster and one to save memory that exclude each other."""
+    """Raise `ConfigError` for ways to be faster or to save memory that exclude or lack each other."""
+    if run.cuda_graphs and not run.compile:
+        raise ConfigError("--cuda-graphs needs --compile", hint="add it, or leave both out")
     for faster, wanted in (("--compile", run.compile), ("--style-copy", run.style_copy)):
         for smaller, saved in (("--low-memory", run.low_memory), ("--offload", run.offload)):
             if wanted and saved:

@@ -3,13 +3,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route
 from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import sd
 from stylescore.diffusion.predictions import VariancePreserving
+from stylescore.prepare import compiled
 from stylescore.schedule import NoiseSchedule
 
 Rngs = Callable[..., list[torch.Generator]]
@@ -135,3 +136,35 @@ def test_a_half_precision_network_answers_in_float32(
         rounded = Prompted(backbone, *text).alone(x, t)
     assert rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1 * exact.abs().max().item())
+
+
+class Reusing(nn.Module):
+    """Answers in one piece of memory every time, as a network played back from a CUDA graph does."""
+
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = torch.zeros(1, 4, 8, 8)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.answer.copy_(2 * latents)
+
+
+def test_an_answer_outlives_the_next_one(schedule: NoiseSchedule) -> None:
+    network = Reusing()
+    backbone = Backbone(
+        network, Adapters.of(network), VariancePreserving(schedule), lambda asked, latents, time, told: asked(latents)
+    )
+    z, t, words = torch.ones(1, 4, 8, 8), torch.tensor([101]), Conditioning(torch.zeros(1, 3, 5))
+    first = backbone(z, t, words, PLAIN)
+    backbone(5 * z, t, words, PLAIN)
+    assert torch.equal(first, 2 * z)
+
+
+@pytest.mark.parametrize(("graphs", "mode"), [(False, "default"), (True, "reduce-overhead")])
+def test_what_torch_is_asked_to_make_of_a_network(monkeypatch: pytest.MonkeyPatch, graphs: bool, mode: str) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "compile", lambda network, **options: asked.update(options))
+    compiled(nn.Linear(1, 1), graphs)
+    assert asked == {"fullgraph": True, "dynamic": False, "mode": mode}

@@ -76,10 +76,11 @@ def test_half_precision_stays_near(tiny_family: Any, ended: Ended, family: str, 
     assert (found - wanted).abs().mean() < 0.1 * wanted.abs().mean()
 
 
-def test_a_compiled_network_gives_the_same_picture(tiny_family: Any, ended: Ended) -> None:
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_compiled_network_gives_the_same_picture(tiny_family: Any, ended: Ended, graphs: bool) -> None:
     tiny = tiny_family("sd2")
     _, wanted = ended(tiny, DEVICE)
-    _, found = ended(tiny, DEVICE, compile=True)
+    _, found = ended(tiny, DEVICE, compile=True, cuda_graphs=graphs)
     assert torch.allclose(found, wanted, atol=5e-3)
 
 

@@ -95,6 +95,9 @@ def stylize(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW)
     ] = False,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="With --compile: play kernels back.", rich_help_panel=HOW)
+    ] = False,
     low_memory: Annotated[
         bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
     ] = False,
@@ -154,6 +157,7 @@ def stylize(
         offload=offload,
         style_copy=style_copy,
         compile=compiled,
+        cuda_graphs=cuda_graphs,
     )
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
     report(begin(photos or [], base, dtype, preset, method, constants, manner), manner)
