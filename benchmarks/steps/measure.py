@@ -13,7 +13,7 @@ import torch
 from benchmarks.measuring import peak_memory_mib, synchronise, timed
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
-from stylescore.diffusion.devices import DTYPES
+from stylescore.diffusion.devices import DTYPES, laid_out
 
 SPARING = {"method": ours.sparing()}
 MODES: dict[str, dict[str, Any]] = {
@@ -43,9 +43,8 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
     if options.mode == "plain":
         passes = plain.Passes()
         return plain.iteration(kind, network, z_source, passes), lambda: (passes.forward, passes.trained)
-    if device.type == "cuda":
-        network = network.to(memory_format=torch.channels_last)
-    made = ours.fitting(kind, network, z_source, **{"method": ours.reference(), **MODES[options.mode]})
+    asked = {"method": ours.reference(), **MODES[options.mode]}
+    made = ours.fitting(kind, laid_out(network, device), z_source, **asked)
     return ours.iteration(made), made.counter.snapshot
 
 

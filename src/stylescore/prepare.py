@@ -180,6 +180,7 @@ def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
         StyleError: two adapters have one word, or a word does not fit the text model.
     """
     words: dict[str, Tensor] = {}
+    shape = (text.readers[0].width,)
     for lora, _ in loras:
         for word, embedding in lora.words.items():
             if word in words:
@@ -187,10 +188,10 @@ def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
                     f"the style {str(lora.path)!r} brings the word {word!r}, and so does another style",
                     hint="use one of them",
                 )
-            if embedding.shape != (text.readers[0].width,):
+            if embedding.shape != shape:
                 raise StyleError(
                     f"the style {str(lora.path)!r} does not fit the model: its word {word!r} has the shape "
-                    f"{tuple(embedding.shape)}, the words of the model {(text.readers[0].width,)}",
+                    f"{tuple(embedding.shape)}, the words of the model {shape}",
                     hint="choose the model the style was trained on with --model",
                 )
             words[word] = embedding

@@ -121,6 +121,15 @@ def test_list_reads_headers_and_leaves_out_unsound_files(own):
     assert entries[0].base == "stylescore-mini"
 
 
+def test_a_file_that_brings_new_words_is_called_by_them(bundled, tmp_path):
+    (tmp_path / "own").mkdir()
+    words = {"<s1>": torch.ones(4), "<s2>": torch.ones(4)}
+    save_file(
+        {"unet:0:down": torch.ones(1, 4), "unet:0:up": torch.ones(4, 1), **words}, tmp_path / "own" / "a.safetensors"
+    )
+    assert {entry.name: entry.trigger for entry in list_styles()}["a"] == "<s1><s2>"
+
+
 @pytest.mark.parametrize(
     ("name", "asked"),
     [("maker/ink:soft.safetensors", ("maker/ink", "soft.safetensors")), ("maker/ink", ("maker/ink", None))],

@@ -50,6 +50,8 @@ class Backbone:
 
         def predict(parts: Latent) -> Noise:
             count = len(parts) // len(z_t)
+            if count == 1:
+                return self.predict(parts, t, conditioning, route)
             return self.predict(parts, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
 
         self.count(len(z_t) * len(windows(height, width, self.tile)))

@@ -45,7 +45,8 @@ class Conditioning:
 
     def repeated(self, count: int) -> Conditioning:
         """Return every row so many times, one after another."""
-        return self if count == 1 else self.rows([row for row in range(len(self)) for _ in range(count)])
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(count, dim=0)
+        return Conditioning(self.tokens.repeat_interleave(count, dim=0), pooled)
 
     def where(self, keep: Sequence[bool]) -> Conditioning:
         """Return the same with the features of all prompts that are not kept set to zero."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.config import PredictionType
-from stylescore.diffusion.devices import Places
+from stylescore.diffusion.devices import Places, laid_out
 from stylescore.diffusion.families import Family, Parts
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.folders import SUPPORTED, load_folder
@@ -98,8 +98,7 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -
     family.require_fit(name, parts)
     scheduler = _schedule_of(name, parts)
     _freeze(parts.network, places.weights)
-    if places.network.type == "cuda":
-        parts.network.to(memory_format=torch.channels_last)  # tensor cores read convolutions' channels side by side
+    laid_out(parts.network, places.network)
     _freeze(parts.vae, places.codec)
     for _, model in parts.texts.values():
         _freeze(model, places.texts)

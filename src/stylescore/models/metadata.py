@@ -1,4 +1,4 @@
-"""What a LoRA file's metadata tell about it: title, base model, trigger words.
+"""What a LoRA file's header tells about it: title, base model, trigger words.
 
 Only standard library, so that styles can be listed without loading torch. All of it is suggestion: trainers
 write what they like, and nothing is refused because of it.
@@ -12,10 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from stylescore.safetensors_header import SafetensorsHeader
+
 BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
 TITLE_KEYS = ("modelspec.title", "ss_output_name")
 MOST_TAGS = 3
 EMPTY = {"", "None", "none", "null"}
+NEW_WORD = re.compile(r"<[^<>]+>")
 
 
 def first_of(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
@@ -45,6 +48,22 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
         return (stated,)
     folders = _tag_frequency(metadata)
     return _folder_tokens(folders) or _frequent_tags(folders)
+
+
+def is_new_word(name: str) -> bool:
+    """Tell whether a tensor is the embedding of a new word, which cloneofsimo's files keep beside the LoRA."""
+    return NEW_WORD.fullmatch(name) is not None
+
+
+def new_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return the words whose embeddings the file holds."""
+    return tuple(sorted(filter(is_new_word, header.tensors)))
+
+
+def suggested_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return words that call the style: those that the metadata name, else the new ones, side by side."""
+    words = new_words(header)
+    return trigger_words(header.metadata) or (("".join(words),) if words else ())
 
 
 def _tag_frequency(metadata: Mapping[str, str]) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from stylescore.errors import ModelError, StyleError, did_you_mean
 from stylescore.models.hub import TINY_FILES, download_style
-from stylescore.models.metadata import base_model, trigger_words
+from stylescore.models.metadata import base_model, suggested_words
 from stylescore.safetensors_header import read_header
 
 BUNDLED = Path(__file__).parent
@@ -155,16 +155,16 @@ def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:
 
 def _entry(name: str, path: Path) -> StyleEntry | None:
     try:
-        metadata = read_header(path, error=StyleError).metadata
+        header = read_header(path, error=StyleError)
     except StyleError:
         return None
-    words = trigger_words(metadata)
+    words = suggested_words(header)
     return StyleEntry(
         name=name,
         path=path,
         bundled=path.is_relative_to(BUNDLED),
         trigger=words[0] if words else None,
-        base=base_model(metadata),
+        base=base_model(header.metadata),
     )
 
 

@@ -28,7 +28,6 @@ ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
     )
 )
 NUMBERED = re.compile(r"(?P<part>unet|text_encoder):(?P<number>\d+):(?P<role>up|down)")
-EMBEDDED = re.compile(r"<[^<>]+>")
 PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
     ("lora_transformer_", "unet"),
@@ -69,11 +68,6 @@ def parse_key(name: str) -> Key | None:
             part, module = _split_part(match["stem"])
             return Key(part, module, role or match["role"], spelling)
     return None
-
-
-def is_embedding(name: str) -> bool:
-    """Tell whether a tensor is the embedding of a new word, which cloneofsimo's files keep beside the LoRA."""
-    return EMBEDDED.fullmatch(name) is not None
 
 
 def _split_part(stem: str) -> tuple[Part, str]:

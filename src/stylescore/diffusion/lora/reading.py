@@ -15,12 +15,12 @@ from torch import Tensor
 from stylescore.diffusion.lora.cloneofsimo import unknown_classes
 from stylescore.diffusion.lora.deltas import Change
 from stylescore.diffusion.lora.families import guess_family
-from stylescore.diffusion.lora.keys import Format, Part, is_embedding, parse_key
+from stylescore.diffusion.lora.keys import Format, Part, parse_key
 from stylescore.diffusion.lora.kinds import IncompleteError, MisshapenError, Scaling, build, kind_of, name_kinds
 from stylescore.diffusion.lora.settings import AdapterSettings, adapter_settings
 from stylescore.diffusion.lora.strangers import foreign_kind, stranger_kind
 from stylescore.errors import StyleError
-from stylescore.models.metadata import trigger_words
+from stylescore.models.metadata import is_new_word, new_words, suggested_words
 from stylescore.safetensors_header import SafetensorsHeader, read_header
 
 USABLE = "LoRA, LoCon, LoHa, LoKr and DoRA in safetensors format can be used"
@@ -109,7 +109,7 @@ def refuse_unusable(path: Path, header: SafetensorsHeader) -> None:
     foreign = foreign_kind(header.tensors)
     if foreign is not None:
         raise StyleError(f"{str(path)!r} is a {foreign} file, which this version cannot use yet", hint=USABLE)
-    unknown = [name for name in header.tensors if parse_key(name) is None and not is_embedding(name)]
+    unknown = [name for name in header.tensors if parse_key(name) is None and not is_new_word(name)]
     if not any(parse_key(name) for name in header.tensors):
         what = stranger_kind(header.tensors)
         raise StyleError(f"{str(path)!r} is {what or 'something else'}, not a LoRA", hint=USABLE)
@@ -132,17 +132,6 @@ def file_kind(header: SafetensorsHeader) -> str:
         if key := parse_key(name):
             shapes.setdefault((key.part, key.module), {})[key.role] = entry.shape
     return name_kinds(kind_of(roles) for roles in shapes.values())
-
-
-def new_words(header: SafetensorsHeader) -> tuple[str, ...]:
-    """Return the words whose embeddings the file holds."""
-    return tuple(sorted(name for name in header.tensors if is_embedding(name)))
-
-
-def suggested_words(header: SafetensorsHeader) -> tuple[str, ...]:
-    """Return words that call the style: those that the metadata name, else the new ones, side by side."""
-    words = new_words(header)
-    return trigger_words(header.metadata) or (("".join(words),) if words else ())
 
 
 def _refuse_unknown_order(path: Path, header: SafetensorsHeader) -> None:

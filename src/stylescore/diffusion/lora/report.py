@@ -10,10 +10,10 @@ from typing import Any
 from stylescore.diffusion.lora.binding import Modules, bind
 from stylescore.diffusion.lora.families import guess_family
 from stylescore.diffusion.lora.keys import Part, parse_key
-from stylescore.diffusion.lora.reading import LoraFile, file_format, file_kind, new_words, read_lora, suggested_words
+from stylescore.diffusion.lora.reading import LoraFile, file_format, file_kind, read_lora
 from stylescore.diffusion.lora.strangers import foreign_kind
 from stylescore.errors import StyleError
-from stylescore.models.metadata import base_model, title
+from stylescore.models.metadata import base_model, new_words, suggested_words, title
 from stylescore.safetensors_header import SafetensorsHeader, read_header
 
 NOTHING = SafetensorsHeader(tensors={}, metadata={})
