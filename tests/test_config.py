@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stylescore import presets
 from stylescore.build import Prompts, make_relevance, make_spectrum
-from stylescore.config import MethodConfig, RelevanceConfig, RunConfig, SpectrumConfig, StyleChoice
+from stylescore.config import FakeConfig, MethodConfig, RelevanceConfig, RunConfig, SpectrumConfig, StyleChoice
 from stylescore.content import relevance_factor, spectrum_factor, with_content
 from stylescore.errors import ConfigError
 from stylescore.relevance import everywhere
@@ -65,7 +65,7 @@ def test_fields_that_are_none_are_left_out_and_come_back() -> None:
     [
         ({"iteration": 3}, "unknown setting 'iteration'", "did you mean 'iterations'?"),
         ({"fake": {"rang": 3}}, "unknown setting 'fake.rang'", "did you mean 'rank'?"),
-        ({"fake": {"zzzz": 3}}, "unknown setting 'fake.zzzz'", "known names: alpha, guidance_scale"),
+        ({"fake": {"zzzz": 3}}, "unknown setting 'fake.zzzz'", "known names: alpha, anchor"),
         ({"method": "smss"}, "method must be one of sms, vsd, sds, dds, pds, not 'smss'", "did you mean 'sms'?"),
         ({"iterations": "many"}, "iterations must be a whole number, not 'many'", "write a whole number"),
         ({"iterations": 3.5}, "iterations must be a whole number, not 3.5", "write a whole number"),
@@ -109,6 +109,8 @@ BAD = [
     *[(name, -1, "1") for name in ("iterations", "spectrum.period", "fake.rank")],
     *[(name, 0, "at least 1") for name in ("iterations", "spectrum.period", "spectrum.largest_factor", "fake.rank")],
     ("guidance_scale", -0.1, "0 or more"),
+    *[(name, value, "between 0 and 1") for name in ("consistent_noise", "fake.anchor") for value in (-0.1, 1.1)],
+    ("spectrum.free_below", -1, "0 or more"),
     ("style_strength", 4.1, "between -4 and 4"),
     ("style_strength", -4.1, "between -4 and 4"),
     ("timesteps.t_min", 2, "between 3 and 999"),
@@ -367,3 +369,10 @@ def test_the_knob_moves_nothing_else() -> None:
     config = with_content(MethodConfig(), 0.9)
     back = replace(config, spectrum=SpectrumConfig(), relevance=RelevanceConfig())
     assert back == MethodConfig()
+
+
+def test_a_noise_kept_for_the_run_needs_a_fake_score_trained_apart() -> None:
+    method = replace(MethodConfig(), consistent_noise=0.5, fake=FakeConfig(shared=True, guidance_scale=1.0))
+    with pytest.raises(ConfigError, match=r"fake\.shared needs consistent_noise of 0, not 0\.5") as caught:
+        check_method(method)
+    assert "fake.shared=false" in (caught.value.hint or "")

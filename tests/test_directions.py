@@ -8,12 +8,13 @@ from torch import Tensor
 
 from stylescore.directions import (
     DeltaDenoising,
+    Normalised,
     PosteriorDistillation,
     ScoreDistillation,
     StyleMatching,
     posterior_coefficients,
 )
-from stylescore.schedule import NoiseSchedule, noise_weight, posterior_weight, unit_weight
+from stylescore.schedule import NoiseSchedule, clean_weight, noise_weight, posterior_weight, unit_weight
 from stylescore.scores import Scores, guide
 from stylescore.types import Draw
 
@@ -135,3 +136,45 @@ def test_psi_vanishes_for_single_steps(schedule: NoiseSchedule) -> None:
 def test_guidance_extrapolates_from_the_unconditional_prediction() -> None:
     eps_c, eps_u = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 1.0)
     assert [guide(eps_c, eps_u, s).item() for s in (0.0, 1.0, 4.5)] == [1.0, 3.0, 10.0]
+
+
+def test_the_anchor_mixes_the_drawn_noise_into_the_fake_score(
+    schedule: NoiseSchedule, draw: Draw, scores: Scores
+) -> None:
+    found = StyleMatching(schedule.double(), unit_weight, anchor=0.25)(draw, scores)
+    time = draw.t.view(-1, 1, 1, 1) / 1000
+    assert torch.allclose(found, 2.0 * draw.z_t + time - (0.75 * (3.0 * draw.z_t + time) + 0.25 * draw.eps))
+
+
+def test_the_clean_weight_turns_noise_into_clean_latents(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
+    exact = schedule.double()
+    found = StyleMatching(exact, clean_weight)(draw, scores)
+    style, fake = (exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores.style, scores.fake))
+    assert torch.allclose(found, fake - style)
+
+
+def test_the_normalised_direction_by_hand_asks_each_score_once(
+    schedule: NoiseSchedule, draw: Draw, scores: Scores
+) -> None:
+    exact = schedule.double()
+    found = Normalised(StyleMatching(exact, clean_weight), exact)(draw, scores)
+    assert [len(score.asked) for score in (scores.style, scores.fake)] == [1, 1]
+    style, fake = (exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores.style, scores.fake))
+    for n in range(len(draw.t)):
+        assert torch.allclose(found[n], (fake - style)[n] / (draw.z - style)[n].abs().mean())
+
+
+@pytest.mark.parametrize("unit", [0.1, 30.0])
+def test_the_normalised_step_does_not_depend_on_the_latents_unit(schedule: NoiseSchedule, unit: float) -> None:
+    """In another unit the predictions of the clean latent grow with it; the step, in parts of a mean way, does not."""
+    exact, t = schedule.double(), torch.tensor([101, 499])
+    rng = torch.Generator().manual_seed(0)
+    z, style, fake, eps = torch.randn(4, 2, 4, 3, 2, generator=rng, dtype=torch.float64)
+
+    def step(factor: float) -> Tensor:
+        draw = exact.draw(factor * z, factor * z, t=t, eps=eps)
+        asked = [lambda z_t, t, clean=c: exact.to_eps(factor * clean, "sample", z_t, t) for c in (style, fake)]
+        scores = Scores(style=asked[0], fake=asked[1], edit=Known(1.0), source=Known(1.0))
+        return Normalised(StyleMatching(exact, clean_weight), exact)(draw, scores)
+
+    assert torch.allclose(step(unit), step(1.0), rtol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.fake import FakeScore, denoising_loss
+from stylescore.fake import FakeScore, denoising_loss, shifted
 from stylescore.schedule import NoiseSchedule, alpha_bar_squared_weight, unit_weight
 from stylescore.timesteps import Grid, Uniform
 
@@ -135,3 +135,24 @@ def test_the_least_squares_slope_is_learned(schedule: NoiseSchedule) -> None:
     for _ in range(100):
         fake(torch.zeros(1, 4, 3, 3), progress=0.0, rng=rng)
     assert model.a.item() == pytest.approx(1 / schedule.sigma(t).item(), rel=1e-4)
+
+
+def test_shifted_views_hold_the_same_cells_and_belong_to_their_own_generator(rngs: Rngs) -> None:
+    z = latents(2)
+    views = shifted(z, rngs(1, 2))
+    for n, seed in enumerate((1, 2)):
+        assert torch.equal(views[n], shifted(z[n : n + 1], rngs(seed))[0])
+        assert torch.equal(views[n].flatten(1).sort().values, z[n].flatten(1).sort().values)
+    assert len({tuple(shifted(z[:1], rngs(seed)).flatten().tolist()) for seed in range(40)}) > 10
+
+
+def test_a_view_is_what_the_score_is_trained_on(schedule: NoiseSchedule, rngs: Rngs) -> None:
+    views, model = [], Slope()
+
+    def doubled(z: Tensor, rng: list[torch.Generator]) -> Tensor:
+        views.append(2 * z)
+        return views[-1]
+
+    training = fake_of(model, schedule, augment=doubled, noise=lambda like, rng: torch.zeros_like(like))
+    step = training(latents(1), progress=0.0, rng=rngs(1))
+    assert torch.equal(model.asked[0][0], schedule.alpha(step.t) * views[0])

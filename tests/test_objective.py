@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.objective import Objective, dds, gaussian, pds, sds, sms, surrogate, vsd
+from stylescore.objective import ConsistentNoise, Objective, dds, gaussian, pds, sds, sms, surrogate, vsd
 from stylescore.relevance import SemanticRelevance, everywhere
 from stylescore.schedule import NoiseSchedule, posterior_weight
 from stylescore.scores import Scores
@@ -150,3 +150,34 @@ def test_a_step_does_not_change_the_latent(schedule: NoiseSchedule, rngs: Rngs) 
     before = z.clone()
     step_of(full_sms(schedule), rngs(1, 2), z, z_source)
     assert torch.equal(z, before)
+
+
+def test_consistent_noise_has_unit_variance_and_the_share_it_says(rngs: Rngs) -> None:
+    like = torch.zeros(1, 4, 64, 64)
+    rng = rngs(3)
+    first, second = (ConsistentNoise(0.3)(like, rng) for _ in range(2))
+    assert first.std().item() == pytest.approx(1.0, abs=0.03)
+    assert (first * second).mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_consistent_noise_of_a_share_of_0_is_fresh_and_of_1_is_always_the_same(rngs: Rngs) -> None:
+    like = torch.zeros(2, 4, 3, 3)
+    assert torch.equal(ConsistentNoise(0.0)(like, rngs(1, 2)), gaussian(like, rngs(1, 2)))
+    rng = rngs(1, 2)
+    assert torch.equal(ConsistentNoise(1.0)(like, rng), ConsistentNoise(1.0)(like, rng))
+
+
+def test_consistent_noise_of_a_batch_is_that_of_its_pictures(rngs: Rngs) -> None:
+    both = ConsistentNoise(0.5)(torch.zeros(2, 4, 3, 3), rngs(1, 2))
+    for n, seed in enumerate((1, 2)):
+        assert torch.equal(both[n], ConsistentNoise(0.5)(torch.zeros(1, 4, 3, 3), rngs(seed))[0])
+
+
+def test_consistent_noise_goes_on_where_a_generators_state_is_put_back(rngs: Rngs) -> None:
+    like, noise, rng = torch.zeros(1, 4, 3, 3), ConsistentNoise(0.5), rngs(7)
+    noise(like, rng)
+    state = rng[0].get_state()
+    expected = noise(like, rng)
+    (other,) = rngs(7)
+    other.set_state(state)
+    assert torch.equal(noise(like, [other]), expected)

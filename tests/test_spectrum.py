@@ -164,3 +164,12 @@ def test_the_period_moves_the_timestep_at_which_all_is_held() -> None:
 def test_no_spectrum_is_zero_for_every_sample() -> None:
     z = noise(3, 1, 2, 2)
     assert no_spectrum(z, z + 1, at(1, 2, 3)).tolist() == [0, 0, 0]
+
+
+def test_the_lowest_frequencies_can_be_left_free() -> None:
+    z, z_source, t = torch.ones(1, 2, 6, 5), torch.zeros(1, 2, 6, 5), torch.tensor([499])
+    assert ProgressiveSpectrum(weight=1.0)(z, z_source, t).item() > 0
+    assert ProgressiveSpectrum(weight=1.0, free_below=1)(z, z_source, t).item() == pytest.approx(0, abs=1e-6)
+    mask = low_pass_mask(torch.tensor([3]), 6, 5, free_below=2)
+    kept = {(u, v) for u in range(6) for v in range(5) if mask[0, 0, u, v]}
+    assert kept == {(u, v) for u in range(6) for v in range(5) if 2 <= u + v <= 3}

@@ -14,6 +14,7 @@ from stylescore import presets
 from stylescore.build import Models, Prompts, fit_latents
 from stylescore.config import FakeConfig, MethodConfig
 from stylescore.errors import ConfigError
+from stylescore.fake import FakeScore
 from stylescore.fit import Fitting, fit
 from stylescore.state import PictureState, capture, restore
 
@@ -197,3 +198,32 @@ def test_a_state_without_a_fake_score_is_refused_where_one_is_needed(models: Mod
     states = interrupted(models, method_of("dds"), [0], 1)
     with pytest.raises(ConfigError, match=r"the saved state has no 'fake\.0'"):
         resumed(models, method_of("sms"), [0], states)
+
+
+def seeded(method: MethodConfig, **fake: Any) -> MethodConfig:
+    """Return the method in clean-latent units with noise of its own and an anchored fake score of several views."""
+    changed = replace(method.fake, sampler="run", anchor=0.2, augment="shifts", guidance_scale=1.0, **fake)
+    return replace(method, weight="normalised", consistent_noise=0.5, fake=changed)
+
+
+def test_a_resumed_run_with_a_noise_of_its_own_ends_in_the_same_bits(models: Models) -> None:
+    method = seeded(method_of("sms", "sgd"))
+    straight = end(fitting_of(models, method, [0]))
+    assert same(straight, end(resumed(models, method, [0], interrupted(models, method, [0], 2))))
+
+
+def test_a_batch_with_noises_of_their_own_ends_like_its_pictures_one_by_one(models: Models) -> None:
+    method = seeded(method_of("sms", "sgd"))
+    together = advance(fitting_of(models, method, [0, 1]))
+    for n in range(2):
+        assert near(capture(together, n), end(fitting_of(models, method, [n])))
+
+
+def test_a_batch_that_shares_a_fake_score_has_one_adapter_and_goes_on_together(models: Models) -> None:
+    method = seeded(method_of("sms", "sgd"), scope="batch")
+    straight = advance(fitting_of(models, method, [0, 1]))
+    assert isinstance(straight.fake, FakeScore)
+    assert all(len(parameter) == 1 for parameter in straight.fake.parameters)
+    went_on = advance(resumed(models, method, [0, 1], interrupted(models, method, [0, 1], 2)))
+    assert all(same(capture(straight, n), capture(went_on, n)) for n in range(2))
+    assert not near(capture(straight, 0), end(fitting_of(models, method, [0])))

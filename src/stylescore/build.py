@@ -11,7 +11,6 @@ import torch
 
 from stylescore import relevance, schedule, spectrum, timesteps
 from stylescore.config import (
-    FakeConfig,
     FakeWeightName,
     MethodConfig,
     RelevanceConfig,
@@ -23,9 +22,10 @@ from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.codec import Codec, Pictures
 from stylescore.diffusion.joint import Ask, Joint, pays
 from stylescore.diffusion.text import TextEncoder
-from stylescore.fake import FakeScore
+from stylescore.directions import Normalised
+from stylescore.fake import FakeScore, as_it_is, shifted
 from stylescore.fit import Fitting
-from stylescore.objective import Objective, dds, gaussian, pds, sds, sms, vsd
+from stylescore.objective import ConsistentNoise, NoiseSampler, Objective, dds, gaussian, pds, sds, sms, vsd
 from stylescore.optimisers import learning_rate, make_optimiser
 from stylescore.schedule import NoiseSchedule, Weight
 from stylescore.scores import ScoreName, Scores, contrast, guide
@@ -93,6 +93,8 @@ def make_weight(name: WeightName) -> Weight:
             return schedule.noise_weight
         case "unit":
             return schedule.unit_weight
+        case "clean" | "normalised":
+            return schedule.clean_weight
         case _:
             assert_never(name)
 
@@ -142,13 +144,28 @@ def make_spectrum(config: SpectrumConfig) -> spectrum.SpectrumLoss:
     if config.weight == 0:
         return spectrum.no_spectrum
     distance = {"l1": spectrum.absolute, "l2": spectrum.squared}[config.distance]
-    return spectrum.ProgressiveSpectrum(weight=config.weight, distance=distance, period=config.period)
+    return spectrum.ProgressiveSpectrum(
+        weight=config.weight, distance=distance, period=config.period, free_below=config.free_below
+    )
 
 
 def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objective:
     """Assemble the method."""
+    objective = replace(bare_objective(method, noise_schedule), noise=make_noise(method))
+    if method.weight == "normalised" and method.method != "pds":
+        objective = replace(objective, direction=Normalised(objective.direction, noise_schedule))
+    return objective
+
+
+def make_noise(method: MethodConfig) -> NoiseSampler:
+    """Return the source of the gradient's noise."""
+    return ConsistentNoise(method.consistent_noise) if method.consistent_noise > 0 else gaussian
+
+
+def bare_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objective:
+    """Return the method's own formula."""
     sampler = make_sampler(method.timesteps, noise_schedule.stride)
-    weight = make_weight(method.weight)
+    weight, anchor = make_weight(method.weight), method.fake.anchor
     match method.method:
         case "sms":
             return sms(
@@ -157,9 +174,10 @@ def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objec
                 relevance=make_relevance(method.relevance),
                 spectrum=make_spectrum(method.spectrum),
                 weight=weight,
+                anchor=anchor,
             )
         case "vsd":
-            return vsd(noise_schedule, sampler, weight=weight)
+            return vsd(noise_schedule, sampler, weight=weight, anchor=anchor)
         case "sds":
             return sds(noise_schedule, sampler, weight=weight)
         case "dds":
@@ -194,19 +212,27 @@ def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple
     return scores, fake
 
 
-def make_fake(models: Models, config: FakeConfig, predictor: Prompted, rng: Rng) -> FakeScore:
+def make_fake(models: Models, method: MethodConfig, predictor: Prompted, rng: Rng) -> FakeScore:
     """Attach a fresh fake branch to the base and return its training."""
-    backbone = models.base
-    parameters = backbone.adapters.add_fake(config.targets, config.rank, config.alpha, rng)
-    grid = Grid(t_min=config.t_min, t_max=config.t_max, stride=backbone.schedule.stride)
+    config, backbone = method.fake, models.base
+    owners = rng[:1] if config.scope == "batch" else rng
+    parameters = backbone.adapters.add_fake(config.targets, config.rank, config.alpha, owners)
     return FakeScore(
         predictor=predictor.alone,
         parameters=parameters,
         optimiser=torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0),
         schedule=backbone.schedule,
-        timesteps=timesteps.Uniform(grid),
+        timesteps=make_fake_sampler(method, backbone.schedule.stride),
         weight=make_fake_weight(config.weight),
+        augment=shifted if config.augment == "shifts" else as_it_is,
     )
+
+
+def make_fake_sampler(method: MethodConfig, stride: int) -> TimestepSampler:
+    """Return the sampler of the timesteps that the fake score is trained on."""
+    if method.fake.sampler == "run":
+        return make_sampler(method.timesteps, stride)
+    return timesteps.Uniform(Grid(t_min=method.fake.t_min, t_max=method.fake.t_max, stride=stride))
 
 
 def encode_sources(models: Models, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
@@ -252,7 +278,7 @@ def assemble(
 ) -> Fitting:
     """Assemble a run for any subject."""
     scores, fake_prompted = make_scores(models, method, prompts)
-    fake = make_fake(models, method.fake, fake_prompted, rng) if method.asks_fake else None
+    fake = make_fake(models, method, fake_prompted, rng) if method.asks_fake else None
     return Fitting(
         subject=subject,
         objective=make_objective(method, models.base.schedule),

@@ -9,10 +9,13 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """What a network predicts: the noise, v, or the clean latent."""
 Method = Literal["sms", "vsd", "sds", "dds", "pds"]
 Sampler = Literal["narrowing", "uniform", "annealed"]
-WeightName = Literal["posterior", "noise", "unit"]
+WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
 FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
 DistanceName = Literal["l1", "l2"]
 ReductionName = Literal["mean_then_absolute", "absolute_then_mean"]
+FakeScope = Literal["picture", "batch"]
+FakeSampler = Literal["uniform", "run"]
+Augmentation = Literal["none", "shifts"]
 OptimiserName = Literal["adamw", "adam", "sgd"]
 
 
@@ -59,12 +62,14 @@ class SpectrumConfig:
         weight: lambda; 0 switches it off.
         distance: l1 (the released code) or l2 (squared, the paper's text).
         period: timestep at which all frequencies are held.
+        free_below: frequencies (u, v) with u + v below this are not held: 1 frees the mean, for styles that change it.
         largest_factor: what the weight is multiplied with where the content knob stands at 1.
     """
 
     weight: float = 5e-4
     distance: DistanceName = "l1"
     period: int = 500
+    free_below: int = 0
     largest_factor: float = 64.0
 
 
@@ -105,7 +110,13 @@ class FakeConfig:
         t_max: largest timestep it is trained on; not narrowed.
         weight: factor of its squared error.
         shared: whether the gradient takes the prediction that the training step is made on, which saves a pass; t_min
-            and t_max have no say then, and guidance_scale must be 1.
+            and t_max have no say then, guidance_scale must be 1 and the run's consistent_noise 0.
+        sampler: timesteps of its training: uniform in [t_min, t_max], or those of the run's own sampler.
+        anchor: share rho of the drawn noise in the fake prediction of the gradient, (1 - rho) fake + rho eps: 0 is the
+            method, 1 is SDS.
+        scope: whose picture an adapter learns: one adapter a picture, or one for all pictures of a batch. Pictures of a
+            batch then depend on one another.
+        augment: what it is trained on: the picture, or random circular shifts and mirror images of its latent.
     """
 
     rank: int = 8
@@ -117,6 +128,10 @@ class FakeConfig:
     t_max: int = 499
     weight: FakeWeightName = "alpha_bar_squared"
     shared: bool = False
+    sampler: FakeSampler = "uniform"
+    anchor: float = 0.0
+    scope: FakeScope = "picture"
+    augment: Augmentation = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +142,10 @@ class MethodConfig:
         method: sms, vsd, sds, dds or pds.
         iterations: length of the run.
         guidance_scale: of the style score, and of the source score in dds and pds.
-        weight: w_t of sms, vsd, sds and dds; pds has its own.
+        weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
+            normalised divides that by each picture's mean distance to the style's prediction.
+        consistent_noise: share f of one noise kept for the whole run in every draw of the gradient,
+            sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.
         style_strength: factor of the style LoRA.
         text_encoder_lora: whether a style LoRA's text-encoder part is applied.
         sample_posterior: whether the source latent is a sample of the encoder's posterior or its mean.
@@ -138,6 +156,7 @@ class MethodConfig:
     iterations: int = 500
     guidance_scale: float = 4.5
     weight: WeightName = "posterior"
+    consistent_noise: float = 0.0
     style_strength: float = 0.8
     text_encoder_lora: bool = True
     sample_posterior: bool = False

@@ -5,12 +5,17 @@ All are asked without gradient and return a tensor shaped like the latent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+
 from stylescore.schedule import Coefficient, NoiseSchedule, Weight
-from stylescore.scores import Scores
+from stylescore.scores import Known, Scores
 from stylescore.types import Draw, Latent, Timesteps
+
+SMALLEST_DISTANCE = 1e-6
+"""Keeps the normalised direction finite where the picture is what the style predicts already."""
 
 
 class Direction(Protocol):
@@ -23,14 +28,23 @@ class Direction(Protocol):
 
 @dataclass(frozen=True)
 class StyleMatching:
-    """SMS and VSD: w_t (style(z_t) - fake(z_t)) (paper, "Style Matching Objective")."""
+    """SMS and VSD: w_t (style(z_t) - fake(z_t)) (paper, "Style Matching Objective").
+
+    Attributes:
+        schedule: noise schedule of the diffusion model.
+        weight: w_t.
+        anchor: rho in [0, 1]. The distribution of one picture is a point, whose exact score predicts the drawn noise;
+            fake becomes (1 - rho) fake + rho eps. 0 is the paper's formula, 1 is `ScoreDistillation`.
+    """
 
     schedule: NoiseSchedule
     weight: Weight
+    anchor: float = 0.0
 
     def __call__(self, draw: Draw, scores: Scores) -> Latent:
         """Return the weighted difference of the two noise predictions."""
-        difference = scores.style(draw.z_t, draw.t) - scores.fake(draw.z_t, draw.t)
+        fake = torch.lerp(scores.fake(draw.z_t, draw.t), draw.eps, self.anchor)
+        difference = scores.style(draw.z_t, draw.t) - fake
         return self.weight(self.schedule, draw.t) * difference
 
 
@@ -57,6 +71,28 @@ class DeltaDenoising:
         """Return the weighted difference to the source's prediction."""
         difference = scores.style(draw.z_t, draw.t) - scores.source(draw.z_source_t, draw.t)
         return self.weight(self.schedule, draw.t) * difference
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A direction in clean-latent units over mean |z - D_style|, per sample (DMD, arXiv 2311.18828, equation 8).
+
+    Neither the timestep nor the latent's unit changes the length of a step, so one learning rate serves all models.
+
+    Attributes:
+        direction: in clean-latent units, see `clean_weight`.
+        schedule: noise schedule of the diffusion model.
+    """
+
+    direction: Direction
+    schedule: NoiseSchedule
+
+    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+        """Return the direction, divided by each sample's mean distance to the style's clean prediction."""
+        eps = scores.style(draw.z_t, draw.t)
+        clean = self.schedule.to_clean(eps, draw.z_t, draw.t)
+        distance = (draw.z - clean).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST_DISTANCE)
+        return self.direction(draw, replace(scores, style=Known(draw.z_t, eps, scores.style))) / distance
 
 
 def posterior_coefficients(schedule: NoiseSchedule, t: Timesteps) -> tuple[Coefficient, Coefficient]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +38,32 @@ class FakeTraining(Protocol):
         ...
 
 
+Augment = Callable[[Latent, Rng], Latent]
+"""Returns other views of latents, sample n drawn from generator n."""
+
+
+def as_it_is(z: Latent, rng: Rng) -> Latent:
+    """Return the latent itself."""
+    del rng
+    return z
+
+
+def shifted(z: Latent, rng: Rng) -> Latent:
+    """Return each latent shifted around its edges by a random number of cells, and mirrored half of the time.
+
+    An adapter that sees a picture nowhere twice in the same place cannot learn it by heart.
+    """
+    return torch.stack([one_shifted(sample, generator) for sample, generator in zip(z, rng, strict=True)])
+
+
+def one_shifted(sample: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one latent [c, h, w] as `shifted` does."""
+    share = torch.rand(3, generator=generator).tolist()
+    height, width = sample.shape[-2:]
+    moved = sample.roll((int(share[0] * height), int(share[1] * width)), dims=(-2, -1))
+    return moved.flip(-1) if share[2] < 0.5 else moved
+
+
 @dataclass(frozen=True, kw_only=True)
 class FakeScore:
     """Denoising training of the fake score's parameters, and of nothing else.
@@ -50,6 +77,7 @@ class FakeScore:
         timesteps: sampler; the released code keeps it wide while the picture's narrows.
         weight: factor of the squared error.
         noise: source of the noise.
+        augment: what it is trained on instead of the latent itself.
     """
 
     predictor: NoisePredictor
@@ -59,6 +87,7 @@ class FakeScore:
     timesteps: TimestepSampler
     weight: Weight = alpha_bar_squared_weight
     noise: NoiseSampler = gaussian
+    augment: Augment = as_it_is
 
     def predict(self, z_t: Latent, t: Timesteps) -> Noise:
         """Return the conditional prediction, differentiable in `parameters`."""
@@ -66,9 +95,9 @@ class FakeScore:
             return self.predictor(z_t.detach(), t)
 
     def __call__(self, z: Latent, *, progress: float, rng: Rng) -> FakeStep:
-        """Draw t and eps; predict and learn."""
-        z = z.detach()
+        """Draw t, a view of z, and eps; predict and learn."""
         t = self.timesteps(progress, rng).to(z.device)
+        z = self.augment(z.detach(), rng)
         eps = self.noise(z, rng)
         return self.learn(self.predict(self.schedule.add_noise(z, eps, t), t), eps, t)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,28 @@ def gaussian(like: Tensor, rng: Rng) -> Noise:
     """Draw standard normal noise on the CPU, one generator per sample, and move it to `like`."""
     draws = [torch.randn(like.shape[1:], generator=generator) for generator in rng]
     return torch.stack(draws).to(like)
+
+
+@dataclass(frozen=True)
+class ConsistentNoise:
+    """Noise of which a share is the same throughout a run: sqrt(f) eps_run + sqrt(1 - f) eps.
+
+    eps_run follows from the seed of each sample's generator, so it needs no state and does not depend on the batch. It
+    gives strokes a place to grow from, where fresh noise alone averages them away.
+
+    Attributes:
+        share: f in [0, 1].
+    """
+
+    share: float
+
+    def __call__(self, like: Tensor, rng: Rng) -> Noise:
+        """Draw eps from `rng` and mix it with the run's own noise."""
+        fresh = gaussian(like, rng)
+        if self.share == 0:
+            return fresh
+        kept = gaussian(like, [torch.Generator().manual_seed((g.initial_seed() + 2) % 2**63) for g in rng])
+        return math.sqrt(self.share) * kept + math.sqrt(1 - self.share) * fresh
 
 
 def surrogate(z: Latent, gradient: Latent) -> PerSample:
@@ -115,12 +138,13 @@ def sms(
     spectrum: SpectrumLoss,
     weight: Weight = posterior_weight,
     noise: NoiseSampler = gaussian,
+    anchor: float = 0.0,
 ) -> Objective:
     """Style Matching Score: style minus fake, refined by relevance, held by the spectrum."""
     return Objective(
         schedule=schedule,
         timesteps=timesteps,
-        direction=StyleMatching(schedule, weight),
+        direction=StyleMatching(schedule, weight, anchor),
         relevance=relevance,
         spectrum=spectrum,
         noise=noise,
@@ -128,9 +152,11 @@ def sms(
     )
 
 
-def vsd(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight) -> Objective:
+def vsd(
+    schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight, anchor: float = 0.0
+) -> Objective:
     """Variational Score Distillation: style minus fake, everywhere, with nothing held."""
-    return sms(schedule, timesteps, relevance=everywhere, spectrum=no_spectrum, weight=weight)
+    return sms(schedule, timesteps, relevance=everywhere, spectrum=no_spectrum, weight=weight, anchor=anchor)
 
 
 def sds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight) -> Objective:

@@ -139,6 +139,15 @@ def noise_weight(schedule: NoiseSchedule, t: Timesteps) -> Coefficient:
     return 1 - schedule.alpha_bar(t)
 
 
+def clean_weight(schedule: NoiseSchedule, t: Timesteps) -> Coefficient:
+    """w_t = sqrt((1 - abar_t) / abar_t): a difference of noise predictions in units of the clean latent.
+
+    w_t (eps_a - eps_b) = D_b - D_a with D = (z_t - sqrt(1 - abar_t) eps) / sqrt(abar_t), the predicted clean latent, so
+    that plain gradient descent has a learning rate in parts of the way from one prediction to the other.
+    """
+    return schedule.sigma(t) / schedule.alpha(t)
+
+
 def unit_weight(schedule: NoiseSchedule, t: Timesteps) -> Coefficient:
     """w_t = 1, the weight of DDS."""
     return torch.ones_like(schedule.alpha_bar(t))

@@ -44,11 +44,13 @@ def cutoff(t: Timesteps, height: int, width: int, period: int = 500) -> Int[Tens
     return t * (height + width - 2) // period
 
 
-def low_pass_mask(tau: Int[Tensor, " batch"], height: int, width: int) -> Bool[Tensor, "batch 1 h w"]:
-    """Keep coefficient (u, v) where u + v <= tau."""
+def low_pass_mask(
+    tau: Int[Tensor, " batch"], height: int, width: int, free_below: int = 0
+) -> Bool[Tensor, "batch 1 h w"]:
+    """Keep coefficient (u, v) where free_below <= u + v <= tau; 0 keeps the mean too."""
     u = torch.arange(height, device=tau.device)[:, None]
     v = torch.arange(width, device=tau.device)[None, :]
-    return (u + v) <= tau.view(-1, 1, 1, 1)
+    return ((u + v) <= tau.view(-1, 1, 1, 1)) & (u + v >= free_below)
 
 
 Distance = Callable[[Tensor], Tensor]
@@ -72,16 +74,18 @@ class ProgressiveSpectrum:
         weight: lambda.
         distance: `absolute` or `squared`.
         period: the timestep at which all frequencies are held.
+        free_below: frequencies with u + v below this are never held.
     """
 
     weight: float
     distance: Distance = absolute
     period: int = 500
+    free_below: int = 0
 
     def __call__(self, z: Latent, z_source: Latent, t: Timesteps) -> PerSample:
         """The DCT is linear, so the difference is transformed once."""
         height, width = z.shape[-2:]
-        mask = low_pass_mask(cutoff(t, height, width, self.period), height, width)
+        mask = low_pass_mask(cutoff(t, height, width, self.period), height, width, self.free_below)
         difference = dct2(z - z_source) * mask.to(z.device)
         return self.weight * self.distance(difference).flatten(1).mean(dim=1)
 

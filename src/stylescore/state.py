@@ -29,7 +29,7 @@ class PictureState:
 
 
 def named_groups(fitting: Fitting) -> Iterator[tuple[str, nn.Parameter, Optimizer]]:
-    """Yield every parameter with a name and its optimiser; the first axis of each is the picture."""
+    """Yield every parameter with a name and its optimiser; its first axis is the picture, or 1 if a batch shares it."""
     assert isinstance(fitting.subject, LatentSubject)
     yield "z", fitting.subject.z, fitting.optimiser
     if isinstance(fitting.fake, FakeScore):
@@ -45,10 +45,10 @@ def capture(fitting: Fitting, picture: int) -> PictureState:
         "generator": fitting.rng[picture].get_state(),
     }
     for name, parameter, optimiser in named_groups(fitting):
-        tensors[name] = parameter.data[picture]
+        tensors[name] = parameter.data[picture % len(parameter)]
         for key, value in optimiser.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                tensors[f"{name}.{key}"] = value[picture] if value.shape == parameter.shape else value
+                tensors[f"{name}.{key}"] = value[picture % len(parameter)] if value.shape == parameter.shape else value
     copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     return PictureState(fitting.iteration, copies)
 
@@ -79,7 +79,7 @@ def gathered(states: Sequence[PictureState], name: str, like: Tensor) -> Tensor:
         ConfigError: a tensor is missing or has another shape.
     """
     try:
-        stacked = torch.stack([state.tensors[name] for state in states])
+        stacked = torch.stack([state.tensors[name] for state in states[: len(like)]])
     except KeyError as error:
         raise ConfigError(f"the saved state has no {name!r}", hint="it was made by another configuration") from error
     if stacked.shape != like.shape:

@@ -28,11 +28,13 @@ METHOD_RULES: Mapping[str, Rule] = {
     "style_strength": SIGNED_STRENGTH,
     "timesteps.t_min": TIMESTEP,
     "timesteps.t_max": TIMESTEP,
+    "consistent_noise": UNIT,
     "relevance.strength": UNIT,
     "relevance.upper_quantile": SHARE,
     "relevance.timesteps": NOT_NEGATIVE,
     "spectrum.weight": NOT_NEGATIVE,
     "spectrum.period": COUNT,
+    "spectrum.free_below": NOT_NEGATIVE,
     "spectrum.largest_factor": COUNT,
     "optimiser.lr": POSITIVE,
     "optimiser.weight_decay": NOT_NEGATIVE,
@@ -44,6 +46,7 @@ METHOD_RULES: Mapping[str, Rule] = {
     "fake.alpha": POSITIVE,
     "fake.lr": POSITIVE,
     "fake.guidance_scale": NOT_NEGATIVE,
+    "fake.anchor": UNIT,
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -104,6 +107,11 @@ def check_method(method: MethodConfig) -> MethodConfig:
         raise ConfigError(
             f"fake.shared needs fake.guidance_scale of 1, not {method.fake.guidance_scale!r}",
             hint="training makes no unconditional prediction: set fake.guidance_scale=1 or fake.shared=false",
+        )
+    if method.fake.shared and method.consistent_noise > 0:
+        raise ConfigError(
+            f"fake.shared needs consistent_noise of 0, not {method.consistent_noise!r}",
+            hint="the fake score would learn the run's noise by heart: set fake.shared=false or consistent_noise=0",
         )
     check_prompt("target_prompt", method.target_prompt)
     check_prompt("relevance.edit_prompt", method.relevance.edit_prompt)

@@ -281,7 +281,7 @@ def test_one_training_step_of_the_fake_score_lowers_its_loss(tiny_family: Famili
     models = stylizer_of(tiny_family(family))._prepared.models
     chosen = method()
     _, predictor = make_scores(models, chosen, Prompts.of(chosen, "ink", ["a cat", "a lake"]))
-    fake = make_fake(models, replace(chosen.fake, lr=1e-2), predictor, rngs(1, 2))
+    fake = make_fake(models, replace(chosen, fake=replace(chosen.fake, lr=1e-2)), predictor, rngs(1, 2))
     rng = torch.Generator().manual_seed(4)
     shape = (2, models.codec.vae.config.latent_channels, 8, 4)
     z, eps, t = torch.randn(shape, generator=rng), torch.randn(shape, generator=rng), torch.tensor([181, 321])

@@ -21,7 +21,7 @@ from stylescore.fake import FakeScore
 from stylescore.fit import Fitting, fit
 from stylescore.objective import Objective, sds, sms, vsd
 from stylescore.relevance import everywhere
-from stylescore.schedule import NoiseSchedule
+from stylescore.schedule import NoiseSchedule, Weight, clean_weight, noise_weight
 from stylescore.scores import NoisePredictor, Scores
 from stylescore.spectrum import no_spectrum
 from stylescore.subjects import LatentSubject
@@ -229,3 +229,32 @@ def test_a_map_of_zeros_holds_the_cloud_where_it_is(schedule: NoiseSchedule) -> 
     held = dataclasses.replace(plain_sms(schedule), relevance=lambda draw, scores: 0 * everywhere(draw, scores))
     run(held, subject, StyleScore(schedule), IdealFake(schedule, subject), iterations=5)
     assert torch.equal(subject.render(), subject.z_source)
+
+
+def test_a_whole_step_in_clean_units_lands_on_the_styles_posterior_mean(schedule: NoiseSchedule) -> None:
+    """The exact fake score of one picture is the drawn noise: z + (D_style(z_t) - z) = E[z_0 | z_t]."""
+    exact, subject = schedule.double(), LatentSubject.at(cloud().render().double())
+    objective = sms(exact, WIDE, relevance=everywhere, spectrum=no_spectrum, weight=clean_weight)
+    rng = [torch.Generator().manual_seed(seed) for seed in range(len(subject.z))]
+    drawn = objective.draw(subject.z, subject.z_source, progress=0.0, rng=rng)
+    scores = Scores(style=StyleScore(exact), fake=lambda z_t, t: drawn.eps, edit=never, source=never)
+    landed = subject.z - objective.at(drawn, subject.z, scores).gradient
+    assert torch.allclose(landed, StyleScore(exact, "sample").output(drawn.z_t, drawn.t), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [clean_weight, noise_weight])
+def test_an_anchor_of_one_is_score_distillation_to_the_bit(schedule: NoiseSchedule, weight: Weight) -> None:
+    subject = cloud()
+    style, fake = StyleScore(schedule), IdealFake(schedule, subject)
+    anchored = run(vsd(schedule, WIDE, weight=weight, anchor=1.0), subject, style, fake, iterations=5)
+    distilled = run(sds(schedule, WIDE, weight=weight), cloud(), style, never, iterations=5)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(anchored, distilled, strict=True))
+
+
+def test_an_anchor_narrows_the_cloud_between_the_two_methods(schedule: NoiseSchedule) -> None:
+    widths = []
+    for anchor in (0.0, 0.2, 1.0):
+        subject = cloud()
+        objective = vsd(schedule, WIDE, anchor=anchor)
+        widths.append(run(objective, subject, StyleScore(schedule), IdealFake(schedule, subject))[1].mean().item())
+    assert widths == sorted(widths, reverse=True)

@@ -119,7 +119,7 @@ def through(weight: Tensor, x: Tensor, base: nn.Module) -> Tensor:
 
 
 class FakeBranch(nn.Module):
-    """Trainable low-rank update of one linear or convolutional layer, with weights of its own for every sample.
+    """Trainable low-rank update of one linear or convolutional layer, with weights for every sample or one for all.
 
     Attributes:
         lora_a: [batch, rank, in], where in counts a convolution's taps, uniform in +-1/sqrt(in) (Kaiming with
@@ -138,7 +138,8 @@ class FakeBranch(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(len(rng), len(weight), rank, device=weight.device))
 
     def forward(self, x: Tensor, samples: Tensor, base: nn.Module) -> Tensor:
-        """Return scale B_s A_s x, shaped like base(x), row n of x using sample s = samples[n]."""
+        """Return scale B_s A_s x, shaped like base(x), row n of x using sample s = samples[n], or the only one."""
+        samples = samples % len(self.lora_a)
         if isinstance(base, nn.Conv2d):
             return self.convolved(x, samples, base)
         a, b = self.lora_a[samples].to(x.dtype), self.lora_b[samples].to(x.dtype)
