@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylescore.relevance import (
+    KeptRelevance,
     SemanticRelevance,
     absolute_then_mean,
+    enlarged,
     everywhere,
     kept,
     mean_then_absolute,
@@ -167,3 +169,11 @@ def test_a_kept_map_is_that_of_the_nearest_timestep_sample_by_sample(schedule: N
     for sample, nearest in enumerate((1, 0)):
         at = schedule.draw(z_source, z_source, t=times[nearest].expand(2), eps=eps[nearest])
         assert torch.equal(found[sample], SemanticRelevance()(at, scores)[sample])
+
+
+def test_kept_maps_grow_with_the_latents() -> None:
+    ramp = torch.linspace(0, 1, 4).expand(3, 2, 1, 4, 4)
+    larger = enlarged(KeptRelevance(torch.tensor([1, 2, 3]), ramp), 8, 8)
+    assert larger.maps.shape == (3, 2, 1, 8, 8)
+    assert torch.allclose(larger.maps[..., 2:-2].diff(dim=-1), torch.tensor(1 / 6), atol=1e-5)
+    assert torch.equal(larger.timesteps, torch.tensor([1, 2, 3]))

@@ -1,10 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stylescore.timesteps import Annealed, Grid, Narrowing, TimestepSampler, Uniform
+from stylescore.timesteps import Annealed, Grid, Narrowing, Staged, TimestepSampler, Uniform
 
 SMS = Grid(t_min=21, t_max=499)
 VSD = Grid(t_min=21, t_max=979)
@@ -95,3 +97,9 @@ def test_a_sample_draws_the_same_timestep_in_any_batch(sampler: TimestepSampler)
 def test_samples_draw_timesteps_of_their_own() -> None:
     t = Uniform(SMS)(0.0, [g for seed in range(8) for g in one(seed)])
     assert len(set(t.tolist())) > 4
+
+
+def test_two_stages_each_count_their_own_progress(rngs: Callable[..., list[torch.Generator]]) -> None:
+    staged = Staged(Annealed(Grid(t_min=21, t_max=499)), Annealed(Grid(t_min=21, t_max=101)), share=0.75)
+    found = [int(staged(progress, rngs(1))) for progress in (0.0, 0.375, 0.7499, 0.75, 0.875, 0.9999)]
+    assert found == [499, 261, 21, 101, 61, 21]

@@ -240,7 +240,9 @@ def encode_sources(models: Models, method: MethodConfig, pictures: Pictures, rng
     return models.codec.encode(pictures, rng if method.sample_posterior else None)
 
 
-def fit_latents(models: Models, method: MethodConfig, prompts: Prompts, z_source: Latent, rng: Rng) -> Fitting:
+def fit_latents(
+    models: Models, method: MethodConfig, prompts: Prompts, z_source: Latent, rng: Rng, *, refined: bool = False
+) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
     Args:
@@ -249,13 +251,57 @@ def fit_latents(models: Models, method: MethodConfig, prompts: Prompts, z_source
         prompts: words, one entry per picture.
         z_source: latents of the photos, [batch, c, h, w].
         rng: one CPU generator per picture.
+        refined: whether the run's iterations are followed by those of the refinement.
     """
     subject = LatentSubject.at(z_source)
-    scale = subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
-    fitting = assemble(models, method, prompts, subject, rng, scale)
+    fitting = assemble(models, method, prompts, subject, rng, rate_scale(method, subject))
     if method.relevance.timesteps and fitting.objective.relevance is not relevance.everywhere:
         fitting.objective = with_kept_maps(fitting, method, subject.z_source)
+    return with_refinement(fitting, method, models.base.schedule.stride) if refined else fitting
+
+
+def rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
+    """Return what a learning rate is multiplied with: plain gradient descent undoes the mean of the loss."""
+    return subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
+
+
+def with_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> Fitting:
+    """Add the refinement's iterations and timesteps to a run."""
+    total = method.iterations + method.refine.iterations
+    small = make_sampler(replace(method.timesteps, t_max=method.refine.t_max), stride)
+    share = method.iterations / total
+    fitting.iterations = total
+    fitting.objective = replace(
+        fitting.objective, timesteps=timesteps.Staged(fitting.objective.timesteps, small, share)
+    )
+    if isinstance(fitting.fake, FakeScore) and method.fake.sampler == "run":
+        fitting.fake = replace(fitting.fake, timesteps=fitting.objective.timesteps)
     return fitting
+
+
+def enlarge(
+    fitting: Fitting, models: Models, method: MethodConfig, prompts: Prompts, z: Latent, z_source: Latent
+) -> None:
+    """Let a run go on with larger latents; the fake adapter and the maps come along.
+
+    Args:
+        fitting: the run, changed in place.
+        models: the networks for latents of the new size.
+        method: its constants.
+        prompts: its words.
+        z: where the pictures stand.
+        z_source: latents of the photos at the new size.
+    """
+    subject = LatentSubject(z_source.float(), torch.nn.Parameter(z.float()))
+    fitting.scores, fake = make_scores(models, method, prompts)
+    fitting.subject = subject
+    fitting.optimiser = make_optimiser(method.optimiser, subject.parameters())
+    fitting.learning_rate = learning_rate(method.optimiser, method.iterations, rate_scale(method, subject))
+    if isinstance(fitting.fake, FakeScore):
+        fitting.fake = replace(fitting.fake, predictor=fake.alone)
+    maps = fitting.objective.relevance
+    if isinstance(maps, relevance.KeptRelevance):
+        fitting.objective = replace(fitting.objective, relevance=relevance.enlarged(maps, *z.shape[-2:]))
 
 
 def with_kept_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> Objective:

@@ -135,6 +135,22 @@ class FakeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Coarse to fine: a large picture is settled at the model's own size, then refined at its own from small timesteps.
+
+    Attributes:
+        factor: largest short side that is chosen unasked, in units of the model's own; 1 stays with the model's own and
+            refines nothing, whatever the size.
+        iterations: of the refinement, after those of the run.
+        t_max: largest timestep of the refinement.
+    """
+
+    factor: float = 1.0
+    iterations: int = 8
+    t_max: int = 301
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
@@ -166,6 +182,7 @@ class MethodConfig:
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
     @property
     def asks_fake(self) -> bool:
@@ -205,7 +222,8 @@ class RunConfig:
         style_prompt: words for the style; `None` takes the adapter's trigger words, else its name.
         caption: words for the photo's content; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
-        size: length of the short side the model works at; `None` is the model's own.
+        size: length of the short side the model works at; `None` is the model's own, or with `refine.factor` above 1
+            the photo's own as far as that allows.
         tile: side in pixels of the overlapping windows that a larger picture is worked on in; 0 for none; `None` takes
             the model's own size where the picture has more than four times its pixels, else none.
         seed: of every random draw.

@@ -17,6 +17,19 @@ from stylescore.subjects.base import Subject
 from stylescore.types import FakeStep, Rng, Step
 
 
+@dataclass(frozen=True)
+class Growth:
+    """A change of the latents' size in the midst of a run.
+
+    Attributes:
+        at: iterations done when it is due.
+        apply: gives the run larger latents, in place.
+    """
+
+    at: int
+    apply: Callable[[Fitting], None]
+
+
 @dataclass(kw_only=True)
 class Fitting:
     """Everything a run consists of, and how far it has come.
@@ -34,6 +47,7 @@ class Fitting:
         iterations: length of the run.
         counter: passes through the denoising network.
         iteration: iterations done.
+        growth: a change of size that is still to come.
     """
 
     subject: Subject
@@ -47,6 +61,7 @@ class Fitting:
     shared: bool = False
     counter: PassCounter = field(default_factory=PassCounter)
     iteration: int = 0
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +96,8 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
     """
     while fitting.iteration < fitting.iterations:
         before = fitting.counter.snapshot()
+        if fitting.growth is not None and fitting.iteration >= fitting.growth.at:
+            grow(fitting, fitting.growth)
         learning_rate = fitting.learning_rate(fitting.iteration)
         step, fake = steps(fitting, learning_rate)
         forward, trained = fitting.counter.snapshot()
@@ -93,6 +110,12 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
             forward_passes=forward - before[0],
             trained_passes=trained - before[1],
         )
+
+
+def grow(fitting: Fitting, growth: Growth) -> None:
+    """Let a run go on with larger latents."""
+    growth.apply(fitting)
+    fitting.growth = None
 
 
 def steps(fitting: Fitting, learning_rate: float) -> tuple[Step, FakeStep | None]:

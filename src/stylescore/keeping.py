@@ -16,6 +16,7 @@ from stylescore.errors import ConfigError
 from stylescore.files import sha256
 from stylescore.fit import Fitting, Iteration, fit
 from stylescore.images import Photo, save_gif, save_png
+from stylescore.images.sizes import resized
 from stylescore.models.registry import ModelSource, resolve_model, resolve_preview_model, resolve_style
 from stylescore.runs import Record, RunFolder, step_row
 from stylescore.state import PictureState, capture
@@ -130,10 +131,15 @@ class Batch:
         save_png(result.model_picture, folder.model_picture, metadata)
         save_png(result.before_after, folder.before_after, metadata)
         if job.record.gif:
-            save_gif([*self.frames[index], result.model_picture], folder.animation)
+            save_gif(frames_of(self.frames[index], result.model_picture), folder.animation)
         save_png(result.picture, folder.picture, metadata)
         folder.drop_state()
         return Kept(job, result)
+
+
+def frames_of(frames: Sequence[Image.Image], last: Image.Image) -> list[Image.Image]:
+    """Return an animation's frames with the last one, all of its size: a run may have grown on the way."""
+    return [*(resized(frame, last.size) for frame in frames), last]
 
 
 def shared_record(record: Record) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stylescore.schedule import NoiseSchedule
 from stylescore.scores import Scores
@@ -94,6 +95,13 @@ class KeptRelevance:
         del scores
         nearest = (draw.t[:, None] - self.timesteps).abs().argmin(dim=1)
         return self.maps[nearest, torch.arange(len(nearest), device=nearest.device)]
+
+
+def enlarged(maps: KeptRelevance, height: int, width: int) -> KeptRelevance:
+    """Return the maps at another size, bilinear."""
+    count, batch = maps.maps.shape[:2]
+    resized = F.interpolate(maps.maps.flatten(0, 1), (height, width), mode="bilinear", antialias=True)
+    return KeptRelevance(maps.timesteps, resized.reshape(count, batch, 1, height, width))
 
 
 def spread(t_min: int, t_max: int, count: int) -> Tensor:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from stylescore.build import Models, Prompts, encode_sources, fit_latents
+from stylescore.build import Models, Prompts, encode_sources, enlarge, fit_latents
 from stylescore.config import MethodConfig, RunConfig
 from stylescore.content import with_content
 from stylescore.diffusion.adapters import adaptable
@@ -21,7 +22,7 @@ from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ConfigError, PictureError
 from stylescore.files import sha256
-from stylescore.fit import Fitting, Iteration, fit
+from stylescore.fit import Fitting, Growth, Iteration, fit
 from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
 from stylescore.models.registry import resolve_model, resolve_preview_model, resolve_style
 from stylescore.prepare import Prepared, prepare
@@ -31,6 +32,8 @@ from stylescore.validate import check_run
 
 LARGE = 4
 """A picture with more than so many times the pixels of the model's own is worked on in windows."""
+WORTH_REFINING = 1.25
+"""A picture less than so many times as large as the model's own is worked on at one size."""
 CODEC_WINDOW = 512
 """Side in pixels of the windows that pass the autoencoder in a run that saves memory; it needs 0.4 GB for one."""
 
@@ -61,7 +64,6 @@ class Stylizer:
     Attributes:
         run: the checked configuration.
         style_prompt: words for the style, as resolved.
-        short_side: pixels of the short side at which pictures are worked on.
     """
 
     def __init__(self, run: RunConfig) -> None:
@@ -79,7 +81,6 @@ class Stylizer:
         require_targets(self._prepared.models.base.network, run.method.fake.targets)
         self.run = run
         self.style_prompt = self._prepared.style_prompt
-        self.short_side = run.size or self._prepared.native_size
         self._method = with_content(run.method, run.content)
 
     def with_run(self, run: RunConfig) -> Stylizer:
@@ -116,9 +117,22 @@ class Stylizer:
         """Return (width, height) at which a photo is worked on."""
         width, height = photo.picture.size
         try:
-            return fitted_size(width, height, self.short_side, self._prepared.multiple)
+            return fitted_size(width, height, self._short_side(width, height), self._prepared.multiple)
         except PictureError as error:
             raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
+
+    def _short_side(self, width: int, height: int) -> int:
+        """Return the short side a picture of this size is worked at: the user's word, else as the preset has it."""
+        native = self._prepared.native_size
+        own = min(width, height, round(native * self.run.method.refine.factor))
+        return self.run.size or (own if own >= WORTH_REFINING * native else native)
+
+    def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (width, height) at which a picture of a working size is begun; the same where nothing is refined."""
+        native = self._prepared.native_size
+        if self.run.method.refine.factor <= 1 or min(size) < WORTH_REFINING * native:
+            return size
+        return fitted_size(*size, native, self._prepared.multiple)
 
     def prompts(self, captions: Sequence[str]) -> Prompts:
         """Return the words of a batch with these captions."""
@@ -163,15 +177,28 @@ class Stylizer:
     def _assembled(
         self, photos: Sequence[Photo], states: Sequence[PictureState] | None, prompts: Prompts, rng: Rng
     ) -> Fitting:
-        z_source = self._sources(photos, rng) if states is None else kept_sources(states, self.device)
+        size = self.working_size(photos[0])
+        begun = self.coarse_size(size)
+        z_source = self._sources(photos, begun, rng) if states is None else kept_sources(states, self.device)
         models = self._models(*z_source.shape[-2:])
-        fitting = fit_latents(models, self._method, prompts, z_source, rng)
+        fitting = fit_latents(models, self._method, prompts, z_source, rng, refined=begun != size)
         if states is not None:
             restore(fitting, states)
+        if fitting.iteration <= self._method.iterations and begun != size:
+            fitting.growth = Growth(self._method.iterations, partial(self._enlarge, photos=photos, prompts=prompts))
         return fitting
 
-    def _sources(self, photos: Sequence[Photo], rng: Rng) -> Latent:
-        pictures = torch.cat([to_tensor(photo.picture, self.working_size(photo)) for photo in photos])
+    def _enlarge(self, fitting: Fitting, photos: Sequence[Photo], prompts: Prompts) -> None:
+        """Bring a run from its coarse size to the photos' working size."""
+        size = self.working_size(photos[0])
+        z_source = self._sources(photos, size, fitting.rng)
+        models = self._models(*z_source.shape[-2:])
+        pictures = models.codec.decode(fitting.subject.render())
+        larger = F.interpolate(pictures, size[::-1], mode="bicubic").clamp(-1, 1)
+        enlarge(fitting, models, self._method, prompts, models.codec.encode(larger, None), z_source)
+
+    def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
+        pictures = torch.cat([to_tensor(photo.picture, size) for photo in photos])
         factor = self._prepared.models.codec.factor
         models = self._models(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         return encode_sources(models, self._method, pictures.to(self.device), rng)

@@ -81,6 +81,27 @@ class Narrowing:
 
 
 @dataclass(frozen=True)
+class Staged:
+    """One sampler for the first part of a run, another for the rest; each counts its own progress.
+
+    Attributes:
+        first: until `share` of the run is over.
+        second: from then on.
+        share: in (0, 1).
+    """
+
+    first: TimestepSampler
+    second: TimestepSampler
+    share: float
+
+    def __call__(self, progress: float, rng: Rng) -> Timesteps:
+        """Ask the sampler whose turn it is."""
+        if progress < self.share:
+            return self.first(progress / self.share, rng)
+        return self.second((progress - self.share) / (1 - self.share), rng)
+
+
+@dataclass(frozen=True)
 class Annealed:
     """t falls linearly from t_max to t_min, without chance (the paper's ablation "linear annealing")."""
 

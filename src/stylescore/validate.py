@@ -47,6 +47,9 @@ METHOD_RULES: Mapping[str, Rule] = {
     "fake.lr": POSITIVE,
     "fake.guidance_scale": NOT_NEGATIVE,
     "fake.anchor": UNIT,
+    "refine.factor": (lambda x: 1 <= x <= 8, "between 1 and 8"),
+    "refine.iterations": COUNT,
+    "refine.t_max": TIMESTEP,
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -102,6 +105,8 @@ def check_method(method: MethodConfig) -> MethodConfig:
     """Return `method` if all its numbers are in range, else raise `ConfigError`."""
     check(method, METHOD_RULES)
     check_order("timesteps", method.timesteps.t_min, method.timesteps.t_max)
+    if method.refine.factor > 1:
+        check_order("refine", method.timesteps.t_min, method.refine.t_max)
     check_order("fake", method.fake.t_min, method.fake.t_max)
     if method.fake.shared and method.fake.guidance_scale != 1:
         raise ConfigError(

@@ -296,10 +296,11 @@ def work(
     interrupts: Interrupts,
 ) -> Iterator[Kept]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.talk import iteration_words, progress
+    from stylescore.cli.talk import iteration_words, progress, say
     from stylescore.fit import Iteration
     from stylescore.keeping import Batch
 
+    say(size_words(stylizer, jobs[0].photo), quiet=manner.quiet)
     batch = Batch.begin(stylizer, jobs, states)
     title = ", ".join(job.photo.path.name for job in jobs)
     total, done = batch.fitting.iterations, batch.fitting.iteration
@@ -312,6 +313,16 @@ def work(
                     stop(events, jobs)
             else:
                 yield event
+
+
+def size_words(stylizer: Stylizer, photo: Photo) -> str:
+    """Say at which size the model works on a photo, and that the result has the photo's own."""
+    size = stylizer.working_size(photo)
+    begun = stylizer.coarse_size(size)
+    first = "" if begun == size else f"{begun[0]} x {begun[1]}, then "
+    own = photo.picture.size
+    enlarged = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
+    return f"size: {first}{size[0]} x {size[1]} pixels{enlarged}"
 
 
 def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
