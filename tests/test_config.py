@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stylescore import presets
 from stylescore.build import Prompts, make_relevance, make_spectrum
 from stylescore.config import FakeConfig, MethodConfig, RelevanceConfig, RunConfig, SpectrumConfig, StyleChoice
-from stylescore.content import relevance_factor, spectrum_factor, with_content
+from stylescore.content import relevance_strength, spectrum_factor, with_content
 from stylescore.errors import ConfigError
 from stylescore.relevance import everywhere
 from stylescore.spectrum import no_spectrum
@@ -111,6 +111,7 @@ BAD = [
     ("guidance_scale", -0.1, "0 or more"),
     *[(name, value, "between 0 and 1") for name in ("consistent_noise", "fake.anchor") for value in (-0.1, 1.1)],
     ("spectrum.free_below", -1, "0 or more"),
+    *[(name, 1.1, "between 0 and 1") for name in ("spectrum.smallest_factor", "relevance.largest_strength")],
     *[("refine.factor", value, "between 1 and 8") for value in (0.5, 9.0)],
     ("refine.iterations", 0, "at least 1"),
     ("refine.t_max", 1000, "between 3 and 999"),
@@ -355,7 +356,9 @@ def test_more_content_never_holds_less(a: float, b: float) -> None:
 
 @given(st.floats(0.001, 0.999))
 def test_a_little_more_content_holds_more(content: float) -> None:
-    assert spectrum_factor(content, 8) < spectrum_factor(content + 0.001, 8)
+    for smallest in (0.0, 0.25):
+        spectrum = SpectrumConfig(smallest_factor=smallest, largest_factor=8)
+        assert spectrum_factor(content, spectrum) < spectrum_factor(content + 0.001, spectrum)
 
 
 @given(contents)
@@ -364,8 +367,14 @@ def test_the_knob_keeps_a_method_within_range(content: float) -> None:
 
 
 def test_the_knob_by_hand() -> None:
-    assert [spectrum_factor(c, 64) for c in (0, 0.25, 0.5, 0.75, 1)] == [0, 0.5, 1, 8, 64]
-    assert [relevance_factor(c) for c in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 1]
+    knob = (0, 0.25, 0.5, 0.75, 1)
+    assert [spectrum_factor(c, SpectrumConfig()) for c in knob] == [0, 0.5, 1, 8, 64]
+    graded = SpectrumConfig(smallest_factor=0.25, largest_factor=4.0)
+    assert [spectrum_factor(c, graded) for c in knob] == [0.25, 0.5, 1, 2, 4]
+    assert [relevance_strength(c, RelevanceConfig()) for c in knob] == [0, 0.5, 1, 1, 1]
+    assert [relevance_strength(c, RelevanceConfig(strength=0.2, largest_strength=0.8)) for c in knob] == pytest.approx(
+        [0, 0.1, 0.2, 0.5, 0.8]
+    )
 
 
 def test_the_knob_moves_nothing_else() -> None:
@@ -379,3 +388,38 @@ def test_a_noise_kept_for_the_run_needs_a_fake_score_trained_apart() -> None:
     with pytest.raises(ConfigError, match=r"fake\.shared needs consistent_noise of 0, not 0\.5") as caught:
         check_method(method)
     assert "fake.shared=false" in (caught.value.hint or "")
+
+
+@pytest.fixture
+def own_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the constants of the only bundled style lie, a copy of ink-drawing."""
+    (tmp_path / "ink-drawing.safetensors").touch()
+    known = {"ink-drawing": tmp_path / "ink-drawing.safetensors"}
+    monkeypatch.setattr(presets, "bundled_style", known.get)
+    constants = tmp_path / "ink-drawing.toml"
+    constants.write_text("iterations = 7\n[spectrum]\nfree_below = 2\n", encoding="utf-8")
+    return constants
+
+
+def test_a_bundled_style_may_bring_constants_of_its_own(own_constants: Path) -> None:
+    plain = presets.preset_for("mini", None, None)
+    found = presets.preset_for("mini", None, None, ["ink-drawing"])
+    assert found == replace(plain, iterations=7, spectrum=replace(plain.spectrum, free_below=2))
+    assert presets.origin("mini", None, ["ink-drawing"]) == "mini's own with those of ink-drawing"
+
+
+@pytest.mark.parametrize("styles", [[], ["oil-painting"], ["ink-drawing", "oil-painting"]])
+def test_other_styles_and_mixtures_have_the_models_preset(own_constants: Path, styles: list[str]) -> None:
+    assert presets.preset_for("mini", None, None, styles) == presets.preset_for("mini", None, None)
+    assert presets.origin("mini", None, styles) == "mini's own"
+
+
+def test_a_preset_that_is_asked_for_is_taken_as_it_is(own_constants: Path) -> None:
+    assert presets.preset_for("mini", "swift", None, ["ink-drawing"]) == presets.load("swift")
+    assert presets.origin("mini", "swift", ["ink-drawing"]) == "swift"
+
+
+def test_constants_of_a_style_that_are_unknown_are_refused(own_constants: Path) -> None:
+    own_constants.write_text("strokes = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown setting 'strokes'"):
+        presets.preset_for("mini", None, None, ["ink-drawing"])

@@ -12,7 +12,7 @@ from stylescore.config import Method, RunConfig, StyleChoice
 from stylescore.fit import Iteration
 from stylescore.images import Photo, read_photo
 from stylescore.images.colour import split
-from stylescore.presets import preset_for
+from stylescore.presets import origin, preset_for
 from stylescore.stylizer import Result, Stylizer
 from stylescore.tables import overlay
 
@@ -47,8 +47,10 @@ def stylize(
         InputError: something given cannot be used.
         NonFiniteError: the run produced NaN or infinity.
     """
-    constants = overlay(preset_for(model, preset, method), settings or {})
-    run = overlay(RunConfig(styles=(StyleChoice(name=style),), model=model, method=constants), options)
+    constants = overlay(preset_for(model, preset, method, [style]), settings or {})
+    made_of = origin(model, preset, [style])
+    run = RunConfig(styles=(StyleChoice(name=style),), model=model, method=constants, preset=made_of)
+    run = overlay(run, options)
     source = as_photo(photo) if isinstance(photo, Image.Image) else read_photo(photo)
     for event in Stylizer(run)([source]):
         if isinstance(event, Result):

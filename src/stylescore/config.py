@@ -40,6 +40,7 @@ class RelevanceConfig:
 
     Attributes:
         strength: 0 no map, 1 the map as it is.
+        largest_strength: the strength where the content knob stands at 1; at 0 there is no map. Not below `strength`.
         reduction: order of channel mean and absolute value.
         upper_quantile: quantile of the map that counts as 1; 1 is min-max.
         timesteps: 0 makes the map anew in every iteration; above, the map is made at so many timesteps, spread evenly,
@@ -48,6 +49,7 @@ class RelevanceConfig:
     """
 
     strength: float = 1.0
+    largest_strength: float = 0.0
     reduction: ReductionName = "mean_then_absolute"
     upper_quantile: float = 1.0
     timesteps: int = 0
@@ -63,13 +65,15 @@ class SpectrumConfig:
         distance: l1 (the released code) or l2 (squared, the paper's text).
         period: timestep at which all frequencies are held.
         free_below: frequencies (u, v) with u + v below this are not held: 1 frees the mean, for styles that change it.
-        largest_factor: what the weight is multiplied with where the content knob stands at 1.
+        smallest_factor: what the weight is multiplied with where the content knob stands at 0.
+        largest_factor: what it is multiplied with at 1.
     """
 
     weight: float = 5e-4
     distance: DistanceName = "l1"
     period: int = 500
     free_below: int = 0
+    smallest_factor: float = 0.0
     largest_factor: float = 64.0
 
 
@@ -241,6 +245,7 @@ class RunConfig:
         offload: whether the denoising network's weights stay in main memory and each layer's visit the device while it
             works, for a network larger than the card. Saves in the ways of low_memory too, but asks scores together:
             here a call is what costs. Not on a CPU.
+        preset: where the method's constants come from, in words; nothing depends on it.
         method: the preset, resolved.
     """
 
@@ -261,6 +266,7 @@ class RunConfig:
     compile: bool = False
     cuda_graphs: bool = False
     offload: bool = False
+    preset: str = ""
     method: MethodConfig = field(default_factory=MethodConfig)
 
     @property

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylescore.config import MethodConfig
+from stylescore.config import MethodConfig, RelevanceConfig, SpectrumConfig
 
 
-def spectrum_factor(content: float, largest: float) -> float:
-    """Return what lambda is multiplied with: 0 at 0, 1 at 0.5, `largest` at 1, rising throughout."""
-    if content <= 0.5:
+def spectrum_factor(content: float, spectrum: SpectrumConfig) -> float:
+    """Return what lambda is multiplied with: `smallest_factor` at 0, 1 at 0.5, `largest_factor` at 1.
+
+    In between by equal ratios, since the effect of lambda is felt in ratios; linear below 0.5 where it begins at 0.
+    """
+    if content > 0.5:
+        return float(spectrum.largest_factor ** (2 * content - 1))
+    if spectrum.smallest_factor == 0:
         return 2 * content
-    return float(largest ** (2 * content - 1))
+    return float(spectrum.smallest_factor ** (1 - 2 * content))
 
 
-def relevance_factor(content: float) -> float:
-    """Return what the map's strength is multiplied with: 0 at 0, 1 from 0.5 on."""
-    return min(1.0, 2 * content)
+def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
+    """Return the map's strength: 0 at 0, the preset's at 0.5, `largest_strength` at 1 if that is more."""
+    largest = max(relevance.strength, relevance.largest_strength)
+    if content <= 0.5:
+        return relevance.strength * 2 * content
+    return relevance.strength + (largest - relevance.strength) * (2 * content - 1)
 
 
 def with_content(method: MethodConfig, content: float) -> MethodConfig:
@@ -24,10 +32,10 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
 
     Args:
         method: a preset; it is what 0.5 stands for.
-        content: 0 strongest style (nothing held, no map) to 1 strongest content.
+        content: 0 strongest style to 1 strongest content.
     """
-    weight = method.spectrum.weight * spectrum_factor(content, method.spectrum.largest_factor)
-    strength = method.relevance.strength * relevance_factor(content)
+    weight = method.spectrum.weight * spectrum_factor(content, method.spectrum)
+    strength = relevance_strength(content, method.relevance)
     return replace(
         method,
         spectrum=replace(method.spectrum, weight=weight),

@@ -292,7 +292,9 @@ def loaded_by(run: RunConfig) -> RunConfig:
     method = replace(
         MethodConfig(), style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora
     )
-    return replace(run, method=method, preview_model=None, caption="", content=0.5, size=None, tile=None, seed=0)
+    return replace(
+        run, method=method, preview_model=None, preset="", caption="", content=0.5, size=None, tile=None, seed=0
+    )
 
 
 def require_targets(network: nn.Module, targets: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ import typer
 import yaml
 
 from stylescore import __version__
-from stylescore.config import MethodConfig, RunConfig, SpectrumConfig, StyleChoice
-from stylescore.content import relevance_factor, spectrum_factor
+from stylescore.config import MethodConfig, RelevanceConfig, RunConfig, SpectrumConfig, StyleChoice
+from stylescore.content import relevance_strength, spectrum_factor
 from stylescore.directions import posterior_coefficients
 from stylescore.errors import StylescoreError
 from stylescore.presets import load
@@ -223,8 +223,8 @@ def test_the_knobs_table_is_right() -> None:
     table = [row for row in rows("docs/guides/style-or-content.md") if re.fullmatch(r"[\d.]+", row[0])]
     assert len(table) == 5
     for content, weight, strength in table:
-        assert spectrum_factor(float(content), SpectrumConfig().largest_factor) == pytest.approx(float(weight))
-        assert relevance_factor(float(content)) == pytest.approx(float(strength))
+        assert spectrum_factor(float(content), SpectrumConfig()) == pytest.approx(float(weight))
+        assert relevance_strength(float(content), RelevanceConfig()) == pytest.approx(float(strength))
 
 
 def test_run_defaults_told_are_the_real_ones() -> None:

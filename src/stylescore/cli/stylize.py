@@ -190,14 +190,16 @@ def begin(
     from stylescore.cli.interrupts import Interrupts
     from stylescore.images import read_photo
     from stylescore.models.registry import resolve_preview_model, resolve_style
-    from stylescore.presets import METHODS, preset_for
+    from stylescore.presets import METHODS, origin, preset_for
     from stylescore.tables import choice, overlay
     from stylescore.validate import check_run
 
     require_readable_names([*photos, manner.output])
     chosen: Method | None = None if method is None else choice(method, METHODS, "method")
     run = overlay(base, {"dtype": dtype})
-    run = check_run(replace(run, method=overlay(preset_for(run.model, preset, chosen), constants)))
+    styles = [entry.name for entry in run.styles]
+    resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
+    run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     for entry in run.styles:
         resolve_style(entry.name)
     if run.preview_model is not None:
@@ -245,7 +247,7 @@ def load(run: RunConfig, manner: Manner) -> Stylizer:
 
     stylizer = Stylizer(run)
     place = "merged into a second network" if stylizer.style_has_network else "beside the one network's layers"
-    say(f"style: {place}", quiet=manner.quiet)
+    say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=manner.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
         say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=manner.quiet)
     return stylizer

@@ -142,6 +142,12 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
     raise StyleError(f"there is no style {name!r}", hint=did_you_mean(name, known) or _where_to_put(name))
 
 
+def bundled_style(name: str) -> Path | None:
+    """Return the file of a style that comes with the package, or `None` where the name means another one or none."""
+    path = dict(_style_files(None)).get(name)
+    return path if path is not None and path.is_relative_to(BUNDLED) else None
+
+
 def _where_to_put(name: str) -> str:
     return f"put {name or 'name'}.safetensors into {str(user_styles_dir())!r}, or give the path of a LoRA file"
 

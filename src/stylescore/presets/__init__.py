@@ -2,19 +2,19 @@
 
 A preset's top-level tables are fields of `MethodConfig`; `[methods.NAME]` holds what differs for one method,
 `about` says in a line what it is for, `extends` names a preset whose constants hold where the file has none. A model
-folder may carry its own `preset.toml`.
+folder may carry its own `preset.toml`, and a bundled style constants of its own, `NAME.toml` beside its adapter.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from stylescore.config import Method, MethodConfig
 from stylescore.errors import ConfigError, did_you_mean
-from stylescore.models.registry import resolve_model
+from stylescore.models.registry import bundled_style, resolve_model
 from stylescore.tables import converted, overlay
 
 FOLDER = Path(__file__).parent
@@ -108,12 +108,41 @@ def load(name: str, method: Method | None = None) -> MethodConfig:
     return resolve(read(find(name)), method)
 
 
-def preset_for(model: str, preset: str | None, method: Method | None) -> MethodConfig:
-    """Return the preset asked for; without one, the model's own if its folder has one, else `balanced`."""
+def preset_for(model: str, preset: str | None, method: Method | None, styles: Sequence[str] = ()) -> MethodConfig:
+    """Return the preset asked for; without one, the model's own if its folder has one, else `balanced`.
+
+    Over the model's own go the constants of a bundled style, if it has some and is the only one.
+    """
     if preset is not None:
         return load(preset, method)
-    own = Path(resolve_model(model).location) / "preset.toml"
-    return resolve(read(own), method) if own.is_file() else load("balanced", method)
+    own = own_preset(model)
+    if own is None:
+        return load("balanced", method)
+    special = style_constants(styles)
+    return overlay(resolve(read(own), method), {} if special is None else read(special))
+
+
+def own_preset(model: str) -> Path | None:
+    """Return the preset in a model's folder."""
+    path = Path(resolve_model(model).location) / "preset.toml"
+    return path if path.is_file() else None
+
+
+def style_constants(styles: Sequence[str]) -> Path | None:
+    """Return the file of a bundled style's own constants; mixed styles have none."""
+    found = bundled_style(styles[0]) if len(styles) == 1 else None
+    path = None if found is None else found.with_suffix(".toml")
+    return path if path is not None and path.is_file() else None
+
+
+def origin(model: str, preset: str | None, styles: Sequence[str]) -> str:
+    """Return where the constants of `preset_for` come from, in words for a run's record."""
+    if preset is not None:
+        return preset
+    own, special = own_preset(model), style_constants(styles)
+    if own is None:
+        return "balanced"
+    return f"{model}'s own" + ("" if special is None else f" with those of {special.stem}")
 
 
 METHODS: tuple[str, ...] = get_args(Method)
