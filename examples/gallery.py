@@ -1,6 +1,6 @@
 """Stylize several photos in several styles, loading the model once a style, and lay the results side by side.
 
-Run it with `python examples/gallery.py --target gallery.png`; the README's picture was made so.
+Run it with `python examples/gallery.py --target gallery.png`; `make gallery` makes the documentation's sheets with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STYLES = tuple(entry.name for entry in list_styles() if entry.bundled)
 def stylized(photos: Sequence[Photo], style: str, model: str, iterations: int | None) -> Iterator[Image.Image]:
     """Yield every photo in one style."""
     changes = {} if iterations is None else {"iterations": iterations}
-    method = overlay(preset_for(model, None, None), changes)
+    method = overlay(preset_for(model, None, None, [style]), changes)
     stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=style),), model=model, method=method))
     for photo in photos:
         yield next(event for event in stylizer([photo]) if isinstance(event, Result)).picture
@@ -37,6 +37,7 @@ def main(
     target: Path = Path("gallery.png"),
     model: str = "mini",
     iterations: int | None = None,
+    cell: int = 256,
 ) -> Image.Image:
     """Write a sheet to `target`: a row a photo, first the photo itself, then a column a style."""
     photos = [read_photo(path) for path in paths]
@@ -44,7 +45,7 @@ def main(
     for style in styles:
         columns.append(list(stylized(photos, style, model, iterations)))
         print(f"{style}: {len(photos)} pictures")
-    sheet = contact_sheet(list(zip(*columns, strict=True)), ["photo", *styles])
+    sheet = contact_sheet(list(zip(*columns, strict=True)), ["photo", *styles], cell=cell)
     sheet.save(target)
     return sheet
 
@@ -54,5 +55,6 @@ if __name__ == "__main__":
     parser.add_argument("photos", type=Path, nargs="*", default=list(PHOTOS))
     parser.add_argument("--styles", nargs="+", default=list(STYLES))
     parser.add_argument("--target", type=Path, default=Path("gallery.png"))
+    parser.add_argument("--cell", type=int, default=256, help="side in pixels of a picture on the sheet")
     arguments = parser.parse_args()
-    main(arguments.photos, arguments.styles, arguments.target)
+    main(arguments.photos, arguments.styles, arguments.target, cell=arguments.cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -274,6 +275,33 @@ def test_a_run_is_the_same_alone_in_a_batch_and_resumed(
         assert torch.equal(ended(stylizer.start([photo], [state])), alone)
     result = list(stylizer(photos[:1]))[-1]
     assert result.picture.size == photos[0].picture.size
+
+
+@pytest.mark.parametrize("weight", ["clean", "normalised"])
+@pytest.mark.parametrize("family", EVERY)
+def test_a_step_in_clean_units_goes_from_one_clean_prediction_to_the_other(
+    tiny_family: Families, photos: Sequence[Photo], family: str, weight: str
+) -> None:
+    rate = 0.5
+    constants = method(
+        weight=weight,
+        optimiser={"name": "sgd", "lr": rate, "warmup": 0.0, "cosine_length": 0.0},
+        relevance={"strength": 0.0},
+        spectrum={"weight": 0.0},
+        fake={"rank": 2, "anchor": 0.1},
+    )
+    stylizer = stylizer_of(tiny_family(family))
+    fitting = stylizer.with_run(replace(stylizer.run, method=constants)).start(photos[:1])
+    z, schedule = fitting.subject.render().clone(), fitting.objective.schedule
+    rng = [copy.deepcopy(generator) for generator in fitting.rng]
+    draw = fitting.objective.draw(z, z, progress=0.0, rng=rng)
+    with torch.no_grad():
+        style = schedule.to_clean(fitting.scores.style(draw.z_t, draw.t), draw.z_t, draw.t)
+        fake = schedule.to_clean(fitting.scores.fake(draw.z_t, draw.t), draw.z_t, draw.t)
+    way = style - (0.9 * fake + 0.1 * z)
+    expected = z + rate * (way / (z - style).abs().mean() if weight == "normalised" else way)
+    next(iter(fit(fitting)))
+    assert torch.allclose(fitting.subject.render(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", EVERY)
