@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from stylescore._version import __version__
 from stylescore.errors import ModelError
 from stylescore.models.registry import BUNDLED_MODELS, list_styles, resolve_model, user_styles_dir
 from stylescore.needs import matrix_speed, needs
+from stylescore.presets import preset_for
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 OPTIONAL = {"pillow-heif": "HEIC photos (pip install 'stylescore[heic]')"}
@@ -32,6 +34,7 @@ def examine() -> dict[str, Any]:
         "devices": devices(),
         "default_device": default_device(),
         "models": [f"{name} ({state_of(name)})" for name in BUNDLED_MODELS],
+        "working_sizes": [f"{name}: {working_sizes(name)}" for name in BUNDLED_MODELS],
         "styles": [entry.name for entry in list_styles()],
         "style_folder": str(user_styles_dir()),
         "download_cache": str(hub_cache()),
@@ -95,6 +98,19 @@ def state_of(model: str) -> str:
         return str(resolve_model(model).location)
     except ModelError:
         return "missing"
+
+
+def working_sizes(model: str) -> str:
+    """Return the short sides at which a bundled model works on photos, in pixels."""
+    try:
+        folder, refine = Path(resolve_model(model).location), preset_for(model, None, None).refine
+    except ModelError:
+        return "missing"
+    parts = [json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in ("unet", "vae")]
+    native = parts[0]["sample_size"] * 2 ** (len(parts[1]["block_out_channels"]) - 1)
+    if refine.factor <= 1:
+        return f"{native} pixels"
+    return f"{native} pixels, then the photo's own up to {round(native * refine.factor)}; --size has the last word"
 
 
 def hub_cache() -> Path:

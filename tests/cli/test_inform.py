@@ -165,6 +165,7 @@ class TestDoctor:
         assert facts["stylescore"] == __version__
         assert facts["devices"][0].startswith("cpu (")
         assert any(package.startswith("torch ") for package in facts["packages"])
+        assert facts["working_sizes"][0].startswith("mini: 256 pixels")
         assert "mine" in facts["styles"]
         assert facts["style_folder"] == str(own_styles)
 
