@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 from statistics import fmean
 
 import numpy as np
@@ -11,13 +12,25 @@ import torch
 from torch import Tensor
 from training.pictures import to_tensor
 
-from stylescore.metrics import StyleClassifier, frechet_distance, kernel_distance, principal_axes
+from stylescore.metrics import (
+    StyleClassifier,
+    clipped_share,
+    frechet_distance,
+    grain,
+    grid_energy,
+    kernel_distance,
+    principal_axes,
+)
 from stylescore.metrics.frechet import Axes
 
 AXES = 32
 """Fewer than the 40 test pictures, so that their covariance has full rank."""
 BATCH = 8
 PHOTO = "photo"
+LEAST_GRAIN = 0.1
+"""In grey levels; less than rounding leaves counts as this, so that a flat picture has a figure."""
+NO_GRID = 1.0
+"""Of a style without one. Flat cells as wide as a latent have less, which is asked of no result."""
 
 Figures = dict[str, float | None]
 Network = Callable[..., Tensor]
@@ -31,6 +44,36 @@ def in_batches(network: Network, *pictures: np.ndarray) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Artefacts:
+    """What the eye sees in a set of pictures, the mean over them.
+
+    Attributes:
+        clipped: share of channel values at an end.
+        grid: energy at the latent grid's frequencies relative to their surroundings.
+        grain: in grey levels, at least `LEAST_GRAIN`.
+    """
+
+    clipped: float
+    grid: float
+    grain: float
+
+    @classmethod
+    def of(cls, pictures: np.ndarray) -> Artefacts:
+        """Measure pictures, uint8 [pictures, height, width, 3]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(pictures))
+        clipped, grid, grains = (float(f(pixels).mean()) for f in (clipped_share, grid_energy, grain))
+        return cls(clipped, grid, max(grains, LEAST_GRAIN))
+
+    def beside(self, references: Artefacts) -> Figures:
+        """Return what is too much by the measure of the style's own pictures; 0 is best."""
+        return {
+            "overshoot": max(0.0, self.clipped - references.clipped),
+            "grid": max(0.0, log2(self.grid / max(references.grid, NO_GRID))),
+            "grain": abs(log2(self.grain / references.grain)),
+        }
+
+
+@dataclass(frozen=True)
 class Judge:
     """Knows what each style looks like.
 
@@ -41,6 +84,7 @@ class Judge:
         axes: along which the Frechet distance is taken.
         classifier: trained on every second reference photo, as it is and in every style.
         accuracy: the classifier's, on the other reference photos.
+        artefacts: of each style's reference pictures.
     """
 
     perceptual: Network
@@ -49,6 +93,7 @@ class Judge:
     axes: Axes
     classifier: StyleClassifier
     accuracy: float
+    artefacts: Mapping[str, Artefacts]
 
     @classmethod
     def taught(cls, perceptual: Network, network: Network, pictures: Mapping[str, np.ndarray]) -> Judge:
@@ -56,7 +101,9 @@ class Judge:
         references = {style: in_batches(network, drawn) for style, drawn in pictures.items()}
         axes = principal_axes(torch.cat(list(references.values())), AXES)
         classifier = StyleClassifier.fitted(*halves(references, 0))
-        return cls(perceptual, network, references, axes, classifier, classifier.accuracy(*halves(references, 1)))
+        accuracy = classifier.accuracy(*halves(references, 1))
+        artefacts = {style: Artefacts.of(drawn) for style, drawn in pictures.items()}
+        return cls(perceptual, network, references, axes, classifier, accuracy, artefacts)
 
     def __call__(self, style: str, results: np.ndarray, photos: np.ndarray) -> Figures:
         """Return the figures of pictures in a style, made from these photos; those of sets need two pictures."""
@@ -69,6 +116,7 @@ class Judge:
             "frechet": frechet,
             "kernel": kernel_distance(features, reference) if several else None,
             "recognised": self.classifier.accuracy(features, [style] * len(results)),
+            **Artefacts.of(results).beside(self.artefacts[style]),
             "both": None if frechet is None else (1 + content) * (1 + frechet),
         }
 

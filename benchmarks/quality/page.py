@@ -21,6 +21,9 @@ COLUMNS = {
     "frechet": ("Fréchet distance", "{:.1f}"),
     "kernel": ("kernel distance", "{:.3f}"),
     "recognised": ("recognised", "{:.0%}"),
+    "overshoot": ("overshoot", "{:.1%}"),
+    "grid": ("grid", "{:.2f}"),
+    "grain": ("grain", "{:.2f}"),
     "both": ("(1 + content) (1 + Fréchet)", "{:.1f}"),
 }
 USUAL = "sms-0.50"
@@ -51,6 +54,12 @@ Content distance, Fréchet and kernel distance are better when smaller, each alo
 first and worst in the others. The last column puts two of them into one number in the manner of ArtFID; **it is not
 ArtFID**, whose networks were trained on other pictures. The program that the style was learned from is not a rival: it
 shows what the figures are when the style is exact.
+
+Overshoot, grid and grain compare what the eye sees with the style's own reference pictures; 0 is best, and the exact
+style is at 0 by construction, up to chance. *Overshoot* is the share of colour values at black or white that the style
+does not have itself. *Grid* is how many doublings the pattern of the latents, eight pixels wide, is stronger than in
+the style. *Grain* is how many doublings the contrast between neighbouring pixels is off, too noisy or too smooth. A
+dash is a figure that was not measured.
 """
 
 
@@ -80,8 +89,8 @@ The preset was not tuned on these photos.
 
 
 def cells(figures: Mapping[str, float | None]) -> list[str]:
-    """Return the figures as the table shows them."""
-    return ["–" if (value := figures[key]) is None else form.format(value) for key, (_, form) in COLUMNS.items()]
+    """Return the figures as the table shows them; what is not known, or was not measured, is a dash."""
+    return ["–" if (value := figures.get(key)) is None else form.format(value) for key, (_, form) in COLUMNS.items()]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

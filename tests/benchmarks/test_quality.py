@@ -14,7 +14,7 @@ import pytest
 import torch
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import page, weights, work
-from benchmarks.quality.judging import Judge, averaged
+from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, averaged
 from benchmarks.quality.methods import ROWS, Row, chosen
 from benchmarks.quality.split import SIZES, Photos, parts, read_part
 from PIL import Image
@@ -146,7 +146,7 @@ def apart(first: Tensor, second: Tensor) -> Tensor:
 
 
 def tinted(seed: int, colour: tuple[int, int, int], count: int = 40) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 40, (count, 8, 8, 3))
+    noise = np.random.default_rng(seed).integers(0, 40, (count, 16, 16, 3))
     return (noise + np.array(colour)).astype(np.uint8)
 
 
@@ -171,6 +171,37 @@ def test_the_judge_prefers_pictures_of_the_style() -> None:
     assert right["both"] == pytest.approx((1 + right["content"]) * (1 + right["frechet"]))  # type: ignore[operator]
 
 
+def test_pictures_of_the_style_have_no_artefacts() -> None:
+    figures = judge()("red", tinted(5, RED), tinted(4, GREY))
+    assert [figures[key] for key in ("overshoot", "grid", "grain")] == pytest.approx([0, 0, 0], abs=0.05)
+
+
+def test_the_judge_sees_overshoot_grid_and_grain() -> None:
+    taught, sources, right = judge(), tinted(4, GREY), tinted(5, RED)
+    burnt, striped = right.copy(), right.copy()
+    burnt[:, :4] = 255
+    striped[:, ::8] += 15
+    smooth = np.broadcast_to(right.mean(axis=(1, 2), keepdims=True), right.shape).astype(np.uint8)
+    assert taught("red", burnt, sources)["overshoot"] == pytest.approx(0.25, abs=0.03)
+    assert taught("red", striped, sources)["grid"] > 0.5  # type: ignore[operator]
+    assert taught("red", smooth, sources)["grain"] > 5  # type: ignore[operator]
+
+
+def test_artefacts_are_told_beside_the_styles_own() -> None:
+    own = Artefacts(0.3, 2.0, 4.0)
+    assert Artefacts(0.4, 8.0, 1.0).beside(own) == pytest.approx({"overshoot": 0.1, "grid": 2.0, "grain": 2.0})
+    assert Artefacts(0.1, 1.0, 16.0).beside(own) == {"overshoot": 0.0, "grid": 0.0, "grain": 2.0}
+
+
+def test_a_style_with_less_than_no_grid_asks_for_no_less_than_none() -> None:
+    assert Artefacts(0.1, 0.9, 4.0).beside(Artefacts(0.1, 0.002, 4.0))["grid"] == 0
+    assert Artefacts(0.1, 2.0, 4.0).beside(Artefacts(0.1, 0.002, 4.0))["grid"] == 1
+
+
+def test_flat_pictures_have_artefacts_too() -> None:
+    assert Artefacts.of(np.full((2, 16, 24, 3), 100, dtype=np.uint8)) == Artefacts(0.0, pytest.approx(1), LEAST_GRAIN)
+
+
 def test_of_one_picture_the_figures_of_sets_are_not_told() -> None:
     figures = judge()("red", tinted(5, RED, 1), tinted(4, GREY, 1))
     assert [key for key, value in figures.items() if value is None] == ["frechet", "kernel", "both"]
@@ -186,7 +217,8 @@ def figures() -> dict[str, Any]:
     keys = list(page.COLUMNS)
     methods = {}
     for place, (name, row) in enumerate(ROWS.items()):
-        one = dict(zip(keys, (place / 100, place, place / 10, 0.5, 2.0 * place), strict=True))
+        values = (place / 100, place, place / 10, 0.5, place / 1000, 0.25, 1.5, 2.0 * place)
+        one = dict(zip(keys, values, strict=True))
         methods[name] = {"words": row.words, "mean": one, "styles": {"ink": one, "oil": one}}
     return {
         "machine": {"torch": "2.9", "gpu": None, "processor": "a processor"},
@@ -204,13 +236,24 @@ def figures() -> dict[str, Any]:
 
 def test_the_page_holds_every_method_and_how_it_was_measured() -> None:
     text = page.render(figures())
-    assert "| SMS without spectrum | 0.080 | 8.0 | 0.800 | 50% | 16.0 |" in text
+    assert "| SMS without spectrum | 0.120 | 12.0 | 1.200 | 50% | 1.2% | 0.25 | 1.50 | 24.0 |" in text
     assert all(f"| {row.words} | " in text for row in ROWS.values())
-    assert "| full | 0.326 | 0.120 | 18.7 | 24.0 |" in text
+    assert "| full | 0.326 | 0.160 | 18.7 | 32.0 |" in text
     assert "40 photos" in text
     assert "right for 97% of" in text
     assert "`0123456789abcdef`" in text
     assert max(map(len, page.HEAD.splitlines())) <= 120
+
+
+def test_the_page_of_an_older_run_has_a_dash_for_what_it_lacks() -> None:
+    older = figures()
+    for entry in older["methods"].values():
+        for some in (entry["mean"], *entry["styles"].values()):
+            for key in ("overshoot", "grid", "grain"):
+                some.pop(key, None)
+    text = page.render(older)
+    assert "| SMS without spectrum | 0.120 | 12.0 | 1.200 | 50% | – | – | – | 24.0 |" in text
+    assert "| full | 0.326 | 0.160 | 18.7 | 32.0 |" in text
 
 
 def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:
