@@ -62,7 +62,7 @@ def main() -> None:
         marks[name] = time.perf_counter() - start
 
     start = time.perf_counter()
-    method = preset_for(arguments.model, None, None)
+    method = preset_for(arguments.model, None, None, [arguments.style])
     stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=arguments.style),), model=arguments.model, method=method))
     mark("loading", start)
     start = time.perf_counter()

@@ -39,7 +39,8 @@ class Studio:
 
     def stylizer(self, style: str, method: Method | None, changes: dict[str, Any], content: float) -> Stylizer:
         """Return a stylizer with the model's preset for a method, changed."""
-        constants = overlay(overlay(preset_for(self.run.model, None, method), self.settings), changes)
+        own = preset_for(self.run.model, None, method, [style])
+        constants = overlay(overlay(own, self.settings), changes)
         run = replace(self.run, styles=(StyleChoice(name=self.style_files[style]),), method=constants, content=content)
         if style not in self.stylizers:
             self.stylizers[style] = Stylizer(run)

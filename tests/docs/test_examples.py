@@ -57,6 +57,13 @@ def test_the_knob_lays_styles_and_contents_out(sandbox: Path) -> None:
         assert kept.width > 2 * kept.height
 
 
+def test_own_size_lays_both_ways_beside_the_photo(sandbox: Path) -> None:
+    target = sandbox / "own-size.png"
+    sheet = example("own_size").main(Path("photo.jpg"), target=target, model=TINY, size=64, settings={"iterations": 2})
+    with Image.open(target) as kept:
+        assert kept.size == sheet.size
+
+
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     photo = Path("photo.jpg")
     sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)

@@ -15,7 +15,7 @@ from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sheets import flattened
-from stylescore.images.sizes import resized
+from stylescore.images.upsampling import upsample_guided
 
 _SAMPLES = 8
 _SAMPLE_SIDE = 128
@@ -23,7 +23,7 @@ _LAST_HELD = 2000
 
 
 def at_source_size(result: Image.Image, photo: Photo) -> Image.Image:
-    """Bring a result back to its photo's size and transparency.
+    """Bring a result back to its photo's size and transparency, its edges sharpened by the photo's.
 
     Args:
         result: the stylized picture at the model's size.
@@ -32,7 +32,7 @@ def at_source_size(result: Image.Image, photo: Photo) -> Image.Image:
     Returns:
         "RGBA" if the photo had alpha, else "RGB".
     """
-    picture = resized(result.convert("RGB"), photo.picture.size)
+    picture = upsample_guided(result.convert("RGB"), photo.picture.convert("RGB"))
     if photo.alpha is None:
         return picture
     return Image.merge("RGBA", (*picture.split(), photo.alpha))

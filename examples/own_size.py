@@ -1,0 +1,70 @@
+"""Compare two ways to enlarge a picture to its photo's size: Lanczos alone, and guided by the photo's edges.
+
+Run it with `python examples/own_size.py photo.jpg --style oil-painting --size 192 --target own_size.png`; the smaller
+the working size is beside the photo, the more there is to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stylescore import stylize
+from stylescore.images import contact_sheet
+
+PHOTO = Path(__file__).parent / "astronaut.jpg"
+
+
+def crop(picture: Image.Image, side: int, centre: tuple[float, float]) -> Image.Image:
+    """Return a square of the picture around `centre`, in shares of width and height, moved in from the border."""
+    side = min(side, *picture.size)
+    left, top = (
+        min(max(0, round(share * length - side / 2)), length - side)
+        for share, length in zip(centre, picture.size, strict=True)
+    )
+    return picture.crop((left, top, left + side, top + side))
+
+
+def main(
+    path: Path = PHOTO,
+    style: str = "oil-painting",
+    target: Path = Path("own_size.png"),
+    side: int = 200,
+    centre: tuple[float, float] = (0.45, 0.25),
+    cell: int = 400,
+    **options: Any,
+) -> Image.Image:
+    """Write a sheet to `target`: crops of Lanczos, guided and photo; further options go to `stylize`."""
+    result = stylize(path, style, **options)
+    photo = result.photo.picture
+    lanczos = result.model_picture.resize(photo.size, Image.Resampling.LANCZOS)
+    crops = [crop(picture, side, centre) for picture in (lanczos, result.picture, photo)]
+    sheet = contact_sheet([crops], ["Lanczos", "guided by the photo", "photo"], cell=cell)
+    sheet.save(target)
+    return sheet
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photo", type=Path, nargs="?", default=PHOTO)
+    parser.add_argument("--style", default="oil-painting")
+    parser.add_argument("--size", type=int, default=192, help="short side in pixels that the model works at")
+    parser.add_argument("--target", type=Path, default=Path("own_size.png"))
+    parser.add_argument("--side", type=int, default=200, help="side in pixels of the crop")
+    parser.add_argument(
+        "--centre", type=float, nargs=2, default=(0.45, 0.25), help="of the crop, in shares of the photo"
+    )
+    parser.add_argument("--cell", type=int, default=400, help="side in pixels of a crop on the sheet")
+    arguments = parser.parse_args()
+    main(
+        arguments.photo,
+        arguments.style,
+        arguments.target,
+        arguments.side,
+        tuple(arguments.centre),
+        arguments.cell,
+        size=arguments.size,
+    )
