@@ -296,3 +296,16 @@ class TestStyles:
         assert record(apart.parent)["style_model_sha256"] == sha256(tiny)
         difference = np.abs(pixels(shared).astype(int) - pixels(apart).astype(int))
         assert difference.mean() < 1
+
+
+def test_a_run_says_its_sizes_and_where_its_constants_come_from(stylize: Callable[..., Any], photo: Path) -> None:
+    outcome = stylize(photo, quiet=False)
+    assert "constants: balanced" in outcome.err
+    assert "size: 64 x 64 pixels; the picture is resized to the photo's 128 x 128" in outcome.err
+    assert record(outcome.picture.parent)["run"]["preset"] == "balanced"
+
+
+def test_a_batch_that_shares_a_fake_score_says_so(stylize: Callable[..., Any], photo: Path) -> None:
+    shared = ("--set", "fake.scope=batch")
+    assert "depends on the others" not in stylize(photo, *shared, quiet=False).err
+    assert "depends on the others" in stylize(photo, photo, "--batch", "2", *shared, quiet=False).err

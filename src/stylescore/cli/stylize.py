@@ -27,6 +27,7 @@ WHAT = "What to make"
 HOW = "How"
 WHERE = "Where and how loud"
 LEFT_TO_RESUME = ("resume", "json", "quiet")
+SHARED_FAKE = "note: fake.scope = batch: the pictures of a batch share a fake score, so each depends on the others"
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,8 @@ def work(
     from stylescore.keeping import Batch
 
     say(size_words(stylizer, jobs[0].photo), quiet=manner.quiet)
+    if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
+        say(SHARED_FAKE, quiet=manner.quiet)
     batch = Batch.begin(stylizer, jobs, states)
     title = ", ".join(job.photo.path.name for job in jobs)
     total, done = batch.fitting.iterations, batch.fitting.iteration
