@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/coffee.jpg
-STYLE ?= oil-painting
+STYLE ?= van-gogh
+GALLERY_PHOTOS := $(foreach name,chelsea coffee astronaut,examples/$(name).jpg)
+GALLERY_STYLES := van-gogh stained-glass pencil-sketch watercolor
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test unit check docs clean
+.PHONY: demo gallery test unit check docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/stylescore stylize $(PHOTO) --style $(STYLE) --output out
+
+gallery: $(VENV)/installed
+	$(BIN)/python examples/gallery.py $(GALLERY_PHOTOS) --styles $(GALLERY_STYLES) --cell 400 --target docs/images/gallery.jpg
+	$(BIN)/python examples/gallery.py --target docs/images/gallery-more.jpg
+	$(BIN)/python examples/knob.py --target docs/images/knob.jpg
+	$(BIN)/python examples/own_size.py --target docs/images/own-size.jpg
 
 test: unit check docs
 

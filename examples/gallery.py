@@ -46,7 +46,7 @@ def main(
         columns.append(list(stylized(photos, style, model, iterations)))
         print(f"{style}: {len(photos)} pictures")
     sheet = contact_sheet(list(zip(*columns, strict=True)), ["photo", *styles], cell=cell)
-    sheet.save(target)
+    sheet.save(target, quality=88)
     return sheet
 
 

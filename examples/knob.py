@@ -30,7 +30,7 @@ def main(
     """Write a sheet to `target`; further options go to `stylize`."""
     rows = [[stylize(path, style, content=content, **options).picture for content in contents] for style in styles]
     sheet = contact_sheet(rows, [f"content {content:g}" for content in contents])
-    sheet.save(target)
+    sheet.save(target, quality=88)
     return sheet
 
 

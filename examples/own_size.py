@@ -43,7 +43,7 @@ def main(
     lanczos = result.model_picture.resize(photo.size, Image.Resampling.LANCZOS)
     crops = [crop(picture, side, centre) for picture in (lanczos, result.picture, photo)]
     sheet = contact_sheet([crops], ["Lanczos", "guided by the photo", "photo"], cell=cell)
-    sheet.save(target)
+    sheet.save(target, quality=88)
     return sheet
 
 
