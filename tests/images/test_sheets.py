@@ -32,6 +32,15 @@ def test_contact_sheet_places_pictures_in_cells() -> None:
     assert sheet.getpixel((76, 76)) == WHITE
 
 
+def test_a_row_is_as_high_as_its_highest_picture() -> None:
+    flat, tall = Image.new("RGB", (80, 20), BLUE), Image.new("RGB", (20, 20), RED)
+    sheet = contact_sheet([[flat, flat], [flat, tall]], cell=40)
+    assert sheet.size == (2 * 48 + 8, 10 + 40 + 3 * 8)
+    assert [sheet.getpixel((8, y)) for y in (7, 8, 17, 18)] == [WHITE, BLUE, BLUE, WHITE]
+    assert sheet.getpixel((8, 26 + 20)) == BLUE
+    assert sheet.getpixel((56, 26)) == RED
+
+
 def test_labels_are_written_above_their_columns() -> None:
     pictures = [Image.new("RGB", (40, 40), RED)] * 2
     plain, labelled = contact_sheet([pictures], cell=40), contact_sheet([pictures], ["photo", "ärger"], cell=40)

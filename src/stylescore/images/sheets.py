@@ -53,7 +53,7 @@ def contact_sheet(
         cell: side in pixels of the square each picture is scaled into, at least 1.
 
     Returns:
-        An "RGB" sheet with white gaps.
+        An "RGB" sheet with white gaps; a row is as high as its highest picture.
 
     Raises:
         PictureError: there is no picture.
@@ -63,18 +63,17 @@ def contact_sheet(
     _check_grid(columns, labels, cell)
     head = _TEXT + _GAP if labels else 0
     step = cell + _GAP
-    sheet = Image.new("RGB", (columns * step + _GAP, len(rows) * step + _GAP + head), _PAPER)
+    fitted = [[ImageOps.contain(flattened(p), (cell, cell), Image.Resampling.LANCZOS) for p in row] for row in rows]
+    heights = [max((picture.height for picture in row), default=0) for row in fitted]
+    sheet = Image.new("RGB", (columns * step + _GAP, sum(heights) + _GAP * (len(rows) + 1) + head), _PAPER)
     _write_labels(sheet, labels or (), step)
-    for y, row in enumerate(rows):
+    top = head + _GAP
+    for row, height in zip(fitted, heights, strict=True):
         for x, picture in enumerate(row):
-            _place(sheet, picture, (_GAP + x * step, _GAP + head + y * step), cell)
+            left = _GAP + x * step + (cell - picture.width) // 2
+            sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        top += height + _GAP
     return sheet
-
-
-def _place(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], cell: int) -> None:
-    fitted = ImageOps.contain(flattened(picture), (cell, cell), Image.Resampling.LANCZOS)
-    left, top = (cell - fitted.width) // 2, (cell - fitted.height) // 2
-    sheet.paste(fitted, (corner[0] + left, corner[1] + top))
 
 
 def _write_labels(sheet: Image.Image, labels: Sequence[str], step: int) -> None:
