@@ -1,6 +1,6 @@
 """Compare two ways to enlarge a picture to its photo's size: Lanczos alone, and guided by the photo's edges.
 
-Run it with `python examples/own_size.py photo.jpg --style oil-painting --size 192 --target own_size.png`; the smaller
+Run it with `python examples/own_size.py photo.jpg --style flat-illustration --size 192 --target own_size.png`; the smaller
 the working size is beside the photo, the more there is to see.
 """
 
@@ -30,10 +30,10 @@ def crop(picture: Image.Image, side: int, centre: tuple[float, float]) -> Image.
 
 def main(
     path: Path = PHOTO,
-    style: str = "oil-painting",
+    style: str = "flat-illustration",
     target: Path = Path("own_size.png"),
     side: int = 200,
-    centre: tuple[float, float] = (0.45, 0.25),
+    centre: tuple[float, float] = (0.75, 0.85),
     cell: int = 400,
     **options: Any,
 ) -> Image.Image:
@@ -50,12 +50,12 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", type=Path, nargs="?", default=PHOTO)
-    parser.add_argument("--style", default="oil-painting")
+    parser.add_argument("--style", default="flat-illustration")
     parser.add_argument("--size", type=int, default=192, help="short side in pixels that the model works at")
     parser.add_argument("--target", type=Path, default=Path("own_size.png"))
     parser.add_argument("--side", type=int, default=200, help="side in pixels of the crop")
     parser.add_argument(
-        "--centre", type=float, nargs=2, default=(0.45, 0.25), help="of the crop, in shares of the photo"
+        "--centre", type=float, nargs=2, default=(0.75, 0.85), help="of the crop, in shares of the photo"
     )
     parser.add_argument("--cell", type=int, default=400, help="side in pixels of a crop on the sheet")
     arguments = parser.parse_args()
