@@ -1,7 +1,7 @@
 """Compare two ways to enlarge a picture to its photo's size: Lanczos alone, and guided by the photo's edges.
 
-Run it with `python examples/own_size.py photo.jpg --style flat-illustration --size 192 --target own_size.png`; the smaller
-the working size is beside the photo, the more there is to see.
+Run it with `python examples/own_size.py photo.jpg --style flat-illustration --size 192 --target own_size.png`; the
+smaller the working size is beside the photo, the more there is to see.
 """
 
 from __future__ import annotations

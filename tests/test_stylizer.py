@@ -179,3 +179,12 @@ def test_a_refined_run_that_is_taken_up_ends_in_the_same_bits(done: int) -> None
             break
     state = capture(left, 0)
     assert torch.equal(straight, ended(native(refining()).start([photo], [state])))
+
+
+def test_the_learning_rate_falls_over_the_whole_of_a_refined_run() -> None:
+    rates = {"name": "adamw", "lr": 0.05, "warmup": 0.0, "cosine_length": 1.0}
+    stylizer = native(refining(optimiser=rates))
+    seen = [step.learning_rate for step in fit(stylizer.start([read_photo(PHOTO)]))]
+    assert len(seen) == 4
+    assert seen == sorted(seen, reverse=True)
+    assert seen[2] == pytest.approx(0.025)

@@ -257,7 +257,10 @@ def fit_latents(
     fitting = assemble(models, method, prompts, subject, rng, rate_scale(method, subject))
     if method.relevance.timesteps and fitting.objective.relevance is not relevance.everywhere:
         fitting.objective = with_kept_maps(fitting, method, subject.z_source)
-    return with_refinement(fitting, method, models.base.schedule.stride) if refined else fitting
+    if refined:
+        add_refinement(fitting, method, models.base.schedule.stride)
+        fitting.learning_rate = learning_rate(method.optimiser, fitting.iterations, rate_scale(method, subject))
+    return fitting
 
 
 def rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
@@ -265,8 +268,8 @@ def rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
     return subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
 
 
-def with_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> Fitting:
-    """Add the refinement's iterations and timesteps to a run."""
+def add_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> None:
+    """Add the refinement's iterations and timesteps to a run, in place."""
     total = method.iterations + method.refine.iterations
     small = make_sampler(replace(method.timesteps, t_max=method.refine.t_max), stride)
     share = method.iterations / total
@@ -276,7 +279,6 @@ def with_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> Fitt
     )
     if isinstance(fitting.fake, FakeScore) and method.fake.sampler == "run":
         fitting.fake = replace(fitting.fake, timesteps=fitting.objective.timesteps)
-    return fitting
 
 
 def enlarge(
@@ -296,7 +298,7 @@ def enlarge(
     fitting.scores, fake = make_scores(models, method, prompts)
     fitting.subject = subject
     fitting.optimiser = make_optimiser(method.optimiser, subject.parameters())
-    fitting.learning_rate = learning_rate(method.optimiser, method.iterations, rate_scale(method, subject))
+    fitting.learning_rate = learning_rate(method.optimiser, fitting.iterations, rate_scale(method, subject))
     if isinstance(fitting.fake, FakeScore):
         fitting.fake = replace(fitting.fake, predictor=fake.alone)
     maps = fitting.objective.relevance
