@@ -59,7 +59,9 @@ def test_the_knob_lays_styles_and_contents_out(sandbox: Path) -> None:
 
 def test_own_size_lays_both_ways_beside_the_photo(sandbox: Path) -> None:
     target = sandbox / "own-size.png"
-    sheet = example("own_size").main(Path("photo.jpg"), target=target, model=TINY, size=64, settings={"iterations": 2})
+    sheet = example("own_size").main(
+        Path("photo.jpg"), "oil-painting", target, model=TINY, size=64, settings={"iterations": 2}
+    )
     with Image.open(target) as kept:
         assert kept.size == sheet.size
 
