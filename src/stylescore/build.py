@@ -25,7 +25,7 @@ from stylescore.diffusion.text import TextEncoder
 from stylescore.directions import Normalised
 from stylescore.fake import FakeScore, as_it_is, shifted
 from stylescore.fit import Fitting
-from stylescore.objective import ConsistentNoise, NoiseSampler, Objective, dds, gaussian, pds, sds, sms, vsd
+from stylescore.objective import ConsistentNoise, Objective, dds, gaussian, pds, sds, sms, stream, vsd
 from stylescore.optimisers import learning_rate, make_optimiser
 from stylescore.schedule import NoiseSchedule, Weight
 from stylescore.scores import ScoreName, Scores, contrast, guide
@@ -151,15 +151,10 @@ def make_spectrum(config: SpectrumConfig) -> spectrum.SpectrumLoss:
 
 def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objective:
     """Assemble the method."""
-    objective = replace(bare_objective(method, noise_schedule), noise=make_noise(method))
+    objective = replace(bare_objective(method, noise_schedule), noise=ConsistentNoise(method.consistent_noise))
     if method.weight == "normalised" and method.method != "pds":
         objective = replace(objective, direction=Normalised(objective.direction, noise_schedule))
     return objective
-
-
-def make_noise(method: MethodConfig) -> NoiseSampler:
-    """Return the source of the gradient's noise."""
-    return ConsistentNoise(method.consistent_noise) if method.consistent_noise > 0 else gaussian
 
 
 def bare_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objective:
@@ -313,7 +308,7 @@ def with_kept_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> 
     do not depend on how many maps there are.
     """
     objective, count = fitting.objective, method.relevance.timesteps
-    rng = [torch.Generator().manual_seed((g.initial_seed() + 1) % 2**63) for g in fitting.rng]
+    rng = stream(fitting.rng, 1)
     at = relevance.spread(method.timesteps.t_min, method.timesteps.t_max, count)
     eps = torch.stack([gaussian(z_source, rng) for _ in range(count)])
     maps = relevance.kept(objective.relevance, objective.schedule, fitting.scores, z_source, at, eps)

@@ -44,6 +44,14 @@ def gaussian(like: Tensor, rng: Rng) -> Noise:
     return torch.stack(draws).to(like)
 
 
+def stream(rng: Rng, number: int) -> Rng:
+    """Return fresh generators that follow from the seeds of `rng`: their draws change none of the run's own.
+
+    A run that is resumed has the same ones, whatever its generators have drawn. 1 is for maps, 2 for a kept noise.
+    """
+    return [torch.Generator().manual_seed((generator.initial_seed() + number) % 2**63) for generator in rng]
+
+
 @dataclass(frozen=True)
 class ConsistentNoise:
     """Noise of which a share is the same throughout a run: sqrt(f) eps_run + sqrt(1 - f) eps.
@@ -62,7 +70,7 @@ class ConsistentNoise:
         fresh = gaussian(like, rng)
         if self.share == 0:
             return fresh
-        kept = gaussian(like, [torch.Generator().manual_seed((g.initial_seed() + 2) % 2**63) for g in rng])
+        kept = gaussian(like, stream(rng, 2))
         return math.sqrt(self.share) * kept + math.sqrt(1 - self.share) * fresh
 
 
