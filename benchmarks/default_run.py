@@ -12,11 +12,11 @@ CLOCK = time.perf_counter()
 import torch  # noqa: E402
 
 from benchmarks.measuring import keep, peak_memory_mib, timed  # noqa: E402
-from stylescore.config import RunConfig, StyleChoice  # noqa: E402
-from stylescore.fit import Fitting, fake_step, fit, subject_step  # noqa: E402
+from stylescore.assembly.stylizer import Stylizer  # noqa: E402
+from stylescore.config.presets import preset_for  # noqa: E402
+from stylescore.config.run import RunConfig, StyleChoice  # noqa: E402
 from stylescore.images import read_photo  # noqa: E402
-from stylescore.presets import preset_for  # noqa: E402
-from stylescore.stylizer import Stylizer  # noqa: E402
+from stylescore.method.fit import Fitting, fake_step, fit, subject_step  # noqa: E402
 
 
 def parts(fitting: Fitting) -> dict[str, dict[str, float]]:

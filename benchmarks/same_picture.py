@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring import keep
-from stylescore.config import RunConfig, StyleChoice
-from stylescore.diffusion.devices import best_device
-from stylescore.fit import fit
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.presets import preset_for
+from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.toml import overlay
+from stylescore.diffusion.execution.devices import best_device
 from stylescore.images import Photo, read_photo
-from stylescore.presets import preset_for
-from stylescore.stylizer import Stylizer
-from stylescore.tables import overlay
+from stylescore.method.fit import fit
 
 PLAINEST = "each score alone"
 ALL_PASSES = {"guidance_scale": 2.0, "fake": {"shared": False}, "relevance": {"timesteps": 0}}

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
-from stylescore.directions import StyleMatching
-from stylescore.fit import fit
-from stylescore.objective import Objective
-from stylescore.presets import preset_for
-from stylescore.relevance import SemanticRelevance, absolute_then_mean
-from stylescore.schedule import NoiseSchedule, posterior_weight
-from stylescore.spectrum import ProgressiveSpectrum
-from stylescore.stylizer import Result
-from stylescore.timesteps import Grid
-from stylescore.types import Rng, Timesteps
+from stylescore.assembly.stylizer import Result
+from stylescore.config.presets import preset_for
+from stylescore.method.directions import StyleMatching
+from stylescore.method.fit import fit
+from stylescore.method.objective import Objective
+from stylescore.method.relevance import SemanticRelevance, absolute_then_mean
+from stylescore.method.schedule import NoiseSchedule, posterior_weight
+from stylescore.method.spectrum import ProgressiveSpectrum
+from stylescore.method.timesteps import Grid
+from stylescore.method.types import Rng, Timesteps
 
 HERE = Path(__file__).parent
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from stylescore import Result, RunConfig, StyleChoice, Stylizer, read_photo
+from stylescore.catalog.registry import list_styles
+from stylescore.config.presets import preset_for
+from stylescore.config.toml import overlay
 from stylescore.images import Photo, contact_sheet
-from stylescore.models.registry import list_styles
-from stylescore.presets import preset_for
-from stylescore.tables import overlay
 
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from stylescore.fit import Fitting, fit
-from stylescore.objective import Objective, sds, vsd
-from stylescore.schedule import NoiseSchedule, unit_weight
-from stylescore.scores import Scores
-from stylescore.subjects import LatentSubject
-from stylescore.timesteps import Grid, Uniform
-from stylescore.types import Latent, Noise, Timesteps
+from stylescore.method.fit import Fitting, fit
+from stylescore.method.objective import Objective, sds, vsd
+from stylescore.method.schedule import NoiseSchedule, unit_weight
+from stylescore.method.scores import Scores
+from stylescore.method.subjects import LatentSubject
+from stylescore.method.timesteps import Grid, Uniform
+from stylescore.method.types import Latent, Noise, Timesteps
 
 MEAN, STD = 2.0, 0.3
 SCHEDULE = NoiseSchedule(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
-from stylescore.fit import fit
+from stylescore.config.presets import preset_for
+from stylescore.config.toml import overlay
 from stylescore.images import Photo, contact_sheet
-from stylescore.presets import preset_for
-from stylescore.tables import overlay
+from stylescore.method.fit import fit
 
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))

@@ -46,7 +46,7 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
@@ -116,7 +116,7 @@ def tiny_unet() -> Callable[[], Any]:
 def tiny_style() -> Callable[[Any], Any]:
     """Return a maker of the recorded style LoRA's deltas, fitted to a U-Net."""
     from stylescore.diffusion.adapters import adaptable
-    from stylescore.diffusion.lora import bind, read_lora
+    from stylescore.lora import bind, read_lora
 
     return lambda unet: bind(read_lora(PARITY / "style_lora_kohya.safetensors"), adaptable(unet))
 
@@ -124,7 +124,7 @@ def tiny_style() -> Callable[[Any], Any]:
 @pytest.fixture(scope="session")
 def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a maker of a run's networks: the tiny model, its style LoRA in one shared base."""
-    from stylescore.build import Models
+    from stylescore.assembly.build import Models
     from stylescore.diffusion.adapters import Adapters
     from stylescore.diffusion.backbone import Backbone
     from stylescore.diffusion.codec import Codec

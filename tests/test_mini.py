@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from stylescore import stylize
+from stylescore.catalog.registry import BUNDLED, list_styles
 from stylescore.cli.main import exit_code
-from stylescore.diffusion.lora.report import describe
-from stylescore.models.registry import BUNDLED, list_styles
-from stylescore.presets import preset_for
+from stylescore.config.presets import preset_for
+from stylescore.lora.report import describe
 
 MINI = BUNDLED / "mini"
 PHOTO = Path(__file__).parent / "data" / "parity" / "input_128x128.png"
@@ -37,7 +37,7 @@ def test_every_style_is_sound_and_tells_what_it_is(entry: object) -> None:
 
 
 def test_its_preset_is_sound() -> None:
-    from stylescore.validate import check_method
+    from stylescore.config.ranges import check_method
 
     assert check_method(preset_for("mini", None, None)).iterations > 0
 

@@ -91,7 +91,7 @@ def test_the_installed_program_runs(installed: Path) -> None:
 
 
 def test_the_bundled_model_comes_along(installed: Path) -> None:
-    mini = installed / "stylescore" / "models" / "mini"
+    mini = installed / "stylescore" / "catalog" / "bundled" / "mini"
 
     listed = json.loads(call(installed, "styles", "--json").stdout)["styles"]
     bundled = [Path(entry["path"]) for entry in listed if entry["bundled"]]

@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore import presets
-from stylescore.build import Models, Prompts, fit_latents, guided
-from stylescore.config import MethodConfig
+from stylescore.assembly.build import Models, Prompts, fit_latents, guided
+from stylescore.config import presets
+from stylescore.config.method import MethodConfig
 from stylescore.diffusion.backbone import Prompted
-from stylescore.fake import FakeScore
-from stylescore.fit import Fitting, Iteration, fit
-from stylescore.relevance import SemanticRelevance
-from stylescore.schedule import alpha_bar_squared_weight, unit_weight
-from stylescore.spectrum import cutoff, dct2, low_pass_mask
+from stylescore.method.fake_score import FakeScore
+from stylescore.method.fit import Fitting, Iteration, fit
+from stylescore.method.relevance import SemanticRelevance
+from stylescore.method.schedule import alpha_bar_squared_weight, unit_weight
+from stylescore.method.spectrum import cutoff, dct2, low_pass_mask
 
 NAME = "a_sms_single_base"
 FULL = (0, 1, 2, 3, 4, 29)
@@ -227,7 +227,7 @@ def test_timesteps_learning_rates_and_cutoffs(replay: Replay, golden: Golden) ->
 
 
 def test_the_range_of_timesteps_that_was_open(replay: Replay, golden: Golden) -> None:
-    from stylescore.build import make_sampler
+    from stylescore.assembly.build import make_sampler
 
     sampler = make_sampler(reference_method().timesteps, 2)
     ours = [[sampler.grid.low, sampler.high(i / 30)] for i in range(30)]

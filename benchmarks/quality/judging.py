@@ -9,8 +9,8 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from bundled_model.pictures import to_tensor
 from torch import Tensor
-from training.pictures import to_tensor
 
 from stylescore.metrics import (
     StyleClassifier,

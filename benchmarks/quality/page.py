@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import RESULTS
-from stylescore.files import atomic
-from stylescore.stylizer import model_hash
+from stylescore.assembly.stylizer import model_hash
+from stylescore.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
 KEPT = RESULTS / "quality.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.quality.split import Photos
-from stylescore.files import atomic, sha256
+from stylescore.storage.files import atomic, sha256
 
 STREAM = 77
 """Keeps these renderings' random numbers apart from those of the training pictures."""
@@ -18,7 +18,7 @@ STREAM = 77
 
 def render(style: str, photo: np.ndarray, row: int) -> np.ndarray:
     """Return one photo (uint8) in a style, drawn with random numbers that belong to its row."""
-    from training.styles import RENDERERS
+    from bundled_model.styles import RENDERERS
 
     drawn = RENDERERS[style](photo / 255.0, np.random.default_rng([row, STREAM]))
     return (255 * np.clip(drawn, 0, 1)).round().astype(np.uint8)
@@ -26,7 +26,7 @@ def render(style: str, photo: np.ndarray, row: int) -> np.ndarray:
 
 def renderer_digest(style: str, rows: Iterable[int]) -> str:
     """Return a name for these rows drawn by this version of the renderer."""
-    from training.styles import RENDERERS, common
+    from bundled_model.styles import RENDERERS, common
 
     sources = [inspect.getsourcefile(RENDERERS[style]), inspect.getsourcefile(common)]
     facts = [*(sha256(source) for source in sources if source), *map(str, rows)]

@@ -53,7 +53,7 @@ def parts(records: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def read_part(data: Path, part: str, count: int) -> Photos:
-    """Return the first `count` photos of a part from the folder that `training.prepare` wrote."""
+    """Return the first `count` photos of a part from the folder that `bundled_model.prepare` wrote."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
     rows = parts(records)[part][:count]
     pixels = np.load(data / "photos.npy", mmap_mode="r")[rows]

@@ -15,8 +15,8 @@ from PIL import Image
 from benchmarks.quality.methods import ROWS, Studio, pixels_of
 from benchmarks.quality.split import Photos
 from stylescore.errors import ConfigError
-from stylescore.files import atomic
 from stylescore.images import save_png
+from stylescore.storage.files import atomic
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from typing import Any
 from benchmarks.measuring import keep
 from benchmarks.steps.measure import MODES
 from benchmarks.steps.networks import KINDS
-from stylescore.diffusion.devices import DTYPES
+from stylescore.diffusion.execution.devices import DTYPES
 
 ITERATIONS = 500
 """Of a run at the reference arithmetic, for pictures an hour."""

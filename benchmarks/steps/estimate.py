@@ -22,13 +22,13 @@ import stylescore
 from benchmarks.steps.living import held, most_bytes
 from benchmarks.steps.networks import KINDS, Kind, in_bfloat16
 from benchmarks.steps.ours import fitting, reference
-from stylescore import presets
-from stylescore.config import MethodConfig
+from stylescore.assembly.stylizer import CODEC_WINDOW
+from stylescore.config import presets
+from stylescore.config.method import MethodConfig
 from stylescore.diffusion.codec import Codec
-from stylescore.files import atomic
-from stylescore.stylizer import CODEC_WINDOW
+from stylescore.storage.files import atomic
 
-PUBLISHED = Path(stylescore.__file__).parent / "memory.json"
+PUBLISHED = Path(stylescore.__file__).parent / "diagnostics" / "memory.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "memory.md"
 HEAD = """\
 # Memory and time by family, size and setting

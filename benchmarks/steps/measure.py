@@ -13,7 +13,7 @@ import torch
 from benchmarks.measuring import peak_memory_mib, synchronise, timed
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
-from stylescore.diffusion.devices import DTYPES, laid_out
+from stylescore.diffusion.execution.devices import DTYPES, laid_out
 
 SPARING = {"method": ours.sparing()}
 MODES: dict[str, dict[str, Any]] = {

@@ -15,10 +15,10 @@ from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import flux, sd, sd3, sdxl
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
 
-CONFIGS = Path(stylescore.__file__).parent / "diffusion"
-MINI = Path(stylescore.__file__).parent / "models" / "mini"
+CONFIGS = Path(stylescore.__file__).parent / "diffusion" / "checkpoints"
+MINI = Path(stylescore.__file__).parent / "catalog" / "bundled" / "mini"
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()
 
 

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.steps.networks import BETAS, Kind
-from stylescore import presets
-from stylescore.build import Models, Prompts, fit_latents
-from stylescore.config import MethodConfig
+from stylescore.assembly.build import Models, Prompts, fit_latents
+from stylescore.assembly.networks import compiled as compiled_network
+from stylescore.config import presets
+from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import Adapters, adaptable
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.copies import merged_copy
-from stylescore.diffusion.lora import Product
-from stylescore.diffusion.memory import keep_less
-from stylescore.diffusion.offload import layer_weights, let_visit
+from stylescore.diffusion.execution.copies import merged_copy
+from stylescore.diffusion.execution.memory import keep_less
+from stylescore.diffusion.execution.offload import layer_weights, let_visit
 from stylescore.diffusion.text import TextEncoder
-from stylescore.fit import Fitting, fit
-from stylescore.prepare import compiled as compiled_network
-from stylescore.schedule import NoiseSchedule
-from stylescore.scores import PassCounter
+from stylescore.lora import Product
+from stylescore.method.fit import Fitting, fit
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.scores import PassCounter
 
 RANK = 16
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

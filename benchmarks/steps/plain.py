@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.steps.networks import BETAS, Kind
 from stylescore.diffusion.conditioning import joined
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
 
 
 @dataclass

@@ -15,26 +15,26 @@ from stylescore.errors import NonFiniteError as NonFiniteError
 from stylescore.errors import StylescoreError as StylescoreError
 
 if TYPE_CHECKING:
-    from stylescore.api import stylize as stylize
-    from stylescore.config import MethodConfig as MethodConfig
-    from stylescore.config import RunConfig as RunConfig
-    from stylescore.config import StyleChoice as StyleChoice
-    from stylescore.fit import Fitting as Fitting
-    from stylescore.fit import Iteration as Iteration
+    from stylescore.assembly.api import stylize as stylize
+    from stylescore.assembly.stylizer import Result as Result
+    from stylescore.assembly.stylizer import Stylizer as Stylizer
+    from stylescore.config.method import MethodConfig as MethodConfig
+    from stylescore.config.run import RunConfig as RunConfig
+    from stylescore.config.run import StyleChoice as StyleChoice
     from stylescore.images import read_photo as read_photo
-    from stylescore.stylizer import Result as Result
-    from stylescore.stylizer import Stylizer as Stylizer
+    from stylescore.method.fit import Fitting as Fitting
+    from stylescore.method.fit import Iteration as Iteration
 
 _HOME = {
-    "stylize": "api",
-    "MethodConfig": "config",
-    "RunConfig": "config",
-    "StyleChoice": "config",
-    "Fitting": "fit",
-    "Iteration": "fit",
+    "stylize": "assembly.api",
+    "MethodConfig": "config.method",
+    "RunConfig": "config.run",
+    "StyleChoice": "config.run",
+    "Fitting": "method.fit",
+    "Iteration": "method.fit",
     "read_photo": "images",
-    "Result": "stylizer",
-    "Stylizer": "stylizer",
+    "Result": "assembly.stylizer",
+    "Stylizer": "assembly.stylizer",
 }
 
 __all__ = [

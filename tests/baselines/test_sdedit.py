@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stylescore.baselines.sdedit import descent, sdedit
 from stylescore.errors import ConfigError
-from stylescore.objective import gaussian
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.objective import gaussian
+from stylescore.method.schedule import NoiseSchedule
 
 Rngs = Callable[..., list[torch.Generator]]
 MEAN, STD = 2.0, 0.3

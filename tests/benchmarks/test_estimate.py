@@ -12,11 +12,11 @@ from benchmarks.steps.living import most_bytes
 from PIL import Image
 from torch import Tensor
 
-from stylescore import presets
-from stylescore.api import as_photo
-from stylescore.config import RunConfig, StyleChoice
-from stylescore.fit import fit
-from stylescore.stylizer import Stylizer
+from stylescore.assembly.api import as_photo
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.config import presets
+from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.method.fit import fit
 
 
 def test_the_page_tells_the_figures_that_doctor_shows() -> None:

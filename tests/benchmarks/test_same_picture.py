@@ -7,10 +7,10 @@ import pytest
 from benchmarks.same_picture import ALL_PASSES, PLAINEST, WAYS, difference, made, table
 from PIL import Image
 
-from stylescore.api import as_photo
-from stylescore.config import RunConfig, StyleChoice
-from stylescore.presets import preset_for
-from stylescore.tables import overlay
+from stylescore.assembly.api import as_photo
+from stylescore.config.presets import preset_for
+from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.toml import overlay
 
 
 def test_differences_in_closed_form() -> None:

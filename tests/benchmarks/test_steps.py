@@ -12,7 +12,7 @@ from benchmarks.steps.measure import measured, parser
 from benchmarks.steps.networks import KINDS
 from benchmarks.steps.plain import low_frequencies
 
-from stylescore.spectrum import dct2
+from stylescore.method.spectrum import dct2
 
 
 def options(**given: Any) -> argparse.Namespace:

@@ -117,17 +117,17 @@ def resume(program: Program) -> Program:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
     """Return a way to make something happen at the end of iteration k, counted from 1."""
-    import stylescore.keeping
+    import stylescore.runs.runner
 
     def arrange(count: int, happen: Callable[[], Any]) -> None:
-        original = stylescore.keeping.step_row
+        original = stylescore.runs.runner.step_row
 
         def step_row(iteration: Any, picture: int) -> Any:
             if iteration.index + 1 == count and picture == 0:
                 happen()
             return original(iteration, picture)
 
-        monkeypatch.setattr(stylescore.keeping, "step_row", step_row)
+        monkeypatch.setattr(stylescore.runs.runner, "step_row", step_row)
 
     return arrange
 

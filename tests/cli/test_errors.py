@@ -413,7 +413,7 @@ class TestNaN:
     def test_in_the_fake_score_alone(
         self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from stylescore import fake
+        from stylescore.method import fake_score as fake
 
         loss = fake.denoising_loss
         monkeypatch.setattr(fake, "denoising_loss", lambda *given: loss(*given) * torch.nan)

@@ -99,7 +99,7 @@ def test_termination_before_a_run_counts_as_interruption(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("stylescore.doctor.examine", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("stylescore.diagnostics.doctor.examine", lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     with pytest.raises(SystemExit) as stopped:
         run(["doctor"])
@@ -115,7 +115,7 @@ def test_line_breaks_in_messages_are_taken_out(program: Callable[..., Any], monk
     def fail() -> None:
         raise ConfigError("one\n  two\r\nthree", hint="four\n\nfive")
 
-    monkeypatch.setattr("stylescore.doctor.examine", fail)
+    monkeypatch.setattr("stylescore.diagnostics.doctor.examine", fail)
 
     assert program("doctor").complaint == ["one two three", "four five"]
 
@@ -128,6 +128,6 @@ def test_an_error_without_advice_points_to_the_help(
     def fail() -> None:
         raise ModelError("the model is odd")
 
-    monkeypatch.setattr("stylescore.doctor.examine", fail)
+    monkeypatch.setattr("stylescore.diagnostics.doctor.examine", fail)
 
     assert program("doctor").complaint == ["the model is odd", "stylescore --help tells what can be given"]

@@ -63,7 +63,7 @@ def interrupt(
     def call(*arguments: object, number: signal.Signals = signal.SIGINT, times: int = 1) -> tuple[Any, list[Path]]:
         before = set(out.iterdir()) if out.exists() else set()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stylescore.keeping.step_row", sys.modules["stylescore.keeping"].step_row)
+            patch.setattr("stylescore.runs.runner.step_row", sys.modules["stylescore.runs.runner"].step_row)
             stop_after(2, send(number, times))
             outcome = stylize(*arguments)
         return outcome, sorted(set(out.iterdir()) - before)
@@ -142,15 +142,15 @@ class TestInterruption:
     def test_a_signal_while_the_last_files_are_written_stops_the_next_photo(
         self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import stylescore.keeping
+        import stylescore.runs.runner
 
-        original = stylescore.keeping.shared_record
+        original = stylescore.runs.runner.shared_record
 
         def shared_record(record: Any) -> str:
             send(signal.SIGINT)()
             return original(record)
 
-        monkeypatch.setattr(stylescore.keeping, "shared_record", shared_record)
+        monkeypatch.setattr(stylescore.runs.runner, "shared_record", shared_record)
 
         outcome = stylize(PHOTO, PHOTO)
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
-from stylescore.files import sha256
 from stylescore.images import read_metadata
+from stylescore.storage.files import sha256
 
 FILES = ["before-after.png", "config.toml", "picture-model-size.png", "picture.png", "steps.jsonl"]
 

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stylescore.config import FakeConfig, MethodConfig, RunConfig, SpectrumConfig, StyleChoice
+from stylescore.config.method import FakeConfig, MethodConfig, SpectrumConfig
+from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.images import Photo, read_photo
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"

@@ -19,7 +19,7 @@ from stylescore.diffusion.adapters import (
     merge,
     with_change,
 )
-from stylescore.diffusion.lora import Product
+from stylescore.lora import Product
 
 Rngs = Callable[..., list[torch.Generator]]
 UNets = Callable[[], Any]

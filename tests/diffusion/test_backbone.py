@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stylescore.assembly.networks import compiled
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route
 from stylescore.diffusion.backbone import Backbone, Prompted
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import sd
 from stylescore.diffusion.predictions import VariancePreserving
-from stylescore.prepare import compiled
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
 
 Rngs = Callable[..., list[torch.Generator]]
 Text = tuple[Conditioning, Conditioning]

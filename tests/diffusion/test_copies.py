@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
-from stylescore.config import MethodConfig
-from stylescore.diffusion import copies
-from stylescore.diffusion.copies import copy_pays, free_memory, size_of
-from stylescore.fit import fit
-from stylescore.keeping import settled
-from stylescore.presets import load
-from stylescore.tables import overlay
+from stylescore.config.method import MethodConfig
+from stylescore.config.presets import load
+from stylescore.config.toml import overlay
+from stylescore.diffusion.execution import copies
+from stylescore.diffusion.execution.copies import copy_pays, free_memory, size_of
+from stylescore.method.fit import fit
+from stylescore.runs.runner import settled
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 SHARED = replace(load("swift"), iterations=3)

@@ -15,24 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from stylescore import RunConfig, StyleChoice, Stylizer
-from stylescore.build import Prompts, make_fake, make_scores
-from stylescore.config import MethodConfig
+from stylescore.assembly.build import Prompts, make_fake, make_scores
+from stylescore.assembly.networks import adapted_text, require_match
+from stylescore.config.method import MethodConfig
+from stylescore.config.presets import load
+from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, adaptable
 from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning, joined
-from stylescore.diffusion.devices import Places
+from stylescore.diffusion.execution.devices import Places
 from stylescore.diffusion.families.flux import packed, unpacked
-from stylescore.diffusion.loading import Components, load_components
-from stylescore.diffusion.lora import bind, read_lora
 from stylescore.errors import ModelError, StyleError
-from stylescore.fake import denoising_loss
-from stylescore.fit import Fitting, fit
 from stylescore.images import Photo
-from stylescore.prepare import adapted_text, require_match
-from stylescore.presets import load
-from stylescore.state import capture
-from stylescore.tables import overlay
+from stylescore.lora import bind, read_lora
+from stylescore.method.fake_score import denoising_loss
+from stylescore.method.fit import Fitting, fit
+from stylescore.method.state import capture
 
 Families = Callable[[str], Any]
 Rngs = Callable[..., list[torch.Generator]]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.fit import fit
+from stylescore.assembly.stylizer import Stylizer
 from stylescore.images import Photo
-from stylescore.stylizer import Stylizer
+from stylescore.method.fit import fit
 
 Ended = Callable[..., tuple[Stylizer, Tensor]]
 DEVICE = "cuda"

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylescore.diffusion import loading, single_file
-from stylescore.diffusion.devices import Places
+from stylescore.diffusion.checkpoints import loading, single_file
+from stylescore.diffusion.checkpoints.folders import network_class
+from stylescore.diffusion.checkpoints.loading import Components, load_components
+from stylescore.diffusion.execution.devices import Places
 from stylescore.diffusion.families import SD, Parts
-from stylescore.diffusion.folders import network_class
-from stylescore.diffusion.loading import Components, load_components
-from stylescore.diffusion.lora.sgm import sgm_names
 from stylescore.errors import ModelError
+from stylescore.lora.sgm import sgm_names
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 TINY = PARITY / "tiny_base"

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylescore.api import as_photo
-from stylescore.config import RunConfig, StyleChoice
+from stylescore.assembly.api import as_photo
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.catalog.registry import list_styles
+from stylescore.config.presets import preset_for
+from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, fake_route
-from stylescore.diffusion.memory import keep_less, visiting
-from stylescore.fit import fit
-from stylescore.models.registry import list_styles
-from stylescore.presets import preset_for
-from stylescore.stylizer import Stylizer
-from stylescore.tables import overlay
+from stylescore.diffusion.execution.memory import keep_less, visiting
+from stylescore.method.fit import fit
 
 Rngs = Callable[..., list[torch.Generator]]
 CPU, META = torch.device("cpu"), torch.device("meta")

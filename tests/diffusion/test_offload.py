@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore import prepare
+from stylescore.assembly import networks as prepare
+from stylescore.assembly.stylizer import Stylizer
 from stylescore.diffusion.adapters import Adapters, fake_route
-from stylescore.diffusion.lora import Change, Product
-from stylescore.diffusion.lora.deltas import Hadamard
-from stylescore.diffusion.memory import keep_less
-from stylescore.diffusion.offload import Visitor, layer_weights, offload
+from stylescore.diffusion.execution.memory import keep_less
+from stylescore.diffusion.execution.offload import Visitor, layer_weights, offload
 from stylescore.errors import DeviceError
-from stylescore.fit import fit
 from stylescore.images import Photo
-from stylescore.stylizer import Stylizer
+from stylescore.lora import Change, Product
+from stylescore.lora.deltas import Hadamard
+from stylescore.method.fit import fit
 
 Rngs = Callable[..., list[torch.Generator]]
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def test_answers_and_gradients_are_those_of_weights_that_stay(
 def test_few_weights_are_there_at_once_also_on_the_way_back(
     tiny_unet: Any, tiny_style: Any, rngs: Rngs, ask: Callable[[Adapters], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stylescore.diffusion.offload.Visitor", Counted)
+    monkeypatch.setattr("stylescore.diffusion.execution.offload.Visitor", Counted)
     most = []
     unet = tiny_unet()
     whole = sum(weight.numel() * weight.element_size() for weight in unet.parameters())

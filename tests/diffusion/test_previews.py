@@ -14,18 +14,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stylescore import RunConfig, StyleChoice, Stylizer, read_photo, stylizer
-from stylescore.build import Models
+from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
+from stylescore.assembly import stylizer
+from stylescore.assembly.build import Models
+from stylescore.config.presets import load
+from stylescore.config.toml import overlay
 from stylescore.diffusion import previews
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.families import FAMILIES
 from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ModelError
 from stylescore.images import to_picture
-from stylescore.keeping import Batch, Kept, new_job
-from stylescore.presets import load
-from stylescore.tables import overlay
-from stylescore.types import Latent
+from stylescore.method.types import Latent
+from stylescore.runs.runner import Batch, Kept, new_job
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 PHOTO = PARITY / "input_128x128.png"

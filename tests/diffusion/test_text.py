@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stylescore.config import RunConfig, StyleChoice
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.devices import Places
+from stylescore.diffusion.execution.devices import Places
 from stylescore.diffusion.text import Reader, TextEncoder
 from stylescore.errors import StyleError
-from stylescore.stylizer import Stylizer
 
 CPU, CARD, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 

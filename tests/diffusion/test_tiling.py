@@ -16,14 +16,14 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import Adapters
 from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.batching import Ask, Joint
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.execution.tiling import OVERLAP, blended, groups, starts
 from stylescore.diffusion.families import sd
-from stylescore.diffusion.joint import Ask, Joint
 from stylescore.diffusion.predictions import VariancePreserving
-from stylescore.diffusion.tiling import OVERLAP, blended, groups, starts
-from stylescore.schedule import NoiseSchedule
-from stylescore.scores import ScoreName, contrast
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.scores import ScoreName, contrast
 
 Rngs = Callable[..., list[torch.Generator]]
 
@@ -156,7 +156,7 @@ def test_the_fake_score_learns_through_windows(backbone: Backbone, units: dict[s
 
     kept = torch.zeros_like(z_t)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylescore.diffusion.tiling.checkpoint", lambda work, part, use_reentrant: work(part))
+        patch.setattr("stylescore.diffusion.execution.tiling.checkpoint", lambda work, part, use_reentrant: work(part))
         kept = torch.autograd.grad(prompted.alone(z_t, t).square().sum(), parameters)
     for one, other in zip(dropped, kept, strict=True):
         assert one.abs().max() > 0

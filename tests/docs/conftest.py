@@ -58,8 +58,8 @@ def fill(place: Path, bundled: Path) -> None:
 def interrupt_a_run(folder: Path) -> None:
     """Leave a run behind in `folder` that was stopped after one iteration."""
     from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
-    from stylescore.keeping import Batch, new_job
-    from stylescore.presets import preset_for
+    from stylescore.config.presets import preset_for
+    from stylescore.runs.runner import Batch, new_job
 
     run = RunConfig(styles=(StyleChoice(name="oil-painting"),), method=preset_for("mini", None, None))
     stylizer = Stylizer(run)
@@ -73,7 +73,7 @@ def interrupt_a_run(folder: Path) -> None:
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with photos and stand-ins for models and LoRAs."""
-    from stylescore.models import registry
+    from stylescore.catalog import registry
 
     place, bundled = tmp_path / "work", tmp_path / "bundled"
     place.mkdir()

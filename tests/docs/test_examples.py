@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stylescore.timesteps import Grid
+from stylescore.method.timesteps import Grid
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TINY = "my-sd15"

@@ -15,12 +15,13 @@ import typer
 import yaml
 
 from stylescore import __version__
-from stylescore.config import MethodConfig, RelevanceConfig, RunConfig, SpectrumConfig, StyleChoice
-from stylescore.content import relevance_strength, spectrum_factor
-from stylescore.directions import posterior_coefficients
+from stylescore.config.content_knob import relevance_strength, spectrum_factor
+from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig
+from stylescore.config.presets import load
+from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import StylescoreError
-from stylescore.presets import load
-from stylescore.schedule import NoiseSchedule, posterior_weight
+from stylescore.method.directions import posterior_coefficients
+from stylescore.method.schedule import NoiseSchedule, posterior_weight
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.config import PredictionType
 from stylescore.diffusion.predictions import RectifiedFlow
-from stylescore.fake import FakeScore
-from stylescore.fit import Fitting, fit
-from stylescore.objective import Objective, sds, sms, vsd
-from stylescore.relevance import everywhere
-from stylescore.schedule import NoiseSchedule, Weight, clean_weight, noise_weight
-from stylescore.scores import NoisePredictor, Scores
-from stylescore.spectrum import no_spectrum
-from stylescore.subjects import LatentSubject
-from stylescore.timesteps import Grid, Narrowing, Uniform
+from stylescore.method.fake_score import FakeScore
+from stylescore.method.fit import Fitting, fit
+from stylescore.method.objective import Objective, sds, sms, vsd
+from stylescore.method.relevance import everywhere
+from stylescore.method.schedule import NoiseSchedule, Weight, clean_weight, noise_weight
+from stylescore.method.scores import NoisePredictor, Scores
+from stylescore.method.spectrum import no_spectrum
+from stylescore.method.subjects import LatentSubject
+from stylescore.method.timesteps import Grid, Narrowing, Uniform
+from stylescore.method.types import PredictionType
 
 MEAN = torch.tensor([2.0, -1.0])
 STD = torch.tensor([0.3, 0.6])

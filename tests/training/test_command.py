@@ -160,7 +160,7 @@ def test_a_name_that_is_taken_is_refused_unless_it_is_replaced(train_style: Prog
 
 
 def test_a_bundled_name_is_refused(train_style: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylescore.models import registry
+    from stylescore.catalog import registry
 
     folder = tmp_path / "bundled" / "mini" / "styles"
     folder.mkdir(parents=True)

@@ -7,8 +7,8 @@ import tomllib
 import pytest
 import tomli_w
 
+from stylescore.config.toml import from_table, to_table
 from stylescore.errors import ConfigError
-from stylescore.tables import from_table, to_table
 from stylescore.training.config import FAMILIES, StyleTrainingConfig, family_of, resolve
 
 

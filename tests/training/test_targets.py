@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from stylescore.config import PredictionType
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.types import PredictionType
 from stylescore.training.targets import LOSSES, min_snr_weight, network_target, plain_weight, snr_at, weighted_error
 
 KINDS = get_args(PredictionType)

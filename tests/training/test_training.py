@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stylescore.errors import ConfigError, NonFiniteError, OutputError
-from stylescore.safetensors_header import read_header
+from stylescore.storage.safetensors_header import read_header
 from stylescore.training import session as sessions
 from stylescore.training.checkpoint import load_checkpoint, tensors_of
 from stylescore.training.config import resolve
@@ -173,7 +173,7 @@ def test_the_file_loads_into_a_diffusers_pipeline(session: Make, tools: SimpleNa
 
 def test_the_file_does_here_what_the_trained_adapter_did(session: Make, tiny_unet: Any) -> None:
     from stylescore.diffusion.adapters import adaptable, merge
-    from stylescore.diffusion.lora import bind, read_lora
+    from stylescore.lora import bind, read_lora
 
     made = session(**PARAGRAPH, learning_rate=1e-2)
     lora, ours = read_lora(finish(made)), tiny_unet()
@@ -202,7 +202,7 @@ def test_sd15_gets_as_many_adapted_layers_as_from_kohyas_tools(targets: Any, cou
     """Theirs are 12 in each of 16 attention blocks; with convolutions we add the two of each of 22 resnets."""
     from diffusers import UNet2DConditionModel
 
-    from stylescore.diffusion.single_file import SD1
+    from stylescore.diffusion.checkpoints.single_file import SD1
 
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1 / "unet"))

@@ -14,10 +14,10 @@ from itertools import pairwise
 import torch
 
 from stylescore.errors import ConfigError
-from stylescore.objective import gaussian
-from stylescore.schedule import NoiseSchedule
-from stylescore.scores import NoisePredictor
-from stylescore.types import Latent, Rng, Timesteps
+from stylescore.method.objective import gaussian
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.scores import NoisePredictor
+from stylescore.method.types import Latent, Rng, Timesteps
 
 
 def descent(length: int, strength: float, steps: int) -> list[int]:

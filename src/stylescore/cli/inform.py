@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stylescore.cli.talk import give
+from stylescore.cli.output import give
 
 WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def styles(json: JsonOption = False) -> None:
     """List the styles that can be named: bundled ones and those in your style folder."""
-    from stylescore.models.registry import list_styles, user_styles_dir
+    from stylescore.catalog.registry import list_styles, user_styles_dir
 
     entries = list_styles()
     if json:
@@ -43,7 +43,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], json: JsonOption = False
 ) -> None:
     """Tell what a LoRA file is, and whether it can be used."""
-    from stylescore.diffusion.lora.report import describe
+    from stylescore.lora.report import describe
 
     report = describe(file)
     if json:
@@ -84,7 +84,7 @@ def plain(value: Any) -> str:
 
 def doctor(json: JsonOption = False) -> None:
     """Tell what this machine has, and what a run would download."""
-    from stylescore.doctor import examine
+    from stylescore.diagnostics.doctor import examine
 
     facts = examine()
     if json:

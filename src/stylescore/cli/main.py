@@ -11,8 +11,8 @@ import typer
 
 from stylescore._version import __version__
 from stylescore.cli.inform import doctor, inspect, styles
+from stylescore.cli.output import complain
 from stylescore.cli.stylize import stylize
-from stylescore.cli.talk import complain
 from stylescore.cli.train_style import train_style
 from stylescore.errors import StylescoreError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylescore.config import StyleChoice
+from stylescore.config.run import StyleChoice
 from stylescore.errors import ConfigError
 
 

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylescore.cli.options import parse_settings, parse_styles
-from stylescore.config import Method, RunConfig
+from stylescore.config.method import Method
+from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
-    from stylescore.cli.interrupts import Interrupts
+    from stylescore.assembly.stylizer import Stylizer
+    from stylescore.cli.signals import Interrupts
     from stylescore.images import Photo
-    from stylescore.keeping import Job, Kept
-    from stylescore.state import PictureState
-    from stylescore.stylizer import Stylizer
+    from stylescore.method.state import PictureState
+    from stylescore.runs.runner import Job, Kept
 
 WHAT = "What to make"
 HOW = "How"
@@ -188,12 +189,12 @@ def begin(
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
-    from stylescore.cli.interrupts import Interrupts
+    from stylescore.catalog.registry import resolve_preview_model, resolve_style
+    from stylescore.cli.signals import Interrupts
+    from stylescore.config.presets import METHODS, origin, preset_for
+    from stylescore.config.ranges import check_run
+    from stylescore.config.toml import choice, overlay
     from stylescore.images import read_photo
-    from stylescore.models.registry import resolve_preview_model, resolve_style
-    from stylescore.presets import METHODS, origin, preset_for
-    from stylescore.tables import choice, overlay
-    from stylescore.validate import check_run
 
     require_readable_names([*photos, manner.output])
     chosen: Method | None = None if method is None else choice(method, METHODS, "method")
@@ -218,7 +219,7 @@ def begin(
 
 def require_readable_names(paths: Sequence[Path]) -> None:
     """Raise `PictureError` for a name that cannot be written down in the run's record."""
-    from stylescore.validate import has_stray_bytes
+    from stylescore.config.ranges import has_stray_bytes
 
     for path in paths:
         if has_stray_bytes(str(path.absolute())):
@@ -229,7 +230,7 @@ def require_readable_names(paths: Sequence[Path]) -> None:
 
 def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
     """Pass on what reading the photos had to say."""
-    from stylescore.cli.talk import say
+    from stylescore.cli.output import say
 
     for photo in sources:
         for note in photo.notes:
@@ -238,13 +239,13 @@ def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
 
 def load(run: RunConfig, manner: Manner) -> Stylizer:
     """Load the models; say which, and what of the prompts they cannot read."""
-    from stylescore.cli.talk import say
+    from stylescore.cli.output import say
 
     say(f"loading {run.model} ...", quiet=manner.quiet)
     from stylescore.cli.hush import hush
 
     hush()
-    from stylescore.stylizer import Stylizer
+    from stylescore.assembly.stylizer import Stylizer
 
     stylizer = Stylizer(run)
     place = "merged into a second network" if stylizer.style_has_network else "beside the one network's layers"
@@ -264,18 +265,18 @@ def batches(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterato
 
 def keep_new(stylizer: Stylizer, photo: Photo, manner: Manner) -> Job:
     """Make the run folder of a photo."""
-    from stylescore.keeping import new_job
+    from stylescore.runs.runner import new_job
 
     return new_job(stylizer, photo, manner.output, gif=manner.gif, preview_every=manner.preview_every)
 
 
 def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
     """Take up an interrupted run."""
-    from stylescore.cli.interrupts import Interrupts
-    from stylescore.files import sha256
+    from stylescore.cli.signals import Interrupts
     from stylescore.images import read_photo
-    from stylescore.keeping import Job, require_previews, require_same, require_unchanged
-    from stylescore.runs import RunFolder
+    from stylescore.runs.folder import RunFolder
+    from stylescore.runs.runner import Job, require_previews, require_same, require_unchanged
+    from stylescore.storage.files import sha256
 
     folder = RunFolder(path)
     record = folder.read_record()
@@ -299,9 +300,9 @@ def work(
     interrupts: Interrupts,
 ) -> Iterator[Kept]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.talk import iteration_words, progress, say
-    from stylescore.fit import Iteration
-    from stylescore.keeping import Batch
+    from stylescore.cli.output import iteration_words, progress, say
+    from stylescore.method.fit import Iteration
+    from stylescore.runs.runner import Batch
 
     say(size_words(stylizer, jobs[0].photo), quiet=manner.quiet)
     if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
@@ -332,7 +333,7 @@ def size_words(stylizer: Stylizer, photo: Photo) -> str:
 
 def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
     """Interrupt a batch, which keeps its state, and say how to go on."""
-    from stylescore.cli.talk import say
+    from stylescore.cli.output import say
 
     try:
         events.throw(KeyboardInterrupt())
@@ -344,7 +345,7 @@ def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
 
 def report(finished: Iterator[Kept], manner: Manner) -> None:
     """Print where the pictures lie, as they are finished or as one JSON document."""
-    from stylescore.cli.talk import give
+    from stylescore.cli.output import give
 
     rows = []
     for kept in finished:

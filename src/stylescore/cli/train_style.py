@@ -175,7 +175,7 @@ def started(request: Request, manner: Manner) -> None:
 
 def taken_up(path: Path, manner: Manner) -> None:
     """Go on with a training that was interrupted."""
-    from stylescore.runs import RunFolder
+    from stylescore.runs.folder import RunFolder
     from stylescore.training.folder import TrainingFolder
     from stylescore.training.plan import make_plan
     from stylescore.training.session import go_on, require_unchanged, unfinished
@@ -191,7 +191,7 @@ def taken_up(path: Path, manner: Manner) -> None:
 
 def request_of(folder: TrainingFolder) -> Request:
     """Return what was asked for when a training began."""
-    from stylescore.tables import to_table
+    from stylescore.config.toml import to_table
     from stylescore.training.captions import Words
     from stylescore.training.plan import Request
 
@@ -209,7 +209,7 @@ def request_of(folder: TrainingFolder) -> Request:
 def load(plan: Plan, manner: Manner) -> Base:
     """Tell of the pictures, then load the base."""
     from stylescore.cli.hush import hush
-    from stylescore.cli.talk import say
+    from stylescore.cli.output import say
 
     for line in plan.survey.left_out:
         say(f"warning: left out {line}", quiet=manner.quiet)
@@ -238,7 +238,7 @@ def facts(base: Base) -> str:
 
 def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
     """Encode pictures and prompts under a progress bar."""
-    from stylescore.cli.talk import progress
+    from stylescore.cli.output import progress
     from stylescore.training.session import Encoded, encode
 
     with progress("encoding", len(plan.survey.pictures), 0, quiet=manner.quiet) as tick:
@@ -251,8 +251,8 @@ def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
 
 def work(session: Session, manner: Manner) -> None:
     """Train under a progress bar; an interrupt ends it after the step in progress."""
-    from stylescore.cli.interrupts import Interrupts
-    from stylescore.cli.talk import progress, say
+    from stylescore.cli.output import progress, say
+    from stylescore.cli.signals import Interrupts
     from stylescore.training.session import Written
 
     trainer = session.trainer
@@ -278,7 +278,7 @@ def work(session: Session, manner: Manner) -> None:
 
 def report(written: Written, session: Session, last: TrainStep | None, manner: Manner) -> None:
     """Print where the style lies, or everything about it as JSON."""
-    from stylescore.cli.talk import give, say
+    from stylescore.cli.output import give, say
 
     if not manner.json:
         typer.echo(str(written.style))

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylescore.diffusion.lora import Change, Product
-from stylescore.diffusion.lora.deltas import side_by_side, split
-from stylescore.types import Rng
+from stylescore.lora import Change, Product
+from stylescore.lora.deltas import side_by_side, split
+from stylescore.method.types import Rng
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route, fake_route
 from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.execution.tiling import blended, windows
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction
-from stylescore.diffusion.tiling import blended, windows
-from stylescore.schedule import NoiseSchedule
-from stylescore.scores import PassCounter
-from stylescore.types import Latent, Noise, Timesteps
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.scores import PassCounter
+from stylescore.method.types import Latent, Noise, Timesteps
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stylescore.diffusion.memory import visiting
-from stylescore.diffusion.tiling import blended
-from stylescore.types import Latent, Rng
+from stylescore.diffusion.execution.memory import visiting
+from stylescore.diffusion.execution.tiling import blended
+from stylescore.method.types import Latent, Rng
 
 Pictures = Float[Tensor, "batch 3 picture_height picture_width"]
 

@@ -10,9 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from stylescore.config import PredictionType
-from stylescore.schedule import NoiseSchedule
-from stylescore.types import Latent, Noise, Timesteps
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.types import Latent, Noise, PredictionType, Timesteps
 
 
 class Prediction(Protocol):

@@ -7,12 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stylescore.catalog.hub import TINY_FILES, cached_tiny, download_tiny
+from stylescore.catalog.registry import TINY_FOLDER, resolve_preview_model
+from stylescore.diffusion.checkpoints.folders import (
+    naming,
+    network_class,
+    quiet,
+    read_json,
+    refuse_pickles,
+    require_complete,
+)
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.folders import naming, network_class, quiet, read_json, refuse_pickles, require_complete
 from stylescore.errors import ModelError
-from stylescore.models.hub import TINY_FILES, cached_tiny, download_tiny
-from stylescore.models.registry import TINY_FOLDER, resolve_preview_model
-from stylescore.safetensors_header import read_header
+from stylescore.storage.safetensors_header import read_header
 
 KIND = "AutoencoderTiny"
 PART = "tiny autoencoder"

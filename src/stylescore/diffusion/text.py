@@ -13,8 +13,8 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.lora import Change
-from stylescore.diffusion.memory import visiting
+from stylescore.diffusion.execution.memory import visiting
+from stylescore.lora import Change
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.files import atomic
 from stylescore.images.opening import opened
 from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sheets import flattened
 from stylescore.images.upsampling import upsample_guided
+from stylescore.storage.files import atomic
 
 _SAMPLES = 8
 _SAMPLE_SIDE = 128

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stylescore.errors import ModelError, PictureError
-from stylescore.types import PerSample
+from stylescore.method.types import PerSample
 
 CHANNELS = (64, 192, 384, 256, 256)
 SMALLEST_SIDE = 21

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stylescore.errors import ConfigError
-from stylescore.files import atomic
+from stylescore.storage.files import atomic
 from stylescore.training.loop import Trainer
 
 WEIGHT = "weight"

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stylescore.errors import ConfigError
-from stylescore.tables import overlay
-from stylescore.validate import (
+from stylescore.config.ranges import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -20,6 +18,8 @@ from stylescore.validate import (
     check,
     check_texts,
 )
+from stylescore.config.toml import overlay
+from stylescore.errors import ConfigError
 
 Targets = Literal["attention", "attention+conv"]
 LossName = Literal["plain", "min_snr"]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from stylescore.files import atomic
+from stylescore.storage.files import atomic
 from stylescore.training.lora import adapter_state
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stylescore._version import __version__
+from stylescore.config.toml import from_table
 from stylescore.errors import ConfigError, OutputError
-from stylescore.runs import RunFolder
-from stylescore.tables import from_table
+from stylescore.runs.folder import RunFolder
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.loop import TrainStep
 

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylescore.config import PredictionType
 from stylescore.diffusion.conditioning import Conditioning, joined
 from stylescore.diffusion.families.base import Call
 from stylescore.errors import NonFiniteError
-from stylescore.schedule import NoiseSchedule
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.types import Latent, PerSample, PredictionType, Timesteps
 from stylescore.training.cache import Cache
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.draws import generator, members
 from stylescore.training.machine import Machine
 from stylescore.training.targets import LOSSES, network_target, weighted_error
-from stylescore.types import Latent, PerSample, Timesteps
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stylescore.diffusion.devices import pick_device, pick_dtype
+from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 from stylescore.errors import ConfigError
 from stylescore.training.config import StyleTrainingConfig
 

@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stylescore._version import __version__
-from stylescore.config import PredictionType
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture
+
+if TYPE_CHECKING:
+    from stylescore.method.types import PredictionType
 
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-512", "sdxl": "stable-diffusion-xl-v1-base"}

@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from stylescore.errors import PictureError, StylescoreError
-from stylescore.files import sha256
 from stylescore.images import Photo, read_photo
 from stylescore.images.sheets import flattened
 from stylescore.images.sizes import fitted_size
+from stylescore.storage.files import sha256
 
 FEWEST = 3
 """Below this a network learns the pictures and not what they share."""

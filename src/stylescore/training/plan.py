@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stylescore.catalog.registry import list_styles, resolve_model, user_styles_dir
+from stylescore.config.ranges import check_texts
 from stylescore.errors import OutputError, StyleError
-from stylescore.models.registry import list_styles, resolve_model, user_styles_dir
 from stylescore.training.captions import Words, captions, prompt, sheet_captions
 from stylescore.training.config import FAMILIES, resolve
 from stylescore.training.metadata import data_hash
 from stylescore.training.pictures import Survey, TrainingPicture, survey
-from stylescore.validate import check_texts
 
 
 @dataclass(frozen=True, kw_only=True)

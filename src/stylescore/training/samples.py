@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stylescore.diffusion.checkpoints.folders import quiet
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import joined
-from stylescore.diffusion.folders import quiet
 from stylescore.images import contact_sheet, to_picture
 from stylescore.training.draws import generator
 from stylescore.training.loop import Trainer

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from stylescore.config import PredictionType
-from stylescore.diffusion.devices import DTYPES, Places
-from stylescore.diffusion.loading import Components, load_components
+from stylescore.assembly.stylizer import model_hash
+from stylescore.catalog.registry import resolve_model
+from stylescore.diffusion.checkpoints.loading import Components, load_components
+from stylescore.diffusion.execution.devices import DTYPES, Places
 from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
-from stylescore.models.registry import resolve_model
-from stylescore.runs import RunFolder, unwritable
-from stylescore.schedule import NoiseSchedule
-from stylescore.stylizer import model_hash
+from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.types import PredictionType
+from stylescore.runs.folder import RunFolder, unwritable
 from stylescore.training.cache import Cache, make_cache
 from stylescore.training.checkpoint import load_checkpoint, save_checkpoint
 from stylescore.training.config import StyleTrainingConfig, family_of, resolve

@@ -1,6 +1,6 @@
 """What a network is to predict, and how much each timestep counts.
 
-Letters as in `stylescore.schedule`: `z_t = alpha_t z + sigma_t eps`, `alpha_t^2 = abar_t`,
+Letters as in `stylescore.method.schedule`: `z_t = alpha_t z + sigma_t eps`, `alpha_t^2 = abar_t`,
 `SNR_t = abar_t / (1 - abar_t)`.
 """
 
@@ -11,9 +11,8 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from stylescore.config import PredictionType
-from stylescore.schedule import Coefficient, NoiseSchedule
-from stylescore.types import Latent, Noise, PerSample, Timesteps
+from stylescore.method.schedule import Coefficient, NoiseSchedule
+from stylescore.method.types import Latent, Noise, PerSample, PredictionType, Timesteps
 
 
 def network_target(schedule: NoiseSchedule, kind: PredictionType, z: Latent, eps: Noise, t: Timesteps) -> Tensor:

@@ -13,7 +13,7 @@ from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families.base import Call, Family, Part, Parts, always, require_latents, require_width
 from stylescore.diffusion.families.sd3 import text_width
 from stylescore.diffusion.text import Reader
-from stylescore.types import Latent
+from stylescore.method.types import Latent
 
 PATCH = 2
 DEV_TOKENS = 512

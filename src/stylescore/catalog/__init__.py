@@ -1,0 +1,21 @@
+"""The models and styles a user can name."""
+
+from stylescore.catalog.registry import (
+    ModelSource,
+    StyleEntry,
+    StyleSource,
+    list_styles,
+    resolve_model,
+    resolve_preview_model,
+    resolve_style,
+)
+
+__all__ = [
+    "ModelSource",
+    "StyleEntry",
+    "StyleSource",
+    "list_styles",
+    "resolve_model",
+    "resolve_preview_model",
+    "resolve_style",
+]

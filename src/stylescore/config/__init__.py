@@ -1,0 +1,1 @@
+"""Every number and name of a run as documented records, their ranges, presets and files. No torch."""

@@ -1,0 +1,43 @@
+"""The one knob between style and content."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig
+
+
+def spectrum_factor(content: float, spectrum: SpectrumConfig) -> float:
+    """Return what lambda is multiplied with: `smallest_factor` at 0, 1 at 0.5, `largest_factor` at 1.
+
+    In between by equal ratios, since the effect of lambda is felt in ratios; linear below 0.5 where it begins at 0.
+    """
+    if content > 0.5:
+        return float(spectrum.largest_factor ** (2 * content - 1))
+    if spectrum.smallest_factor == 0:
+        return 2 * content
+    return float(spectrum.smallest_factor ** (1 - 2 * content))
+
+
+def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
+    """Return the map's strength: 0 at 0, the preset's at 0.5, `largest_strength` at 1 if that is more."""
+    largest = max(relevance.strength, relevance.largest_strength)
+    if content <= 0.5:
+        return relevance.strength * 2 * content
+    return relevance.strength + (largest - relevance.strength) * (2 * content - 1)
+
+
+def with_content(method: MethodConfig, content: float) -> MethodConfig:
+    """Return the method with lambda and the map's strength moved by the knob.
+
+    Args:
+        method: a preset; it is what 0.5 stands for.
+        content: 0 strongest style to 1 strongest content.
+    """
+    weight = method.spectrum.weight * spectrum_factor(content, method.spectrum)
+    strength = relevance_strength(content, method.relevance)
+    return replace(
+        method,
+        spectrum=replace(method.spectrum, weight=weight),
+        relevance=replace(method.relevance, strength=strength),
+    )

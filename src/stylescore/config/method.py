@@ -1,0 +1,198 @@
+"""Every constant of a method, as frozen documented dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Method = Literal["sms", "vsd", "sds", "dds", "pds"]
+Sampler = Literal["narrowing", "uniform", "annealed"]
+WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
+FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
+DistanceName = Literal["l1", "l2"]
+ReductionName = Literal["mean_then_absolute", "absolute_then_mean"]
+FakeScope = Literal["picture", "batch"]
+FakeSampler = Literal["uniform", "run"]
+Augmentation = Literal["none", "shifts"]
+OptimiserName = Literal["adamw", "adam", "sgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimestepConfig:
+    """When the picture is looked at.
+
+    Attributes:
+        sampler: narrowing (the paper's), uniform or annealed.
+        t_min: smallest timestep, at least 3.
+        t_max: largest timestep, at most 999.
+    """
+
+    sampler: Sampler = "narrowing"
+    t_min: int = 21
+    t_max: int = 499
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelevanceConfig:
+    """Semantic-Aware Gradient Refinement.
+
+    Attributes:
+        strength: 0 no map, 1 the map as it is.
+        largest_strength: the strength where the content knob stands at 1; at 0 there is no map. Not below `strength`.
+        reduction: order of channel mean and absolute value.
+        upper_quantile: quantile of the map that counts as 1; 1 is min-max.
+        timesteps: 0 makes the map anew in every iteration; above, the map is made at so many timesteps, spread evenly,
+            before the run, and an iteration uses the nearest.
+        edit_prompt: prompt of the map; `{style}` and `{caption}` are filled in.
+    """
+
+    strength: float = 1.0
+    largest_strength: float = 0.0
+    reduction: ReductionName = "mean_then_absolute"
+    upper_quantile: float = 1.0
+    timesteps: int = 0
+    edit_prompt: str = "Turn into {style}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumConfig:
+    """Progressive Spectrum Regularization.
+
+    Attributes:
+        weight: lambda; 0 switches it off.
+        distance: l1 (the released code) or l2 (squared, the paper's text).
+        period: timestep at which all frequencies are held.
+        free_below: frequencies (u, v) with u + v below this are not held: 1 frees the mean, for styles that change it.
+        smallest_factor: what the weight is multiplied with where the content knob stands at 0.
+        largest_factor: what it is multiplied with at 1.
+    """
+
+    weight: float = 5e-4
+    distance: DistanceName = "l1"
+    period: int = 500
+    free_below: int = 0
+    smallest_factor: float = 0.0
+    largest_factor: float = 64.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How the picture moves.
+
+    Attributes:
+        name: adamw, adam or sgd (plain, `z - lr * gradient` for a single picture).
+        lr: peak learning rate.
+        weight_decay: decoupled for adamw; shrinks the latent by `lr * weight_decay` a step.
+        beta1: first Adam moment.
+        beta2: second Adam moment.
+        warmup: iterations of linear warm-up from 0; below 1, a share of the run's iterations.
+        cosine_length: length of the cosine in units of the iterations; 0 keeps lr constant after warm-up.
+    """
+
+    name: OptimiserName = "adamw"
+    lr: float = 0.1
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup: float = 100.0
+    cosine_length: float = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """The fake score's adapter and its training.
+
+    Attributes:
+        rank: of the adapter.
+        alpha: the adapter's output is scaled by alpha / rank.
+        targets: last parts of the names of the adapted layers.
+        lr: AdamW's constant learning rate.
+        guidance_scale: guidance of the fake prediction in the gradient; 1 asks no unconditional half.
+        t_min: smallest timestep it is trained on.
+        t_max: largest timestep it is trained on; not narrowed.
+        weight: factor of its squared error.
+        shared: whether the gradient takes the prediction that the training step is made on, which saves a pass; t_min
+            and t_max have no say then, guidance_scale must be 1 and the run's consistent_noise 0.
+        sampler: timesteps of its training: uniform in [t_min, t_max], or those of the run's own sampler.
+        anchor: share rho of the drawn noise in the fake prediction of the gradient, (1 - rho) fake + rho eps: 0 is the
+            method, 1 is SDS.
+        scope: whose picture an adapter learns: one adapter a picture, or one for all pictures of a batch. Pictures of a
+            batch then depend on one another.
+        augment: what it is trained on: the picture, or random circular shifts and mirror images of its latent.
+    """
+
+    rank: int = 8
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("to_q", "to_v")
+    lr: float = 1e-3
+    guidance_scale: float = 4.5
+    t_min: int = 21
+    t_max: int = 499
+    weight: FakeWeightName = "alpha_bar_squared"
+    shared: bool = False
+    sampler: FakeSampler = "uniform"
+    anchor: float = 0.0
+    scope: FakeScope = "picture"
+    augment: Augmentation = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Coarse to fine: a large picture is settled at the model's own size, then refined at its own from small timesteps.
+
+    Attributes:
+        factor: largest short side that is chosen unasked, in units of the model's own; 1 stays with the model's own and
+            refines nothing, whatever the size.
+        iterations: of the refinement, after those of the run.
+        t_max: largest timestep of the refinement.
+    """
+
+    factor: float = 1.0
+    iterations: int = 8
+    t_max: int = 301
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What a preset fixes: a method with all its constants. The defaults are the released code's.
+
+    Attributes:
+        method: sms, vsd, sds, dds or pds.
+        iterations: length of the run.
+        guidance_scale: of the style score, and of the source score in dds and pds.
+        weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
+            normalised divides that by each picture's mean distance to the style's prediction.
+        consistent_noise: share f of one noise kept for the whole run in every draw of the gradient,
+            sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.
+        style_strength: factor of the style LoRA.
+        text_encoder_lora: whether a style LoRA's text-encoder part is applied.
+        sample_posterior: whether the source latent is a sample of the encoder's posterior or its mean.
+        target_prompt: prompt of style and fake; `{style}` and `{caption}` are filled in.
+    """
+
+    method: Method = "sms"
+    iterations: int = 500
+    guidance_scale: float = 4.5
+    weight: WeightName = "posterior"
+    consistent_noise: float = 0.0
+    style_strength: float = 0.8
+    text_encoder_lora: bool = True
+    sample_posterior: bool = False
+    target_prompt: str = "{style}, {caption}"
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    relevance: RelevanceConfig = field(default_factory=RelevanceConfig)
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    fake: FakeConfig = field(default_factory=FakeConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+
+    @property
+    def asks_fake(self) -> bool:
+        """Whether the method asks the fake score."""
+        return self.method in ("sms", "vsd")
+
+    @property
+    def asks_style_alone(self) -> bool:
+        """Whether style is the only score that an iteration asks without gradient."""
+        own_map = self.method == "sms" and self.relevance.strength > 0 and self.relevance.timesteps == 0
+        return self.asks_fake and self.fake.shared and not own_map

@@ -1,0 +1,1 @@
+"""From a folder, a single file or a hub id to a model's networks."""

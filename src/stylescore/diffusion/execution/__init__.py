@@ -1,0 +1,1 @@
+"""Where and how networks compute: devices, offload, merged copies, windows."""

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stylescore.catalog import hub, list_styles, registry, resolve_model, resolve_preview_model, resolve_style
+from stylescore.catalog.metadata import trigger_words
+from stylescore.errors import ModelError, StyleError
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch) -> Path:
+    root = tmp_path / "package"
+    styles = root / "mini" / "styles"
+    styles.mkdir(parents=True)
+    (root / "mini" / "model_index.json").write_text("{}")
+    write_style(styles / "sketch.safetensors", **{"modelspec.trigger_phrase": "pencil sketch"})
+    write_style(styles / "glass.safetensors", ss_base_model_version="stylescore-mini")
+    monkeypatch.setattr(registry, "BUNDLED", root)
+    monkeypatch.setenv(registry.STYLES_VARIABLE, str(tmp_path / "own"))
+    return root
+
+
+@pytest.fixture
+def own(bundled, tmp_path) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    write_style(folder / "anime.safetensors")
+    write_style(folder / "sketch.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"abc")
+    return folder
+
+
+def write_style(path: Path, **metadata: str) -> None:
+    save_file({"unet.m.lora_A.weight": torch.ones(1, 4)}, path, metadata)
+
+
+def test_bundled_model(bundled):
+    source = resolve_model("mini")
+    assert (source.name, source.kind, source.location, source.bundled) == ("mini", "folder", bundled / "mini", True)
+
+
+def test_bundled_model_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    with pytest.raises(ModelError, match="'mini' is not installed"):
+        resolve_model("mini")
+
+
+def test_own_folder_and_file(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    assert resolve_model(str(tmp_path)).kind == "folder"
+    assert (resolve_model(str(file)).kind, resolve_model(str(file)).name) == ("file", "model")
+
+
+def test_hub_id_is_not_looked_up():
+    source = resolve_model("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert (source.kind, source.location) == ("hub", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+
+@pytest.mark.parametrize("name", ["", "mimi", "a/b/c", "models/none.safetensors", "/nowhere/at/all", "../x"])
+def test_unknown_model(name):
+    with pytest.raises(ModelError, match="there is no model") as caught:
+        resolve_model(name)
+    assert "mini" in str(caught.value.hint)
+
+
+def test_preview_model_is_a_folder_or_a_hub_id(tmp_path):
+    assert resolve_preview_model(str(tmp_path)).location == tmp_path
+    assert resolve_preview_model("madebyollin/taesd").kind == "hub"
+    file = tmp_path / "tiny.safetensors"
+    file.touch()
+    with pytest.raises(ModelError, match="is a file, a folder is needed"):
+        resolve_preview_model(str(file))
+
+
+@pytest.mark.parametrize("name", ["", "mini", "a/b/c", "models/none.safetensors", "/nowhere/at/all"])
+def test_unknown_preview_model(name):
+    with pytest.raises(ModelError, match="there is no preview model") as caught:
+        resolve_preview_model(name)
+    assert "config.json" in str(caught.value.hint)
+
+
+def test_style_by_name(own, bundled):
+    assert resolve_style("anime").path == own / "anime.safetensors"
+    assert resolve_style("sketch").path == bundled / "mini" / "styles" / "sketch.safetensors"
+
+
+def test_style_by_path(own, tmp_path):
+    source = resolve_style(str(own / "sketch.safetensors"))
+    assert (source.path, source.name) == (own / "sketch.safetensors", "sketch")
+
+
+def test_given_folders_replace_the_usual_ones(own):
+    assert [entry.name for entry in list_styles([own])] == ["anime", "sketch"]
+    with pytest.raises(StyleError):
+        resolve_style("glass", [own])
+
+
+def test_unknown_style_suggests_the_closest(bundled):
+    with pytest.raises(StyleError, match="there is no style 'skech'") as caught:
+        resolve_style("skech")
+    assert caught.value.hint == "did you mean 'sketch'?"
+
+
+def test_unknown_style_where_there_are_none(tmp_path):
+    with pytest.raises(StyleError) as caught:
+        resolve_style("ink", [tmp_path / "none"])
+    assert "put ink.safetensors into" in str(caught.value.hint)
+
+
+def test_list_reads_headers_and_leaves_out_unsound_files(own):
+    entries = list_styles()
+    assert [(entry.name, entry.bundled) for entry in entries] == [("glass", True), ("sketch", True), ("anime", False)]
+    assert [entry.trigger for entry in entries] == [None, "pencil sketch", None]
+    assert entries[0].base == "stylescore-mini"
+
+
+def test_a_file_that_brings_new_words_is_called_by_them(bundled, tmp_path):
+    (tmp_path / "own").mkdir()
+    words = {"<s1>": torch.ones(4), "<s2>": torch.ones(4)}
+    save_file(
+        {"unet:0:down": torch.ones(1, 4), "unet:0:up": torch.ones(4, 1), **words}, tmp_path / "own" / "a.safetensors"
+    )
+    assert {entry.name: entry.trigger for entry in list_styles()}["a"] == "<s1><s2>"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("maker/ink:soft.safetensors", ("maker/ink", "soft.safetensors")), ("maker/ink", ("maker/ink", None))],
+)
+def test_style_from_the_hub(bundled, monkeypatch, tmp_path, name, asked):
+    calls = []
+
+    def download(hub_id: str, file: str | None) -> Path:
+        calls.append((hub_id, file))
+        return tmp_path / (file or hub.USUAL_STYLE)
+
+    monkeypatch.setattr(registry, "download_style", download)
+    assert resolve_style(name).name == ("soft" if asked[1] else "ink")
+    assert calls == [asked]
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [(["a.safetensors", "x.txt"], "a.safetensors"), (["a.safetensors", hub.USUAL_STYLE], hub.USUAL_STYLE)],
+)
+def test_the_only_or_usual_file_of_a_hub_style(monkeypatch, files, chosen):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, hub_id: files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda hub_id, name: f"/cache/{name}")
+    assert hub.download_style("maker/ink", None).name == chosen
+
+
+def test_several_files_of_a_hub_style_must_be_chosen_from(monkeypatch):
+    import huggingface_hub
+
+    files = ["a.safetensors", "b.safetensors"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, hub_id: files)
+    with pytest.raises(StyleError, match="has 2") as caught:
+        hub.download_style("maker/ink", None)
+    assert "maker/ink:a.safetensors" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("plain", "calls"), [(True, 1), (False, 2)])
+def test_half_precision_is_fetched_only_where_there_is_nothing_else(monkeypatch, tmp_path, plain, calls):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(hub_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.append(hub.HALF in ignore_patterns)
+        return str(tmp_path)
+
+    (tmp_path / "unet").mkdir()
+    if plain:
+        (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert hub.download_model("maker/model") == tmp_path
+    assert asked == [True, False][:calls]
+
+
+def test_of_a_tiny_autoencoder_only_its_two_files_are_fetched(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot(hub_id: str, **options: object) -> str:
+        asked.append((hub_id, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert hub.download_tiny("maker/tiny") == hub.cached_tiny("maker/tiny") == tmp_path
+    files = {"allow_patterns": ["config.json", "diffusion_pytorch_model.safetensors"]}
+    assert asked == [("maker/tiny", files), ("maker/tiny", files | {"local_files_only": True})]
+
+
+def test_the_cache_is_searched_without_the_hub(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert hub.cached_tiny("maker/tiny") is None
+    place = tmp_path / "models--maker--tiny"
+    snapshot = place / "snapshots" / ("0" * 40)
+    for folder in (snapshot, place / "refs"):
+        folder.mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    for name in hub.TINY_FILES:
+        (snapshot / name).touch()
+    assert hub.cached_tiny("maker/tiny") == snapshot
+
+
+def test_no_network_is_an_error_of_ours(monkeypatch):
+    import huggingface_hub
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(StyleError, match="no route to host"):
+        hub.download_style("maker/ink", "a.safetensors")
+    with pytest.raises(ModelError, match="no route to host") as caught:
+        hub.download_model("maker/model")
+    with pytest.raises(ModelError, match="the preview model 'maker/tiny' cannot be fetched: no route to host"):
+        hub.download_tiny("maker/tiny")
+    assert hub.cached_tiny("maker/tiny") is None
+    assert "network" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/data"}, Path("/data/stylescore/styles")),
+        ("win32", {"APPDATA": "/roaming"}, Path("/roaming/stylescore/styles")),
+        ("darwin", {}, Path.home() / "Library" / "Application Support" / "stylescore" / "styles"),
+        ("linux", {}, Path.home() / ".local" / "share" / "stylescore" / "styles"),
+        ("linux", {"STYLESCORE_STYLES": "/mine"}, Path("/mine")),
+    ],
+)
+def test_own_style_folder(monkeypatch, platform, variables, expected):
+    for name in ("XDG_DATA_HOME", "APPDATA", "STYLESCORE_STYLES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(registry.sys, "platform", platform)
+    assert registry.user_styles_dir() == expected
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"a": 1}', '{"3_": {"b": "c"}}', '{"img": {"": 3}}'])
+def test_odd_tag_frequencies_tell_nothing(text):
+    assert trigger_words({"ss_tag_frequency": text}) == ()
+
+
+def test_frequent_tags_where_no_folder_has_a_token():
+    assert trigger_words({"ss_tag_frequency": '{"img": {"a": 1, "b": 5, "c": 3, "d": 2}}'}) == ("b", "c", "d")
+
+
+def test_names_are_resolved_without_torch():
+    code = (
+        "import stylescore.catalog, sys; sys.exit(bool({'torch', 'diffusers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

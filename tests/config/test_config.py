@@ -1,0 +1,426 @@
+"""Settings: tables and back, what is refused and with which words, presets, prompts, the content knob."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylescore.assembly.build import Prompts, make_relevance, make_spectrum
+from stylescore.config import presets
+from stylescore.config.content_knob import relevance_strength, spectrum_factor, with_content
+from stylescore.config.method import FakeConfig, MethodConfig, RelevanceConfig, SpectrumConfig
+from stylescore.config.ranges import METHOD_RULES, check_method, check_run
+from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.toml import from_table, overlay, to_table
+from stylescore.errors import ConfigError
+from stylescore.method.relevance import everywhere
+from stylescore.method.spectrum import no_spectrum
+
+EVERY = [(name, method) for name in presets.names() for method in presets.METHODS]
+contents = st.floats(0, 1)
+
+
+def changed(method: MethodConfig, dotted: str, value: Any) -> MethodConfig:
+    part, _, leaf = dotted.rpartition(".")
+    if not part:
+        return replace(method, **{leaf: value})
+    return replace(method, **{part: replace(getattr(method, part), **{leaf: value})})
+
+
+def run_of(**changes: Any) -> RunConfig:
+    return replace(RunConfig(styles=(StyleChoice(name="ink"),)), **changes)
+
+
+# Tables
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY)
+def test_every_preset_and_method_survives_toml(name: str, method: Any) -> None:
+    config = presets.load(name, method)
+    text = tomli_w.dumps(to_table(config))
+    assert from_table(MethodConfig, tomllib.loads(text)) == config
+
+
+def test_a_whole_run_survives_toml() -> None:
+    styles = (StyleChoice(name="ink"), StyleChoice(name="hub/some-style", weight=-0.5))
+    run = run_of(styles=styles, style_prompt="ink drawing", size=512, seed=2**62, method=presets.load("paper"))
+    assert from_table(RunConfig, tomllib.loads(tomli_w.dumps(to_table(run)))) == run
+
+
+def test_fields_that_are_none_are_left_out_and_come_back() -> None:
+    table = to_table(run_of())
+    assert "style_prompt" not in table
+    assert from_table(RunConfig, table).style_prompt is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message", "hint"),
+    [
+        ({"iteration": 3}, "unknown setting 'iteration'", "did you mean 'iterations'?"),
+        ({"fake": {"rang": 3}}, "unknown setting 'fake.rang'", "did you mean 'rank'?"),
+        ({"fake": {"zzzz": 3}}, "unknown setting 'fake.zzzz'", "known names: alpha, anchor"),
+        ({"method": "smss"}, "method must be one of sms, vsd, sds, dds, pds, not 'smss'", "did you mean 'sms'?"),
+        ({"iterations": "many"}, "iterations must be a whole number, not 'many'", "write a whole number"),
+        ({"iterations": 3.5}, "iterations must be a whole number, not 3.5", "write a whole number"),
+        ({"iterations": True}, "iterations must be a whole number, not True", "write a whole number"),
+        ({"guidance_scale": True}, "guidance_scale must be a number, not True", "write a number"),
+        ({"text_encoder_lora": 1}, "text_encoder_lora must be true or false, not 1", "write true or false"),
+        ({"fake": {"targets": "to_q"}}, "fake.targets must be a list, not 'to_q'", 'write ["a", "b"]'),
+        ({"fake": {"targets": ["to_q", 3]}}, "fake.targets[1] must be a text, not 3", "write a text"),
+        ({"spectrum": 3}, "spectrum must be a table of settings, not 3", "write a table of settings"),
+    ],
+)
+@pytest.mark.parametrize("how", ["from_table", "overlay"])
+def test_what_cannot_be_a_setting_is_refused(table: dict[str, Any], message: str, hint: str, how: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_table(MethodConfig, table) if how == "from_table" else overlay(MethodConfig(), table)
+    assert str(caught.value) == message
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(hint)
+
+
+def test_whole_numbers_are_taken_for_fractions() -> None:
+    method = from_table(MethodConfig, {"guidance_scale": 7, "optimiser": {"warmup": 100}})
+    assert isinstance(method.guidance_scale, float)
+    assert method.optimiser.warmup == 100.0
+
+
+def test_a_missing_field_is_told() -> None:
+    with pytest.raises(ConfigError, match="the table of settings lacks styles"):
+        from_table(RunConfig, {"seed": 3})
+
+
+def test_overlay_keeps_what_is_not_named() -> None:
+    base = presets.load("reference")
+    found = overlay(base, {"spectrum": {"weight": 2e-4}})
+    assert found == replace(base, spectrum=replace(base.spectrum, weight=2e-4))
+
+
+# Ranges
+
+BAD = [
+    *[(name, -1, "1") for name in ("iterations", "spectrum.period", "fake.rank")],
+    *[(name, 0, "at least 1") for name in ("iterations", "spectrum.period", "spectrum.largest_factor", "fake.rank")],
+    ("guidance_scale", -0.1, "0 or more"),
+    *[(name, value, "between 0 and 1") for name in ("consistent_noise", "fake.anchor") for value in (-0.1, 1.1)],
+    ("spectrum.free_below", -1, "0 or more"),
+    *[(name, 1.1, "between 0 and 1") for name in ("spectrum.smallest_factor", "relevance.largest_strength")],
+    *[("refine.factor", value, "between 1 and 8") for value in (0.5, 9.0)],
+    ("refine.iterations", 0, "at least 1"),
+    ("refine.t_max", 1000, "between 3 and 999"),
+    ("style_strength", 4.1, "between -4 and 4"),
+    ("style_strength", -4.1, "between -4 and 4"),
+    ("timesteps.t_min", 2, "between 3 and 999"),
+    ("timesteps.t_max", 1000, "between 3 and 999"),
+    ("relevance.strength", 1.1, "between 0 and 1"),
+    ("relevance.strength", -0.1, "between 0 and 1"),
+    ("relevance.upper_quantile", 0.0, "greater than 0 and at most 1"),
+    ("relevance.upper_quantile", 1.1, "greater than 0 and at most 1"),
+    ("spectrum.weight", -1e-9, "0 or more"),
+    ("relevance.timesteps", -1, "0 or more"),
+    ("optimiser.lr", 0.0, "greater than 0"),
+    ("optimiser.weight_decay", -0.1, "0 or more"),
+    ("optimiser.beta1", 1.0, "at least 0 and less than 1"),
+    ("optimiser.beta2", -0.1, "at least 0 and less than 1"),
+    ("optimiser.warmup", -1.0, "0 or more"),
+    ("optimiser.cosine_length", -1.0, "0 or more"),
+    ("fake.alpha", 0.0, "greater than 0"),
+    ("fake.lr", -1.0, "greater than 0"),
+    ("fake.guidance_scale", -1.0, "0 or more"),
+    ("fake.t_min", 2, "between 3 and 999"),
+    ("fake.t_max", 1000, "between 3 and 999"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BAD)
+def test_a_number_outside_its_range_is_refused(name: str, value: float, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_method(changed(MethodConfig(), name, value))
+    assert str(caught.value).startswith(f"{name} must be ")
+    assert str(caught.value).endswith(f"not {value!r}")
+    assert words in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_guided_fake_score_cannot_be_shared() -> None:
+    fake = replace(MethodConfig().fake, shared=True)
+    with pytest.raises(ConfigError, match=r"fake\.shared needs fake\.guidance_scale of 1, not 4\.5"):
+        check_method(replace(MethodConfig(), fake=fake))
+    alone = replace(MethodConfig(), fake=replace(fake, guidance_scale=1.0))
+    assert check_method(alone) == alone
+
+
+def test_every_rule_is_tried() -> None:
+    assert {name for name, _, _ in BAD} == set(METHOD_RULES)
+
+
+def fractions() -> list[str]:
+    """Return the names of the numbers that may be fractions, and so NaN or infinite."""
+    tables = to_table(MethodConfig())
+    flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
+    return [name for name in METHOD_RULES if isinstance({**tables, **flat}[name], float)]
+
+
+@pytest.mark.parametrize("name", fractions())
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be a finite number"):
+        check_method(changed(MethodConfig(), name, value))
+
+
+@pytest.mark.parametrize("part", ["timesteps", "fake"])
+def test_a_range_of_timesteps_that_is_too_narrow_is_refused(part: str) -> None:
+    method = changed(changed(MethodConfig(), f"{part}.t_min", 300), f"{part}.t_max", 301)
+    with pytest.raises(ConfigError, match=rf"^{part} needs t_max of at least t_min \+ 2") as caught:
+        check_method(method)
+    assert caught.value.hint == "widen the range of timesteps"
+    check_method(changed(method, f"{part}.t_max", 302))
+
+
+@pytest.mark.parametrize("name", ["target_prompt", "relevance.edit_prompt"])
+@pytest.mark.parametrize("template", ["{artist}", "{}", "{style", "{style.a}", "{style[0]}", "{style[a]}"])
+def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template: str) -> None:
+    with pytest.raises(ConfigError, match=r"must only use \{style\} and \{caption\}") as caught:
+        check_method(changed(MethodConfig(), name, template))
+    assert str(caught.value).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"content": 1.5}, "content must be between 0 and 1, not 1.5"),
+        ({"seed": -1}, "seed must be between 0 and 2^63 - 1, not -1"),
+        ({"seed": 2**63}, "seed must be between 0 and 2^63 - 1, not 9223372036854775808"),
+        ({"size": 63}, "size must be between 64 and 8192, not 63"),
+        ({"compile": True, "low_memory": True}, "--compile and --low-memory cannot be had at once"),
+        ({"style_copy": True, "low_memory": True}, "--style-copy and --low-memory cannot be had at once"),
+        ({"cuda_graphs": True}, "--cuda-graphs needs --compile"),
+        ({"compile": True, "offload": True}, "--compile and --offload cannot be had at once"),
+        ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
+        ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),
+        ({"styles": ()}, "a run needs at least one style"),
+        ({"styles": (StyleChoice(name="a", weight=5.0),)}, "style weight must be between -4 and 4, not 5.0"),
+        ({"method": MethodConfig(iterations=0)}, "iterations must be at least 1, not 0"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_run(run_of(**changes))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"seed": 2**63 - 1}, {"seed": 0}, {"size": 64}, {"size": 8192}, {"content": 1.0}]
+)
+def test_a_run_at_the_edge_of_its_ranges_is_allowed(changes: dict[str, Any]) -> None:
+    run = run_of(**changes)
+    assert check_run(run) is run
+
+
+# Presets
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY)
+def test_every_preset_is_within_range(name: str, method: Any) -> None:
+    config = presets.load(name, method)
+    assert check_method(config) is config
+    assert config.method == method
+
+
+def test_the_reference_preset_is_the_released_code() -> None:
+    assert presets.load("reference") == MethodConfig(text_encoder_lora=False, sample_posterior=True)
+
+
+def test_the_reference_constants_are_those_of_the_specification() -> None:
+    m = presets.load("reference")
+    assert (m.method, m.iterations, m.guidance_scale, m.weight) == ("sms", 500, 4.5, "posterior")
+    assert (m.timesteps.sampler, m.timesteps.t_min, m.timesteps.t_max) == ("narrowing", 21, 499)
+    assert (m.optimiser.name, m.optimiser.lr, m.optimiser.weight_decay) == ("adamw", 0.1, 0.01)
+    assert (m.optimiser.warmup, m.optimiser.cosine_length) == (100, 1.5)
+    assert (m.fake.rank, m.fake.alpha, m.fake.lr, m.fake.targets) == (8, 32, 1e-3, ("to_q", "to_v"))
+    assert (m.fake.guidance_scale, m.fake.weight) == (4.5, "alpha_bar_squared")
+    assert (m.spectrum.weight, m.spectrum.distance, m.spectrum.period) == (5e-4, "l1", 500)
+    assert (m.relevance.reduction, m.relevance.upper_quantile) == ("mean_then_absolute", 1)
+    assert (m.style_strength, m.sample_posterior) == (0.8, True)
+
+
+def test_the_papers_text_differs_in_distance_and_order() -> None:
+    paper = presets.load("paper")
+    assert (paper.spectrum.distance, paper.relevance.reduction) == ("l2", "absolute_then_mean")
+
+
+def test_vsd_of_the_reference_is_not_narrowed() -> None:
+    vsd = presets.load("reference", "vsd")
+    assert (vsd.timesteps.sampler, vsd.timesteps.t_max, vsd.fake.t_max) == ("uniform", 979, 979)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no preset named 'referense'") as caught:
+        presets.load("referense")
+    assert caught.value.hint == "did you mean 'reference'?"
+
+
+def test_swift_is_balanced_with_fewer_passes() -> None:
+    balanced, swift = presets.load("balanced"), presets.load("swift")
+    fake = replace(balanced.fake, guidance_scale=1.0, shared=True)
+    assert swift == replace(balanced, fake=fake, relevance=replace(balanced.relevance, timesteps=8))
+    assert presets.load("swift", "dds").timesteps == presets.load("balanced", "dds").timesteps
+
+
+def test_a_preset_extends_another_table_by_table(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "swift"\niterations = 7\n[spectrum]\nweight = 1e-3\n[methods.vsd]\niterations = 9\n')
+    mine, vsd, swift = presets.load(str(path)), presets.load(str(path), "vsd"), presets.load("swift")
+    assert mine == replace(swift, iterations=7, spectrum=replace(swift.spectrum, weight=1e-3))
+    assert vsd.iterations == 9
+    assert vsd.timesteps == presets.load("swift", "vsd").timesteps
+
+
+def test_a_preset_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.toml"
+    path.write_text(f'extends = "{path}"\n')
+    with pytest.raises(ConfigError, match="extends must name another preset"):
+        presets.load(str(path))
+
+
+def test_a_preset_can_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("iterations = 7\n[methods.dds]\niterations = 9\n", encoding="utf-8")
+    assert presets.load(str(file)) == MethodConfig(iterations=7)
+    assert presets.load(str(file), "dds") == MethodConfig(method="dds", iterations=9)
+
+
+@pytest.mark.parametrize("text", ["[[", "methods.xyz = {}", "[methods.sms]\nx = 1"])
+def test_a_file_that_is_no_preset_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        presets.load(str(file))
+
+
+# Prompts
+
+
+@pytest.mark.parametrize(
+    ("template", "caption", "expected"),
+    [
+        ("{style}, {caption}", "a red house", "ink, a red house"),
+        ("{style}, {caption}", "", "ink"),
+        ("{caption}, {style}", "", "ink"),
+        ("Turn into {style}", "a red house", "Turn into ink"),
+        ("{style}, {caption}", "{braces} stay", "ink, {braces} stay"),
+        ("{{literal}} {style}", "", "{literal} ink"),
+    ],
+)
+def test_prompt_templates(template: str, caption: str, expected: str) -> None:
+    method = MethodConfig(target_prompt=template, relevance=RelevanceConfig(edit_prompt=template))
+    prompts = Prompts.of(method, "ink", [caption])
+    assert prompts.target == prompts.edit == [expected]
+    assert prompts.caption == [caption]
+
+
+def test_every_picture_has_prompts_of_its_own() -> None:
+    prompts = Prompts.of(MethodConfig(), "ink", ["a", "b"])
+    assert prompts.target == ["ink, a", "ink, b"]
+    assert prompts.edit == ["Turn into ink"] * 2
+
+
+# The content knob
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY)
+def test_the_middle_leaves_a_method_as_it_is(name: str, method: Any) -> None:
+    config = presets.load(name, method)
+    assert with_content(config, 0.5) == config
+
+
+def test_no_content_switches_spectrum_and_map_off() -> None:
+    config = with_content(MethodConfig(), 0.0)
+    assert make_spectrum(config.spectrum) is no_spectrum
+    assert make_relevance(config.relevance) is everywhere
+
+
+@given(contents, contents)
+def test_more_content_never_holds_less(a: float, b: float) -> None:
+    low, high = (with_content(MethodConfig(), c) for c in sorted((a, b)))
+    assert low.spectrum.weight <= high.spectrum.weight
+    assert low.relevance.strength <= high.relevance.strength
+
+
+@given(st.floats(0.001, 0.999))
+def test_a_little_more_content_holds_more(content: float) -> None:
+    for smallest in (0.0, 0.25):
+        spectrum = SpectrumConfig(smallest_factor=smallest, largest_factor=8)
+        assert spectrum_factor(content, spectrum) < spectrum_factor(content + 0.001, spectrum)
+
+
+@given(contents)
+def test_the_knob_keeps_a_method_within_range(content: float) -> None:
+    check_method(with_content(MethodConfig(), content))
+
+
+def test_the_knob_by_hand() -> None:
+    knob = (0, 0.25, 0.5, 0.75, 1)
+    assert [spectrum_factor(c, SpectrumConfig()) for c in knob] == [0, 0.5, 1, 8, 64]
+    graded = SpectrumConfig(smallest_factor=0.25, largest_factor=4.0)
+    assert [spectrum_factor(c, graded) for c in knob] == [0.25, 0.5, 1, 2, 4]
+    assert [relevance_strength(c, RelevanceConfig()) for c in knob] == [0, 0.5, 1, 1, 1]
+    assert [relevance_strength(c, RelevanceConfig(strength=0.2, largest_strength=0.8)) for c in knob] == pytest.approx(
+        [0, 0.1, 0.2, 0.5, 0.8]
+    )
+
+
+def test_the_knob_moves_nothing_else() -> None:
+    config = with_content(MethodConfig(), 0.9)
+    back = replace(config, spectrum=SpectrumConfig(), relevance=RelevanceConfig())
+    assert back == MethodConfig()
+
+
+def test_a_noise_kept_for_the_run_needs_a_fake_score_trained_apart() -> None:
+    method = replace(MethodConfig(), consistent_noise=0.5, fake=FakeConfig(shared=True, guidance_scale=1.0))
+    with pytest.raises(ConfigError, match=r"fake\.shared needs consistent_noise of 0, not 0\.5") as caught:
+        check_method(method)
+    assert "fake.shared=false" in (caught.value.hint or "")
+
+
+@pytest.fixture
+def own_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the constants of the only bundled style lie, a copy of ink-drawing."""
+    (tmp_path / "ink-drawing.safetensors").touch()
+    known = {"ink-drawing": tmp_path / "ink-drawing.safetensors"}
+    monkeypatch.setattr(presets, "bundled_style", known.get)
+    constants = tmp_path / "ink-drawing.toml"
+    constants.write_text("iterations = 7\n[spectrum]\nfree_below = 2\n", encoding="utf-8")
+    return constants
+
+
+def test_a_bundled_style_may_bring_constants_of_its_own(own_constants: Path) -> None:
+    plain = presets.preset_for("mini", None, None)
+    found = presets.preset_for("mini", None, None, ["ink-drawing"])
+    assert found == replace(plain, iterations=7, spectrum=replace(plain.spectrum, free_below=2))
+    assert presets.origin("mini", None, ["ink-drawing"]) == "mini's own with those of ink-drawing"
+
+
+@pytest.mark.parametrize("styles", [[], ["oil-painting"], ["ink-drawing", "oil-painting"]])
+def test_other_styles_and_mixtures_have_the_models_preset(own_constants: Path, styles: list[str]) -> None:
+    assert presets.preset_for("mini", None, None, styles) == presets.preset_for("mini", None, None)
+    assert presets.origin("mini", None, styles) == "mini's own"
+
+
+def test_a_preset_that_is_asked_for_is_taken_as_it_is(own_constants: Path) -> None:
+    assert presets.preset_for("mini", "swift", None, ["ink-drawing"]) == presets.load("swift")
+    assert presets.origin("mini", "swift", ["ink-drawing"]) == "swift"
+
+
+def test_constants_of_a_style_that_are_unknown_are_refused(own_constants: Path) -> None:
+    own_constants.write_text("strokes = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown setting 'strokes'"):
+        presets.preset_for("mini", None, None, ["ink-drawing"])

@@ -1,0 +1,48 @@
+"""What runs need on a machine: memory where it lies, time as operations over speed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stylescore.diagnostics.estimates import Need, matrix_speed, needs
+
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+
+
+def of(device: torch.device, itemsize: int = 2, speed: float = 1e12) -> dict[tuple[str, int], Need]:
+    return {(need.family, need.size): need for need in needs(device, itemsize, speed)}
+
+
+def test_only_a_card_is_rid_of_text_models() -> None:
+    here, card = of(CPU)["sd3", 1024], of(CARD)["sd3", 1024]
+    assert here.gigabytes["usual"] > card.gigabytes["usual"] > card.gigabytes["--low-memory"]
+    assert here.gigabytes["--low-memory"] > card.gigabytes["--low-memory"] + 10  # T5 alone has more
+
+
+def test_only_a_card_is_rid_of_the_weights() -> None:
+    assert set(of(CPU)["flux", 1024].gigabytes) == {"usual", "--low-memory"}
+    for need in of(CARD).values():
+        assert need.gigabytes["--offload"] < need.gigabytes["--low-memory"] < need.gigabytes["usual"]
+
+
+def test_memory_goes_with_the_bytes_of_a_number() -> None:
+    for key, half in of(CARD).items():
+        whole = of(CARD, itemsize=4)[key]
+        for setting, size in whole.gigabytes.items():
+            assert size == pytest.approx(2 * half.gigabytes[setting], abs=0.051)
+
+
+def test_time_goes_with_the_speed_and_swift_is_swifter() -> None:
+    slow, fast = of(CPU, speed=1e11)["sd1", 512].seconds, of(CPU, speed=1e12)["sd1", 512].seconds
+    assert slow["balanced"] == pytest.approx(10 * fast["balanced"])
+    assert slow["swift"] < 0.6 * slow["balanced"]
+
+
+def test_a_released_run_has_the_operations_of_the_known_pass() -> None:
+    """A pass of Stable Diffusion 1 at 512 pixels is known to take 0.803e12 operations; `balanced` takes 8 times 200."""
+    assert of(CPU, speed=2e12)["sd1", 512].seconds["balanced"] == pytest.approx(1600 * 0.803, rel=0.03)
+
+
+def test_the_speed_of_this_machine_is_within_reason() -> None:
+    assert 1e8 < matrix_speed(CPU, torch.float32) < 1e15
