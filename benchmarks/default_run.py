@@ -28,15 +28,15 @@ def parts(fitting: Fitting) -> dict[str, dict[str, float]]:
 
     @torch.no_grad()
     def style() -> object:
-        return scores.style(draw.z_t, draw.t)
+        return scores["style"](draw.z_t, draw.t)
 
     @torch.no_grad()
     def fake() -> object:
-        return scores.fake(draw.z_t, draw.t)
+        return scores["fake"](draw.z_t, draw.t)
 
     @torch.no_grad()
     def relevance() -> object:
-        return scores.edit(draw.z_source_t, draw.t)
+        return scores["edit"](draw.z_source_t, draw.t)
 
     return {
         "style score": timed(style),

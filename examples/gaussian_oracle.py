@@ -15,7 +15,7 @@ import torch
 from stylescore.method.fit import Fitting, fit
 from stylescore.method.objective import Objective, sds, vsd
 from stylescore.method.schedule import NoiseSchedule, unit_weight
-from stylescore.method.scores import Scores
+from stylescore.method.scores import SeparateScores
 from stylescore.method.subjects import LatentSubject
 from stylescore.method.timesteps import Grid, Uniform
 from stylescore.method.types import Latent, Noise, Timesteps
@@ -54,7 +54,7 @@ def moments(objective: Objective, iterations: int, points: int = 1024) -> tuple[
     fitting = Fitting(
         subject=cloud,
         objective=objective,
-        scores=Scores(style=style, fake=Fake(cloud), edit=style, source=style),
+        scores=SeparateScores({"style": style, "fake": Fake(cloud), "edit": style, "source": style}),
         optimiser=torch.optim.Adam(cloud.parameters()),
         learning_rate=lambda i: 0.025 * (1 + math.cos(math.pi * i / iterations)),
         fake=None,

@@ -32,9 +32,10 @@ from benchmarks.quality.page import method_table, write_page
 from benchmarks.quality.references import style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
 from benchmarks.quality.weights import networks
-from stylescore.assembly.stylizer import model_hash
+from stylescore.assembly.sources import model_hash
 from stylescore.catalog.registry import list_styles, resolve_model
 from stylescore.cli.options import parse_settings
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError, StylescoreError
 from stylescore.storage.files import atomic
@@ -88,7 +89,8 @@ def studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     if unknown or not styles:
         raise ConfigError(f"the model has no style {unknown}", hint=f"it has {', '.join(files) or 'none'}")
     first = (StyleChoice(name=files[styles[0]]),)
-    run = RunConfig(styles=first, model=options.model, seed=options.seed, device=options.device, dtype=options.dtype)
+    execution = ExecutionConfig(device=options.device, dtype=options.dtype)
+    run = RunConfig(styles=first, model=options.model, seed=options.seed, execution=execution)
     return Studio(run, parse_settings(options.set), files), styles
 
 
@@ -103,7 +105,7 @@ def folder_of(options: argparse.Namespace, settings: dict[str, Any]) -> Path:
 def facts(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Return what pictures depend on besides method, style and photo."""
     return {
-        "model_sha256": model_hash(options.model),
+        "model_sha256": model_hash(resolve_model(options.model)),
         "seed": options.seed,
         "dtype": options.dtype,
         "settings": settings,

@@ -82,7 +82,7 @@ def denoised(strength: float) -> Recipe:
         fitting = started(stylizer, photos)
         _, z_source = fitting.subject.draw(fitting.rng)
         schedule = fitting.objective.schedule
-        score = fitting.scores.style
+        score = fitting.scores["style"]
         return stylizer.decode(sdedit(score, schedule, z_source, strength=strength, steps=STEPS, rng=fitting.rng))
 
     return recipe

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import RESULTS
-from stylescore.assembly.stylizer import model_hash
+from stylescore.assembly.sources import model_hash
+from stylescore.catalog.registry import resolve_model
 from stylescore.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
@@ -178,7 +179,7 @@ def kept_figures() -> dict[str, Any] | None:
 def current() -> str:
     """Return the page of the kept figures, which says so if the model has changed since."""
     figures = kept_figures()
-    return render(figures, model_hash(figures["model"]) if figures else None)
+    return render(figures, model_hash(resolve_model(figures["model"])) if figures else None)
 
 
 def write_page() -> None:

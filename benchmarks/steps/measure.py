@@ -13,7 +13,7 @@ import torch
 from benchmarks.measuring import peak_memory_mib, synchronise, timed
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
-from stylescore.diffusion.execution.devices import DTYPES, laid_out
+from stylescore.diffusion.execution.devices import DTYPES, set_memory_format
 
 SPARING = {"method": ours.sparing()}
 MODES: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
         passes = plain.Passes()
         return plain.iteration(kind, network, z_source, passes), lambda: (passes.forward, passes.trained)
     asked = {"method": ours.reference(), **MODES[options.mode]}
-    made = ours.fitting(kind, laid_out(network, device), z_source, **asked)
+    made = ours.fitting(kind, set_memory_format(network, device), z_source, **asked)
     return ours.iteration(made), made.counter.snapshot
 
 

@@ -186,7 +186,7 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --device gpu", "no device is called 'gpu'", "use auto, cpu, cuda, cuda:N or mps"),
     ("{photo} --device cuda", "this machine has no device 'cuda'", "use --device cpu"),
     ("{photo} --dtype half", "dtype must be one of auto, float32, bfloat16, float16, not 'half'", ANY),
-    ("{photo} --compile --device cpu", "--compile needs a GPU, the device is 'cpu'", ANY),
+    ("{photo} --compile on --device cpu", "--compile needs a GPU, the device is 'cpu'", ANY),
     ("{photo} --dtype float16 --device cpu", "--dtype 'float16' needs a GPU, the device is 'cpu'", ANY),
     ("{photo} --set iteratoins=3", "unknown setting 'iteratoins'", "did you mean 'iterations'?"),
     ("{photo} --set iterations", "--set needs KEY=VALUE, not 'iterations'", ANY),

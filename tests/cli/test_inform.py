@@ -177,7 +177,7 @@ class TestDoctor:
         assert names[0] == "stylescore"
         assert {"python", "devices", "default device", "models", "download cache"} <= set(names)
         table = outcome.out.partition("One picture")[2].splitlines()
-        assert table[1].split() == ["usual", "--low-memory", "balanced", "swift"]
+        assert table[1].split() == ["normal", "low", "balanced", "swift"]
         assert {"sd1 512", "sdxl 1024", "flux 1024"} <= {line[:15].strip() for line in table}
         assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))
 

@@ -13,15 +13,16 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylescore.assembly.build import Prompts, make_relevance, make_spectrum
+from stylescore.assembly.fitting import Prompts
+from stylescore.assembly.objectives import make_relevance, make_spectrum
 from stylescore.config import presets
 from stylescore.config.content_knob import relevance_strength, spectrum_factor, with_content
 from stylescore.config.method import FakeConfig, MethodConfig, RelevanceConfig, SpectrumConfig
 from stylescore.config.ranges import METHOD_RULES, check_method, check_run
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import from_table, overlay, to_table
 from stylescore.errors import ConfigError
-from stylescore.method.relevance import everywhere
+from stylescore.method.relevance import UniformRelevance
 from stylescore.method.spectrum import no_spectrum
 
 EVERY = [(name, method) for name in presets.names() for method in presets.METHODS]
@@ -36,7 +37,7 @@ def changed(method: MethodConfig, dotted: str, value: Any) -> MethodConfig:
 
 
 def run_of(**changes: Any) -> RunConfig:
-    return replace(RunConfig(styles=(StyleChoice(name="ink"),)), **changes)
+    return with_options(RunConfig(styles=(StyleChoice(name="ink"),)), changes)
 
 
 # Tables
@@ -130,7 +131,8 @@ BAD = [
     ("optimiser.weight_decay", -0.1, "0 or more"),
     ("optimiser.beta1", 1.0, "at least 0 and less than 1"),
     ("optimiser.beta2", -0.1, "at least 0 and less than 1"),
-    ("optimiser.warmup", -1.0, "0 or more"),
+    ("optimiser.warmup", -1, "0 or more"),
+    ("optimiser.warmup_fraction", 1.1, "between 0 and 1"),
     ("optimiser.cosine_length", -1.0, "0 or more"),
     ("fake.alpha", 0.0, "greater than 0"),
     ("fake.lr", -1.0, "greater than 0"),
@@ -200,10 +202,9 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
         ({"seed": -1}, "seed must be between 0 and 2^63 - 1, not -1"),
         ({"seed": 2**63}, "seed must be between 0 and 2^63 - 1, not 9223372036854775808"),
         ({"size": 63}, "size must be between 64 and 8192, not 63"),
-        ({"compile": True, "low_memory": True}, "--compile and --low-memory cannot be had at once"),
-        ({"style_copy": True, "low_memory": True}, "--style-copy and --low-memory cannot be had at once"),
-        ({"cuda_graphs": True}, "--cuda-graphs needs --compile"),
-        ({"compile": True, "offload": True}, "--compile and --offload cannot be had at once"),
+        ({"compile": "on", "memory": "low"}, "--compile on and --memory low cannot be combined"),
+        ({"style_weights": "merged", "memory": "low"}, "--style-weights merged and --memory low cannot be combined"),
+        ({"compile": "graphs", "memory": "offload"}, "--compile graphs and --memory offload cannot be combined"),
         ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
         ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),
         ({"styles": ()}, "a run needs at least one style"),
@@ -337,7 +338,7 @@ def test_every_picture_has_prompts_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("name", "method"), EVERY)
-def test_the_middle_leaves_a_method_as_it_is(name: str, method: Any) -> None:
+def test_the_middle_leaves_a_method_identity(name: str, method: Any) -> None:
     config = presets.load(name, method)
     assert with_content(config, 0.5) == config
 
@@ -345,7 +346,7 @@ def test_the_middle_leaves_a_method_as_it_is(name: str, method: Any) -> None:
 def test_no_content_switches_spectrum_and_map_off() -> None:
     config = with_content(MethodConfig(), 0.0)
     assert make_spectrum(config.spectrum) is no_spectrum
-    assert make_relevance(config.relevance) is everywhere
+    assert make_relevance(config.relevance) == UniformRelevance()
 
 
 @given(contents, contents)
@@ -415,7 +416,7 @@ def test_other_styles_and_mixtures_have_the_models_preset(own_constants: Path, s
     assert presets.origin("mini", None, styles) == "mini's own"
 
 
-def test_a_preset_that_is_asked_for_is_taken_as_it_is(own_constants: Path) -> None:
+def test_a_preset_that_is_asked_for_is_taken_identity(own_constants: Path) -> None:
     assert presets.preset_for("mini", "swift", None, ["ink-drawing"]) == presets.load("swift")
     assert presets.origin("mini", "swift", ["ink-drawing"]) == "swift"
 

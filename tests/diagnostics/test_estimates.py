@@ -16,14 +16,14 @@ def of(device: torch.device, itemsize: int = 2, speed: float = 1e12) -> dict[tup
 
 def test_only_a_card_is_rid_of_text_models() -> None:
     here, card = of(CPU)["sd3", 1024], of(CARD)["sd3", 1024]
-    assert here.gigabytes["usual"] > card.gigabytes["usual"] > card.gigabytes["--low-memory"]
-    assert here.gigabytes["--low-memory"] > card.gigabytes["--low-memory"] + 10  # T5 alone has more
+    assert here.gigabytes["normal"] > card.gigabytes["normal"] > card.gigabytes["low"]
+    assert here.gigabytes["low"] > card.gigabytes["low"] + 10  # T5 alone has more
 
 
 def test_only_a_card_is_rid_of_the_weights() -> None:
-    assert set(of(CPU)["flux", 1024].gigabytes) == {"usual", "--low-memory"}
+    assert set(of(CPU)["flux", 1024].gigabytes) == {"normal", "low"}
     for need in of(CARD).values():
-        assert need.gigabytes["--offload"] < need.gigabytes["--low-memory"] < need.gigabytes["usual"]
+        assert need.gigabytes["offload"] < need.gigabytes["low"] < need.gigabytes["normal"]
 
 
 def test_memory_goes_with_the_bytes_of_a_number() -> None:

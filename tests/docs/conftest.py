@@ -20,7 +20,7 @@ PARITY = ROOT / "tests" / "data" / "parity"
 STYLES = ("oil-painting", "pencil-sketch")
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PIP_EXTRA = re.compile(r"\.(?:\[(\w+)\])?")
-SHORT = "iterations = 2\n[optimiser]\nweight_decay = 0.0\nwarmup = 0.1\n"
+SHORT = "iterations = 2\n[optimiser]\nweight_decay = 0.0\nwarmup = 0\nwarmup_fraction = 0.1\n"
 
 
 def commands(page: Path) -> list[str]:

@@ -35,7 +35,7 @@ def test_probabilities_sum_to_one_and_scale_and_shift_do_not_matter() -> None:
     assert torch.allclose(found, moved, atol=1e-3)
 
 
-def test_without_a_difference_every_class_is_as_probable_as_it_is_frequent() -> None:
+def test_without_a_difference_every_class_is_as_probable_identity_frequent() -> None:
     classifier = StyleClassifier.fitted(torch.ones(4, 3), ["a", "b", "b", "b"])
     assert torch.allclose(classifier.probabilities(torch.ones(1, 3)), torch.tensor([[0.25, 0.75]]).double(), atol=1e-4)
 

@@ -69,7 +69,7 @@ def stylize(
         int | None, typer.Option(help="Short side the model works at, in pixels.", rich_help_panel=WHAT)
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(help="Side of the windows of large pictures; 0 none.", rich_help_panel=HOW)
+        int | None, typer.Option(help="Side of the tiles of large pictures; 0 none.", rich_help_panel=HOW)
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
@@ -94,24 +94,20 @@ def stylize(
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=HOW)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = "auto",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW)
-    ] = False,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="With --compile: play kernels back.", rich_help_panel=HOW)
-    ] = False,
-    low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
-    ] = False,
-    offload: Annotated[
-        bool, typer.Option("--offload", help="Much slower, in the least memory of a GPU.", rich_help_panel=HOW)
-    ] = False,
-    style_copy: Annotated[
-        bool | None,
+    memory: Annotated[
+        str,
+        typer.Option(metavar="normal|low|offload", help="Less memory, in more time.", rich_help_panel=HOW),
+    ] = "normal",
+    compile: Annotated[
+        str,
+        typer.Option(metavar="off|on|graphs", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW),
+    ] = "off",
+    style_weights: Annotated[
+        str,
         typer.Option(
-            "--style-copy/--no-style-copy", help="Merge the style into a second network.", rich_help_panel=HOW
+            metavar="auto|adapter|merged", help="Style as an adapter, or merged into a copy.", rich_help_panel=HOW
         ),
-    ] = None,
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
@@ -152,17 +148,18 @@ def stylize(
         caption=prompt,
         content=content,
         size=size,
-        tile=tile,
         seed=seed,
-        device=device,
-        low_memory=low_memory,
-        offload=offload,
-        style_copy=style_copy,
-        compile=compiled,
-        cuda_graphs=cuda_graphs,
     )
+    execution = {
+        "device": device,
+        "dtype": dtype,
+        "memory": memory,
+        "compile": compile,
+        "style_weights": style_weights,
+        "tile": tile,
+    }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
-    report(begin(photos or [], base, dtype, preset, method, constants, manner), manner)
+    report(begin(photos or [], base, execution, preset, method, constants, manner), manner)
 
 
 def refuse_with_resume(given: Mapping[str, Any]) -> None:
@@ -180,7 +177,7 @@ def refuse_with_resume(given: Mapping[str, Any]) -> None:
 def begin(
     photos: Sequence[Path],
     base: RunConfig,
-    dtype: str,
+    execution: Mapping[str, Any],
     preset: str | None,
     method: str | None,
     constants: dict[str, Any],
@@ -193,12 +190,13 @@ def begin(
     from stylescore.cli.signals import Interrupts
     from stylescore.config.presets import METHODS, origin, preset_for
     from stylescore.config.ranges import check_run
+    from stylescore.config.run import with_options
     from stylescore.config.toml import choice, overlay
     from stylescore.images import read_photo
 
     require_readable_names([*photos, manner.output])
     chosen: Method | None = None if method is None else choice(method, METHODS, "method")
-    run = overlay(base, {"dtype": dtype})
+    run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))

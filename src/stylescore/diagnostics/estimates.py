@@ -27,7 +27,7 @@ class Need:
     Attributes:
         family: short name of the model's family.
         size: side in pixels of a square picture.
-        gigabytes: at most on the device, 10^9 bytes, by how the run is told to save memory; "usual" for not at all.
+        gigabytes: at most on the device, 10^9 bytes, by how the run is told to save memory; "normal" for not at all.
         seconds: of a whole run, by preset.
     """
 
@@ -51,7 +51,7 @@ def needs(device: torch.device, itemsize: int, speed: float) -> list[Need]:
     table = json.loads(Path(__file__).with_name("memory.json").read_text(encoding="utf-8"))
     rows = {(row["family"], row["size"], row["setting"]): row for row in table["rows"]}
     cpu = device.type == "cpu"
-    settings = [setting for setting in table["settings"] if not (cpu and setting == "--offload")]
+    settings = [setting for setting in table["settings"] if not (cpu and setting == "offload")]
     reached = (SHARE_ON_CPU if cpu else SHARE_ELSEWHERE) * speed
     return [
         Need(
@@ -65,7 +65,7 @@ def needs(device: torch.device, itemsize: int, speed: float) -> list[Need]:
             seconds={preset: 1e12 * count / reached for preset, count in row["tflop"].items()},
         )
         for (family, size, setting), row in rows.items()
-        if setting == "usual"
+        if setting == "normal"
     ]
 
 

@@ -13,6 +13,7 @@ from stylescore.errors import ConfigError
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting
 from stylescore.method.subjects import LatentSubject
+from stylescore.method.types import Latent
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,18 @@ def moment(states: Sequence[PictureState], key: str, parameter: Tensor) -> Tenso
     """Return an optimiser's moment of all pictures, or its step count, which they share."""
     first = states[0].tensors[key]
     return first.clone() if first.ndim == 0 else gathered(states, key, parameter)
+
+
+def source_latents(states: Sequence[PictureState]) -> Latent:
+    """Return the source latents of saved states, [batch, c, h, w].
+
+    Raises:
+        ConfigError: a state has none, or they differ in size.
+    """
+    latents = [state.tensors.get("z_source") for state in states]
+    if any(latent is None for latent in latents):
+        raise ConfigError("the saved state has no 'z_source'", hint="it was made by another configuration")
+    found = [latent for latent in latents if latent is not None]
+    if len({latent.shape for latent in found}) != 1:
+        raise ConfigError("pictures of one batch must have latents of one size", hint="resume them one by one")
+    return torch.stack(found)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stylescore.assembly.stylizer import Result, Stylizer
 from stylescore.catalog.registry import ModelSource, resolve_model, resolve_preview_model, resolve_style
+from stylescore.config.execution import StyleWeights
 from stylescore.config.run import RunConfig
 from stylescore.config.toml import to_table
 from stylescore.errors import ConfigError
@@ -209,7 +210,10 @@ def require_previews(record: Record, stylizer: Stylizer) -> None:
 def settled(stylizer: Stylizer) -> RunConfig:
     """Return the run with its choice of a copy as it fell, so that it falls so again when the run is taken up."""
     run = stylizer.run
-    return run if run.style_model else replace(run, style_copy=stylizer.style_has_network)
+    if run.style_model:
+        return run
+    chosen: StyleWeights = "merged" if stylizer.style_has_network else "adapter"
+    return replace(run, execution=replace(run.execution, style_weights=chosen))
 
 
 def folder_name(photo: Path, run: RunConfig) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from stylescore.assembly.stylizer import model_hash
+from stylescore.assembly.sources import model_hash
 from stylescore.catalog.registry import resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
-from stylescore.diffusion.execution.devices import DTYPES, Places
+from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
 from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.method.schedule import NoiseSchedule
@@ -76,7 +76,7 @@ def load_base(plan: Plan) -> Base:
     config = resolve(plan.request.given, "small")
     machine = make_machine(config)
     source = resolve_model(config.model)
-    parts = load_components(source.location, dtype=machine.dtype, places=Places.on(machine.device))
+    parts = load_components(source.location, dtype=machine.dtype, places=DevicePlacement.on(machine.device))
     kind = trainable(parts)
     parts.vae.float()  # it runs little, and some overflow in half precision
     family = family_of(parts.text_width)
@@ -84,7 +84,7 @@ def load_base(plan: Plan) -> Base:
     config = fitted(replace(config, resolution=config.resolution or parts.native_size), parts)
     origin = Origin(
         base=source.name,
-        base_sha256=model_hash(config.model),
+        base_sha256=model_hash(source),
         family=family,
         prediction_type=kind,
         pictures=len(plan.survey.pictures),
