@@ -193,11 +193,11 @@ def begin(
     from stylescore.cli.signals import Interrupts
     from stylescore.config.presets import METHODS, origin, preset_for
     from stylescore.config.ranges import check_run
-    from stylescore.config.toml import choice, overlay
+    from stylescore.config.toml import check_choice, overlay
     from stylescore.images import read_photo
 
     require_readable_names([*photos, manner.output])
-    chosen: Method | None = None if method is None else choice(method, METHODS, "method")
+    chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = overlay(base, {"dtype": dtype})
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
