@@ -137,7 +137,7 @@ TABLE: list[tuple[str, str, str]] = [
         "'{here}/style.ckpt' is a pickle archive, which may run code when loaded",
         PICKLE_ADVICE,
     ),
-    ("{photo} --style {lora}=lots", "a style's share must be a number, not 'lots'", "write --style NAME=0.7"),
+    ("{photo} --style {lora}=lots", "a style's weight must be a number, not 'lots'", "write --style NAME=0.7"),
     ("{photo} --style {lora}=9", "style weight must be between -4 and 4, not 9.0", "choose a value between -4 and 4"),
     (
         "{photo} --model {here}/model.ckpt",
@@ -181,7 +181,11 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --preset {here}/none.toml", "no preset named '{here}/none.toml'", ANY),
     ("{photo} --preset {here}/broken.toml", "cannot read '{here}/broken.toml' as TOML: ...", ANY),
     ("{photo} --preset {here}/typo.toml", "unknown setting 'iteratoins'", "did you mean 'iterations'?"),
-    ("{photo} --preset {here}/methods.toml", "methods must hold one table a method, not 3", "write [methods.vsd]"),
+    (
+        "{photo} --preset {here}/methods.toml",
+        "methods must hold one table for each method, not 3",
+        "write [methods.vsd]",
+    ),
     ("{photo} --preset {here}/method.toml", "methods must be one of sms, vsd, sds, dds, pds, not 'smd'", ANY),
     ("{photo} --device gpu", "no device is called 'gpu'", "use auto, cpu, cuda, cuda:N or mps"),
     ("{photo} --device cuda", "this machine has no device 'cuda'", "use --device cpu"),
@@ -197,6 +201,7 @@ TABLE: list[tuple[str, str, str]] = [
         "choose a value greater than 0",
     ),
     ("{photo} --set optimiser.lr=fast", "optimiser.lr must be a number, not 'fast'", "write a number"),
+    ("{photo} --set optimiser.lr=0,5", "optimiser.lr must be a number or a text in quotes, not 0,5", ANY),
     ("{photo} --set optimiser=3", "optimiser must be a table of settings, not 3", "write a table of settings"),
     ("{photo} --set fake.targets=3", "fake.targets must be a list, not 3", 'write ["a", "b"]'),
     (
