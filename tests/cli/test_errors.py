@@ -87,7 +87,7 @@ BAD_FILES: dict[str, Callable[[Path], Any]] = {
     "a_file": lambda path: path.write_text("", encoding="utf-8"),
 }
 
-AGAIN = "copy the file again from its source, or open it in a picture viewer and save it anew"
+AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
 PICKLE_ADVICE = "get the same file as .safetensors, or convert it where running its code does no harm"
 DOWNLOAD = "download the file again"
 HELP = "see stylescore stylize --help"
@@ -97,7 +97,7 @@ ANY = ""
 # {photo} a good photo, {lora} a good style, and an error that ends in "..." is given by its beginning.
 TABLE: list[tuple[str, str, str]] = [
     ("{here}/none.png", "there is no file '{here}/none.png'", ANY),
-    ("{here}/words.png", "'{here}/words.png' is not a picture of a known kind", ANY),
+    ("{here}/words.png", "'{here}/words.png' is not a picture of a supported format", ANY),
     ("{here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
     ("{here}/empty.png", "the file '{here}/empty.png' is empty (0 bytes)", AGAIN),
     (
@@ -107,9 +107,9 @@ TABLE: list[tuple[str, str, str]] = [
     ),
     ("{here}/bomb.png", "the picture '{here}/bomb.png' has ...", "scale it down first"),
     ("{here}/folder.png", "'{here}/folder.png' is a folder, not a picture", "name one picture file in it"),
-    ("{here}/strip.png", "'{here}/strip.png' is too elongated a picture: ...", "crop it"),
+    ("{here}/strip.png", "'{here}/strip.png' is too elongated: ...", "crop the picture"),
     ("{photo} {here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
-    ("{photo} {here}/strip.png", "'{here}/strip.png' is too elongated a picture: ...", "crop it"),
+    ("{photo} {here}/strip.png", "'{here}/strip.png' is too elongated: ...", "crop the picture"),
     ("", "stylize needs at least one PHOTO", "stylescore stylize photo.jpg --style NAME"),
     ("{photo} --style fresko", "there is no style 'fresko'", "did you mean 'fresco'?"),
     (
