@@ -144,7 +144,7 @@ def judged(options: argparse.Namespace, photos: Photos, styles: list[str], folde
         "photos": count,
         "styles": styles,
         "references": options.references,
-        "axes": {"count": judge.axes.directions.shape[1], "share": judge.axes.share},
+        "axes": {"count": judge.axes.directions.shape[1], "share": judge.axes.explained_variance},
         "classifier_accuracy": judge.accuracy,
         "methods": found,
     }

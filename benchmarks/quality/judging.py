@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylescore.metrics import (
     StyleClassifier,
-    clipped_share,
+    clipped_fraction,
     frechet_distance,
     grain,
     grid_energy,
@@ -61,7 +61,7 @@ class Artefacts:
     def of(cls, pictures: np.ndarray) -> Artefacts:
         """Measure pictures, uint8 [pictures, height, width, 3]."""
         pixels = torch.from_numpy(np.ascontiguousarray(pictures))
-        clipped, grid, grains = (float(f(pixels).mean()) for f in (clipped_share, grid_energy, grain))
+        clipped, grid, grains = (float(f(pixels).mean()) for f in (clipped_fraction, grid_energy, grain))
         return cls(clipped, grid, max(grains, LEAST_GRAIN))
 
     def beside(self, references: Artefacts) -> Figures:
@@ -100,7 +100,7 @@ class Judge:
         """Learn from each style's pictures and the plain photos, which stand under "photo", all of the same photos."""
         references = {style: in_batches(network, drawn) for style, drawn in pictures.items()}
         axes = principal_axes(torch.cat(list(references.values())), AXES)
-        classifier = StyleClassifier.fitted(*halves(references, 0))
+        classifier = StyleClassifier.fit(*halves(references, 0))
         accuracy = classifier.accuracy(*halves(references, 1))
         artefacts = {style: Artefacts.of(drawn) for style, drawn in pictures.items()}
         return cls(perceptual, network, references, axes, classifier, accuracy, artefacts)

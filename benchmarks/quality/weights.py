@@ -39,4 +39,4 @@ def read(path: Path) -> dict[str, Any]:
 def networks() -> tuple[PerceptualDistance, MobileNetFeatures]:
     """Return the two judging networks."""
     perceptual, mobilenet = locate(*PERCEPTUAL), locate(*MOBILENET)
-    return PerceptualDistance.of(read(perceptual)), MobileNetFeatures.of(read(mobilenet))
+    return PerceptualDistance.from_state(read(perceptual)), MobileNetFeatures.from_state(read(mobilenet))

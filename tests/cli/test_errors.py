@@ -88,7 +88,7 @@ BAD_FILES: dict[str, Callable[[Path], Any]] = {
 }
 
 AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
-PICKLE_ADVICE = "get the same file as .safetensors, or convert it where running its code does no harm"
+PICKLE_ADVICE = "get the same file as .safetensors, or convert it in an environment where running its code does no harm"
 DOWNLOAD = "download the file again"
 HELP = "see stylescore stylize --help"
 ANY = ""
@@ -124,7 +124,7 @@ TABLE: list[tuple[str, str, str]] = [
         "choose a model of the family SDXL with --model, or another style",
     ),
     ("{photo} --style {here}/half.safetensors", "'{here}/half.safetensors' is truncated: ...", DOWNLOAD),
-    ("{photo} --style {here}/lying.safetensors", "'{here}/lying.safetensors' has a header that lies: ...", DOWNLOAD),
+    ("{photo} --style {here}/lying.safetensors", "'{here}/lying.safetensors' has a wrong header: ...", DOWNLOAD),
     ("{photo} --style {here}/nan.safetensors", "'{here}/nan.safetensors' has values in ...", ANY),
     ("{photo} --style {here}/empty.safetensors", "'{here}/empty.safetensors' is empty", DOWNLOAD),
     (
