@@ -59,7 +59,7 @@ def average(ema: nn.Module, model: nn.Module, step: int) -> None:
         old.lerp_(new, 1 - keep)
 
 
-def share(model: nn.Module, elapsed: float, world: int) -> float:
+def average_gradients(model: nn.Module, elapsed: float, world: int) -> float:
     """Average the gradients, and the clock, over the processes that train together."""
     if world == 1:
         return elapsed
@@ -108,11 +108,11 @@ def train(arguments: argparse.Namespace) -> None:
         optimiser.set_rate(learning_rate(elapsed, arguments))
         latents, tokens = (part.to(arguments.device) for part in source.draw(arguments.batch, arguments.side))
         times = draw_times(len(latents)).to(arguments.device)
-        said = model.encode_prompts(tokens)
-        loss = denoising_loss(model.unet, latents, said, alphas, times, bfloat16=arguments.bfloat16)
+        context = model.encode_prompts(tokens)
+        loss = denoising_loss(model.unet, latents, context, alphas, times, bfloat16=arguments.bfloat16)
         model.zero_grad()
         loss.backward()
-        elapsed = share(model, time.monotonic() - start, arguments.world)
+        elapsed = average_gradients(model, time.monotonic() - start, arguments.world)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1

@@ -1,4 +1,4 @@
-"""The papers name everything there is, and say of it what is true."""
+"""The documentation names every option, setting, module and dependency, with the right defaults and figures."""
 
 from __future__ import annotations
 
