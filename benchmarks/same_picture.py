@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import keep
+from benchmarks.measuring import save_results
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.presets import preset_for
@@ -113,7 +113,7 @@ def main() -> None:
                 found = difference(made(with_options(run, way.changes), way.batched, photo), plain)
                 rows.append({"photo": path.name, "style": style, "way": name, **found})
                 print(rows[-1], flush=True)
-    print(f"\n{table(rows)}\n{keep('same_picture', {'rows': rows})}")
+    print(f"\n{table(rows)}\n{save_results('same_picture', {'rows': rows})}")
 
 
 if __name__ == "__main__":

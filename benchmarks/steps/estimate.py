@@ -33,30 +33,31 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "memory.md"
 HEAD = """\
 # Memory and time by family, size and setting
 
-What a run of one picture needs in bfloat16, in gigabytes (10^9 bytes) on the GPU and in 10^12 operations: computed,
-not measured. Networks of the real sizes were run on tensors that have a shape and no contents, and every tensor was
-counted from when it was made until it was gone. Add about 1 GB for CUDA, the allocator's slack and what a convolution
-borrows while it works.
+GPU memory for a run of one picture in bfloat16, in gigabytes (10^9 bytes), and operations, in 10^12: computed, not
+measured. Networks of the real sizes were run on tensors that have a shape but no contents, and every tensor was counted
+from its creation to its deletion. Add about 1 GB for CUDA, the allocator's overhead and the workspace of convolutions.
 
-* **denoiser** is what stays on the GPU: weights, style and fake adapter, the optimiser's moments.
-* **iteration** is the most that passes need at once: with all scores in one call, or in the backward pass.
-* **ends** is the most the autoencoder needs while it encodes or decodes.
-* Text encoders (T5 among those of sd3 and flux) are on the GPU only while prompts are encoded, before the first
-  iteration; with `--memory low` and `--memory offload` they run on the CPU. The autoencoder takes 0.2 GB, with either
-  only while it runs, in tiles of 512 pixels.
-* **at most** is the largest sum of what is there at one time.
+* **denoiser** is what stays on the GPU: weights, style LoRA and fake adapter, the optimiser's moments.
+* **iteration** is the peak of an iteration's passes: of all scores in one batch, or of the trained pass, backward pass
+  included.
+* **ends** is the peak of the autoencoder's encoding and decoding.
+* **text models** are the text encoders (T5 among those of sd3 and flux). They are on the GPU only while prompts are
+  encoded, before the first iteration; with `--memory low` and `--memory offload` they run on the CPU. The autoencoder
+  takes 0.2 GB; with either it is on the GPU only while it runs, and works in tiles of 512 pixels.
+* **at most** is the peak of the sum.
 
-`--memory low` evaluates scores one at a time and recomputes blocks in the backward pass. `--memory offload` keeps the
-weights of all layers in CPU memory, which must hold them, and moves each layer's to the GPU while it runs; blocks are
-recomputed too. **moved** is what then goes through the link to the GPU in a whole run, in 10^12 bytes. At 12 GB/s,
-about what a PCIe 3.0 slot with sixteen lanes reaches, 1 takes 83 s; computing does not wait for it only where it takes
-longer.
+`--memory low` predicts scores one at a time and recomputes blocks in the backward pass (gradient checkpointing).
+`--memory offload` keeps the weights of all layers in CPU memory, which must hold them, and moves each layer's to the
+GPU while it runs; blocks are recomputed too. **moved** is the amount of weights moved to the GPU in a whole run, in
+10^12 bytes. At 12 GB/s, about what a PCIe 3.0 slot with sixteen lanes reaches, 1 takes 83 s. Computing continues
+meanwhile, so that only the time beyond that of computing is lost.
 
-Operations are those of a whole run with the preset `balanced` and with `swift`. Divided by what a machine reaches they
-are seconds: `stylescore doctor` times a product of matrices and shows them for the machine it runs on. It takes a half
-of that speed for granted on a CPU: on two cores of 308 GFLOP/s iterations of Stable Diffusion 1 reached 196 GFLOP/s
-with `balanced`'s passes and 151 with `swift`'s (`benchmarks/results/steps_sd1.json`). On a GPU it takes a quarter; **no
-GPU has been measured**. `benchmarks/steps/estimate.py` makes this page and what `stylescore doctor` shows.
+Operations are those of a whole run with the preset `balanced` and with `swift`. Divided by the operations per second
+that a machine reaches, they give seconds: `stylescore doctor` measures a product of matrices and shows these times. It
+assumes that a CPU reaches half of that speed: on two cores of 308 GFLOP/s, iterations of Stable Diffusion 1
+reached 196 GFLOP/s with `balanced`'s passes and 151 with `swift`'s (`benchmarks/results/steps_sd1.json`). For a GPU it
+assumes a quarter; **no GPU has been measured**. `benchmarks/steps/estimate.py` makes this page and the figures of
+`stylescore doctor`.
 
 | family | size | `--memory` | denoiser | iteration | ends | text models | at most | `balanced` | `swift` | moved |
 |---|---|---|---|---|---|---|---|---|---|---|

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import peak_memory_mib, synchronise, timed
+from benchmarks.measuring import measure_time, peak_memory_mib, synchronise
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.execution.devices import DTYPES, set_memory_format
@@ -58,7 +58,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     before = passes()
     work()
     each = [now - then for now, then in zip(passes(), before, strict=True)]
-    figures = timed(work, warmup=1, repeats=options.repeats)
+    figures = measure_time(work, warmup=1, repeats=options.repeats)
     cuda = options.device.startswith("cuda")
     return {
         "mode": options.mode,

@@ -14,7 +14,7 @@ from stylescore.config.presets import origin, preset_for
 from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.images import Photo, read_photo
-from stylescore.images.colour import split
+from stylescore.images.colour import convert_to_srgb
 from stylescore.method.fit import Iteration
 
 
@@ -64,5 +64,5 @@ def stylize(
 
 def as_photo(image: Image.Image) -> Photo:
     """Return a picture in memory as a photo, with its transparency and in sRGB; it is upright already."""
-    picture, alpha, notes = split(image)
+    picture, alpha, notes = convert_to_srgb(image)
     return Photo(Path("image"), picture, alpha, tuple(notes))

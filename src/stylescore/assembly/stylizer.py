@@ -24,7 +24,7 @@ from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
+from stylescore.images import Photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
 from stylescore.method.state import PictureState, restore, source_latents
 from stylescore.method.types import Latent, Rng
@@ -251,7 +251,7 @@ class Stylizer:
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
         picture = self.picture(fitting, index)
-        return Result(at_source_size(picture, photo), picture, photo)
+        return Result(resize_to_photo(picture, photo), picture, photo)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:

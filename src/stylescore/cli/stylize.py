@@ -191,11 +191,11 @@ def begin(
     from stylescore.config.presets import METHODS, origin, preset_for
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
-    from stylescore.config.toml import choice, overlay
+    from stylescore.config.toml import check_choice, overlay
     from stylescore.images import read_photo
 
     require_readable_names([*photos, manner.output])
-    chosen: Method | None = None if method is None else choice(method, METHODS, "method")
+    chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
@@ -210,7 +210,7 @@ def begin(
     groups = list(batches(sources, stylizer, manner.batch))
     with Interrupts() as interrupts:
         for group in groups:
-            interrupts.grant()
+            interrupts.raise_if_requested()
             jobs = [keep_new(stylizer, photo, manner) for photo in group]
             yield from work(stylizer, jobs, None, manner, interrupts)
 
@@ -237,12 +237,10 @@ def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
 
 def load(run: RunConfig, manner: Manner) -> Stylizer:
     """Load the models; say which, and what of the prompts they cannot read."""
-    from stylescore.cli.output import say
+    from stylescore.cli.output import say, silence_libraries
 
     say(f"loading {run.model} ...", quiet=manner.quiet)
-    from stylescore.cli.hush import hush
-
-    hush()
+    silence_libraries()
     from stylescore.assembly.stylizer import Stylizer
 
     stylizer = Stylizer(run)
@@ -298,7 +296,7 @@ def work(
     interrupts: Interrupts,
 ) -> Iterator[Kept]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.output import iteration_words, progress, say
+    from stylescore.cli.output import describe_iteration, progress, say
     from stylescore.method.fit import Iteration
     from stylescore.runs.runner import Batch
 
@@ -312,8 +310,8 @@ def work(
     with progress(title, total, done, quiet=manner.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
-                tick(iteration_words(event))
-                if interrupts.asked:
+                tick(describe_iteration(event))
+                if interrupts.requested:
                     stop(events, jobs)
             else:
                 yield event
@@ -343,7 +341,7 @@ def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
 
 def report(finished: Iterator[Kept], manner: Manner) -> None:
     """Print where the pictures lie, as they are finished or as one JSON document."""
-    from stylescore.cli.output import give
+    from stylescore.cli.output import print_json
 
     rows = []
     for kept in finished:
@@ -351,7 +349,7 @@ def report(finished: Iterator[Kept], manner: Manner) -> None:
         if not manner.json:
             typer.echo(str(kept.job.folder.picture))
     if manner.json:
-        give({"pictures": rows})
+        print_json({"pictures": rows})
 
 
 def row(kept: Kept) -> dict[str, Any]:

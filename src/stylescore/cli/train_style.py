@@ -208,15 +208,14 @@ def request_of(folder: TrainingFolder) -> Request:
 
 def load(plan: Plan, manner: Manner) -> Base:
     """Tell of the pictures, then load the base."""
-    from stylescore.cli.hush import hush
-    from stylescore.cli.output import say
+    from stylescore.cli.output import say, silence_libraries
 
     for line in plan.survey.left_out:
         say(f"warning: left out {line}", quiet=manner.quiet)
     for line in plan.survey.notes:
         say(f"note: {line}", quiet=manner.quiet)
     say(f"loading the base for {len(plan.survey.pictures)} pictures ...", quiet=manner.quiet)
-    hush()
+    silence_libraries()
     from stylescore.training.session import cut_prompts, load_base
 
     base = load_base(plan)
@@ -262,7 +261,7 @@ def work(session: Session, manner: Manner) -> None:
             Interrupts() as interrupts,
             progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=manner.quiet) as tick,
         ):
-            for event in session.run(lambda: interrupts.asked):
+            for event in session.run(lambda: interrupts.requested):
                 if isinstance(event, Written):
                     written = event
                 else:
@@ -278,13 +277,13 @@ def work(session: Session, manner: Manner) -> None:
 
 def report(written: Written, session: Session, last: TrainStep | None, manner: Manner) -> None:
     """Print where the style lies, or everything about it as JSON."""
-    from stylescore.cli.output import give, say
+    from stylescore.cli.output import print_json, say
 
     if not manner.json:
         typer.echo(str(written.style))
         say(f"use it with: {advice(session.trainer.config)}", quiet=manner.quiet)
         return
-    give(row(written, session, last))
+    print_json(row(written, session, last))
 
 
 def advice(config: StyleTrainingConfig) -> str:

@@ -18,7 +18,7 @@ from stylescore.config.run import RunConfig
 from stylescore.config.toml import to_table
 from stylescore.errors import ConfigError
 from stylescore.images import Photo, save_gif, save_png
-from stylescore.images.sizes import resized
+from stylescore.images.sizes import resize
 from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.state import PictureState, capture
 from stylescore.runs.folder import Record, RunFolder, step_row
@@ -140,7 +140,7 @@ class Batch:
 
 def frames_of(frames: Sequence[Image.Image], last: Image.Image) -> list[Image.Image]:
     """Return an animation's frames with the last one, all of its size: a run may have grown on the way."""
-    return [*(resized(frame, last.size) for frame in frames), last]
+    return [*(resize(frame, last.size) for frame in frames), last]
 
 
 def shared_record(record: Record) -> str:
