@@ -181,7 +181,7 @@ def test_pickled_weights_are_never_opened(copy, part, suffix):
 )
 def test_other_pipelines(copy, pipeline):
     edit(copy / "model_index.json", _class_name=pipeline)
-    assert "Stable Diffusion 1.x" in str(refused(copy, "which this version cannot use yet").hint)
+    assert "Stable Diffusion 1.x" in str(refused(copy, "which is not supported").hint)
 
 
 def test_refiner(copy):

@@ -281,8 +281,8 @@ def test_numbered_layers_of_a_text_encoder(tmp_path):
     marks = {name: round(change.dense()[0, 0].item()) - 1 for name, change in bound.items()}
     order = [f"encoder.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("k", "v", "q", "out")]
     assert marks == {name: n for n, name in enumerate(order)}
-    assert set(lora.words) == {"<word>"}
-    assert lora.words["<word>"].tolist() == [1.0] * 4
+    assert set(lora.added_tokens) == {"<word>"}
+    assert lora.added_tokens["<word>"].tolist() == [1.0] * 4
     assert lora.trigger_words == ("<word>",)
 
 

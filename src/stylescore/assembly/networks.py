@@ -183,7 +183,7 @@ def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
     words: dict[str, Tensor] = {}
     shape = (text.readers[0].width,)
     for lora, _ in loras:
-        for word, embedding in lora.words.items():
+        for word, embedding in lora.added_tokens.items():
             if word in words:
                 raise StyleError(
                     f"the style {str(lora.path)!r} brings the word {word!r}, and so does another style",

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylescore.lora import Change, Product
-from stylescore.lora.deltas import side_by_side, split
+from stylescore.lora.deltas import concatenate, split_low_rank
 from stylescore.method.types import Rng
 
 
@@ -83,7 +83,7 @@ class StyleBranch(nn.Module):
         super().__init__()
         weight = base.weight
         assert isinstance(weight, Tensor)
-        low, rest = split(change.scaled(strength))
+        low, rest = split_low_rank(change.multiply(strength))
         self.register_buffer("down", None if low is None else low.down.to(weight), persistent=False)
         self.register_buffer("up", None if low is None else low.up.to(weight), persistent=False)
         self.register_buffer("dense", None if rest is None else rest.difference(weight).to(weight), persistent=False)
@@ -103,7 +103,7 @@ class StyleBranch(nn.Module):
         if self.down is None or self.up is None:
             self.down, self.up = other.down, other.up
         elif other.down is not None and other.up is not None:
-            both = side_by_side([Product(self.down, self.up), Product(other.down, other.up)])
+            both = concatenate([Product(self.down, self.up), Product(other.down, other.up)])
             self.down, self.up = both.down, both.up
         if self.dense is None or other.dense is None:
             self.dense = other.dense if self.dense is None else self.dense

@@ -88,7 +88,7 @@ def _family(folder: Path, index: Mapping[str, Any]) -> Family:
     pipeline = index.get("_class_name")
     family = next((family for family in FAMILIES if pipeline in family.pipelines), None)
     if family is None:
-        raise ModelError(f"{str(folder)!r} is a {pipeline!r}, which this version cannot use yet", hint=SUPPORTED)
+        raise ModelError(f"{str(folder)!r} is a {pipeline!r}, which is not supported", hint=SUPPORTED)
     lacking = [text.name for _, text in family.texts if index.get(text.name) == [None, None] and not text.optional]
     if lacking:
         raise ModelError(
