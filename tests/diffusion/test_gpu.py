@@ -63,8 +63,8 @@ def test_text_models_are_off_the_card_once_prompts_are_read(
     tiny_family: Any, ended: Ended, way: dict[str, Any]
 ) -> None:
     stylizer, _ = ended(tiny_family("sd3"), DEVICE, **way)
-    readers = stylizer._prepared.models.text.readers
-    assert {next(reader.model.parameters()).device.type for reader in readers} == {"cpu"}
+    models = stylizer._prepared.models.text.models
+    assert {next(model.model.parameters()).device.type for model in models} == {"cpu"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -192,8 +192,8 @@ def make_scores(models: Models, method: MethodConfig, prompts: Prompts) -> tuple
     """Encode the prompts; return the four scores, and the fake one for its training."""
     count = len(prompts.target)
     nothing = [""] * count
-    null, target, edit, caption = models.text.groups([nothing, prompts.target, prompts.edit, prompts.caption])
-    style_null, style_target = models.style_text.groups([nothing, prompts.target])
+    null, target, edit, caption = models.text.encode_groups([nothing, prompts.target, prompts.edit, prompts.caption])
+    style_null, style_target = models.style_text.encode_groups([nothing, prompts.target])
     fake = Prompted(models.base, target, null, fake=True)
     style = Prompted(models.style, style_target, style_null, style=True)
     asks: dict[ScoreName, Ask] = {

@@ -88,7 +88,7 @@ def prepare(run: RunConfig) -> Prepared:
     if run.offload:
         for network in {base.network, styled.network}:
             offload(network, device)
-    text = styled.text.taught(learned_words(loras, styled.text))
+    text = styled.text.with_added_tokens(learned_words(loras, styled.text))
     style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
     return Prepared(
         models=Models(
@@ -102,7 +102,7 @@ def prepare(run: RunConfig) -> Prepared:
         style_prompt=style_prompt,
         native_size=styled.native_size,
         multiple=styled.multiple,
-        tiny=styled.family.tiny,
+        tiny=styled.family.facts.tiny_autoencoder,
     )
 
 
@@ -171,7 +171,7 @@ def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method:
     for lora, _ in loras:
         require_readers(lora, text)
     deltas: dict[str, dict[str, Change]] = {part: bound(loras, text.by_name[part].model, part) for part in parts}
-    return text.with_deltas(deltas, method.style_strength)
+    return text.with_changes(deltas, method.style_strength)
 
 
 def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
         StyleError: two adapters have one word, or a word does not fit the text model.
     """
     words: dict[str, Tensor] = {}
-    shape = (text.readers[0].width,)
+    shape = (text.models[0].width,)
     for lora, _ in loras:
         for word, embedding in lora.added_tokens.items():
             if word in words:

@@ -145,7 +145,7 @@ class Stylizer:
         return [
             rest
             for prompt in (*prompts.target, *prompts.edit, *prompts.caption)
-            if (rest := self._prepared.models.text.cut(prompt))
+            if (rest := self._prepared.models.text.truncated_end(prompt))
         ]
 
     def start(

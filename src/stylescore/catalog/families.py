@@ -113,15 +113,21 @@ MINI: Final = FamilyFacts(
 )
 
 FAMILIES: Final = (SD1, SD2, SDXL, SD3, FLUX, MINI)
+_BY_KEY = {facts.key: facts for facts in FAMILIES}
 _BY_WIDTH = {facts.text_width: facts for facts in (SD1, SD2, SDXL)}
 """U-Nets alone: both transformers read features of one width, and mini's may be that of any small network."""
 _STATED = (SDXL, FLUX, SD3, SD2, SD1)
 """SDXL first: its pattern looks anywhere in a name, the others mostly at its beginning."""
 
 
+def family_facts(key: str) -> FamilyFacts:
+    """Return the facts of the family with this key."""
+    return _BY_KEY[key]
+
+
 def family_label(key: str) -> str:
     """Return a family's name for users; a name that is no family's key is returned unchanged."""
-    return next((facts.label for facts in FAMILIES if facts.key == key), key)
+    return _BY_KEY[key].label if key in _BY_KEY else key
 
 
 def family_of_text_width(width: int) -> FamilyFacts | None:

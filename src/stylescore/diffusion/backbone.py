@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from stylescore.diffusion.adapters import PLAIN, Adapters, Route, fake_route
-from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.diffusion.execution.tiling import blended, windows
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction
@@ -52,7 +52,9 @@ class Backbone:
             count = len(parts) // len(z_t)
             if count == 1:
                 return self.predict(parts, t, conditioning, route)
-            return self.predict(parts, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
+            return self.predict(
+                parts, t.repeat_interleave(count), conditioning.repeat_interleave(count), route.repeated(count)
+            )
 
         self.count(len(z_t) * len(windows(height, width, self.tile)))
         return blended(predict, z_t, side=self.tile, at_once=self.at_once)
@@ -60,7 +62,7 @@ class Backbone:
     def predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
         """Ask the network once, without counting."""
         dtype = self.network.dtype
-        latents, time = self.prediction.asked(z_t, t)
+        latents, time = self.prediction.network_inputs(z_t, t)
         with self.adapters.switch.set(route):
             output = self.call(self.network, latents.to(dtype), time, conditioning.to(dtype=dtype))
         answer = output.to(torch.float32, copy=True)  # a compiled network may write its next answer over this one
@@ -100,7 +102,7 @@ class Prompted:
 
     def pair(self, z_t: Latent, t: Timesteps) -> tuple[Noise, Noise]:
         """Return (conditional, unconditional) from one call of twice the batch."""
-        conditioning = joined([self.conditional, self.unconditional])
+        conditioning = concatenate([self.conditional, self.unconditional])
         route = self.route(len(z_t), 2 * len(z_t), z_t.device)
         both = self.backbone(torch.cat([z_t, z_t]), torch.cat([t, t]), conditioning, route)
         eps_c, eps_u = both.chunk(2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import Route
 from stylescore.diffusion.backbone import Backbone, Prompted
-from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.method.scores import Finish, ScoreName, asked_at
 from stylescore.method.types import Draw, Latent, Noise, Timesteps
 
@@ -75,7 +75,9 @@ class Joint:
         asks, batch = [self.asks[name] for name in names], len(draw.t)
         latents = [asked_at(draw, name) for name, ask in zip(names, asks, strict=True) for _ in range(ask.copies)]
         told = [part for ask in asks for part in ask.conditioning()]
-        eps = backbone(torch.cat(latents), draw.t.repeat(len(latents)), joined(told), route(asks, batch, draw.t.device))
+        eps = backbone(
+            torch.cat(latents), draw.t.repeat(len(latents)), concatenate(told), route(asks, batch, draw.t.device)
+        )
         parts = torch.split(eps, [batch * ask.copies for ask in asks])
         return {name: ask.finished(part) for name, ask, part in zip(names, asks, parts, strict=True)}
 
