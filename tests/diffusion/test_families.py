@@ -428,7 +428,7 @@ def test_a_style_can_be_trained_on_a_unet_of_any_family(
     *steps, written = begin(base, plan, cache, tmp_path / "out").run()
     assert isinstance(written, Written)
     assert [step.loss > 0 and step.gradient_norm > 0 for step in steps] == [True, True]
-    change = read_lora(written.style).unet
+    change = read_lora(written.style).parts["unet"]
     assert bind(read_lora(written.style), adaptable(tiny_family(family).network)).keys()
     assert change
 

@@ -199,7 +199,7 @@ FUSED: dict[str, dict[str, Tensor]] = {
 @pytest.mark.parametrize("kind", FUSED)
 def test_other_kinds_are_cut_at_the_same_rows(tmp_path: Path, kind: str) -> None:
     bound = fused(tmp_path / "a.safetensors", **FUSED[kind])
-    whole = read_lora(tmp_path / "a.safetensors").unet["single_blocks_0_linear1"]
+    whole = read_lora(tmp_path / "a.safetensors").parts["unet"]["single_blocks_0_linear1"]
     weight = random(30, 8)
     order = [name for name in TINY if name.startswith("single")]
     sides = [TINY[name][0] for name in order]
@@ -223,7 +223,7 @@ def test_swapped_halves_swap_lengths_of_rows_too(tmp_path: Path, axis: int) -> N
     tensors = {f"{stem}.lokr_w1": random(4, 2), f"{stem}.lokr_w2": random(4, 4), f"{stem}.dora_scale": lengths}
     save_file(tensors, tmp_path / "a.safetensors")
     lora = read_lora(tmp_path / "a.safetensors")
-    whole, weight = lora.unet["final_layer_adaLN_modulation_1"], random(16, 8)
+    whole, weight = lora.parts["unet"]["final_layer_adaLN_modulation_1"], random(16, 8)
     ours = torch.cat([weight[8:], weight[:8]])
     difference = bind(lora, TINY)["norm_out.linear"].difference(ours)
     assert torch.allclose(difference, whole.difference(weight).roll(8, dims=0), atol=1e-6)

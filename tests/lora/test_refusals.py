@@ -75,7 +75,7 @@ def test_torch_archives_are_never_opened(tmp_path):
 def test_wrong_extension_is_tolerated(tmp_path):
     path = tmp_path / "style.ckpt"
     shutil.copy(GOOD, path)
-    assert len(read_lora(path).unet) == 48
+    assert len(read_lora(path).parts["unet"]) == 48
 
 
 def test_header_that_begins_like_a_pickle_is_tolerated(tmp_path):
@@ -83,7 +83,7 @@ def test_header_that_begins_like_a_pickle_is_tolerated(tmp_path):
     text = text.replace("[2, 4]", "[4, 4]").replace("[0, 32]", "[0, 64]").replace("[32, 64]", "[64, 128]")
     path = forged(tmp_path / "a.safetensors", text.encode().ljust(640), bytes(128))
     assert path.read_bytes()[:2] == b"\x80\x02"
-    assert len(read_lora(path).unet) == 1
+    assert len(read_lora(path).parts["unet"]) == 1
 
 
 @pytest.mark.parametrize(

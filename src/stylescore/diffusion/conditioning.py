@@ -25,18 +25,14 @@ class Conditioning:
     tokens: Tokens
     pooled: Pooled | None = None
 
-    def __len__(self) -> int:
-        """Return the number of prompts."""
-        return len(self.tokens)
-
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Return the same features on another device or in another precision."""
         tokens, pooled = self.tokens.to(device, dtype), self.pooled
         return Conditioning(tokens, None if pooled is None else pooled.to(device, dtype))
 
-    def __getitem__(self, chosen: slice) -> Conditioning:
+    def __getitem__(self, rows: slice) -> Conditioning:
         """Return the features of some of the prompts."""
-        return Conditioning(self.tokens[chosen], None if self.pooled is None else self.pooled[chosen])
+        return Conditioning(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
 
     def select(self, rows: Sequence[int]) -> Conditioning:
         """Return the features of some of the prompts by their numbers, which may repeat."""

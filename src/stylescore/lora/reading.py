@@ -54,21 +54,6 @@ class LoraFile:
     trigger_words: tuple[str, ...]
 
     @property
-    def unet(self) -> dict[str, Change]:
-        """Changes of the denoiser, U-Net or transformer."""
-        return self.parts.get("unet", {})
-
-    @property
-    def text_encoder(self) -> dict[str, Change]:
-        """Changes of the first text encoder."""
-        return self.parts.get("text_encoder", {})
-
-    @property
-    def text_encoder_2(self) -> dict[str, Change]:
-        """Changes of the second text encoder."""
-        return self.parts.get("text_encoder_2", {})
-
-    @property
     def changes(self) -> tuple[Change, ...]:
         """All changes of all networks."""
         return tuple(change for changes in self.parts.values() for change in changes.values())
