@@ -130,7 +130,7 @@ def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) 
     from stylescore.diffusion.codec import Codec
     from stylescore.diffusion.families import sd
     from stylescore.diffusion.predictions import VariancePreserving
-    from stylescore.diffusion.text import Reader, TextEncoder
+    from stylescore.diffusion.text import TextEncoder, TextModel
 
     def make(strength: float = 0.8) -> Networks:
         unet = tiny_unet()
@@ -138,7 +138,7 @@ def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) 
         adapters.add_style(tiny_style(unet), strength)
         backbone = Backbone(unet, adapters, VariancePreserving(stable_diffusion_schedule()), sd.call)
         _, vae, tokenizer, text = tiny_parts()
-        encoder = TextEncoder((Reader("text_encoder", tokenizer, text, 77),), sd.encode)
+        encoder = TextEncoder((TextModel("text_encoder", tokenizer, text, 77),), sd.encode)
         return Networks(base=backbone, style=backbone, codec=Codec(vae), text=encoder, style_text=encoder)
 
     return make

@@ -223,7 +223,7 @@ def test_the_prompts_and_their_features(replay: Replay, golden: Golden) -> None:
     assert prompts.target == [config["tgt_prompt"]]
     assert prompts.edit == [config["src_prompt"]]
     for name, prompt in (("tgt", prompts.target), ("src", prompts.edit), ("null", [""])):
-        tokens = replay.models.text.readers[0].tokenizer(prompt, padding="max_length", max_length=77).input_ids
+        tokens = replay.models.text.models[0].tokenizer(prompt, padding="max_length", max_length=77).input_ids
         assert tokens == [golden.table["input_ids"][name]]
         assert off_by(replay.models.text(prompt).tokens, golden.tensors[f"text/{name}"]) < 2e-4
 

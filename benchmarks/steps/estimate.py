@@ -64,8 +64,6 @@ assumes a quarter; **no GPU has been measured**. `benchmarks/steps/estimate.py` 
 """
 Setting = Literal["normal", "low", "offload"]
 SETTINGS: tuple[Setting, ...] = ("normal", "low", "offload")
-TEXTS = {"mini": 0.001, "sd1": 0.123, "sd2": 0.340, "sdxl": 0.817, "sd3": 5.581, "flux": 4.886}
-"""Parameters of text models, in billions (T5 included in sd3 and flux)."""
 TRIPS = 3
 """How often a layer's weights travel in an iteration: without gradient, with it, and once more on the way back."""
 GB = 1e9
@@ -109,14 +107,14 @@ def estimate(family: str, size: int, setting: Setting) -> dict[str, Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        return counted(KINDS[family], family, size, setting)
+        return counted(KINDS[family], size, setting)
 
 
-def counted(kind: Kind, family: str, size: int, setting: Setting) -> dict[str, Any]:
+def counted(kind: Kind, size: int, setting: Setting) -> dict[str, Any]:
     """Return the same, from networks on whatever tensors are made here."""
-    saves, cells = setting != "normal", size // kind.scale
+    saves, cells = setting != "normal", size // kind.facts.pixels_per_cell
     network = in_bfloat16(kind.make).eval()
-    whole, z = held(network), torch.randn(1, kind.channels, cells, cells)
+    whole, z = held(network), torch.randn(1, kind.facts.latent_channels, cells, cells)
     together = setting != "low"
     made = fitting(kind, network, z, reference(), together=together, saving=saves, away=setting == "offload")
     assert made.fake is not None
@@ -131,19 +129,19 @@ def counted(kind: Kind, family: str, size: int, setting: Setting) -> dict[str, A
         eps = made.scores.predict(draw, made.objective.needs)
         made.objective.direction(draw, eps)
 
-    codec = replace(autoencoder(kind), tile=CODEC_TILE // kind.scale if saves else None)
+    codec = replace(autoencoder(kind), tile=CODEC_TILE // kind.facts.pixels_per_cell if saves else None)
     picture = torch.zeros(1, 3, size, size)
     parts = {
         "denoiser": held(network) + sum(3 * weight.numel() * weight.element_size() for weight in fake.parameters),
         "iteration": max(most_bytes(predicted), most_bytes(lambda: trained().sum().backward())),
         "ends": max(most_bytes(lambda: codec.encode(picture, None)), most_bytes(lambda: codec.decode(z))),
-        "texts": 2 * GB * TEXTS[family],
+        "texts": 2 * GB * kind.facts.text_parameters,
         "codec": held(codec.vae),
     }
     forward, forward_backward = operations(trained)
     runs = {preset: passes_of(presets.load(preset)) for preset in RUNS}
     return {
-        "family": family,
+        "family": kind.facts.key,
         "size": size,
         "setting": setting,
         "gb": round(at_most(parts, saves) / GB, 1),
@@ -169,7 +167,7 @@ def autoencoder(kind: Kind) -> Codec:
 
     widths = (128, 256, 512, 512)
     down, up = ("DownEncoderBlock2D",) * len(widths), ("UpDecoderBlock2D",) * len(widths)
-    vae = in_bfloat16(lambda: AutoencoderKL(3, 3, down, up, widths, 2, latent_channels=kind.channels))
+    vae = in_bfloat16(lambda: AutoencoderKL(3, 3, down, up, widths, 2, latent_channels=kind.facts.latent_channels))
     return Codec(vae.requires_grad_(False).eval())
 
 

@@ -38,8 +38,8 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
     kind, device = KINDS[options.family], torch.device(options.device)
     torch.manual_seed(0)
     network = kind.make().to(device, DTYPES[options.dtype]).eval()
-    cells = options.size // kind.scale
-    z_source = torch.randn(options.batch, kind.channels, cells, cells, device=device)
+    cells = options.size // kind.facts.pixels_per_cell
+    z_source = torch.randn(options.batch, kind.facts.latent_channels, cells, cells, device=device)
     if options.mode == "plain":
         passes = plain.Passes()
         return plain.iteration(kind, network, z_source, passes), lambda: (passes.forward, passes.trained)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 import stylescore
+from stylescore.catalog import families as facts
+from stylescore.catalog.families import FamilyFacts
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import flux, sd, sd3, sdxl
 from stylescore.diffusion.families.base import Call
@@ -27,28 +29,25 @@ class Kind:
     """A family at one size.
 
     Attributes:
+        facts: widths and sizes of the family.
         make: makes the network, float32 on the CPU.
         call: how it is called.
-        prediction: how it is asked and what it predicts.
-        channels: of a latent.
-        scale: pixels per latent cell.
-        tokens: of a prompt, and their width.
-        pooled: width of the pooled features, 0 for none.
+        prediction: how its inputs and its output are converted.
+        tokens: of a prompt.
     """
 
+    facts: FamilyFacts
     make: Callable[[], Any]
     call: Call
     prediction: Callable[[NoiseSchedule], Prediction]
-    channels: int = 4
-    scale: int = 8
-    tokens: tuple[int, int] = (77, 768)
-    pooled: int = 0
+    tokens: int = 77
 
     def words(self, count: int, device: torch.device, seed: int) -> Conditioning:
         """Return random features of so many prompts."""
         rng = torch.Generator().manual_seed(seed)
-        tokens = torch.randn(count, *self.tokens, generator=rng).to(device)
-        return Conditioning(tokens, torch.randn(count, self.pooled, generator=rng).to(device) if self.pooled else None)
+        tokens = torch.randn(count, self.tokens, self.facts.text_width, generator=rng).to(device)
+        width = self.facts.pooled_width
+        return Conditioning(tokens, torch.randn(count, width, generator=rng).to(device) if width else None)
 
 
 def unet(folder: Path) -> Callable[[], Any]:
@@ -93,41 +92,35 @@ def in_bfloat16(make: Callable[[], Any]) -> Any:
 
 
 KINDS: dict[str, Kind] = {
-    "mini": Kind(
-        make=unet(MINI / "unet"),
-        call=sd.call,
-        prediction=lambda schedule: VariancePreserving(schedule, "sample"),
-        channels=32,
-        tokens=(77, 96),
-    ),
-    "sd1": Kind(make=unet(CONFIGS / "sd1" / "unet"), call=sd.call, prediction=VariancePreserving),
-    "sd2": Kind(
-        make=unet(CONFIGS / "sd2" / "unet"),
-        call=sd.call,
-        prediction=lambda schedule: VariancePreserving(schedule, "v_prediction"),
-        tokens=(77, 1024),
-    ),
-    "sdxl": Kind(
-        make=unet(CONFIGS / "sdxl" / "unet"),
-        call=sdxl.Calling(8),
-        prediction=VariancePreserving,
-        tokens=(77, 2048),
-        pooled=1280,
-    ),
-    "sd3": Kind(
-        make=stable_diffusion_3,
-        call=sd3.call,
-        prediction=RectifiedFlow,
-        channels=16,
-        tokens=(154, 4096),
-        pooled=2048,
-    ),
-    "flux": Kind(
-        make=flux_dev,
-        call=flux.Calling(True),
-        prediction=RectifiedFlow,
-        channels=16,
-        tokens=(512, 4096),
-        pooled=768,
-    ),
+    kind.facts.key: kind
+    for kind in (
+        Kind(
+            facts=facts.MINI,
+            make=unet(MINI / "unet"),
+            call=sd.call,
+            prediction=lambda schedule: VariancePreserving(schedule, "sample"),
+        ),
+        Kind(facts=facts.SD1, make=unet(CONFIGS / "sd1" / "unet"), call=sd.call, prediction=VariancePreserving),
+        Kind(
+            facts=facts.SD2,
+            make=unet(CONFIGS / "sd2" / "unet"),
+            call=sd.call,
+            prediction=lambda schedule: VariancePreserving(schedule, "v_prediction"),
+        ),
+        Kind(
+            facts=facts.SDXL,
+            make=unet(CONFIGS / "sdxl" / "unet"),
+            call=sdxl.SdxlCall(facts.SDXL.pixels_per_cell),
+            prediction=VariancePreserving,
+        ),
+        Kind(facts=facts.SD3, make=stable_diffusion_3, call=sd3.call, prediction=RectifiedFlow, tokens=154),
+        Kind(
+            facts=facts.FLUX,
+            make=flux_dev,
+            call=flux.FluxCall(has_guidance_input=True),
+            prediction=RectifiedFlow,
+            tokens=flux.DEV_TOKENS,
+        ),
+    )
 }
+"""Those of SD3 have 154 tokens: its CLIPs' and as many of its T5's."""

@@ -32,7 +32,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 def words(kind: Kind, device: torch.device) -> TextEncoder:
     """Return a text encoder without text models: every prompt has random features of the right size."""
-    return TextEncoder((), lambda readers, prompts: kind.words(len(prompts), device, len(prompts[0])))
+    return TextEncoder((), lambda models, prompts: kind.words(len(prompts), device, len(prompts[0])))
 
 
 def reference() -> MethodConfig:

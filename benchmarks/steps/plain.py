@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.steps.networks import BETAS, Kind
-from stylescore.diffusion.conditioning import joined
+from stylescore.diffusion.conditioning import concatenate
 from stylescore.method.schedule import NoiseSchedule
 
 
@@ -65,7 +65,7 @@ def iteration(kind: Kind, network: Any, z_source: Tensor, passes: Passes) -> Cal
     style, base = deepcopy(network).requires_grad_(False), adapted(network)
     trained = [p for p in base.parameters() if p.requires_grad]
     prediction, null = kind.prediction(schedule), kind.words(1, device, 0)
-    words = [joined([kind.words(1, device, seed), null]) for seed in (1, 2)]
+    words = [concatenate([kind.words(1, device, seed), null]) for seed in (1, 2)]
     z = torch.nn.Parameter(z_source.clone())
     move = torch.optim.AdamW([z], lr=0.1)
     learn = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
@@ -76,7 +76,7 @@ def iteration(kind: Kind, network: Any, z_source: Tensor, passes: Passes) -> Cal
             passes.trained += 2
         else:
             passes.forward += 2
-        latents, time = prediction.asked(twice, times)
+        latents, time = prediction.network_inputs(twice, times)
         eps = prediction.noise(kind.call(model, latents, time, told).float(), twice, times)
         return eps[:1], eps[1:]
 

@@ -70,6 +70,19 @@ def test_unknown_model(name):
     assert "mini" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("minni", "did you mean 'mini'? Otherwise give a folder, a .safetensors file or a hub id owner/name"),
+        ("sdxl", "give 'mini', a folder, a .safetensors file or a hub id owner/name"),
+    ],
+)
+def test_the_hint_for_an_unknown_model_is_a_sentence(name, hint):
+    with pytest.raises(ModelError) as caught:
+        resolve_model(name)
+    assert caught.value.hint == hint
+
+
 def test_preview_model_is_a_folder_or_a_hub_id(tmp_path):
     assert resolve_preview_model(str(tmp_path)).location == tmp_path
     assert resolve_preview_model("madebyollin/taesd").kind == "hub"
@@ -121,7 +134,7 @@ def test_list_reads_headers_and_leaves_out_unsound_files(own):
     assert entries[0].base == "stylescore-mini"
 
 
-def test_a_file_that_brings_new_words_is_called_by_them(bundled, tmp_path):
+def test_added_tokens_are_the_trigger_words_of_a_file_without_others(bundled, tmp_path):
     (tmp_path / "own").mkdir()
     words = {"<s1>": torch.ones(4), "<s2>": torch.ones(4)}
     save_file(
@@ -139,7 +152,7 @@ def test_style_from_the_hub(bundled, monkeypatch, tmp_path, name, asked):
 
     def download(hub_id: str, file: str | None) -> Path:
         calls.append((hub_id, file))
-        return tmp_path / (file or hub.USUAL_STYLE)
+        return tmp_path / (file or hub.DEFAULT_STYLE_FILE)
 
     monkeypatch.setattr(registry, "download_style", download)
     assert resolve_style(name).name == ("soft" if asked[1] else "ink")
@@ -148,7 +161,10 @@ def test_style_from_the_hub(bundled, monkeypatch, tmp_path, name, asked):
 
 @pytest.mark.parametrize(
     ("files", "chosen"),
-    [(["a.safetensors", "x.txt"], "a.safetensors"), (["a.safetensors", hub.USUAL_STYLE], hub.USUAL_STYLE)],
+    [
+        (["a.safetensors", "x.txt"], "a.safetensors"),
+        (["a.safetensors", hub.DEFAULT_STYLE_FILE], hub.DEFAULT_STYLE_FILE),
+    ],
 )
 def test_the_only_or_usual_file_of_a_hub_style(monkeypatch, files, chosen):
     import huggingface_hub
@@ -175,7 +191,7 @@ def test_half_precision_is_fetched_only_where_there_is_nothing_else(monkeypatch,
     asked = []
 
     def snapshot(hub_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        asked.append(hub.HALF in ignore_patterns)
+        asked.append(hub.HALF_PRECISION_FILES in ignore_patterns)
         return str(tmp_path)
 
     (tmp_path / "unet").mkdir()

@@ -26,9 +26,9 @@ from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.batching import PromptedScore
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.diffusion.execution.devices import DevicePlacement
-from stylescore.diffusion.families.flux import packed, unpacked
+from stylescore.diffusion.families.flux import pack, unpack
 from stylescore.errors import ModelError, StyleError
 from stylescore.images import Photo
 from stylescore.lora import bind, read_lora
@@ -81,7 +81,7 @@ def seen(tiny_family: Families) -> Callable[[str], tuple[Any, dict[str, Any], Te
 
 
 def conditioning_of(parts: Components, both: bool) -> Conditioning:
-    return joined([parts.text([""]), parts.text([PROMPT])]) if both else parts.text([PROMPT])
+    return concatenate([parts.text([""]), parts.text([PROMPT])]) if both else parts.text([PROMPT])
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -116,14 +116,14 @@ def test_flux_is_called_as_the_pipeline_calls_it(seen: Any, family: str) -> None
     parts = parts_of(tiny)
     latents = tiny.pipeline._unpack_latents(told["hidden_states"], 64, 96, 8)
     found = parts.call(parts.network, latents, told["timestep"], conditioning_of(parts, False))
-    assert close(packed(found), out)
+    assert close(pack(found), out)
 
 
 def test_packing_is_undone_and_equals_that_of_the_pipeline(tiny_family: Families) -> None:
     latents = torch.randn(2, 16, 6, 10, generator=torch.Generator().manual_seed(0))
     theirs = tiny_family("flux-dev").pipeline._pack_latents(latents, 2, 16, 6, 10)
-    assert torch.equal(packed(latents), theirs)
-    assert torch.equal(unpacked(theirs, 6, 10), latents)
+    assert torch.equal(pack(latents), theirs)
+    assert torch.equal(unpack(theirs, 6, 10), latents)
 
 
 @pytest.mark.parametrize("family", MAIN)
@@ -218,12 +218,12 @@ def test_a_flow_has_the_schedule_of_stable_diffusion(tiny_family: Families, sche
     assert torch.allclose(parts_of(tiny_family(family)).betas, schedule.betas, rtol=1e-5, atol=0)
 
 
-def test_a_prompt_is_cut_where_no_text_model_reads_on(tiny_family: Families) -> None:
+def test_a_prompt_is_truncated_where_the_longest_text_model_ends(tiny_family: Families) -> None:
     long = " ".join(["cat"] * 300)
-    assert parts_of(tiny_family("sd3")).text.cut(long).count("cat") == 300 - 255
-    assert parts_of(tiny_family("flux-dev")).text.cut(long) == ""
+    assert parts_of(tiny_family("sd3")).text.truncated_end(long).count("cat") == 300 - 255
+    assert parts_of(tiny_family("flux-dev")).text.truncated_end(long) == ""
     without = parts_of(tiny_family("sd3 without T5")).text
-    assert without.cut(long) == without.readers[0].cut(long) != ""
+    assert without.truncated_end(long) == without.models[0].truncated_end(long) != ""
 
 
 # whole runs
@@ -331,9 +331,9 @@ def test_the_style_acts_on_the_network_and_on_the_words(tiny_family: Families, f
     with torch.no_grad():
         plain, styled = (PromptedScore(models.base, told, told, style=style)(z, t) for style in (False, True))
     assert (plain - styled).abs().max() > 1e-3
-    for reader, other in zip(models.text.readers, models.style_text.readers, strict=True):
-        same = reader.model is other.model
-        assert same == ("T5" in type(reader.model).__name__)
+    for base, style in zip(models.text.models, models.style_text.models, strict=True):
+        is_same = base.model is style.model
+        assert is_same == ("T5" in type(base.model).__name__)
 
 
 # refusals
@@ -428,7 +428,7 @@ def test_a_style_can_be_trained_on_a_unet_of_any_family(
     *steps, written = begin(base, plan, cache, tmp_path / "out").run()
     assert isinstance(written, Written)
     assert [step.loss > 0 and step.gradient_norm > 0 for step in steps] == [True, True]
-    change = read_lora(written.style).unet
+    change = read_lora(written.style).parts["unet"]
     assert bind(read_lora(written.style), adaptable(tiny_family(family).network)).keys()
     assert change
 

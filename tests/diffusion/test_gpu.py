@@ -61,8 +61,8 @@ def test_text_encoders_are_off_the_gpu_once_prompts_are_encoded(
     tiny_family: Any, ended: Ended, way: dict[str, Any]
 ) -> None:
     stylizer, _ = ended(tiny_family("sd3"), DEVICE, **way)
-    readers = stylizer._networks.text.readers
-    assert {next(reader.model.parameters()).device.type for reader in readers} == {"cpu"}
+    models = stylizer._networks.text.models
+    assert {next(model.model.parameters()).device.type for model in models} == {"cpu"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

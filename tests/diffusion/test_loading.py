@@ -15,7 +15,7 @@ from stylescore.diffusion.checkpoints import loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DevicePlacement
-from stylescore.diffusion.families import SD, Parts
+from stylescore.diffusion.families import SD, Checkpoint
 from stylescore.errors import ModelError
 from stylescore.lora.sgm import sgm_names
 
@@ -59,7 +59,7 @@ def test_components_of_a_folder(tiny):
 
 
 def test_everything_is_frozen(tiny):
-    for model in (tiny.network, tiny.vae, tiny.text.readers[0].model):
+    for model in (tiny.network, tiny.vae, tiny.text.models[0].model):
         assert not model.training
         assert not any(weight.requires_grad for weight in model.parameters())
 
@@ -71,7 +71,7 @@ def test_unet_and_tokenizer_give_the_recorded_values(tiny):
     assert (out - units["unet/base"]).abs().max() <= 2e-4 * units["unet/base"].abs().max()
     for known in json.loads((PARITY / "golden" / "units.json").read_text())["tokenizer"]:
         ids = (
-            tiny.text.readers[0]
+            tiny.text.models[0]
             .tokenizer(known["prompt"], padding="max_length", max_length=77, truncation=True)
             .input_ids
         )
@@ -80,7 +80,7 @@ def test_unet_and_tokenizer_give_the_recorded_values(tiny):
 
 def test_schedule_equals_the_recorded_one(tiny):
     units = load_file(PARITY / "golden" / "units.safetensors")
-    torch.testing.assert_close(tiny.alphas_cumprod, units["schedule/alphas_cumprod"], rtol=0, atol=1e-7)
+    torch.testing.assert_close((1 - tiny.betas).cumprod(dim=0), units["schedule/alphas_cumprod"], rtol=0, atol=1e-7)
 
 
 SCHEDULES: list[dict[str, Any]] = [
@@ -98,7 +98,7 @@ def test_schedule_equals_that_of_diffusers(changes):
     from diffusers import DDPMScheduler
 
     config = json.loads((TINY / "scheduler" / "scheduler_config.json").read_text()) | changes
-    ours, theirs = loading._scheduler("x", config), DDPMScheduler.from_config(config)
+    ours, theirs = loading._make_scheduler("x", config), DDPMScheduler.from_config(config)
     assert ours.alphas_cumprod.dtype == torch.float32
     assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
     assert torch.equal(ours.betas, theirs.betas)
@@ -118,7 +118,7 @@ def test_other_prediction_types_and_schedules(copy):
     edit(path, beta_schedule="scaled_linear", _class_name="FlowMatchEulerDiscreteScheduler")
     refused(copy, "is for flow models, but Stable Diffusion 1.x and 2.x is not one")
     edit(path, _class_name="EDMEulerScheduler")
-    refused(copy, "is a 'EDMEulerScheduler', whose noise cannot be used")
+    refused(copy, "is a 'EDMEulerScheduler', whose noise schedule is not supported")
 
 
 def test_half_precision_and_a_variant(copy):
@@ -127,7 +127,7 @@ def test_half_precision_and_a_variant(copy):
     (home / WEIGHTS["unet"]).unlink()
     save_file(weights, home / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
     parts = load_components(copy, dtype=torch.bfloat16, places=DevicePlacement.on(CPU))
-    assert parts.network.dtype == parts.vae.dtype == parts.text.readers[0].model.dtype == torch.bfloat16
+    assert parts.network.dtype == parts.vae.dtype == parts.text.models[0].model.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
@@ -181,7 +181,7 @@ def test_pickled_weights_are_never_opened(copy, part, suffix):
 )
 def test_other_pipelines(copy, pipeline):
     edit(copy / "model_index.json", _class_name=pipeline)
-    assert "Stable Diffusion 1.x" in str(refused(copy, "which this version cannot use yet").hint)
+    assert "Stable Diffusion 1.x" in str(refused(copy, "which is not supported").hint)
 
 
 def test_refiner(copy):
@@ -209,22 +209,22 @@ def unet_for(**config: int) -> Any:
     return SimpleNamespace(config=SimpleNamespace(**config))
 
 
-def parts_with(tiny: Components, unet: Any) -> Parts:
-    reader = tiny.text.readers[0]
-    networks = {"unet": unet, "vae": tiny.vae, "text_encoder": reader.model}
-    return Parts(family=SD, networks=networks, tokenizers={"tokenizer": None}, scheduler_config={}, index={})
+def checkpoint_with(tiny: Components, unet: Any) -> Checkpoint:
+    text = tiny.text.models[0]
+    networks = {"unet": unet, "vae": tiny.vae, "text_encoder": text.model}
+    return Checkpoint(family=SD, networks=networks, tokenizers={"tokenizer": None}, scheduler_config={}, index={})
 
 
 def test_text_encoder_of_another_width(tiny):
     unet = unet_for(in_channels=4, out_channels=4, cross_attention_dim=99)
     with pytest.raises(ModelError, match="width 99, but text_encoder of width 32"):
-        SD.require_fit("x", parts_with(tiny, unet))
+        SD.require_fit("x", checkpoint_with(tiny, unet))
 
 
 def test_inpainting_model(tiny):
     unet = unet_for(in_channels=9, out_channels=4, cross_attention_dim=32)
     with pytest.raises(ModelError, match="not a plain text-to-image model"):
-        SD.require_fit("x", parts_with(tiny, unet))
+        SD.require_fit("x", checkpoint_with(tiny, unet))
 
 
 def test_folder_that_is_no_model(tmp_path):
@@ -242,7 +242,7 @@ def test_hub_model(monkeypatch):
     assert load("maker/model").name == "maker/model"
 
 
-def test_libraries_stay_as_talkative_as_they_were():
+def test_the_verbosity_of_libraries_is_restored():
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -252,16 +252,19 @@ def test_libraries_stay_as_talkative_as_they_were():
     assert transformers_logging.is_progress_bar_enabled()
 
 
-@pytest.mark.parametrize("shapes", [single_file.SD1, single_file.SD2, single_file.SDXL_SHAPES])
-def test_schedule_config_of_single_files_is_that_of_stable_diffusion(shapes):
-    config = json.loads((shapes / "scheduler" / "scheduler_config.json").read_text())
-    assert torch.equal(loading._scheduler("x", config).betas, load(TINY).betas)
+LAYOUTS = [single_file.SD1_LAYOUT, single_file.SD2_LAYOUT, single_file.SDXL_LAYOUT]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.facts.key)
+def test_schedule_config_of_single_files_is_that_of_stable_diffusion(layout):
+    config = json.loads((layout.configs / "scheduler" / "scheduler_config.json").read_text())
+    assert torch.equal(loading._make_scheduler("x", config).betas, load(TINY).betas)
 
 
 COUNTS = {
-    single_file.SD1: {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
-    single_file.SD2: {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
-    single_file.SDXL_SHAPES: {
+    single_file.SD1_LAYOUT.configs: {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    single_file.SD2_LAYOUT.configs: {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
+    single_file.SDXL_LAYOUT.configs: {
         "unet": 2_567_463_684,
         "vae": 83_653_863,
         "text_encoder": 123_060_480,
@@ -316,7 +319,7 @@ def vae_name(name: str, blocks: int) -> str:
 
 
 def networks(parts: Components) -> list[Any]:
-    return [parts.network, parts.vae, *(reader.model for reader in parts.text.readers)]
+    return [parts.network, parts.vae, *(text.model for text in parts.text.models)]
 
 
 def same_weights(one: Any, other: Any) -> bool:
@@ -371,7 +374,7 @@ def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
         ("conditioner.embedders.0.model.x", "an SDXL refiner, which cannot be used"),
         ("conditioner.embedders.0.transformer.x", "lacks its unet, vae, text_encoder_2"),
         ("cond_stage_model.model.x", "lacks its unet, vae"),
-        ("double_blocks.0.x", "a Flux checkpoint, which must be given as a folder"),
+        ("double_blocks.0.x", "a FLUX.1 checkpoint, which must be given as a folder"),
         ("model.diffusion_model.joint_blocks.0.x", "a Stable Diffusion 3 checkpoint, which must be given as a folder"),
         ("lora_unet_x.lora_up.weight", "a LoRA"),
         ("x", "no Stable Diffusion checkpoint"),
@@ -491,7 +494,7 @@ def test_single_files_of_other_families_hold_the_same_model(single, family):
     assert (one.family, one.prediction_type) == (whole.family, whole.prediction_type)
     for ours, theirs in zip(networks(one), networks(whole), strict=True):
         assert same_weights(ours, theirs)
-    pads = [reader.tokenizer.pad_token for reader in one.text.readers]
+    pads = [text.tokenizer.pad_token for text in one.text.models]
     assert pads == {"sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}[family]
 
 
@@ -499,11 +502,11 @@ def test_single_file_marked_as_predicting_v(single):
     path, _ = single("sdxl", {"v_pred": torch.ones(()), "ztsnr": torch.ones(())}, {})
     parts = load(path)
     assert parts.prediction_type == "v_prediction"
-    assert parts.alphas_cumprod[-1] == 0
+    assert parts.betas[-1] == 1
 
 
-class Answering(torch.nn.Module):
-    """A network that gives back a share of what it is asked about."""
+class Returning(torch.nn.Module):
+    """A network that returns a fraction of its input."""
 
     config = SimpleNamespace(in_channels=4, cross_attention_dim=8)
     dtype = torch.float32
@@ -518,8 +521,8 @@ class Answering(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.99, "epsilon"), (0.07, "v_prediction")])
-def test_what_a_silent_checkpoint_predicts_shows_in_its_answer_to_noise(share, kind):
-    network = Answering(share)
-    assert single_file.noise_share(network) == pytest.approx(share, abs=0.02)
-    assert single_file._found(network, single_file.SD2_LAYOUT) == {"prediction_type": kind}
-    assert single_file._found(network, single_file.SD1_LAYOUT) == {}
+def test_what_a_checkpoint_predicts_is_measured_if_it_does_not_state_it(share, kind):
+    network = Returning(share)
+    assert single_file.noise_slope(network) == pytest.approx(share, abs=0.02)
+    assert single_file._measured_prediction(network, single_file.SD2_LAYOUT) == {"prediction_type": kind}
+    assert single_file._measured_prediction(network, single_file.SD1_LAYOUT) == {}

@@ -240,9 +240,9 @@ def test_it_gets_the_precision_of_the_full_one(tiny: Path, own: Codec) -> None:
     assert choose_codec(str(tiny), None, half).vae.dtype == torch.bfloat16
 
 
-def test_every_family_has_a_usual_one() -> None:
-    assert {family.key: family.tiny for family in FAMILIES} == {
-        "sd": "madebyollin/taesd",
+def test_every_family_has_a_default_one() -> None:
+    assert {family.facts.key: family.facts.tiny_autoencoder for family in FAMILIES} == {
+        "sd1": "madebyollin/taesd",
         "sdxl": "madebyollin/taesdxl",
         "sd3": "madebyollin/taesd3",
         "flux": "madebyollin/taef1",

@@ -1,4 +1,4 @@
-"""Prompts are read once, by models that may only be visitors where they read."""
+"""Prompts are encoded once, by models that may be moved to the device while they run; adapters add tokens."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.execution.devices import DevicePlacement
-from stylescore.diffusion.text import Reader, TextEncoder
+from stylescore.diffusion.text import TextEncoder, TextModel
 from stylescore.errors import StyleError
 
 CPU, CARD, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 
 
 class Model(nn.Linear):
-    """A text model that notes where it is sent instead of going there, and what it is told."""
+    """A text model that records its devices instead of moving there, and the prompts that it receives."""
 
     def __init__(self) -> None:
         super().__init__(1, 1)
-        self.told: list[object] = []
+        self.calls: list[object] = []
 
     def to(self, device: Any) -> Any:  # type: ignore[override]
-        self.told.append(device)
+        self.calls.append(device)
         return self
 
 
-def encode(readers: Mapping[str, Reader], prompts: Sequence[str]) -> Conditioning:
+def encode(models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
     """Give each prompt its length."""
-    readers["text"].model.told.append(tuple(prompts))
+    models["text"].model.calls.append(tuple(prompts))
     lengths = torch.tensor([[float(len(prompt))] for prompt in prompts], dtype=torch.float64)
     return Conditioning(lengths[:, None], -lengths)
 
 
 def encoder(model: Model, **options: Any) -> TextEncoder:
-    return TextEncoder((Reader("text", None, model, 77),), encode, **options)
+    return TextEncoder((TextModel("text", None, model, 77),), encode, **options)
 
 
-def test_a_prompt_is_read_once_and_stands_in_every_list_it_is_in() -> None:
+def test_a_prompt_in_several_lists_is_encoded_once() -> None:
     model = Model()
-    first, second = encoder(model).groups([["", "", "cat"], ["house", "cat"]])
-    assert model.told == [("", "cat", "house")]
+    first, second = encoder(model).encode_groups([["", "", "cat"], ["house", "cat"]])
+    assert model.calls == [("", "cat", "house")]
     assert first.tokens.flatten().tolist() == [0, 0, 3]
     assert second.pooled is not None
     assert second.pooled.flatten().tolist() == [-5, -3]
     assert second.tokens.dtype == torch.float32
 
 
-def test_models_are_sent_home_before_anything_else_happens() -> None:
+def test_models_are_moved_back_after_encoding() -> None:
     model = Model()
-    read = encoder(model, device=CPU, visits=META)(["cat"])
-    assert model.told == [META, ("cat",), CPU]
-    assert read.tokens.tolist() == [[[3]]]
+    features = encoder(model, device=CPU, execution_device=META)(["cat"])
+    assert model.calls == [META, ("cat",), CPU]
+    assert features.tokens.tolist() == [[[3]]]
 
 
 def test_device_placement_of_a_run() -> None:
@@ -77,37 +77,35 @@ def test_device_placement_of_a_run() -> None:
     assert DevicePlacement.of_run(CPU, run) == DevicePlacement.on(CPU)
 
 
-def reader_of(tiny_family: Any) -> Reader:
+def text_model_of(tiny_family: Any) -> TextModel:
     pipeline = tiny_family("sd2").pipeline
-    return Reader("text_encoder", pipeline.tokenizer, pipeline.text_encoder, 77)
+    return TextModel("text_encoder", pipeline.tokenizer, pipeline.text_encoder, 77)
 
 
-def test_a_word_that_is_taught_reads_as_the_word_whose_embedding_it_has(tiny_family: Any) -> None:
-    reader = reader_of(tiny_family)
-    table = reader.model.get_input_embeddings().weight
-    ids = {
-        token.removesuffix("</w>"): place for token, place in reader.tokenizer.get_vocab().items() if "</w>" in token
-    }
-    whole = [word for word in ids if reader.tokenizer(word, add_special_tokens=False).input_ids == [ids[word]]]
+def test_an_added_token_is_encoded_as_the_word_whose_embedding_it_has(tiny_family: Any) -> None:
+    plain = text_model_of(tiny_family)
+    table = plain.model.get_input_embeddings().weight
+    ids = {token.removesuffix("</w>"): place for token, place in plain.tokenizer.get_vocab().items() if "</w>" in token}
+    whole = [word for word in ids if plain.tokenizer(word, add_special_tokens=False).input_ids == [ids[word]]]
     first, second = whole[:2]
-    taught = reader.taught({"<s1>": table[ids[first]], "<s2>": table[ids[second]]})
+    extended = plain.with_added_tokens({"<s1>": table[ids[first]], "<s2>": table[ids[second]]})
 
-    def read(by: Reader, prompt: str) -> torch.Tensor:
-        features: torch.Tensor = by([prompt], output_hidden_states=True).hidden_states[-2]
+    def encode_with(model: TextModel, prompt: str) -> torch.Tensor:
+        features: torch.Tensor = model([prompt], output_hidden_states=True).hidden_states[-2]
         return features
 
-    assert torch.equal(read(taught, "<s2><s1>"), read(reader, f"{second} {first}"))
-    assert not torch.equal(read(taught, "<s1>"), read(taught, "<s2>"))
-    assert torch.equal(read(taught, "a cat"), read(reader, "a cat"))
-    assert "<s1>" not in reader.tokenizer.get_vocab()
-    assert len(reader.model.get_input_embeddings().weight) == len(table)
+    assert torch.equal(encode_with(extended, "<s2><s1>"), encode_with(plain, f"{second} {first}"))
+    assert not torch.equal(encode_with(extended, "<s1>"), encode_with(extended, "<s2>"))
+    assert torch.equal(encode_with(extended, "a cat"), encode_with(plain, "a cat"))
+    assert "<s1>" not in plain.tokenizer.get_vocab()
+    assert len(plain.model.get_input_embeddings().weight) == len(table)
 
 
-def style_with_words(path: Path, pipeline: Any, **words: torch.Tensor) -> Path:
-    """Write a style as cloneofsimo's trainer did, for the first layer of the text model, with new words."""
+def style_with_tokens(path: Path, pipeline: Any, **tokens: torch.Tensor) -> Path:
+    """Write a style as cloneofsimo's trainer did, for the first layer of the text model, with added tokens."""
     width = pipeline.text_encoder.config.hidden_size
     tensors = {"text_encoder:0:down": 0.1 * torch.ones(1, width), "text_encoder:0:up": 0.1 * torch.ones(width, 1)}
-    save_file(tensors | {f"<{name}>": embedding for name, embedding in words.items()}, path)
+    save_file(tensors | {f"<{name}>": embedding for name, embedding in tokens.items()}, path)
     return path
 
 
@@ -117,10 +115,10 @@ def stylizer_with(tiny: Any, *styles: Path, **more: Any) -> Stylizer:
     return Stylizer(replace(run, **more))
 
 
-def test_words_of_a_style_are_told_to_base_and_style_and_make_its_prompt(tiny_family: Any, tmp_path: Path) -> None:
+def test_added_tokens_of_a_style_reach_base_and_style_and_make_its_prompt(tiny_family: Any, tmp_path: Path) -> None:
     tiny = tiny_family("sd2")
     width = tiny.pipeline.text_encoder.config.hidden_size
-    path = style_with_words(tmp_path / "a.safetensors", tiny.pipeline, s1=torch.ones(width), s2=-torch.ones(width))
+    path = style_with_tokens(tmp_path / "a.safetensors", tiny.pipeline, s1=torch.ones(width), s2=-torch.ones(width))
     stylizer = stylizer_with(tiny, path)
     models = stylizer._networks
     assert stylizer.style_prompt == "<s1><s2>"
@@ -132,12 +130,12 @@ def test_words_of_a_style_are_told_to_base_and_style_and_make_its_prompt(tiny_fa
     assert stylizer_with(tiny, path, style_prompt="ink").style_prompt == "ink"
 
 
-def test_words_that_cannot_be_taught_are_refused(tiny_family: Any, tmp_path: Path) -> None:
+def test_tokens_that_cannot_be_added_are_refused(tiny_family: Any, tmp_path: Path) -> None:
     tiny = tiny_family("sd2")
     width = tiny.pipeline.text_encoder.config.hidden_size
-    one = style_with_words(tmp_path / "one.safetensors", tiny.pipeline, s1=torch.ones(width))
-    two = style_with_words(tmp_path / "two.safetensors", tiny.pipeline, s1=torch.zeros(width))
-    wide = style_with_words(tmp_path / "wide.safetensors", tiny.pipeline, s1=torch.ones(width + 1))
+    one = style_with_tokens(tmp_path / "one.safetensors", tiny.pipeline, s1=torch.ones(width))
+    two = style_with_tokens(tmp_path / "two.safetensors", tiny.pipeline, s1=torch.zeros(width))
+    wide = style_with_tokens(tmp_path / "wide.safetensors", tiny.pipeline, s1=torch.ones(width + 1))
     with pytest.raises(StyleError, match=r"two\.safetensors' adds the token '<s1>', and so does another style"):
         stylizer_with(tiny, one, two)
     with pytest.raises(StyleError, match=rf"token '<s1>' has the shape \({width + 1},\), those of the model"):

@@ -94,7 +94,7 @@ def check(bound: dict[str, Product], scale: float, names: tuple[str, ...] = tupl
 def test_every_spelling_gives_the_same_change(tmp_path, layout):
     expected, stem, endings = LAYOUTS[layout]
     lora = write(tmp_path / "a.safetensors", named(stem, *endings))
-    assert (lora.format, lora.ranks, lora.text_encoder) == (expected, (RANK,), {})
+    assert (lora.format, lora.ranks, set(lora.parts)) == (expected, (RANK,), {"unet"})
     check(bind(lora, SHAPES), ALPHA / RANK)
 
 
@@ -120,7 +120,7 @@ def test_missing_alpha_means_scale_one(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_other_precisions_become_float32(tmp_path, dtype):
     tensors = {name: t.to(dtype) for name, t in named(underscored, *KOHYA).items()}
-    assert write(tmp_path / "a.safetensors", tensors).unet[Q.replace(".", "_")].down.dtype == torch.float32
+    assert write(tmp_path / "a.safetensors", tensors).parts["unet"][Q.replace(".", "_")].down.dtype == torch.float32
 
 
 @pytest.mark.parametrize("key", ["unet.lora_alpha", "lora_alpha"])
@@ -133,8 +133,8 @@ def test_alpha_from_embedded_peft_settings(tmp_path, key):
 def test_alpha_pattern_and_rank_stabilised_scale(tmp_path):
     settings = json.dumps({"unet.lora_alpha": 1.0, "unet.alpha_pattern": {"to_q": ALPHA}, "unet.use_rslora": True})
     lora = write(tmp_path / "a.safetensors", named(lambda n: f"unet.{n}", *PEFT), lora_adapter_metadata=settings)
-    assert lora.unet[Q].scale == pytest.approx(ALPHA / math.sqrt(RANK))
-    assert lora.unet[OUT].scale == pytest.approx(1 / math.sqrt(RANK))
+    assert lora.parts["unet"][Q].scale == pytest.approx(ALPHA / math.sqrt(RANK))
+    assert lora.parts["unet"][OUT].scale == pytest.approx(1 / math.sqrt(RANK))
 
 
 def test_alpha_from_the_settings_peft_writes_beside(tmp_path):
@@ -281,8 +281,8 @@ def test_numbered_layers_of_a_text_encoder(tmp_path):
     marks = {name: round(change.dense()[0, 0].item()) - 1 for name, change in bound.items()}
     order = [f"encoder.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("k", "v", "q", "out")]
     assert marks == {name: n for n, name in enumerate(order)}
-    assert set(lora.words) == {"<word>"}
-    assert lora.words["<word>"].tolist() == [1.0] * 4
+    assert set(lora.added_tokens) == {"<word>"}
+    assert lora.added_tokens["<word>"].tolist() == [1.0] * 4
     assert lora.trigger_words == ("<word>",)
 
 

@@ -49,7 +49,7 @@ def test_all_delta_norms_equal_the_recorded_ones(weights, bound):
 def test_the_file_is_told_apart():
     lora = read_lora(PARITY / "style_lora_kohya.safetensors")
     assert (lora.format, lora.family, lora.ranks) == ("kohya", "sd1", (4,))
-    assert (len(lora.unet), len(lora.text_encoder)) == (48, 12)
+    assert (len(lora.parts["unet"]), len(lora.parts["text_encoder"])) == (48, 12)
 
 
 def test_text_encoder_names_fit_with_and_without_wrapper():

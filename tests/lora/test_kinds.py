@@ -249,12 +249,12 @@ def test_a_second_style_of_low_rank_stays_low_rank(tmp_path: Path) -> None:
 
 
 def test_a_column_of_zeros_stays_zero() -> None:
-    from stylescore.lora.deltas import Decomposed, Product
+    from stylescore.lora.deltas import Product, WeightDecomposition
 
     weight = draw(80, 3, 4)
     weight[:, 2] = 0
     nothing = Product(torch.zeros(1, 4), torch.zeros(3, 1))
-    difference = Decomposed(nothing, torch.ones(1, 4)).difference(weight)
+    difference = WeightDecomposition(nothing, torch.ones(1, 4)).difference(weight)
     assert not difference[:, 2].any()
     assert near((weight + difference)[:, [0, 1, 3]].norm(dim=0), torch.ones(3).double())
 

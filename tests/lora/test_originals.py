@@ -18,7 +18,7 @@ from torch import Tensor
 from stylescore.diffusion.adapters import adaptable
 from stylescore.errors import StyleError
 from stylescore.lora import Change, Product, bind, describe, read_lora
-from stylescore.lora.mmdit import original_places
+from stylescore.lora.mmdit import mmdit_targets
 from stylescore.lora.sgm import sgm_names
 
 Shapes = dict[str, tuple[int, ...]]
@@ -89,7 +89,7 @@ NETWORKS: dict[str, tuple[Callable[[], Shapes], Any, dict[str, Tensor]]] = {
 def converted(network: str) -> tuple[Shapes, dict[str, Tensor], dict[str, Tensor]]:
     """Return the network's shapes, the marks of the original layers, and where diffusers puts them."""
     shapes, convert, known = NETWORKS[network]
-    rows = {name: sum(shapes()[ours][0] for ours in place.modules) for name, place in original_places(shapes()).items()}
+    rows = {name: sum(shapes()[ours][0] for ours in target.modules) for name, target in mmdit_targets(shapes()).items()}
     checkpoint = Checkpoint(rows, dict(known))
     theirs = convert(checkpoint)
     moved = {name.removesuffix(".weight"): tensor for name, tensor in theirs.items()}
@@ -109,7 +109,7 @@ def test_every_row_goes_where_diffusers_puts_it(tmp_path: Path, network: str, sp
     assert set(moved) == set(shapes)
     stem, tensors = SPELLINGS[spelling], {}
     for layer, up in marks.items():
-        inner = shapes[original_places(shapes)[layer].modules[0]][1:]
+        inner = shapes[mmdit_targets(shapes)[layer].modules[0]][1:]
         tensors |= {
             stem(layer, "down"): torch.ones(1, *inner),
             stem(layer, "up"): up.reshape(-1, 1, *(1 for _ in inner[1:])),
@@ -199,7 +199,7 @@ FUSED: dict[str, dict[str, Tensor]] = {
 @pytest.mark.parametrize("kind", FUSED)
 def test_other_kinds_are_cut_at_the_same_rows(tmp_path: Path, kind: str) -> None:
     bound = fused(tmp_path / "a.safetensors", **FUSED[kind])
-    whole = read_lora(tmp_path / "a.safetensors").unet["single_blocks_0_linear1"]
+    whole = read_lora(tmp_path / "a.safetensors").parts["unet"]["single_blocks_0_linear1"]
     weight = random(30, 8)
     order = [name for name in TINY if name.startswith("single")]
     sides = [TINY[name][0] for name in order]
@@ -211,7 +211,7 @@ def test_other_kinds_are_cut_at_the_same_rows(tmp_path: Path, kind: str) -> None
 
 def test_lengths_of_common_columns_cannot_be_cut(tmp_path: Path) -> None:
     tensors = FUSED["LoKr"] | {"dora_scale": torch.ones(1, 8)}
-    with pytest.raises(StyleError, match="this DoRA gives lengths of their common columns") as caught:
+    with pytest.raises(StyleError, match="this DoRA gives magnitudes of their common columns") as caught:
         fused(tmp_path / "a.safetensors", **tensors)
     report = describe(tmp_path / "a.safetensors", TINY)
     assert (report.usable, report.reason, report.hint) == (False, str(caught.value), caught.value.hint)
@@ -223,7 +223,7 @@ def test_swapped_halves_swap_lengths_of_rows_too(tmp_path: Path, axis: int) -> N
     tensors = {f"{stem}.lokr_w1": random(4, 2), f"{stem}.lokr_w2": random(4, 4), f"{stem}.dora_scale": lengths}
     save_file(tensors, tmp_path / "a.safetensors")
     lora = read_lora(tmp_path / "a.safetensors")
-    whole, weight = lora.unet["final_layer_adaLN_modulation_1"], random(16, 8)
+    whole, weight = lora.parts["unet"]["final_layer_adaLN_modulation_1"], random(16, 8)
     ours = torch.cat([weight[8:], weight[:8]])
     difference = bind(lora, TINY)["norm_out.linear"].difference(ours)
     assert torch.allclose(difference, whole.difference(weight).roll(8, dims=0), atol=1e-6)

@@ -74,8 +74,8 @@ def test_real_files_are_recognised_and_fit(name: str) -> None:
 
 def test_words_of_their_own_are_told_and_read() -> None:
     path = real("sd15_disney_cloneofsimo_r1.safetensors")
-    assert describe(path).new_words == ("<s1>", "<s2>")
-    assert {word: tuple(embedding.shape) for word, embedding in read_lora(path).words.items()} == {
+    assert describe(path).added_tokens == ("<s1>", "<s2>")
+    assert {word: tuple(embedding.shape) for word, embedding in read_lora(path).added_tokens.items()} == {
         "<s1>": (768,),
         "<s2>": (768,),
     }

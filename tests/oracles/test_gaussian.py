@@ -87,7 +87,7 @@ class FlowScore:
         return s * centred - (mean + (1 - s) * std.square() * centred)
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
-        return self.prediction.noise(self.velocity(*self.prediction.asked(z_t, t)), z_t, t)
+        return self.prediction.noise(self.velocity(*self.prediction.network_inputs(z_t, t)), z_t, t)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_a_base_that_cannot_be_trained_is_refused(train_style: Program, tools: S
     shutil.copytree(tools.tiny, inpainting)
     index = json.loads((inpainting / "model_index.json").read_text())
     (inpainting / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
-    assert "which this version cannot use yet" in train_style("--model", inpainting).complaint[0]
+    assert "which is not supported" in train_style("--model", inpainting).complaint[0]
 
 
 def test_a_network_without_attention_cannot_be_trained() -> None:

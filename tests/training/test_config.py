@@ -12,7 +12,7 @@ from stylescore.errors import ConfigError
 from stylescore.training.config import FAMILIES, StyleTrainingConfig, family_of, resolve
 
 
-@pytest.mark.parametrize(("width", "family"), [(32, "small"), (768, "sd1"), (1024, "sd2"), (2048, "sdxl")])
+@pytest.mark.parametrize(("width", "family"), [(32, "mini"), (768, "sd1"), (1024, "sd2"), (2048, "sdxl")])
 def test_a_family_is_told_by_the_width_of_its_text(width: int, family: str) -> None:
     assert family_of(width) == family
 

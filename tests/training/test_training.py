@@ -181,7 +181,7 @@ def test_the_file_does_here_what_the_trained_adapter_did(session: Make, tiny_une
     torch.testing.assert_close(output_of(ours), output_of(made.trainer.unet), rtol=0, atol=1e-5)
     assert lora.format == "kohya"
     assert lora.ranks == (4,)
-    assert {change.scale for change in lora.unet.values()} == {0.5}
+    assert {change.scale for change in lora.parts["unet"].values()} == {0.5}
 
 
 def test_keys_shapes_and_alphas_are_what_kohyas_tools_expect(session: Make) -> None:
@@ -202,10 +202,10 @@ def test_sd15_gets_as_many_adapted_layers_as_from_kohyas_tools(targets: Any, cou
     """Theirs are 12 in each of 16 attention blocks; with convolutions we add the two of each of 22 resnets."""
     from diffusers import UNet2DConditionModel
 
-    from stylescore.diffusion.checkpoints.single_file import SD1
+    from stylescore.diffusion.checkpoints.single_file import SD1_LAYOUT
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1 / "unet"))
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1_LAYOUT.configs / "unet"))
     assert len(target_layers(unet, targets)) == count
 
 

@@ -69,8 +69,8 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
     """
     count = len(prompts.target)
     empty = [""] * count
-    null, target, edit, caption = networks.text.groups([empty, prompts.target, prompts.edit, prompts.caption])
-    style_null, style_target = networks.style_text.groups([empty, prompts.target])
+    null, target, edit, caption = networks.text.encode_groups([empty, prompts.target, prompts.edit, prompts.caption])
+    style_null, style_target = networks.style_text.encode_groups([empty, prompts.target])
     style = PromptedScore(networks.style, style_target, style_null, style=True)
     scores: dict[ScoreName, PromptedScore] = {
         "style": _guided(style, method.guidance_scale),

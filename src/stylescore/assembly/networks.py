@@ -106,7 +106,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     if execution.memory == "offload":
         for network in {base.network, styled.network}:
             offload(network, device)
-    text = styled.text.taught(_added_tokens(loras, styled.text))
+    text = styled.text.with_added_tokens(_added_tokens(loras, styled.text))
     return Networks(
         base=base_backbone,
         style=style_backbone,
@@ -117,7 +117,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         multiple=styled.multiple,
         batched=_batches_scores(execution),
         trigger=_trigger(loras, sources.styles),
-        tiny=styled.family.tiny,
+        tiny=styled.family.facts.tiny_autoencoder,
     )
 
 
@@ -198,7 +198,7 @@ def _adapt_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: 
     for lora, _ in loras:
         _check_text_parts(lora, text)
     deltas: dict[str, dict[str, Change]] = {part: bind_all(loras, text.by_name[part].model, part) for part in parts}
-    return text.with_deltas(deltas, method.style_strength)
+    return text.with_changes(deltas, method.style_strength)
 
 
 def _added_tokens(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
@@ -208,9 +208,9 @@ def _added_tokens(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
         StyleError: two adapters add one token, or an embedding does not fit the text encoder.
     """
     words: dict[str, Tensor] = {}
-    shape = (text.readers[0].width,)
+    shape = (text.models[0].width,)
     for lora, _ in loras:
-        for word, embedding in lora.words.items():
+        for word, embedding in lora.added_tokens.items():
             if word in words:
                 raise StyleError(
                     f"the style {str(lora.path)!r} adds the token {word!r}, and so does another style",

@@ -147,7 +147,7 @@ class Stylizer:
         return [
             rest
             for prompt in (*prompts.target, *prompts.edit, *prompts.caption)
-            if (rest := self._networks.text.cut(prompt))
+            if (rest := self._networks.text.truncated_end(prompt))
         ]
 
     @torch.inference_mode(False)

@@ -1,4 +1,4 @@
-"""The models and styles a user can name."""
+"""From the names of models and styles to their files."""
 
 from stylescore.catalog.registry import (
     ModelSource,

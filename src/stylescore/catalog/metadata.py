@@ -1,7 +1,7 @@
-"""What a LoRA file's header tells about it: title, base model, trigger words.
+"""Reads a LoRA file's metadata: title, base model, trigger words, added tokens.
 
-Only standard library, so that styles can be listed without loading torch. All of it is suggestion: trainers
-write what they like, and nothing is refused because of it.
+Standard library only, so that styles can be listed without loading torch. Trainers write into metadata what they like:
+everything here is a suggestion, and no file is refused because of it.
 """
 
 from __future__ import annotations
@@ -14,56 +14,57 @@ from typing import Any
 
 from stylescore.storage.safetensors_header import SafetensorsHeader
 
-BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
-TITLE_KEYS = ("modelspec.title", "ss_output_name")
-MOST_TAGS = 3
-EMPTY = {"", "None", "none", "null"}
-NEW_WORD = re.compile(r"<[^<>]+>")
+_BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
+_TITLE_KEYS = ("modelspec.title", "ss_output_name")
+_TRIGGER_KEYS = ("modelspec.trigger_phrase", "modelspec.usage_hint")
+_MOST_TAGS = 3
+_EMPTY = {"", "None", "none", "null"}
+_ADDED_TOKEN = re.compile(r"<[^<>]+>")
 
 
 def first_of(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
-    """Return the first of `keys` that says something."""
+    """Return the value of the first of `keys` that has one."""
     values = (metadata.get(key, "").strip() for key in keys)
-    return next((value for value in values if value not in EMPTY), None)
+    return next((value for value in values if value not in _EMPTY), None)
 
 
 def title(metadata: Mapping[str, str]) -> str | None:
-    """Return the name its maker gave the LoRA."""
-    return first_of(metadata, TITLE_KEYS)
+    """Return the name that its author gave the LoRA."""
+    return first_of(metadata, _TITLE_KEYS)
 
 
 def base_model(metadata: Mapping[str, str]) -> str | None:
-    """Return the base model the LoRA says it was trained on."""
-    return first_of(metadata, BASE_KEYS)
+    """Return the model that the metadata say the LoRA was trained on."""
+    return first_of(metadata, _BASE_KEYS)
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the words that call the style, most trustworthy source first; empty when none is known.
+    """Return the words that trigger the style, from the most reliable source; empty if none is known.
 
-    In order: `modelspec.trigger_phrase`, `modelspec.usage_hint`, the token in training folders called
-    "repeats_token", the tags that most training pictures share.
+    In this order: `modelspec.trigger_phrase`, `modelspec.usage_hint`, the token in training folders called
+    "repeats_token", the most frequent tags of the training pictures.
     """
-    stated = first_of(metadata, ("modelspec.trigger_phrase", "modelspec.usage_hint"))
+    stated = first_of(metadata, _TRIGGER_KEYS)
     if stated is not None:
         return (stated,)
     folders = _tag_frequency(metadata)
     return _folder_tokens(folders) or _frequent_tags(folders)
 
 
-def is_new_word(name: str) -> bool:
-    """Tell whether a tensor is the embedding of a new word, which cloneofsimo's files keep beside the LoRA."""
-    return NEW_WORD.fullmatch(name) is not None
+def is_added_token(name: str) -> bool:
+    """Tell whether a tensor is the embedding of an added token, which cloneofsimo's files hold beside the LoRA."""
+    return _ADDED_TOKEN.fullmatch(name) is not None
 
 
-def new_words(header: SafetensorsHeader) -> tuple[str, ...]:
-    """Return the words whose embeddings the file holds."""
-    return tuple(sorted(filter(is_new_word, header.tensors)))
+def added_tokens(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return the tokens whose embeddings the file holds."""
+    return tuple(sorted(filter(is_added_token, header.tensors)))
 
 
-def suggested_words(header: SafetensorsHeader) -> tuple[str, ...]:
-    """Return words that call the style: those that the metadata name, else the new ones, side by side."""
-    words = new_words(header)
-    return trigger_words(header.metadata) or (("".join(words),) if words else ())
+def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return the trigger words of the metadata, else the added tokens, joined."""
+    tokens = added_tokens(header)
+    return trigger_words(header.metadata) or (("".join(tokens),) if tokens else ())
 
 
 def _tag_frequency(metadata: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -81,12 +82,12 @@ def _counts(tags: dict[str, Any]) -> dict[str, int]:
 
 
 def _folder_tokens(folders: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    found = (re.fullmatch(r"\d+_(.+)", name) for name in folders)
-    return tuple(dict.fromkeys(match[1].strip() for match in found if match and match[1].strip()))
+    matches = (re.fullmatch(r"\d+_(.+)", name) for name in folders)
+    return tuple(dict.fromkeys(match[1].strip() for match in matches if match and match[1].strip()))
 
 
 def _frequent_tags(folders: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     total: Counter[str] = Counter()
     for tags in folders.values():
         total.update(tags)
-    return tuple(tag for tag, _ in total.most_common(MOST_TAGS) if tag)
+    return tuple(tag for tag, _ in total.most_common(_MOST_TAGS) if tag)

@@ -1,6 +1,6 @@
-"""Finds the models and styles a user names: bundled ones, own files, or ones on a hub.
+"""Resolves the names of models and styles: bundled ones, the user's files, or ids on the Hugging Face hub.
 
-Neither torch nor diffusers is loaded here, so that names can be listed and checked at once.
+Neither torch nor diffusers is imported here, so that names can be listed and checked without delay.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from stylescore.catalog.hub import TINY_FILES, download_style
-from stylescore.catalog.metadata import base_model, suggested_words
+from stylescore.catalog.metadata import base_model, suggested_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean
 from stylescore.storage.safetensors_header import read_header
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
 STYLES_VARIABLE = "STYLESCORE_STYLES"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
-WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Where a model is to be had.
+    """Where a model is loaded from.
 
     Attributes:
-        name: what to call it.
-        kind: a folder, a single file, or an id to be fetched from the hub.
+        name: its name in messages and files.
+        kind: a folder, a single file, or an id on the hub.
         location: the path, or the hub id.
-        bundled: whether it came with the package.
+        bundled: whether it is part of the package.
     """
 
     name: str
@@ -45,7 +46,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSource:
-    """A style's file and what to call it."""
+    """A style's file, and its name in messages and files."""
 
     path: Path
     name: str
@@ -53,14 +54,14 @@ class StyleSource:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEntry:
-    """One line of the list of styles.
+    """One style of the list of styles.
 
     Attributes:
-        name: what to type.
+        name: the name to give on the command line.
         path: its file.
-        bundled: whether it came with the package.
-        trigger: the word that calls it, or `None` when the file does not tell.
-        base: the model it says it was trained on, or `None`.
+        bundled: whether it is part of the package.
+        trigger: its trigger words, or `None` if the file names none.
+        base: the model that the file says it was trained on, or `None`.
     """
 
     name: str
@@ -71,10 +72,10 @@ class StyleEntry:
 
 
 def resolve_model(name: str) -> ModelSource:
-    """Find a model by bundled name, path or hub id.
+    """Resolve a model's name: a bundled one, a path or a hub id; nothing is downloaded.
 
     Raises:
-        ModelError: when it is neither; a hub id is not looked up yet.
+        ModelError: it is none of them. Whether a hub id exists is not checked.
     """
     path = Path(name).expanduser()
     if name in BUNDLED_MODELS:
@@ -85,18 +86,14 @@ def resolve_model(name: str) -> ModelSource:
         return ModelSource(name=path.stem, kind="file", location=path)
     if _looks_like_hub_id(name):
         return ModelSource(name=name, kind="hub", location=name)
-    hint = did_you_mean(name, BUNDLED_MODELS)
-    raise ModelError(
-        f"there is no model {name!r}",
-        hint=f"{hint} Else give a folder, a .safetensors file or a hub id owner/name",
-    )
+    raise ModelError(f"there is no model {name!r}", hint=_model_hint(name))
 
 
 def resolve_preview_model(name: str) -> ModelSource:
-    """Find a tiny autoencoder by folder or hub id.
+    """Resolve a tiny autoencoder's name: a folder or a hub id; nothing is downloaded.
 
     Raises:
-        ModelError: when it is neither; a folder is not looked into and a hub id not looked up yet.
+        ModelError: it is neither. What is in the folder, and whether the hub id exists, is not checked.
     """
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -108,6 +105,14 @@ def resolve_preview_model(name: str) -> ModelSource:
     raise ModelError(f"there is no preview model {name!r}", hint=f"{TINY_FOLDER}, or a hub id owner/name")
 
 
+def _model_hint(name: str) -> str:
+    others = "a folder, a .safetensors file or a hub id owner/name"
+    close = get_close_matches(name, BUNDLED_MODELS, n=1)
+    if close:
+        return f"did you mean {close[0]!r}? Otherwise give {others}"
+    return f"give {', '.join(map(repr, BUNDLED_MODELS))}, {others}"
+
+
 def _bundled_model(name: str) -> ModelSource:
     folder = BUNDLED / name
     if not (folder / "model_index.json").is_file():
@@ -116,18 +121,18 @@ def _bundled_model(name: str) -> ModelSource:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    return HUB_ID.fullmatch(name) is not None and not name.endswith(WEIGHTS)
+    return _HUB_ID.fullmatch(name) is not None and not name.endswith(_WEIGHTS)
 
 
 def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> StyleSource:
-    """Find a style by name, path, or hub id `owner/name` or `owner/name:file.safetensors`.
+    """Find a style's file by name, path, or hub id `owner/name` or `owner/name:file.safetensors`.
 
     Args:
-        name: what the user typed.
-        styles_dirs: folders to search for names; by default the bundled one, then the user's own.
+        name: the name, as the user gave it.
+        styles_dirs: folders to search for names; by default the bundled ones, then the user's own.
 
     Raises:
-        StyleError: when there is none, or the hub cannot deliver it.
+        StyleError: there is none, or it cannot be downloaded from the hub.
     """
     known = dict(_style_files(styles_dirs))
     path = Path(name).expanduser()
@@ -137,23 +142,23 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
         return StyleSource(path=path, name=path.stem)
     owner, _, file = name.partition(":")
     if _looks_like_hub_id(owner):
-        fetched = download_style(owner, file or None)
-        return StyleSource(path=fetched, name=fetched.stem if file else owner.split("/")[1])
-    raise StyleError(f"there is no style {name!r}", hint=did_you_mean(name, known) or _where_to_put(name))
+        downloaded = download_style(owner, file or None)
+        return StyleSource(path=downloaded, name=downloaded.stem if file else owner.split("/")[1])
+    raise StyleError(f"there is no style {name!r}", hint=did_you_mean(name, known) or _style_hint(name))
 
 
 def bundled_style(name: str) -> Path | None:
-    """Return the file of a style that comes with the package, or `None` where the name means another one or none."""
+    """Return the file of a bundled style; `None` if there is none, or a file in another folder takes precedence."""
     path = dict(_style_files(None)).get(name)
     return path if path is not None and path.is_relative_to(BUNDLED) else None
 
 
-def _where_to_put(name: str) -> str:
+def _style_hint(name: str) -> str:
     return f"put {name or 'name'}.safetensors into {str(user_styles_dir())!r}, or give the path of a LoRA file"
 
 
 def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:
-    """List all styles by name, bundled ones first; only headers are read, and unsound files are left out."""
+    """List all styles by name, bundled ones first; only headers are read, and invalid files are left out."""
     entries = (_entry(name, path) for name, path in _style_files(styles_dirs))
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: (not entry.bundled, entry.name))
@@ -164,18 +169,18 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         header = read_header(path, error=StyleError)
     except StyleError:
         return None
-    words = suggested_words(header)
+    triggers = suggested_trigger_words(header)
     return StyleEntry(
         name=name,
         path=path,
         bundled=path.is_relative_to(BUNDLED),
-        trigger=words[0] if words else None,
+        trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
     )
 
 
 def _style_files(styles_dirs: Sequence[Path] | None) -> Iterator[tuple[str, Path]]:
-    """Yield every style once: of two files with one name, the one in the earlier folder."""
+    """Yield name and file of every style; of two files with one name, only the one in the earlier folder."""
     seen: set[str] = set()
     for folder in default_styles_dirs() if styles_dirs is None else styles_dirs:
         for path in sorted(folder.glob("*.safetensors")):
@@ -185,17 +190,17 @@ def _style_files(styles_dirs: Sequence[Path] | None) -> Iterator[tuple[str, Path
 
 
 def default_styles_dirs() -> tuple[Path, ...]:
-    """Return the folders searched for styles: those of the bundled models, then the user's own."""
+    """Return the folders that are searched for styles: those of the bundled models, then the user's own."""
     return (*(BUNDLED / model / "styles" for model in BUNDLED_MODELS), user_styles_dir())
 
 
 def user_styles_dir() -> Path:
-    """Return the user's style folder: `$STYLESCORE_STYLES`, or the platform's place for such data."""
+    """Return the user's style folder: `$STYLESCORE_STYLES`, or one in the platform's folder for application data."""
     chosen = os.environ.get(STYLES_VARIABLE)
-    return Path(chosen).expanduser() if chosen else _data_home() / "stylescore" / "styles"
+    return Path(chosen).expanduser() if chosen else _data_folder() / "stylescore" / "styles"
 
 
-def _data_home() -> Path:
+def _data_folder() -> Path:
     match sys.platform:
         case "win32":
             return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")

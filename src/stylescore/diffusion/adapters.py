@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylescore.lora import Change
-from stylescore.lora.deltas import split
+from stylescore.lora.deltas import split_low_rank
 from stylescore.method.types import Rng
 
 
@@ -40,7 +40,7 @@ class Route:
     style_rows: tuple[int, int] | None = None
     fake_rows: tuple[int, int] | None = None
 
-    def repeated(self, count: int) -> Route:
+    def repeat_interleave(self, count: int) -> Route:
         """Return the same for a call in which every row is repeated so many times, one after another."""
 
         def scale(rows: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -86,7 +86,7 @@ class StyleLayer(nn.Module):
         super().__init__()
         weight = base.weight
         assert isinstance(weight, Tensor)
-        low, rest = split(change.scaled(strength))
+        low, rest = split_low_rank(change.multiply(strength))
         self.register_buffer("down", None if low is None else low.down.to(weight), persistent=False)
         self.register_buffer("up", None if low is None else low.up.to(weight), persistent=False)
         self.register_buffer("dense", None if rest is None else rest.difference(weight).to(weight), persistent=False)

@@ -52,7 +52,9 @@ class Backbone:
             count = len(tiles) // len(z_t)
             if count == 1:
                 return self._predict(tiles, t, conditioning, route)
-            return self._predict(tiles, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
+            return self._predict(
+                tiles, t.repeat_interleave(count), conditioning.repeat_interleave(count), route.repeated(count)
+            )
 
         self._count(len(z_t) * len(tile_corners(height, width, self.tile)))
         return blend_tiles(predict, z_t, side=self.tile, per_call=self.tiles_per_call)
@@ -60,7 +62,7 @@ class Backbone:
     def _predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
         """Call the network once, without counting."""
         dtype = self.network.dtype
-        latents, time = self.prediction.asked(z_t, t)
+        latents, time = self.prediction.network_inputs(z_t, t)
         with self.adapters.switch.set(route):
             output = self.call(self.network, latents.to(dtype), time, conditioning.to(dtype=dtype))
         output = output.to(torch.float32, copy=True)  # a compiled network may write its next output over this one

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import FakeAdapter, Route
 from stylescore.diffusion.backbone import Backbone
-from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.method.scores import Combine, Predictions, ScoreName, score_latent
 from stylescore.method.types import Draw, Latent, Noise, Timesteps
 
@@ -109,7 +109,7 @@ def predict_batched(scores: Sequence[PromptedScore], latents: Sequence[Latent], 
     copies = [len(score.conditionings) for score in scores]
     # [sum(copies) batch, c, h, w]: score by score, the conditional copies of a score before its unconditional ones
     z_t = torch.cat([latent for latent, count in zip(latents, copies, strict=True) for _ in range(count)])
-    conditioning = joined([part for score in scores for part in score.conditionings])
+    conditioning = concatenate([part for score in scores for part in score.conditionings])
     backbone = scores[0].backbone
     eps = backbone(z_t, t.repeat(sum(copies)), conditioning, _route(scores, copies, len(t), z_t.device))
     parts = torch.split(eps, [len(t) * count for count in copies])

@@ -1,4 +1,4 @@
-"""Style adapters: reading their files, fitting them to a model, adding several, telling about them."""
+"""Style adapters: read their files, bind them to a model, add several, describe them."""
 
 from stylescore.lora.binding import bind
 from stylescore.lora.deltas import Additive, Change, Product, stack

@@ -1,7 +1,15 @@
-"""What an adapter does to one weight, and the sum of several.
+"""What an adapter does to one weight, and the sum of several adapters.
 
-All kinds keep the small tensors of their file; the full matrix is made only when it is asked for. The formulas
-are those of the papers on LoRA, LoHa (FedPara), LoKr (LyCORIS) and DoRA, in the scaling that trainers' files use.
+Every kind keeps the small tensors of its file; the full matrix is computed only on request. The formulas are those of
+
+* LoRA: Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, ICLR 2022, section 4.1,
+* LoHa: Hyeon-Woo et al., *FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning*,
+  ICLR 2022, section 2.2,
+* LoCon and LoKr: Yeh et al., *Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation*,
+  ICLR 2024, section 3,
+* DoRA: Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation*, ICML 2024, equation 5,
+
+with the scale alpha / rank that trainers write into their files.
 """
 
 from __future__ import annotations
@@ -21,11 +29,11 @@ class Change(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Shape of the weight that is changed: [out, in] or [out, in, kh, kw]; [out, in kh kw] where not told."""
+        """Shape of the weight that is changed: [out, in], [out, in, kh, kw], or [out, in kh kw] from a flat factor."""
 
     @property
     def rank(self) -> int | None:
-        """Rank of the factors, or `None` where nothing has one."""
+        """Rank of the factors, or `None` where no factor has one."""
         return None
 
     @property
@@ -38,40 +46,43 @@ class Change(ABC):
         """Return what this change adds to `weight`, shaped like it, in float32 on its device."""
 
     @abstractmethod
-    def scaled(self, strength: float) -> Change:
-        """Return `strength` times the same change."""
+    def multiply(self, strength: float) -> Change:
+        """Return `strength` times this change."""
 
     @abstractmethod
-    def rows(self, index: Tensor) -> Change:
-        """Return the change of some output rows alone; `index` holds their numbers, [rows]."""
+    def select_rows(self, index: Tensor) -> Change:
+        """Return the change of some output rows; `index` holds their numbers, [rows]."""
 
     @abstractmethod
-    def fitted(self, shape: tuple[int, ...]) -> Change:
-        """Return the same change for a weight of a shape that it `matches`."""
+    def reshape(self, shape: tuple[int, ...]) -> Change:
+        """Return this change for a weight of a shape that it `is_compatible` with."""
 
-    def matches(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether a weight of this shape can be meant; a linear layer and a 1x1 convolution are one."""
-        return _bare(self.shape) == _bare(shape) or self.shape == (shape[0], math.prod(shape[1:]))
+    def is_compatible(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether a weight of this shape can be changed; a linear layer is the same as a 1x1 convolution."""
+        return _drop_unit_kernel(self.shape) == _drop_unit_kernel(shape) or self.shape == (
+            shape[0],
+            math.prod(shape[1:]),
+        )
 
 
 class Additive(Change):
-    """A change that is the same whatever the weight is."""
+    """A change that does not depend on the weight."""
 
     @abstractmethod
     def dense(self) -> Tensor:
         """Return the change as one tensor of its `shape`."""
 
     @abstractmethod
-    def fitted(self, shape: tuple[int, ...]) -> Additive:
-        """Return the same change for a weight of a shape that it `matches`."""
+    def reshape(self, shape: tuple[int, ...]) -> Additive:
+        """Return this change for a weight of a shape that it `is_compatible` with."""
 
     def difference(self, weight: Tensor) -> Tensor:
-        """Return `dense()`, shaped and placed like `weight`."""
+        """Return `dense()`, shaped like `weight` and on its device."""
         return self.dense().reshape(weight.shape).to(weight.device, torch.float32)
 
-    def rows(self, index: Tensor) -> Additive:
-        """Return the change of some output rows alone, made only when asked for."""
-        return Picked(self, index)
+    def select_rows(self, index: Tensor) -> Additive:
+        """Return the change of some output rows, computed only on request."""
+        return RowSelection(self, index)
 
 
 @dataclass(frozen=True)
@@ -99,32 +110,32 @@ class Product(Additive):
         return (self.up.shape[0], *self.down.shape[1:])
 
     def dense(self) -> Tensor:
-        """Return the change as one tensor, shaped like the weight it is added to."""
-        product = self.up.flatten(1) @ self.down.flatten(1)
-        return self.scale * product.reshape(self.shape)
+        """Return the change as one tensor of its `shape`."""
+        product = self.up.flatten(1) @ self.down.flatten(1)  # [out, rank] @ [rank, in kh kw]
+        return self.scale * product.reshape(self.shape)  # [out, in, kh, kw]
 
-    def scaled(self, strength: float) -> Product:
-        """Return `strength` times the same change."""
+    def multiply(self, strength: float) -> Product:
+        """Return `strength` times this change."""
         return replace(self, scale=self.scale * strength)
 
-    def folded(self) -> Product:
-        """Return the same change with its scale inside `up`."""
+    def fold_scale(self) -> Product:
+        """Return this change with its scale multiplied into `up`."""
         return Product(self.down, self.up * self.scale)
 
-    def rows(self, index: Tensor) -> Product:
-        """Return the change of some output rows alone."""
+    def select_rows(self, index: Tensor) -> Product:
+        """Return the change of some output rows."""
         return replace(self, up=self.up[index])
 
-    def fitted(self, shape: tuple[int, ...]) -> Product:
-        """Return the same change with factors for a weight of this shape."""
-        spatial = (1,) * (len(shape) - 2)
-        up = self.up.reshape(shape[0], self.rank, *spatial)
+    def reshape(self, shape: tuple[int, ...]) -> Product:
+        """Return this change with factors for a weight of this shape."""
+        unit_kernel = (1,) * (len(shape) - 2)
+        up = self.up.reshape(shape[0], self.rank, *unit_kernel)  # [out, rank, 1, 1]
         return Product(self.down.reshape(self.rank, *shape[1:]), up, self.scale)
 
 
 @dataclass(frozen=True)
 class Hadamard(Additive):
-    """The change `scale * first * second`, entry by entry, of LoHa."""
+    """The change `scale * first * second` of LoHa, multiplied entry by entry."""
 
     first: Product
     second: Product
@@ -141,16 +152,16 @@ class Hadamard(Additive):
         return self.first.shape
 
     def dense(self) -> Tensor:
-        """Return the change as one tensor."""
+        """Return the change as one tensor of its `shape`."""
         return self.scale * self.first.dense() * self.second.dense()
 
-    def scaled(self, strength: float) -> Hadamard:
-        """Return `strength` times the same change."""
+    def multiply(self, strength: float) -> Hadamard:
+        """Return `strength` times this change."""
         return replace(self, scale=self.scale * strength)
 
-    def fitted(self, shape: tuple[int, ...]) -> Hadamard:
-        """Return the same change with factors for a weight of this shape."""
-        return Hadamard(self.first.fitted(shape), self.second.fitted(shape), self.scale)
+    def reshape(self, shape: tuple[int, ...]) -> Hadamard:
+        """Return this change with factors for a weight of this shape."""
+        return Hadamard(self.first.reshape(shape), self.second.reshape(shape), self.scale)
 
 
 @dataclass(frozen=True)
@@ -159,10 +170,10 @@ class Kronecker(Additive):
 
     Attributes:
         left: [out1, in1].
-        right: [out2, in2], where in2 counts a convolution's taps.
+        right: [out2, in2], where in2 includes a convolution's kernel.
         scale: alpha / rank, or 1 where both factors are stored in full.
         rank: rank of the factors, or `None` where both are stored in full.
-        shape: out1 out2, then in1 in2 or what it is divided into.
+        shape: [out1 out2, in1 in2], or with in1 in2 split into input channels and kernel.
     """
 
     left: Tensor
@@ -172,20 +183,23 @@ class Kronecker(Additive):
     shape: tuple[int, ...] = ()
 
     def dense(self) -> Tensor:
-        """Return the change as one tensor; input channels count before taps, so flat factors will do."""
-        return self.scale * torch.kron(self.left, self.right.contiguous()).reshape(self.shape)
+        """Return the change as one tensor of its `shape`."""
+        # [out1, in1] x [out2, in2' kh kw] -> [out1 out2, in1 in2' kh kw]: the kernel stays innermost, so that the
+        # reshape to [out, in, kh, kw] gives the product of the unflattened factors
+        product = torch.kron(self.left, self.right.contiguous())
+        return self.scale * product.reshape(self.shape)
 
-    def scaled(self, strength: float) -> Kronecker:
-        """Return `strength` times the same change."""
+    def multiply(self, strength: float) -> Kronecker:
+        """Return `strength` times this change."""
         return replace(self, scale=self.scale * strength)
 
-    def fitted(self, shape: tuple[int, ...]) -> Kronecker:
-        """Return the same change for a weight of this shape."""
+    def reshape(self, shape: tuple[int, ...]) -> Kronecker:
+        """Return this change for a weight of this shape."""
         return replace(self, shape=tuple(shape))
 
 
 @dataclass(frozen=True)
-class Picked(Additive):
+class RowSelection(Additive):
     """Some output rows of another change; `index` holds their numbers, [rows]."""
 
     whole: Additive
@@ -207,27 +221,27 @@ class Picked(Additive):
         return (len(self.index), *self.whole.shape[1:])
 
     def dense(self) -> Tensor:
-        """Return these rows as one tensor."""
+        """Return these rows as one tensor of its `shape`."""
         return self.whole.dense()[self.index]
 
-    def scaled(self, strength: float) -> Picked:
-        """Return `strength` times the same change."""
-        scaled = self.whole.scaled(strength)
-        assert isinstance(scaled, Additive)
-        return replace(self, whole=scaled)
+    def multiply(self, strength: float) -> RowSelection:
+        """Return `strength` times this change."""
+        whole = self.whole.multiply(strength)
+        assert isinstance(whole, Additive)
+        return replace(self, whole=whole)
 
-    def fitted(self, shape: tuple[int, ...]) -> Picked:
-        """Return the same change for a weight of this shape."""
-        return replace(self, whole=self.whole.fitted((self.whole.shape[0], *shape[1:])))
+    def reshape(self, shape: tuple[int, ...]) -> RowSelection:
+        """Return this change for a weight of this shape."""
+        return replace(self, whole=self.whole.reshape((self.whole.shape[0], *shape[1:])))
 
 
 @dataclass(frozen=True)
-class Decomposed(Change):
-    """The change of DoRA: the weight's lengths become `magnitude`, its directions those of weight plus `inner`.
+class WeightDecomposition(Change):
+    """The change of DoRA: the weight's norms become `magnitude`, its directions those of the weight plus `inner`.
 
     Attributes:
         inner: the change of direction, of any kind that does not depend on the weight.
-        magnitude: [out, 1, ...] for lengths of output rows, [1, in, ...] for lengths of input columns.
+        magnitude: [out, 1, ...] for norms of output rows, [1, in, ...] for norms of input columns.
         strength: factor of the whole difference.
     """
 
@@ -251,8 +265,8 @@ class Decomposed(Change):
         return self.inner.shape
 
     @property
-    def by_rows(self) -> bool:
-        """Whether lengths are those of output rows."""
+    def is_per_row(self) -> bool:
+        """Whether magnitudes are those of output rows."""
         first, *others = self.magnitude.shape
         return first == self.shape[0] and math.prod(others) == 1
 
@@ -262,37 +276,36 @@ class Decomposed(Change):
         A row or column of zeros has no direction and stays zero.
         """
         before = weight.to(torch.float32)
-        turned = before + self.inner.difference(weight)
-        axes = [axis for axis in range(turned.ndim) if axis != (0 if self.by_rows else 1)]
-        length = torch.linalg.vector_norm(turned, dim=axes, keepdim=True)
+        directed = before + self.inner.difference(weight)
+        axes = [axis for axis in range(directed.ndim) if axis != (0 if self.is_per_row else 1)]
+        norm = torch.linalg.vector_norm(directed, dim=axes, keepdim=True)  # [out, 1, ...] or [1, in, ...]
         magnitude = self.magnitude.to(weight.device)
-        stretched: Tensor = turned * (magnitude / length.clamp_min(torch.finfo(length.dtype).tiny))
-        return self.strength * (stretched - before)
+        after: Tensor = directed * (magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        return self.strength * (after - before)
 
-    def scaled(self, strength: float) -> Decomposed:
-        """Return `strength` times the same difference."""
+    def multiply(self, strength: float) -> WeightDecomposition:
+        """Return `strength` times this difference."""
         return replace(self, strength=self.strength * strength)
 
-    def rows(self, index: Tensor) -> Decomposed:
-        """Return the change of some output rows alone; for lengths of columns, `index` must name all rows."""
-        return replace(
-            self, inner=self.inner.rows(index), magnitude=self.magnitude[index] if self.by_rows else self.magnitude
-        )
+    def select_rows(self, index: Tensor) -> WeightDecomposition:
+        """Return the change of some output rows; with magnitudes of columns, `index` must name all rows."""
+        magnitude = self.magnitude[index] if self.is_per_row else self.magnitude
+        return replace(self, inner=self.inner.select_rows(index), magnitude=magnitude)
 
-    def matches(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether a weight of this shape can be meant, lengths included."""
-        return super().matches(shape) and self.magnitude.numel() == shape[0 if self.by_rows else 1]
+    def is_compatible(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether a weight of this shape can be changed and has as many rows or columns as magnitudes."""
+        return super().is_compatible(shape) and self.magnitude.numel() == shape[0 if self.is_per_row else 1]
 
-    def fitted(self, shape: tuple[int, ...]) -> Decomposed:
-        """Return the same change for a weight of this shape."""
+    def reshape(self, shape: tuple[int, ...]) -> WeightDecomposition:
+        """Return this change for a weight of this shape."""
         sides = [1] * len(shape)
-        sides[0 if self.by_rows else 1] = -1
-        return replace(self, inner=self.inner.fitted(shape), magnitude=self.magnitude.reshape(sides))
+        sides[0 if self.is_per_row else 1] = -1
+        return replace(self, inner=self.inner.reshape(shape), magnitude=self.magnitude.reshape(sides))
 
 
 @dataclass(frozen=True)
 class Sum(Change):
-    """Several changes of the same weight, each made for the weight as it was before all of them."""
+    """Several changes of one weight, each computed for the weight as it was before all of them."""
 
     parts: tuple[Change, ...]
 
@@ -305,51 +318,52 @@ class Sum(Change):
         """Return the sum of the parts' differences."""
         return torch.stack([part.difference(weight) for part in self.parts]).sum(dim=0)
 
-    def scaled(self, strength: float) -> Sum:
-        """Return `strength` times the same change."""
-        return Sum(tuple(part.scaled(strength) for part in self.parts))
+    def multiply(self, strength: float) -> Sum:
+        """Return `strength` times this change."""
+        return Sum(tuple(part.multiply(strength) for part in self.parts))
 
-    def rows(self, index: Tensor) -> Sum:
-        """Return the change of some output rows alone."""
-        return Sum(tuple(part.rows(index) for part in self.parts))
+    def select_rows(self, index: Tensor) -> Sum:
+        """Return the change of some output rows."""
+        return Sum(tuple(part.select_rows(index) for part in self.parts))
 
-    def fitted(self, shape: tuple[int, ...]) -> Sum:
-        """Return the same change for a weight of this shape."""
-        return Sum(tuple(part.fitted(shape) for part in self.parts))
+    def reshape(self, shape: tuple[int, ...]) -> Sum:
+        """Return this change for a weight of this shape."""
+        return Sum(tuple(part.reshape(shape) for part in self.parts))
 
 
 def stack(parts: Sequence[tuple[Mapping[str, Change], float]]) -> dict[str, Change]:
     """Add several bound adapters, each with its strength.
 
-    Low-rank changes of the same module are laid side by side along the rank, so the sum of ranks r1 and r2 is one
-    product of rank r1 + r2, with strengths and scales inside `up`. Other kinds stay apart in a `Sum`.
+    Low-rank changes of one module are concatenated along the rank: the sum of ranks r1 and r2 is one product of rank
+    r1 + r2, with strengths and scales multiplied into `up`. Other kinds are kept as a `Sum`.
 
     Args:
-        parts: pairs of what `bind` returned and a strength.
+        parts: pairs of changes by module, as `bind` returns them, and a strength.
     """
-    gathered: dict[str, list[Change]] = {}
+    changes_of: dict[str, list[Change]] = {}
     for changes, strength in parts:
         for module, change in changes.items():
-            gathered.setdefault(module, []).append(change.scaled(strength))
-    return {module: _total(changes) for module, changes in gathered.items()}
+            changes_of.setdefault(module, []).append(change.multiply(strength))
+    return {module: _add(changes) for module, changes in changes_of.items()}
 
 
-def split(change: Change) -> tuple[Product | None, Change | None]:
-    """Return the low-rank part of a change and the rest, `None` for what it lacks."""
+def split_low_rank(change: Change) -> tuple[Product | None, Change | None]:
+    """Split a change into its low-rank part and the rest; `None` stands for a part that it lacks."""
     parts = change.parts if isinstance(change, Sum) else (change,)
     products = [part for part in parts if isinstance(part, Product)]
     rest = [part for part in parts if not isinstance(part, Product)]
-    return side_by_side(products) if products else None, _total(rest) if rest else None
+    return concatenate(products) if products else None, _add(rest) if rest else None
 
 
-def side_by_side(products: Sequence[Product]) -> Product:
-    """Return the sum of products of one shape as one product of all their ranks, scale 1."""
-    folded = [product.folded() for product in products]
-    down = torch.cat([product.down for product in folded], dim=0)
-    return Product(down, torch.cat([product.up for product in folded], dim=1))
+def concatenate(products: Sequence[Product]) -> Product:
+    """Return the sum of products of one shape as one product, concatenated along the rank, with scale 1."""
+    products = [product.fold_scale() for product in products]
+    down = torch.cat([product.down for product in products], dim=0)  # [r1 + r2 + ..., in, ...]
+    up = torch.cat([product.up for product in products], dim=1)  # [out, r1 + r2 + ..., ...]
+    return Product(down, up)
 
 
-def tucker(down: Tensor, core: Tensor, up: Tensor) -> Product:
+def expand_tucker(down: Tensor, core: Tensor, up: Tensor) -> Product:
     """Return a convolution's change from its Tucker form, up[o,i] core[i,j,kh,kw] down[j,n], as a product.
 
     Args:
@@ -357,17 +371,18 @@ def tucker(down: Tensor, core: Tensor, up: Tensor) -> Product:
         core: [rank1, rank2, kh, kw].
         up: [out, rank1].
     """
-    return Product(torch.einsum("ijkl,jn->inkl", core, down), up[..., None, None])
+    kernels = torch.einsum("ijkl,jn->inkl", core, down)  # [rank1, in, kh, kw]
+    return Product(kernels, up[..., None, None])
 
 
-def _total(changes: Sequence[Change]) -> Change:
+def _add(changes: Sequence[Change]) -> Change:
     """Return the sum of changes of one module, its low-rank parts as one product."""
     products = [change for change in changes if isinstance(change, Product)]
     rest = [change for change in changes if not isinstance(change, Product)]
-    parts: list[Change] = [side_by_side(products), *rest] if products else list(rest)
+    parts: list[Change] = [concatenate(products), *rest] if products else list(rest)
     return parts[0] if len(parts) == 1 else Sum(tuple(parts))
 
 
-def _bare(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape without the sides of a 1x1 convolution."""
+def _drop_unit_kernel(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape without the last two axes of a 1x1 convolution."""
     return tuple(shape[:2]) if math.prod(shape[2:]) == 1 else tuple(shape)

@@ -1,4 +1,4 @@
-"""The grammar of adapter tensor names: which model, which module, which role, in whose spelling."""
+"""Parses adapter tensor names: which network, which module, which role, and which program's spelling."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Format = Literal["kohya", "diffusers", "peft", "cloneofsimo"]
+"""The program whose spelling of tensor names a file uses."""
 Part = Literal["unet", "text_encoder", "text_encoder_2", "text_encoder_3"]
+"""The network that a part of a file changes; "unet" stands for the denoiser, be it a U-Net or a transformer."""
 
-# (ending, role, spelling); the role of a LoHa or LoKr tensor is its own name, and a spelling of `None` is that of
-# the neighbours
-ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
+_ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
     (re.compile(f"(?P<stem>.+?){ending}"), role, spelling)
     for ending, role, spelling in (
         (r"\.lora_down(?:\.weight)?", "down", "kohya"),
@@ -27,8 +27,9 @@ ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
         (r"\.lora_magnitude_vector(?:\.default)?(?:\.weight)?", "magnitude", None),
     )
 )
-NUMBERED = re.compile(r"(?P<part>unet|text_encoder):(?P<number>\d+):(?P<role>up|down)")
-PARTS: tuple[tuple[str, Part], ...] = (
+"""(ending, role, spelling); role `None`: the matched name itself; spelling `None`: that of the other tensors."""
+_NUMBERED = re.compile(r"(?P<part>unet|text_encoder):(?P<number>\d+):(?P<role>up|down)")
+_PREFIXES: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
     ("lora_transformer_", "unet"),
     ("lycoris_", "unet"),
@@ -43,14 +44,21 @@ PARTS: tuple[tuple[str, Part], ...] = (
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder_3.", "text_encoder_3"),
 )
-WRAPPERS = ("base_model.model.", "model.")
-OLD_OUTPUT = re.compile(r"\.to_out$")
-OLD_TEXT = re.compile(r"\.self_attn\.to_(q|k|v|out)$")
+_WRAPPERS = ("base_model.model.", "model.")
+_OLD_OUTPUT = re.compile(r"\.to_out$")
+_OLD_TEXT = re.compile(r"\.self_attn\.to_(q|k|v|out)$")
 
 
 @dataclass(frozen=True)
 class Key:
-    """One tensor name taken apart; `module` has no prefix but keeps the file's own spelling."""
+    """The parts of one tensor name.
+
+    Attributes:
+        part: the network that is changed.
+        module: its module, without prefix, in the file's own spelling.
+        role: what the tensor is to the change, such as "down", "alpha" or "hada_w1_a".
+        format: the program whose spelling this is; `None` where several programs share it.
+    """
 
     part: Part
     module: str
@@ -59,27 +67,27 @@ class Key:
 
 
 def parse_key(name: str) -> Key | None:
-    """Take a tensor name apart, or return `None` when it belongs to no adapter that can be applied."""
-    if match := NUMBERED.fullmatch(name):
+    """Parse a tensor name; `None` if it belongs to no adapter that can be applied."""
+    if match := _NUMBERED.fullmatch(name):
         part: Part = "unet" if match["part"] == "unet" else "text_encoder"
         return Key(part, match["number"], match["role"], "cloneofsimo")
-    for ending, role, spelling in ENDINGS:
+    for ending, role, spelling in _ENDINGS:
         if match := ending.fullmatch(name):
-            part, module = _split_part(match["stem"])
+            part, module = _split_prefix(match["stem"])
             return Key(part, module, role or match["role"], spelling)
     return None
 
 
-def _split_part(stem: str) -> tuple[Part, str]:
-    for wrapper in WRAPPERS:
+def _split_prefix(stem: str) -> tuple[Part, str]:
+    for wrapper in _WRAPPERS:
         stem = stem.removeprefix(wrapper)
-    for prefix, part in PARTS:
+    for prefix, part in _PREFIXES:
         if stem.startswith(prefix):
-            return part, _tidy(stem.removeprefix(prefix))
-    return ("text_encoder" if stem.startswith("text_model.") else "unet"), _tidy(stem)
+            return part, _normalize(stem.removeprefix(prefix))
+    return ("text_encoder" if stem.startswith("text_model.") else "unet"), _normalize(stem)
 
 
-def _tidy(module: str) -> str:
-    """Drop wrappers inside a name, and give the layers of attention their present names."""
+def _normalize(module: str) -> str:
+    """Remove wrappers inside a module name, and give attention layers their present names."""
     module = module.removeprefix("base_model.model.").replace(".processor.", ".")
-    return OLD_OUTPUT.sub(".to_out.0", OLD_TEXT.sub(r".self_attn.\1_proj", module))
+    return _OLD_OUTPUT.sub(".to_out.0", _OLD_TEXT.sub(r".self_attn.\1_proj", module))

@@ -1,7 +1,7 @@
-"""The original names of an SD3 or FLUX transformer's modules, and how the original layers are cut into diffusers'.
+"""Maps the original names of an SD3 or FLUX transformer's layers to diffusers' modules, which split some of them.
 
-The original code keeps queries, keys and values (and in FLUX's single blocks the first feed-forward layer) in one
-layer each; diffusers has one layer for each. The last modulation layers give shift before scale in the original
+The original code has one layer for queries, keys and values (and in FLUX's single blocks for the first feed-forward
+layer too); diffusers has one module for each. The last modulation layers give shift before scale in the original code
 and scale before shift in diffusers.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SD3_BLOCK = {
+_SD3_BLOCK = {
     "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "x_block.attn.proj": ("attn.to_out.0",),
     "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
@@ -25,7 +25,7 @@ SD3_BLOCK = {
     "context_block.mlp.fc2": ("ff_context.net.2",),
     "context_block.adaLN_modulation.1": ("norm1_context.linear",),
 }
-SD3_OUTSIDE = {
+_SD3_OUTSIDE = {
     "x_embedder.proj": "pos_embed.proj",
     "context_embedder": "context_embedder",
     "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
@@ -35,7 +35,7 @@ SD3_OUTSIDE = {
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-FLUX_DOUBLE = {
+_FLUX_DOUBLE = {
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "img_attn.proj": ("attn.to_out.0",),
     "img_mlp.0": ("ff.net.0.proj",),
@@ -47,12 +47,12 @@ FLUX_DOUBLE = {
     "txt_mlp.2": ("ff_context.net.2",),
     "txt_mod.lin": ("norm1_context.linear",),
 }
-FLUX_SINGLE = {
+_FLUX_SINGLE = {
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation.lin": ("norm.linear",),
 }
-FLUX_OUTSIDE = {
+_FLUX_OUTSIDE = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
     "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
@@ -64,52 +64,52 @@ FLUX_OUTSIDE = {
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-BLOCK = re.compile(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\..+")
+_BLOCK = re.compile(r"(single_transformer_blocks|transformer_blocks)\.(\d+)\..+")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the rows of one layer of a file go.
+class Target:
+    """The modules that one layer of a file stands for.
 
     Attributes:
-        modules: the network's modules that its output rows make up, in this order.
-        swapped: whether the two halves of its rows stand the other way round there.
+        modules: the network's modules whose output rows make up the layer's, in this order.
+        swaps_halves: whether the two halves of the rows are in the other order there.
     """
 
     modules: tuple[str, ...]
-    swapped: bool = False
+    swaps_halves: bool = False
 
 
-def original_places(modules: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
-    """Map the original name of each layer to its place; empty for a network that is neither SD3 nor FLUX.
+def mmdit_targets(modules: Mapping[str, tuple[int, ...]]) -> dict[str, Target]:
+    """Map the original name of each layer to its target; empty for a network that is neither SD3 nor FLUX.
 
     Args:
         modules: weight shape of each module of the model, by dotted name.
     """
-    blocks = {(match[1], match[2]) for name in modules if (match := BLOCK.fullmatch(name))}
+    blocks = {(match[1], match[2]) for name in modules if (match := _BLOCK.fullmatch(name))}
     if not blocks:
         return {}
-    flux = any(kind == "single_transformer_blocks" for kind, _ in blocks)
+    is_flux = any(kind == "single_transformer_blocks" for kind, _ in blocks)
     names: dict[str, tuple[str, ...]] = {
-        name: (ours,) for name, ours in (FLUX_OUTSIDE if flux else SD3_OUTSIDE).items()
+        original: (name,) for original, name in (_FLUX_OUTSIDE if is_flux else _SD3_OUTSIDE).items()
     }
     for kind, number in blocks:
-        names |= _block(kind, number, flux)
-    return {name: _place(ours, modules) for name, ours in names.items() if set(ours) <= set(modules)}
+        names |= _block_names(kind, number, is_flux)
+    return {original: _make_target(ours, modules) for original, ours in names.items() if set(ours) <= set(modules)}
 
 
-def _block(kind: str, number: str, flux: bool) -> dict[str, tuple[str, ...]]:
+def _block_names(kind: str, number: str, is_flux: bool) -> dict[str, tuple[str, ...]]:
     if kind == "single_transformer_blocks":
-        original, table = "single_blocks", FLUX_SINGLE
+        block, table = "single_blocks", _FLUX_SINGLE
     else:
-        original, table = ("double_blocks", FLUX_DOUBLE) if flux else ("joint_blocks", SD3_BLOCK)
+        block, table = ("double_blocks", _FLUX_DOUBLE) if is_flux else ("joint_blocks", _SD3_BLOCK)
     return {
-        f"{original}.{number}.{theirs}": tuple(f"{kind}.{number}.{name}" for name in ours)
-        for theirs, ours in table.items()
+        f"{block}.{number}.{original}": tuple(f"{kind}.{number}.{name}" for name in names)
+        for original, names in table.items()
     }
 
 
-def _place(ours: tuple[str, ...], modules: Mapping[str, tuple[int, ...]]) -> Place:
-    last = ours[0].endswith(("norm_out.linear", "norm1_context.linear"))
-    out, inner = modules[ours[0]][:2]
-    return Place(ours, swapped=last and out == 2 * inner)
+def _make_target(names: tuple[str, ...], modules: Mapping[str, tuple[int, ...]]) -> Target:
+    is_last = names[0].endswith(("norm_out.linear", "norm1_context.linear"))
+    out, inner = modules[names[0]][:2]
+    return Target(names, swaps_halves=is_last and out == 2 * inner)

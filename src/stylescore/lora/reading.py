@@ -1,4 +1,4 @@
-"""Reads an adapter file into changes of weights, whatever program wrote it."""
+"""Reads an adapter file into changes of weights, whichever program wrote it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore.catalog.metadata import is_new_word, new_words, suggested_words
+from stylescore.catalog.metadata import added_tokens, is_added_token, suggested_trigger_words
 from stylescore.errors import StyleError
 from stylescore.lora.cloneofsimo import unknown_classes
 from stylescore.lora.deltas import Change
-from stylescore.lora.families import guess_family
+from stylescore.lora.detection import detect_family
 from stylescore.lora.keys import Format, Part, parse_key
-from stylescore.lora.kinds import IncompleteError, MisshapenError, Scaling, build, kind_of, name_kinds
-from stylescore.lora.settings import AdapterSettings, adapter_settings
-from stylescore.lora.strangers import foreign_kind, stranger_kind
+from stylescore.lora.kinds import IncompleteError, Scaling, ShapeError, build_change, kind_of, summarize_kinds
+from stylescore.lora.settings import AdapterSettings, read_settings
+from stylescore.lora.unsupported import other_content, unsupported_adapter
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
 
-USABLE = "LoRA, LoCon, LoHa, LoKr and DoRA in safetensors format can be used"
-AGAIN = "the file is incomplete: download it again"
+_USE_SUPPORTED = "use a LoRA, LoCon, LoHa, LoKr or DoRA in safetensors format"
+_DOWNLOAD_AGAIN = "the file is incomplete: download it again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraFile:
-    """An adapter as its file has it, not yet fitted to a model.
+    """An adapter as its file holds it, not yet bound to a model.
 
     Attributes:
-        path: where it was read from.
-        format: whose tensor names the file uses.
+        path: the file.
+        format: the program whose tensor names the file uses.
         kind: "LoRA", "LoCon", "LoHa", "LoKr", "DoRA on LoRA" and so on.
-        family: the models it was made for, as far as names, shapes and metadata tell; else "unknown".
-        ranks: the different ranks that occur, ascending.
-        parts: for each network, change of each module by the file's own module name without prefix.
-        words: embeddings of new words, [width] each, which the first text encoder learns.
-        metadata: the header's free texts.
-        trigger_words: words that call the style, most trustworthy source only.
+        family: the family of models it was made for, detected from names, shapes and metadata, or "unknown".
+        ranks: the different ranks, ascending.
+        parts: for each network, the change of each module by the file's own module name without prefix.
+        added_tokens: embeddings of tokens that are added to the first text encoder, [width] each.
+        metadata: the header's metadata.
+        trigger_words: words that trigger the style, from the most reliable source only.
     """
 
     path: Path
@@ -49,24 +49,9 @@ class LoraFile:
     family: str
     ranks: tuple[int, ...]
     parts: dict[Part, dict[str, Change]]
-    words: dict[str, Tensor]
+    added_tokens: dict[str, Tensor]
     metadata: dict[str, str]
     trigger_words: tuple[str, ...]
-
-    @property
-    def unet(self) -> dict[str, Change]:
-        """Changes of the denoiser, U-Net or transformer."""
-        return self.parts.get("unet", {})
-
-    @property
-    def text_encoder(self) -> dict[str, Change]:
-        """Changes of the first text encoder."""
-        return self.parts.get("text_encoder", {})
-
-    @property
-    def text_encoder_2(self) -> dict[str, Change]:
-        """Changes of the second text encoder."""
-        return self.parts.get("text_encoder_2", {})
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -78,66 +63,66 @@ def read_lora(path: Path | str) -> LoraFile:
     """Read an adapter file; weights are converted to float32.
 
     Raises:
-        StyleError: when the file is missing, unsound, not finite, of a kind that cannot be used, or no adapter.
+        StyleError: the file is missing, invalid, not finite, an adapter of an unsupported kind, or no adapter.
     """
     path = Path(path)
     header = read_header(path, error=StyleError)
-    refuse_unusable(path, header)
+    _refuse_unsupported(path, header)
     tensors = _load(path)
-    modules = _collect(path, tensors)
-    settings = {part: adapter_settings(path, header.metadata, part) for part, _ in modules}
+    modules = _group_by_module(path, tensors)
+    settings = {part: read_settings(path, header.metadata, part) for part, _ in modules}
     parts: dict[Part, dict[str, Change]] = {}
     for (part, name), roles in modules.items():
-        parts.setdefault(part, {})[name] = _change(path, name, roles, settings[part])
+        parts.setdefault(part, {})[name] = _read_change(path, name, roles, settings[part])
     shapes = {name: entry.shape for name, entry in header.tensors.items()}
     ranks = {change.rank for changes in parts.values() for change in changes.values() if change.rank is not None}
     return LoraFile(
         path=path,
         format=file_format(header),
         kind=file_kind(header),
-        family=guess_family(shapes, header.metadata),
+        family=detect_family(shapes, header.metadata),
         ranks=tuple(sorted(ranks)),
         parts=parts,
-        words={word: _finite(path, word, tensors[word]) for word in new_words(header)},
+        added_tokens={token: _to_finite(path, token, tensors[token]) for token in added_tokens(header)},
         metadata=header.metadata,
-        trigger_words=suggested_words(header),
+        trigger_words=suggested_trigger_words(header),
     )
 
 
-def refuse_unusable(path: Path, header: SafetensorsHeader) -> None:
-    """Raise `StyleError` when the header shows that this is no adapter, or one that cannot be applied."""
-    foreign = foreign_kind(header.tensors)
-    if foreign is not None:
-        raise StyleError(f"{str(path)!r} is a {foreign} file, which this version cannot use yet", hint=USABLE)
-    unknown = [name for name in header.tensors if parse_key(name) is None and not is_new_word(name)]
-    if not any(parse_key(name) for name in header.tensors):
-        what = stranger_kind(header.tensors)
-        raise StyleError(f"{str(path)!r} is {what or 'something else'}, not a LoRA", hint=USABLE)
-    if unknown:
-        rest = f"{len(unknown)} tensors that belong to no LoRA, such as {unknown[0]!r}"
-        raise StyleError(f"{str(path)!r} holds {rest}", hint=USABLE)
-    _refuse_unknown_order(path, header)
-
-
 def file_format(header: SafetensorsHeader) -> Format:
-    """Return whose names the file uses: those of its first tensor that tells."""
+    """Return the program whose names the file uses: that of the first tensor whose spelling is one program's alone."""
     keys = (parse_key(name) for name in header.tensors)
     return next((key.format for key in keys if key is not None and key.format is not None), "kohya")
 
 
 def file_kind(header: SafetensorsHeader) -> str:
-    """Return the kinds of adapter that the file's modules are."""
+    """Return the kinds of adapter that the file's modules are; empty if it has none."""
     shapes: dict[tuple[Part, str], dict[str, tuple[int, ...]]] = {}
     for name, entry in header.tensors.items():
         if key := parse_key(name):
             shapes.setdefault((key.part, key.module), {})[key.role] = entry.shape
-    return name_kinds(kind_of(roles) for roles in shapes.values())
+    return summarize_kinds(kind_of(roles) for roles in shapes.values())
+
+
+def _refuse_unsupported(path: Path, header: SafetensorsHeader) -> None:
+    """Raise `StyleError` if the header shows that this is no adapter, or one that cannot be applied."""
+    kind = unsupported_adapter(header.tensors)
+    if kind is not None:
+        raise StyleError(f"{str(path)!r} is a {kind} file, which is not supported", hint=_USE_SUPPORTED)
+    unknown = [name for name in header.tensors if parse_key(name) is None and not is_added_token(name)]
+    if not any(parse_key(name) for name in header.tensors):
+        content = other_content(header.tensors) or "something else"
+        raise StyleError(f"{str(path)!r} is {content}, not a LoRA", hint=_USE_SUPPORTED)
+    if unknown:
+        rest = f"{len(unknown)} tensors that belong to no LoRA, such as {unknown[0]!r}"
+        raise StyleError(f"{str(path)!r} holds {rest}", hint=_USE_SUPPORTED)
+    _refuse_unknown_order(path, header)
 
 
 def _refuse_unknown_order(path: Path, header: SafetensorsHeader) -> None:
     if file_format(header) == "cloneofsimo" and (unknown := unknown_classes(header.metadata)):
-        what = f"layers of {', '.join(unknown)} by number only, in an order that is not known"
-        raise StyleError(f"{str(path)!r} gives {what}", hint="use a file that names its layers")
+        reason = f"gives layers of {', '.join(unknown)} by number only, in an order that is not known"
+        raise StyleError(f"{str(path)!r} {reason}", hint="use a file that names its layers")
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -147,50 +132,53 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise StyleError(f"{str(path)!r} cannot be read: {reason}", hint="download the file again") from reason
 
 
-def _collect(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Part, str], dict[str, Tensor]]:
-    """Gather the tensors of each module by their role, float32 and finite."""
+def _group_by_module(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Part, str], dict[str, Tensor]]:
+    """Group tensors by network and module, then by role; all are float32 and finite."""
     modules: dict[tuple[Part, str], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key = parse_key(name)
         if key is None:
-            continue  # the embedding of a word: `refuse_unusable` let nothing else pass
+            continue  # the embedding of an added token: `_refuse_unsupported` lets no other tensor pass
         roles = modules.setdefault((key.part, key.module), {})
         if key.role in roles:
             raise StyleError(
                 f"{str(path)!r} gives {key.module!r} twice, in two spellings", hint="save it again with one"
             )
-        roles[key.role] = _finite(path, name, tensor)
+        roles[key.role] = _to_finite(path, name, tensor)
     return modules
 
 
-def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+def _to_finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or raise `StyleError` if it holds integers, NaN or infinity."""
     if not tensor.is_floating_point() and tensor.numel() != 1:
-        raise StyleError(f"{str(path)!r} stores {name!r} as whole numbers ({tensor.dtype})", hint=USABLE)
+        raise StyleError(f"{str(path)!r} stores {name!r} as integers ({tensor.dtype})", hint=_USE_SUPPORTED)
     values = tensor.to(torch.float32)
     if not bool(torch.isfinite(values).all()):
         raise StyleError(
             f"{str(path)!r} has values in {name!r} that are not finite",
-            hint="the training went wrong: use another file",
+            hint="use another file: the training of this one diverged",
         )
     return values
 
 
-def _change(path: Path, name: str, tensors: Mapping[str, Tensor], settings: AdapterSettings) -> Change:
-    if settings.decomposed and tensors.keys().isdisjoint({"magnitude", "dora_scale"}):
-        raise StyleError(f"{str(path)!r} is a DoRA that has no lengths for {name!r}", hint=AGAIN)
+def _read_change(path: Path, name: str, tensors: Mapping[str, Tensor], settings: AdapterSettings) -> Change:
+    if settings.has_magnitudes and tensors.keys().isdisjoint({"magnitude", "dora_scale"}):
+        raise StyleError(f"{str(path)!r} is a DoRA that has no magnitudes for {name!r}", hint=_DOWNLOAD_AGAIN)
     try:
-        return build(tensors, _scaling(path, name, tensors.get("alpha"), settings))
-    except IncompleteError as lack:
-        raise StyleError(f"{str(path)!r} has only a part of {name!r}: it lacks {lack}", hint=AGAIN) from None
-    except MisshapenError as reason:
+        return build_change(tensors, _read_scaling(path, name, tensors.get("alpha"), settings))
+    except IncompleteError as missing:
+        raise StyleError(
+            f"{str(path)!r} has only a part of {name!r}: it lacks {missing}", hint=_DOWNLOAD_AGAIN
+        ) from None
+    except ShapeError as reason:
         shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in tensors.items() if role != "alpha")
-        raise StyleError(f"{str(path)!r} has tensors of {name!r} {reason}: {shapes}", hint=USABLE) from None
+        raise StyleError(f"{str(path)!r} has tensors of {name!r} {reason}: {shapes}", hint="use another file") from None
 
 
-def _scaling(path: Path, name: str, alpha: Tensor | None, settings: AdapterSettings) -> Scaling:
+def _read_scaling(path: Path, name: str, alpha: Tensor | None, settings: AdapterSettings) -> Scaling:
     if alpha is None:
-        return Scaling(lambda rank: settings.scale(name, rank), settings.whole_scale(name))
+        return Scaling(lambda rank: settings.scale(name, rank), settings.scale_without_rank(name))
     if alpha.numel() != 1 or alpha.item() <= 0:
-        told = json.dumps(alpha.tolist())
-        raise StyleError(f"{str(path)!r} has an alpha of {name!r} that is no positive number: {told}")
+        value = json.dumps(alpha.tolist())
+        raise StyleError(f"the alpha of {name!r} in {str(path)!r} must be one positive number, not {value}")
     return Scaling(lambda rank: float(alpha.item()) / rank)

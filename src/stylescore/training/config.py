@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stylescore.catalog.families import MINI, SD1, SD2, SDXL, family_of_text_width
 from stylescore.config.ranges import (
     COUNT,
     NOT_NEGATIVE,
@@ -98,12 +99,12 @@ class StyleTrainingConfig:
 
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"targets": "attention+conv", "steps": 1500, "batch": 8, "learning_rate": 1e-3},
-    "sd1": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
-    "sd2": {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
-    "sdxl": {"steps": 2000, "batch": 1, "learning_rate": 1e-4, "gradient_checkpointing": True},
+    MINI.key: {"targets": "attention+conv", "steps": 1500, "batch": 8, "learning_rate": 1e-3},
+    SD1.key: {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
+    SD2.key: {"steps": 1500, "batch": 2, "learning_rate": 1e-4},
+    SDXL.key: {"steps": 2000, "batch": 1, "learning_rate": 1e-4, "gradient_checkpointing": True},
 }
-"""What differs from the defaults above. "small" are models whose text is narrower than CLIP's, as mini's is."""
+"""What differs from the defaults above. mini's hold for all models whose text features are narrower than CLIP's."""
 
 RULES: Mapping[str, Rule] = {
     "rank": (lambda x: 1 <= x <= 512, "between 1 and 512"),
@@ -125,8 +126,10 @@ RULES: Mapping[str, Rule] = {
 
 def family_of(width: int) -> str:
     """Return the family of defaults for a model whose text features are `width` wide."""
-    known = {1024: "sd2", 2048: "sdxl"}
-    return known.get(width, "sd1" if width >= 768 else "small")
+    known = family_of_text_width(width)
+    if known is not None:
+        return known.key
+    return SD1.key if width >= SD1.text_width else MINI.key
 
 
 def resolve(given: Mapping[str, Any], family: str) -> StyleTrainingConfig:

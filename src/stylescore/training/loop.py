@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylescore.diffusion.conditioning import Conditioning, joined
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.diffusion.families.base import Call
 from stylescore.errors import NonFiniteError
 from stylescore.method.schedule import NoiseSchedule
@@ -134,7 +134,7 @@ def draw_batch(trainer: Trainer, chosen: list[int]) -> Batch:
     rows = [draw_sample(trainer, place, chosen[place]) for place in places]
     latents, contexts = zip(*((row[:3], row[3]) for row in rows), strict=True)
     z, eps, t = (torch.cat(column).to(trainer.machine.device) for column in zip(*latents, strict=True))
-    return Batch(z, eps, t, joined(contexts).to(trainer.machine.device))
+    return Batch(z, eps, t, concatenate(contexts).to(trainer.machine.device))
 
 
 def draw_sample(trainer: Trainer, place: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stylescore._version import __version__
+from stylescore.catalog.families import MINI, SD2, family_facts
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture
 
 if TYPE_CHECKING:
     from stylescore.method.types import PredictionType
 
-VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-512", "sdxl": "stable-diffusion-xl-v1-base"}
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 
@@ -52,17 +51,18 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
 
     Dates are left out, so that the same training writes the same bytes.
     """
-    own = f"stylescore-{origin.base}" if origin.family == "small" else origin.base
+    family = family_facts(origin.family)
+    own = f"stylescore-{origin.base}" if family is MINI else origin.base
     facts = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{ARCHITECTURES.get(origin.family, own)}/lora",
+        "modelspec.architecture": f"{family.modelspec_architecture or own}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": config.name,
         "modelspec.trigger_phrase": config.trigger,
         "modelspec.prediction_type": PREDICTIONS[origin.prediction_type],
         "modelspec.resolution": f"{config.resolution}x{config.resolution}",
-        "ss_base_model_version": VERSIONS.get(origin.family, own),
-        "ss_v2": str(origin.family == "sd2"),
+        "ss_base_model_version": family.kohya_version or own,
+        "ss_v2": str(family is SD2),
         "ss_sd_model_name": origin.base,
         "ss_output_name": config.name,
         "ss_network_module": "networks.lora",

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stylescore.diffusion.checkpoints.folders import quiet
+from stylescore.diffusion.checkpoints.folders import silence_libraries
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.conditioning import joined
+from stylescore.diffusion.conditioning import concatenate
 from stylescore.images import contact_sheet, to_picture
 from stylescore.training.draws import generator
 from stylescore.training.loop import Trainer
@@ -25,7 +25,7 @@ def sampler(config: Mapping[str, Any]) -> Any:
     """Return diffusers' DDIM sampler for a base's scheduler settings."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    with quiet():
+    with silence_libraries():
         scheduler = DDIMScheduler.from_config(config, clip_sample=False)
     scheduler.set_timesteps(STEPS)
     return scheduler
@@ -38,7 +38,7 @@ def sample_latent(trainer: Trainer, scheduler: Any, prompt: str, number: int) ->
     unet = machine.accelerator.unwrap_model(trainer.unet)
     shape = (1, unet.config.in_channels, cache.side, cache.side)
     z = torch.randn(shape, generator=generator(trainer.config.seed, "sheet", number)).to(machine.device)
-    context = joined([cache.contexts[prompt], cache.contexts[""]]).to(machine.device, machine.dtype)
+    context = concatenate([cache.contexts[prompt], cache.contexts[""]]).to(machine.device, machine.dtype)
     for t in scheduler.timesteps:
         output = trainer.call(unet, torch.cat([z, z]).to(machine.dtype), t, context).float()
         with_words, without = output.chunk(2)

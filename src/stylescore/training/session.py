@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from stylescore.assembly.sources import model_hash
+from stylescore.catalog.families import MINI
 from stylescore.catalog.registry import resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
@@ -73,7 +74,7 @@ def load_base(plan: Plan) -> Base:
     Raises:
         InputError: a base, device or number that cannot be used.
     """
-    config = resolve(plan.request.given, "small")
+    config = resolve(plan.request.given, MINI.key)
     machine = make_machine(config)
     source = resolve_model(config.model)
     parts = load_components(source.location, dtype=machine.dtype, places=DevicePlacement.on(machine.device))
@@ -128,7 +129,7 @@ def encode(base: Base, plan: Plan) -> Iterator[Encoded | Cache]:
 
 def cut_prompts(base: Base, plan: Plan) -> list[str]:
     """Return the prompts that are longer than the text encoder reads."""
-    return [words for words in dict.fromkeys(plan.prompts) if base.parts.text.cut(words)]
+    return [words for words in dict.fromkeys(plan.prompts) if base.parts.text.truncated_end(words)]
 
 
 def make_trainer(base: Base, cache: Cache) -> Trainer:

@@ -1,1 +1,1 @@
-"""From a folder, a single file or a hub id to a model's networks."""
+"""Loads a model's components from a folder, a single file or the hub."""

@@ -15,40 +15,39 @@ from stylescore.catalog.hub import download_model
 from stylescore.diffusion.checkpoints.folders import SUPPORTED, load_folder
 from stylescore.diffusion.checkpoints.single_file import load_single_file
 from stylescore.diffusion.execution.devices import DevicePlacement, set_memory_format
-from stylescore.diffusion.families import Family, Parts
+from stylescore.diffusion.families import Checkpoint, Family
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
-from stylescore.diffusion.text import Reader, TextEncoder
+from stylescore.diffusion.text import TextEncoder, TextModel
 from stylescore.errors import ModelError
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
 
-FLOW_SCHEDULE = {
+_FLOW_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
     "beta_end": 0.012,
 }
-"""What t means for a model that has no schedule of its own: Stable Diffusion's."""
+"""Defines what t means for a flow model, which has no schedule of its own: Stable Diffusion's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """A model's parts, frozen and ready on their device.
+    """The components of a loaded model, frozen and on their device.
 
     Attributes:
-        family: what kind of model it is.
+        family: the family it belongs to.
         network: the diffusers U-Net or transformer that denoises.
-        call: how it is called.
+        call: how the network is called.
         vae: diffusers `AutoencoderKL`.
         text: its text models with their tokenizers.
-        scheduler_config: the scheduler's settings as stored.
+        scheduler_config: the scheduler's settings, as stored.
         prediction_type: what the network predicts; `None` for the velocity of a flow.
         betas: noise added at each step, [T], float32 on the CPU; for a flow, Stable Diffusion's.
-        alphas_cumprod: cumulative product of 1 - beta, [T], float32 on the CPU.
-        native_size: side in pixels of the pictures the model was trained on.
+        native_size: side in pixels of the pictures that the model was trained on.
         vae_scale: pixels per latent cell.
-        name: what to call the model.
+        name: the model's name in messages.
     """
 
     family: Family
@@ -59,23 +58,22 @@ class Components:
     scheduler_config: Mapping[str, Any]
     prediction_type: PredictionType | None
     betas: Tensor
-    alphas_cumprod: Tensor
     native_size: int
     vae_scale: int
     name: str
 
     @property
     def multiple(self) -> int:
-        """Pixels that both sides of a picture must be multiples of."""
+        """Both sides of a picture must be multiples of this many pixels."""
         return self.vae_scale * self.family.patch
 
     @property
     def text_width(self) -> int:
-        """Width of the text features the network's attention reads."""
+        """Width of the text features that the network's attention reads."""
         return self.family.text_width(self.network)
 
     def prediction(self, schedule: NoiseSchedule) -> Prediction:
-        """Return how the network is asked on a schedule."""
+        """Return how (z_t, t) on this schedule becomes the network's inputs, and its output becomes noise."""
         if self.prediction_type is None:
             return RectifiedFlow(schedule)
         return VariancePreserving(schedule, self.prediction_type)
@@ -87,51 +85,51 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: DevicePla
     Args:
         source: a folder in diffusers layout, a `.safetensors` checkpoint, or a hub id `owner/name`.
         dtype: precision of the weights; an autoencoder that overflows in float16 gets float32, and so do text models
-            that would have to work in float16 on a CPU.
-        places: where to put them.
+            that would run in float16 on a CPU.
+        places: where to put the components.
 
     Raises:
-        ModelError: when it is missing, of an unknown family, lacks a part, or a part is unsound.
+        ModelError: the model is missing, of an unsupported family, lacks a component, or a component is invalid.
     """
-    name, parts = _load(source, dtype)
-    family = parts.family
-    family.require_fit(name, parts)
-    scheduler = _schedule_of(name, parts)
-    _freeze(parts.network, places.weights)
-    set_memory_format(parts.network, places.network)
-    _freeze(parts.vae, places.codec)
-    for _, model in parts.texts.values():
+    name, checkpoint = _load_checkpoint(source, dtype)
+    family = checkpoint.family
+    family.require_fit(name, checkpoint)
+    betas = _load_betas(name, checkpoint)
+    _freeze(checkpoint.network, places.weights)
+    set_memory_format(checkpoint.network, places.network)
+    _freeze(checkpoint.vae, places.codec)
+    for _, model in checkpoint.text_models.values():
         _freeze(model, places.texts)
     if dtype == torch.float16:
-        _widen(parts, places)
+        _widen(checkpoint, places)
     return Components(
         family=family,
-        network=parts.network,
-        call=family.make_call(parts),
-        vae=parts.vae,
-        text=text_encoder(parts, places),
-        scheduler_config=parts.scheduler_config,
-        prediction_type=None if family.flow else _prediction_type(name, parts.scheduler_config),
-        betas=scheduler.betas,
-        alphas_cumprod=scheduler.alphas_cumprod,
-        native_size=_native_side(parts),
-        vae_scale=parts.vae_scale,
+        network=checkpoint.network,
+        call=family.make_call(checkpoint),
+        vae=checkpoint.vae,
+        text=_make_text_encoder(checkpoint, places),
+        scheduler_config=checkpoint.scheduler_config,
+        prediction_type=None if family.is_flow else _prediction_type(name, checkpoint.scheduler_config),
+        betas=betas,
+        native_size=_native_size(checkpoint),
+        vae_scale=checkpoint.vae_scale,
         name=name,
     )
 
 
-def text_encoder(parts: Parts, places: DevicePlacement) -> TextEncoder:
-    """Return a model's text models as one."""
-    lengths = parts.family.lengths(parts)
-    readers = tuple(
-        Reader(name, tokenizer, model, lengths.get(name, tokenizer.model_max_length))
-        for name, (tokenizer, model) in parts.texts.items()
+def _make_text_encoder(checkpoint: Checkpoint, places: DevicePlacement) -> TextEncoder:
+    """Return a model's text models as one encoder."""
+    lengths = checkpoint.family.max_lengths(checkpoint)
+    models = tuple(
+        TextModel(name, tokenizer, model, lengths.get(name, tokenizer.model_max_length))
+        for name, (tokenizer, model) in checkpoint.text_models.items()
     )
-    visits = places.encoding if places.encoding != places.texts else None
-    return TextEncoder(readers, parts.family.make_encode(parts), device=places.network, visits=visits)
+    execution_device = places.encoding if places.encoding != places.texts else None
+    encode = checkpoint.family.make_encode(checkpoint)
+    return TextEncoder(models, encode, device=places.network, execution_device=execution_device)
 
 
-def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
+def _load_checkpoint(source: Path | str, dtype: torch.dtype) -> tuple[str, Checkpoint]:
     path = Path(source).expanduser()
     if path.is_dir():
         return path.resolve().name, load_folder(path, dtype)
@@ -142,29 +140,32 @@ def _load(source: Path | str, dtype: torch.dtype) -> tuple[str, Parts]:
     return source, load_folder(download_model(source), dtype)
 
 
-def _schedule_of(name: str, parts: Parts) -> Any:
-    """Return the schedule that says what t means; a flow's own scheduler only says where samplers go."""
-    flow = "Flow" in str(parts.scheduler_config.get("_class_name"))
-    if flow != parts.family.flow:
+def _load_betas(name: str, checkpoint: Checkpoint) -> Tensor:
+    """Return the betas that define what t means; a flow's own scheduler only defines how samplers step."""
+    family, kind = checkpoint.family, checkpoint.scheduler_config.get("_class_name")
+    is_flow_scheduler = "Flow" in str(kind)
+    if is_flow_scheduler != family.is_flow:
         raise ModelError(
-            f"the scheduler of {name!r} is a {parts.scheduler_config.get('_class_name')!r}, which is "
-            f"{'' if flow else 'not '}for flow models, but {parts.family.label} is {'' if not flow else 'not '}one",
+            f"the scheduler of {name!r} is a {kind!r}, which is {'' if is_flow_scheduler else 'not '}for flow models, "
+            f"but {family.label} is {'' if family.is_flow else 'not '}one",
             hint=SUPPORTED,
         )
-    return _scheduler(name, FLOW_SCHEDULE if flow else parts.scheduler_config)
+    config = _FLOW_SCHEDULE if family.is_flow else checkpoint.scheduler_config
+    betas: Tensor = _make_scheduler(name, config).betas
+    return betas
 
 
-def _scheduler(name: str, config: Mapping[str, Any]) -> Any:
-    """Return diffusers' own noise schedule for these settings."""
+def _make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """Return diffusers' DDPM scheduler with these settings, for its betas."""
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     if "EDM" in str(config.get("_class_name")):
         raise ModelError(
-            f"the scheduler of {name!r} is a {config['_class_name']!r}, whose noise cannot be used",
+            f"the scheduler of {name!r} is a {config['_class_name']!r}, whose noise schedule is not supported",
             hint="choose a model that was trained on Stable Diffusion's noise schedule",
         )
-    schedule = ("num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
-    known = [key for key in inspect.signature(DDPMScheduler).parameters if key.startswith("beta_") or key in schedule]
+    others = ("num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
+    known = [key for key in inspect.signature(DDPMScheduler).parameters if key.startswith("beta_") or key in others]
     try:
         return DDPMScheduler(**{key: config[key] for key in known if key in config})
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as reason:
@@ -180,24 +181,24 @@ def _prediction_type(name: str, config: Mapping[str, Any]) -> PredictionType:
     raise ModelError(f"the scheduler of {name!r} has prediction_type {stated!r}, not one of {', '.join(known)}")
 
 
-def _native_side(parts: Parts) -> int:
-    """Return the side in pixels that the model was trained at, the smaller one when two are stated."""
-    match getattr(parts.network.config, "sample_size", None):
+def _native_size(checkpoint: Checkpoint) -> int:
+    """Return the side in pixels of the training pictures, the smaller one if two are stated."""
+    match getattr(checkpoint.network.config, "sample_size", None):
         case int(side):
             cells = side
         case [int(height), int(width)]:
             cells = min(height, width)
         case _:
-            cells = parts.family.usual_grid
-    return cells * parts.vae_scale
+            cells = checkpoint.family.facts.native_cells
+    return cells * checkpoint.vae_scale
 
 
-def _widen(parts: Parts, places: DevicePlacement) -> None:
-    """Give the parts float32 that would overflow in float16, or work slowly in it."""
-    if parts.vae.config.force_upcast:
-        parts.vae.float()
+def _widen(checkpoint: Checkpoint, places: DevicePlacement) -> None:
+    """Convert the components to float32 that would overflow in float16, or be slow in it."""
+    if checkpoint.vae.config.force_upcast:
+        checkpoint.vae.float()
     if places.encoding.type == "cpu":
-        for _, model in parts.texts.values():
+        for _, model in checkpoint.text_models.values():
             model.float()
 
 

@@ -1,8 +1,8 @@
-"""The families of models: one module each says how prompts are read and how the network is called."""
+"""The families of models that can be used, one module each: how prompts are encoded and how the network is called."""
 
 from __future__ import annotations
 
-from stylescore.diffusion.families.base import Family, Part, Parts
+from stylescore.diffusion.families.base import Checkpoint, ComponentSpec, Family
 from stylescore.diffusion.families.flux import FLUX
 from stylescore.diffusion.families.sd import SD
 from stylescore.diffusion.families.sd3 import SD3
@@ -10,4 +10,4 @@ from stylescore.diffusion.families.sdxl import SDXL
 
 FAMILIES = (SD, SDXL, SD3, FLUX)
 
-__all__ = ["FAMILIES", "FLUX", "SD", "SD3", "SDXL", "Family", "Part", "Parts"]
+__all__ = ["FAMILIES", "FLUX", "SD", "SD3", "SDXL", "Checkpoint", "ComponentSpec", "Family"]

@@ -1,4 +1,4 @@
-"""What a family of models is."""
+"""Describes what a family of models is: the components of its checkpoints, and how they are put to use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from stylescore.catalog.families import FamilyFacts
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.text import Encode
 from stylescore.errors import ModelError
@@ -19,29 +20,29 @@ Call = Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A network or tokenizer of a model, as a folder in diffusers layout has it.
+class ComponentSpec:
+    """A network or tokenizer of a model, as a folder in diffusers layout stores it.
 
     Attributes:
-        name: of its subfolder.
-        kind: its class.
-        optional: whether a model may lack it.
+        name: its subfolder.
+        kind: its class in diffusers or transformers.
+        is_optional: whether a model may lack it.
     """
 
     name: str
     kind: str
-    optional: bool = False
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a model consists of.
+class Checkpoint:
+    """What the files of one model hold, loaded into memory but not yet on its device.
 
     Attributes:
-        family: which decides what the parts are.
+        family: the family of the model.
         networks: the denoising network, `vae` and text models, by the name of their subfolder.
         tokenizers: by the name of their subfolder.
-        scheduler_config: as stored.
+        scheduler_config: the scheduler's settings, as stored.
         index: `model_index.json`, as stored.
     """
 
@@ -67,102 +68,98 @@ class Parts:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def texts(self) -> dict[str, tuple[Any, Any]]:
-        """Tokenizer and text model by the name of the model; those that the model lacks are left out."""
+    def text_models(self) -> dict[str, tuple[Any, Any]]:
+        """Tokenizer and text model by the name of the text model; those that the model lacks are left out."""
         return {
             text.name: (self.tokenizers[tokenizer.name], self.networks[text.name])
-            for tokenizer, text in self.family.texts
+            for tokenizer, text in self.family.text_models
             if text.name in self.networks
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How models of one kind are put together.
+    """How models of one family are loaded, conditioned and called.
 
     Attributes:
-        key: short name.
-        label: name for readers.
+        facts: facts that a checkpoint does not state itself; where several families share this code, the first one's.
+        label: name for users.
         pipelines: the diffusers pipelines whose folders hold such models.
         network: the denoising network.
-        texts: tokenizer and text model, in the family's order.
-        flow: whether the network predicts a rectified flow's velocity instead of what its scheduler states.
+        text_models: tokenizer and text model, in the family's order.
+        is_flow: whether the network predicts a rectified flow's velocity instead of what its scheduler states.
         patch: sides of a latent must be multiples of this many cells.
-        usual_grid: cells of a latent's side that models are trained on where their settings do not say.
-        tiny: hub id of the tiny autoencoder that is usual for such models.
-        lengths: tokens that a text model reads where its tokenizer does not say, by the model's name.
-        require_fit: raises unless a model's parts belong together.
-        make_encode: makes what puts the text features together.
-        make_call: makes what calls the network.
-        text_width: of the features that the network's attention reads.
+        max_lengths: tokens per prompt of a text model, by its name, where its tokenizer does not state them.
+        require_fit: raises unless a checkpoint's components belong together.
+        make_encode: returns what combines the outputs of the text models.
+        make_call: returns what calls the network.
+        text_width: returns the width of the text features that the network's attention reads.
     """
 
-    key: str
+    facts: FamilyFacts
     label: str
     pipelines: tuple[str, ...]
-    network: Part
-    texts: tuple[tuple[Part, Part], ...]
-    flow: bool = False
+    network: ComponentSpec
+    text_models: tuple[tuple[ComponentSpec, ComponentSpec], ...]
+    is_flow: bool = False
     patch: int = 1
-    usual_grid: int = 128
-    tiny: str | None = None
-    lengths: Callable[[Parts], Mapping[str, int]]
-    require_fit: Callable[[str, Parts], None]
-    make_encode: Callable[[Parts], Encode]
-    make_call: Callable[[Parts], Call]
+    max_lengths: Callable[[Checkpoint], Mapping[str, int]]
+    require_fit: Callable[[str, Checkpoint], None]
+    make_encode: Callable[[Checkpoint], Encode]
+    make_call: Callable[[Checkpoint], Call]
     text_width: Callable[[Any], int]
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def networks(self) -> tuple[ComponentSpec, ...]:
         """All networks: the denoising one, the autoencoder, the text models."""
-        return (self.network, Part("vae", "AutoencoderKL"), *(text for _, text in self.texts))
+        return (self.network, ComponentSpec("vae", "AutoencoderKL"), *(text for _, text in self.text_models))
 
     @property
-    def tokenizers(self) -> tuple[Part, ...]:
+    def tokenizers(self) -> tuple[ComponentSpec, ...]:
         """All tokenizers."""
-        return tuple(tokenizer for tokenizer, _ in self.texts)
+        return tuple(tokenizer for tokenizer, _ in self.text_models)
 
 
-def always(value: Value) -> Callable[[Parts], Value]:
-    """Return what gives `value` for every model of a family."""
+def always(value: Value) -> Callable[[Checkpoint], Value]:
+    """Return a function that returns `value` for every checkpoint of a family."""
 
-    def of(parts: Parts) -> Value:
-        del parts
+    def of(checkpoint: Checkpoint) -> Value:
+        del checkpoint
         return value
 
     return of
 
 
-def as_tokenizers_say(parts: Parts) -> Mapping[str, int]:
-    """Return no lengths: every tokenizer knows how much its model reads."""
-    del parts
+def tokenizer_lengths(checkpoint: Checkpoint) -> Mapping[str, int]:
+    """Return no lengths: every tokenizer of the family states how many tokens its text model takes."""
+    del checkpoint
     return {}
 
 
-def require_latents(name: str, parts: Parts, cells: int = 1) -> None:
-    """Raise `ModelError` unless the network takes and gives latents of this autoencoder.
+def require_latents(name: str, checkpoint: Checkpoint, cells: int = 1) -> None:
+    """Raise `ModelError` unless input and output of the network are latents of this autoencoder.
 
     Args:
-        name: of the model.
-        parts: its parts.
-        cells: how many latent cells the network takes as one, side by side in its channels.
+        name: the model's name.
+        checkpoint: its components.
+        cells: how many latent cells make one input vector of the network, concatenated along the channels.
     """
-    config, latent = parts.network.config, parts.vae.config.latent_channels
-    taken, given = config.in_channels, config.out_channels or config.in_channels
-    if (taken, given) != (cells * latent, cells * latent):
+    config, channels = checkpoint.network.config, checkpoint.vae.config.latent_channels
+    inputs, outputs = config.in_channels, config.out_channels or config.in_channels
+    if (inputs, outputs) != (cells * channels, cells * channels):
         raise ModelError(
-            f"the model {name!r} is not a plain text-to-image model: its latents have {latent} channels, "
-            f"its {parts.family.network.name} takes {taken} and gives {given}",
+            f"the model {name!r} is not a plain text-to-image model: its latents have {channels} channels, "
+            f"its {checkpoint.family.network.name} takes {inputs} and returns {outputs}",
             hint="inpainting, depth and editing models cannot be used: choose their base model",
         )
 
 
-def require_width(name: str, parts: Parts, what: str, wanted: int, found: int) -> None:
-    """Raise `ModelError` unless the text models give features as wide as the network reads."""
+def require_width(name: str, checkpoint: Checkpoint, what: str, wanted: int, found: int) -> None:
+    """Raise `ModelError` unless the features of the text models are as wide as the network expects."""
     if wanted != found:
-        encoders = " and ".join(parts.texts)
+        encoders = " and ".join(checkpoint.text_models)
         raise ModelError(
-            f"the model {name!r} has a {parts.family.network.name} for {what} of width {wanted}, "
+            f"the model {name!r} has a {checkpoint.family.network.name} for {what} of width {wanted}, "
             f"but {encoders} of width {found}",
-            hint="its parts belong to different models: download it again, as a whole",
+            hint="its components belong to different models: download it again, as a whole",
         )

@@ -7,52 +7,51 @@ from typing import Any
 
 from torch import Tensor
 
+from stylescore.catalog.families import SD1
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families.base import (
+    Checkpoint,
+    ComponentSpec,
     Family,
-    Part,
-    Parts,
     always,
-    as_tokenizers_say,
     require_latents,
     require_width,
+    tokenizer_lengths,
 )
-from stylescore.diffusion.text import Reader
+from stylescore.diffusion.text import TextModel
 
 
-def encode(readers: Mapping[str, Reader], prompts: Sequence[str]) -> Conditioning:
+def encode(models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
     """Return the last hidden states, final layer norm included."""
-    return Conditioning(readers["text_encoder"](prompts).last_hidden_state)
+    return Conditioning(models["text_encoder"](prompts).last_hidden_state)
 
 
 def call(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-    """Ask a diffusers `UNet2DConditionModel`."""
+    """Call a diffusers `UNet2DConditionModel`."""
     output: Tensor = unet(latents, time, encoder_hidden_states=conditioning.tokens).sample
     return output
 
 
-def require_fit(name: str, parts: Parts) -> None:
+def _require_fit(name: str, checkpoint: Checkpoint) -> None:
     """Raise `ModelError` unless latents and text features are as wide as the U-Net expects."""
-    require_latents(name, parts)
-    found = parts.networks["text_encoder"].config.hidden_size
-    require_width(name, parts, "text features", text_width(parts.network), found)
+    require_latents(name, checkpoint)
+    found = checkpoint.networks["text_encoder"].config.hidden_size
+    require_width(name, checkpoint, "text features", text_width(checkpoint.network), found)
 
 
 def text_width(unet: Any) -> int:
-    """Return the width of the text features a U-Net reads."""
+    """Return the width of the text features that a U-Net's cross-attention reads."""
     return int(unet.config.cross_attention_dim)
 
 
 SD = Family(
-    key="sd",
+    facts=SD1,
     label="Stable Diffusion 1.x and 2.x",
     pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
-    network=Part("unet", "UNet2DConditionModel"),
-    texts=((Part("tokenizer", "CLIPTokenizer"), Part("text_encoder", "CLIPTextModel")),),
-    usual_grid=64,
-    tiny="madebyollin/taesd",
-    lengths=as_tokenizers_say,
-    require_fit=require_fit,
+    network=ComponentSpec("unet", "UNet2DConditionModel"),
+    text_models=((ComponentSpec("tokenizer", "CLIPTokenizer"), ComponentSpec("text_encoder", "CLIPTextModel")),),
+    max_lengths=tokenizer_lengths,
+    require_fit=_require_fit,
     make_encode=always(encode),
     make_call=always(call),
     text_width=text_width,

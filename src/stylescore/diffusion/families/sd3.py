@@ -1,4 +1,7 @@
-"""Stable Diffusion 3 and 3.5: two CLIP text models and a T5, a transformer with joint attention, a flow."""
+"""Stable Diffusion 3 and 3.5: two CLIP text models and a T5, a transformer with joint attention, a rectified flow.
+
+Esser et al., *Scaling Rectified Flow Transformers for High-Resolution Image Synthesis*, ICML 2024, section 4.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylescore.catalog import families as facts
 from stylescore.diffusion.conditioning import Conditioning, Tokens
-from stylescore.diffusion.families.base import Family, Part, Parts, always, require_latents, require_width
-from stylescore.diffusion.text import Encode, Reader
+from stylescore.diffusion.families.base import (
+    Checkpoint,
+    ComponentSpec,
+    Family,
+    always,
+    require_latents,
+    require_width,
+)
+from stylescore.diffusion.text import Encode, TextModel
 
 T5_TOKENS = 256
-STEPS = 1000
-"""The network counts time in thousandths."""
+_TIME_STEPS = 1000
+"""The network takes its time in thousandths."""
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How prompts are encoded.
+class Sd3Encode:
+    """Encodes prompts.
 
     Attributes:
         width: of the features that joint attention reads.
@@ -29,81 +40,81 @@ class Encoding:
 
     width: int
 
-    def __call__(self, readers: Mapping[str, Reader], prompts: Sequence[str]) -> Conditioning:
-        """Return both CLIPs' last hidden states but one, side by side and filled up with zeros, then T5's tokens.
+    def __call__(self, models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
+        """Return the penultimate hidden states of both CLIPs, padded with zeros, then the tokens of T5.
 
-        The pooled vector is that of both CLIPs. A model without T5 gets zeros in its place.
+        The pooled vector is that of both CLIPs. A model without T5 gets zeros in place of its tokens.
         """
-        outputs = [readers[name](prompts, output_hidden_states=True) for name in ("text_encoder", "text_encoder_2")]
-        clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        filled = F.pad(clip, (0, self.width - clip.shape[-1]))
-        tokens = torch.cat([filled, self.t5(readers.get("text_encoder_3"), prompts).to(filled)], dim=1)
+        outputs = [models[name](prompts, output_hidden_states=True) for name in ("text_encoder", "text_encoder_2")]
+        clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)  # [batch, 77, 768 + 1280]
+        clip = F.pad(clip, (0, self.width - clip.shape[-1]))  # [batch, 77, width]
+        tokens = torch.cat([clip, self._encode_t5(models.get("text_encoder_3"), prompts).to(clip)], dim=1)
         return Conditioning(tokens, torch.cat([output.text_embeds for output in outputs], dim=-1))
 
-    def t5(self, reader: Reader | None, prompts: Sequence[str]) -> Tokens:
-        """Return T5's last hidden states, or zeros of the same shape."""
-        if reader is None:
+    def _encode_t5(self, model: TextModel | None, prompts: Sequence[str]) -> Tokens:
+        """Return T5's last hidden states, [batch, 256, width], or zeros of that shape."""
+        if model is None:
             return torch.zeros(len(prompts), T5_TOKENS, self.width)
-        features: Tensor = reader(prompts).last_hidden_state
+        features: Tensor = model(prompts).last_hidden_state
         return features
 
 
 def call(transformer: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-    """Ask a diffusers `SD3Transformer2DModel` at time s in [0, 1]."""
+    """Call a diffusers `SD3Transformer2DModel` at time s in [0, 1]."""
     output: Tensor = transformer(
         hidden_states=latents,
-        timestep=STEPS * time,
+        timestep=_TIME_STEPS * time,
         encoder_hidden_states=conditioning.tokens,
         pooled_projections=conditioning.pooled,
     ).sample
     return output
 
 
-def require_fit(name: str, parts: Parts) -> None:
+def _require_fit(name: str, checkpoint: Checkpoint) -> None:
     """Raise `ModelError` unless latents and text features are as wide as the transformer expects."""
-    require_latents(name, parts)
-    clips = [parts.networks[text].config.projection_dim for text in ("text_encoder", "text_encoder_2")]
-    require_width(name, parts, "pooled features", parts.network.config.pooled_projection_dim, sum(clips))
-    if "text_encoder_3" in parts.networks:
-        found = parts.networks["text_encoder_3"].config.d_model
-        require_width(name, parts, "T5's features", text_width(parts.network), found)
+    require_latents(name, checkpoint)
+    clips = [checkpoint.networks[text].config.projection_dim for text in ("text_encoder", "text_encoder_2")]
+    pooled = checkpoint.network.config.pooled_projection_dim
+    require_width(name, checkpoint, "pooled features", pooled, sum(clips))
+    if "text_encoder_3" in checkpoint.networks:
+        found = checkpoint.networks["text_encoder_3"].config.d_model
+        require_width(name, checkpoint, "T5's features", text_width(checkpoint.network), found)
 
 
 def text_width(transformer: Any) -> int:
-    """Return the width of the text features a transformer reads."""
+    """Return the width of the text features that a transformer's joint attention reads."""
     return int(transformer.config.joint_attention_dim)
 
 
-def lengths(parts: Parts) -> Mapping[str, int]:
-    """Return how many tokens T5 reads; its tokenizer would allow more."""
-    del parts
+def _max_lengths(checkpoint: Checkpoint) -> Mapping[str, int]:
+    """Return how many tokens T5 takes; its tokenizer would allow more."""
+    del checkpoint
     return {"text_encoder_3": T5_TOKENS}
 
 
-def make_encode(parts: Parts) -> Encode:
-    """Return how this model reads prompts."""
-    return Encoding(text_width(parts.network))
+def _make_encode(checkpoint: Checkpoint) -> Encode:
+    """Return how this model's prompts are encoded."""
+    return Sd3Encode(text_width(checkpoint.network))
 
 
 SD3 = Family(
-    key="sd3",
-    label="Stable Diffusion 3",
+    facts=facts.SD3,
+    label=facts.SD3.label,
     pipelines=("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"),
-    network=Part("transformer", "SD3Transformer2DModel"),
-    texts=(
-        (Part("tokenizer", "CLIPTokenizer"), Part("text_encoder", "CLIPTextModelWithProjection")),
-        (Part("tokenizer_2", "CLIPTokenizer"), Part("text_encoder_2", "CLIPTextModelWithProjection")),
+    network=ComponentSpec("transformer", "SD3Transformer2DModel"),
+    text_models=(
+        (ComponentSpec("tokenizer", "CLIPTokenizer"), ComponentSpec("text_encoder", "CLIPTextModelWithProjection")),
+        (ComponentSpec("tokenizer_2", "CLIPTokenizer"), ComponentSpec("text_encoder_2", "CLIPTextModelWithProjection")),
         (
-            Part("tokenizer_3", "T5TokenizerFast", optional=True),
-            Part("text_encoder_3", "T5EncoderModel", optional=True),
+            ComponentSpec("tokenizer_3", "T5TokenizerFast", is_optional=True),
+            ComponentSpec("text_encoder_3", "T5EncoderModel", is_optional=True),
         ),
     ),
-    flow=True,
+    is_flow=True,
     patch=2,
-    tiny="madebyollin/taesd3",
-    lengths=lengths,
-    require_fit=require_fit,
-    make_encode=make_encode,
+    max_lengths=_max_lengths,
+    require_fit=_require_fit,
+    make_encode=_make_encode,
     make_call=always(call),
     text_width=text_width,
 )

@@ -1,12 +1,11 @@
-"""Names the files that cannot be used: other kinds of adapter, and things that are no adapter."""
+"""Names the files that cannot be used: adapters of unsupported kinds, and files that hold no adapter."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# kinds of adapter that other programs write and this one cannot apply
-FOREIGN: tuple[tuple[str, str], ...] = (
+_UNSUPPORTED_ADAPTERS: tuple[tuple[str, str], ...] = (
     (r"[._]boft_", "BOFT"),
     (r"[._]oft_", "OFT"),
     (r"\.on_input$|\.ia3_l(?:\.|$)", "IA3"),
@@ -16,8 +15,8 @@ FOREIGN: tuple[tuple[str, str], ...] = (
     (r"^(?:image_proj|ip_adapter)\.", "IP-Adapter"),
     (r"^lllite_", "ControlNet-LLLite"),
 )
-# things that are no adapter at all
-STRANGERS: tuple[tuple[str, str], ...] = (
+"""(pattern of a tensor name, kind): adapters that other programs write and this package cannot apply."""
+_OTHER_CONTENT: tuple[tuple[str, str], ...] = (
     (r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.", "a full model"),
     (r"^control_model\.|^controlnet_|^input_hint_block|^lora_controlnet$", "a ControlNet"),
     (r"^emb_params$|^string_to_|^clip_[lg]$|^<[^<>]+>$", "a text embedding"),
@@ -27,16 +26,17 @@ STRANGERS: tuple[tuple[str, str], ...] = (
         "a full model",
     ),
 )
+"""(pattern of a tensor name, content): files that are no adapter."""
 
 
-def foreign_kind(names: Iterable[str]) -> str | None:
-    """Name the kind of adapter that these tensors belong to, when it is one that cannot be applied."""
-    return _first_match(names, FOREIGN)
+def unsupported_adapter(names: Iterable[str]) -> str | None:
+    """Return the kind of adapter that these tensors make up if it is an unsupported one, else `None`."""
+    return _first_match(names, _UNSUPPORTED_ADAPTERS)
 
 
-def stranger_kind(names: Iterable[str]) -> str | None:
-    """Say what a file that is no adapter seems to be."""
-    return _first_match(names, STRANGERS)
+def other_content(names: Iterable[str]) -> str | None:
+    """Return what a file that holds no adapter seems to hold, or `None` where its tensors do not show it."""
+    return _first_match(names, _OTHER_CONTENT)
 
 
 def _first_match(names: Iterable[str], table: tuple[tuple[str, str], ...]) -> str | None:

@@ -1,0 +1,140 @@
+"""Facts about the families of diffusion models: the one table that every other module looks them up in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyFacts:
+    """What the released models of one family have in common.
+
+    Attributes:
+        key: short name, used in tables, file reports and benchmarks.
+        label: name for users.
+        text_width: width of the text features that the network's attention reads.
+        pooled_width: width of the pooled text features; 0 where the network takes none.
+        latent_channels: channels of a latent.
+        pixels_per_cell: pixels per latent cell on each axis.
+        native_resolution: side in pixels of the pictures that the family was trained on.
+        text_parameters: parameters of all text models, in billions.
+        tiny_autoencoder: hub id of the tiny autoencoder for previews, where one is published.
+        kohya_version: how kohya's files name the base (`ss_base_model_version`), where styles can be trained on it.
+        modelspec_architecture: how the same files name it by the ModelSpec standard (`modelspec.architecture`).
+        stated_as: matches the names by which adapter files state the family.
+    """
+
+    key: str
+    label: str
+    text_width: int
+    pooled_width: int = 0
+    latent_channels: int = 4
+    pixels_per_cell: int = 8
+    native_resolution: int
+    text_parameters: float
+    tiny_autoencoder: str | None = None
+    kohya_version: str | None = None
+    modelspec_architecture: str | None = None
+    stated_as: re.Pattern[str] | None = None
+
+    @property
+    def native_cells(self) -> int:
+        """Side in cells of the latents that the family was trained on."""
+        return self.native_resolution // self.pixels_per_cell
+
+
+_TAESD = "madebyollin/taesd"
+
+SD1: Final = FamilyFacts(
+    key="sd1",
+    label="Stable Diffusion 1.x",
+    text_width=768,
+    native_resolution=512,
+    text_parameters=0.123,
+    tiny_autoencoder=_TAESD,
+    kohya_version="sd_v1",
+    modelspec_architecture="stable-diffusion-v1",
+    stated_as=re.compile(r"^sd[_ -]?v?1|stable-diffusion-v?1", re.I),
+)
+SD2: Final = FamilyFacts(
+    key="sd2",
+    label="Stable Diffusion 2.x",
+    text_width=1024,
+    native_resolution=768,
+    text_parameters=0.340,
+    tiny_autoencoder=_TAESD,
+    kohya_version="sd_v2",
+    modelspec_architecture="stable-diffusion-v2-512",
+    stated_as=re.compile(r"^sd[_ -]?v?2|stable-diffusion-v?2", re.I),
+)
+SDXL: Final = FamilyFacts(
+    key="sdxl",
+    label="SDXL",
+    text_width=2048,
+    pooled_width=1280,
+    native_resolution=1024,
+    text_parameters=0.817,
+    tiny_autoencoder="madebyollin/taesdxl",
+    kohya_version="sdxl_base_v1-0",
+    modelspec_architecture="stable-diffusion-xl-v1-base",
+    stated_as=re.compile(r"sdxl|xl[-_ ]?base|stable-diffusion-xl", re.I),
+)
+SD3: Final = FamilyFacts(
+    key="sd3",
+    label="Stable Diffusion 3",
+    text_width=4096,
+    pooled_width=2048,
+    latent_channels=16,
+    native_resolution=1024,
+    text_parameters=5.581,
+    tiny_autoencoder="madebyollin/taesd3",
+    stated_as=re.compile(r"^sd[_ -]?v?3|stable-diffusion-3", re.I),
+)
+FLUX: Final = FamilyFacts(
+    key="flux",
+    label="FLUX.1",
+    text_width=4096,
+    pooled_width=768,
+    latent_channels=16,
+    native_resolution=1024,
+    text_parameters=4.886,
+    tiny_autoencoder="madebyollin/taef1",
+    stated_as=re.compile(r"^flux", re.I),
+)
+MINI: Final = FamilyFacts(
+    key="mini",
+    label="mini",
+    text_width=96,
+    latent_channels=32,
+    native_resolution=256,
+    text_parameters=0.001,
+)
+
+FAMILIES: Final = (SD1, SD2, SDXL, SD3, FLUX, MINI)
+_BY_KEY = {facts.key: facts for facts in FAMILIES}
+_BY_WIDTH = {facts.text_width: facts for facts in (SD1, SD2, SDXL)}
+"""U-Nets alone: both transformers read features of one width, and mini's may be that of any small network."""
+_STATED = (SDXL, FLUX, SD3, SD2, SD1)
+"""SDXL first: its pattern looks anywhere in a name, the others mostly at its beginning."""
+
+
+def family_facts(key: str) -> FamilyFacts:
+    """Return the facts of the family with this key."""
+    return _BY_KEY[key]
+
+
+def family_label(key: str) -> str:
+    """Return a family's name for users; a name that is no family's key is returned unchanged."""
+    return _BY_KEY[key].label if key in _BY_KEY else key
+
+
+def family_of_text_width(width: int) -> FamilyFacts | None:
+    """Return the U-Net family whose text features are `width` wide, or `None`."""
+    return _BY_WIDTH.get(width)
+
+
+def family_stated_as(name: str) -> FamilyFacts | None:
+    """Return the family that an adapter file's metadata mean by `name`, or `None`."""
+    return next((facts for facts in _STATED if facts.stated_as and facts.stated_as.search(name)), None)
