@@ -53,7 +53,7 @@ class Backbone:
             if count == 1:
                 return self._predict(tiles, t, conditioning, route)
             return self._predict(
-                tiles, t.repeat_interleave(count), conditioning.repeat_interleave(count), route.repeated(count)
+                tiles, t.repeat_interleave(count), conditioning.repeat_interleave(count), route.repeat_interleave(count)
             )
 
         self._count(len(z_t) * len(tile_corners(height, width, self.tile)))
