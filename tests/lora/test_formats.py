@@ -220,7 +220,7 @@ def test_family(tmp_path, family, tensors, metadata):
     assert write(tmp_path / "a.safetensors", tensors, **metadata).family == family
 
 
-def test_bind_names_both_families_of_a_misfit(tmp_path):
+def test_a_mismatch_names_both_families(tmp_path):
     lora = write(tmp_path / "a.safetensors", crossing(2048))
     model = {"mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (4, 768)}
     with pytest.raises(StyleError, match=r"made for SDXL, the model is Stable Diffusion 1\.x") as caught:
@@ -338,7 +338,7 @@ def test_every_spelling_of_a_transformers_layer(tmp_path, stem):
 @pytest.mark.parametrize(
     ("family", "width"), [("sd3", 1536), ("flux", 3072)], ids=["sd3", "flux without single blocks"]
 )
-def test_transformer_families_are_told_apart_by_width(tmp_path, family, width):
+def test_transformer_families_are_distinguished_by_width(tmp_path, family, width):
     stem = "transformer.transformer_blocks.0.attn.to_q"
     tensors = {f"{stem}.lora_A.weight": torch.ones(1, width), f"{stem}.lora_B.weight": torch.ones(4, 1)}
     assert write(tmp_path / "a.safetensors", tensors).family == family
@@ -351,7 +351,7 @@ def test_transformer_families_are_told_apart_by_width(tmp_path, family, width):
         {"lokr_w1": (2, 16), "lokr_w2_a": (2, 1), "lokr_w2_b": (1, 48)},
     ],
 )
-def test_other_kinds_tell_their_family_by_width_too(tmp_path, tensors):
+def test_the_family_of_other_kinds_is_detected_by_width_too(tmp_path, tensors):
     stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
     made = {f"{stem}.{role}": torch.ones(shape) for role, shape in tensors.items()}
     assert write(tmp_path / "a.safetensors", made).family == "sd1"

@@ -46,7 +46,7 @@ def test_all_delta_norms_equal_the_recorded_ones(weights, bound):
         assert (weights[name] + delta).norm().item() == pytest.approx(norms["merged_l2"], rel=2e-4)
 
 
-def test_the_file_is_told_apart():
+def test_format_family_and_ranks_of_the_file():
     lora = read_lora(PARITY / "style_lora_kohya.safetensors")
     assert (lora.format, lora.family, lora.ranks) == ("kohya", "sd1", (4,))
     assert (len(lora.parts["unet"]), len(lora.parts["text_encoder"])) == (48, 12)

@@ -69,7 +69,7 @@ def kron(left: Array, right: Array) -> Array:
 
 
 def lokr(first: str, second: str) -> Callable[[int, int, tuple[int, ...]], Made]:
-    """Return a maker of a LoKr of 2x4 and 3x2; ranks 2 and 3 tell which one scales it."""
+    """Return a maker of a LoKr of 2x4 and 3x2; ranks 2 and 3 show which one scales it."""
 
     def make(out: int, inner: int, taps: tuple[int, ...]) -> Made:
         names: dict[str, Tensor] = {}
@@ -111,7 +111,7 @@ KINDS: dict[str, tuple[str, Callable[[int, int, tuple[int, ...]], Made], tuple[i
     "LoKr on a convolution, both low": ("LoKr", lokr("low", "low"), (3, 3)),
     "LoKr on a convolution, with a core": ("LoKr", lokr("low", "core"), (3, 3)),
 }
-LENGTHS = ("none", "columns", "rows", "flat rows", "PEFT's")
+MAGNITUDES = ("none", "columns", "rows", "flat rows", "PEFT's")
 
 
 def network(taps: tuple[int, ...]) -> nn.Sequential:
@@ -120,8 +120,8 @@ def network(taps: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(layer)
 
 
-def lengths_of(kind: str, taps: tuple[int, ...]) -> tuple[str, Tensor] | None:
-    """Return the name and tensor of DoRA's lengths in one of the conventions that files have."""
+def magnitudes_of(kind: str, taps: tuple[int, ...]) -> tuple[str, Tensor] | None:
+    """Return the name and tensor of DoRA's magnitudes in one of the conventions that files have."""
     ones = (1,) * len(taps)
     match kind:
         case "columns":
@@ -136,25 +136,25 @@ def lengths_of(kind: str, taps: tuple[int, ...]) -> tuple[str, Tensor] | None:
             return None
 
 
-def decomposed(weight: Array, delta: Array, lengths: Tensor, by_rows: bool) -> Array:
+def decompose(weight: Array, delta: Array, magnitudes: Tensor, by_rows: bool) -> Array:
     """Return W' - W, one row or column after another."""
     turned = (weight + delta).copy()
-    for n, length in enumerate(wide(lengths).ravel()):
+    for n, magnitude in enumerate(wide(magnitudes).ravel()):
         part = turned[n] if by_rows else turned[:, n]
-        part *= length / np.sqrt((part**2).sum())
+        part *= magnitude / np.sqrt((part**2).sum())
     return turned - weight
 
 
-def make(name: str, lengths: str, path: Path) -> tuple[dict[str, Change], Array, nn.Sequential]:
+def make(name: str, magnitudes: str, path: Path) -> tuple[dict[str, Change], Array, nn.Sequential]:
     """Write an adapter as a file and return it bound, with its difference at strength 1, and its network."""
     _, maker, taps = KINDS[name]
     tensors, delta = maker(6, 8, taps)
     model = network(taps)
     weight = wide(model[0].weight.data)
-    told = lengths_of(lengths, taps)
-    if told is not None:
-        tensors[told[0]] = told[1]
-        delta = decomposed(weight, delta, told[1], by_rows=lengths != "columns")
+    stored = magnitudes_of(magnitudes, taps)
+    if stored is not None:
+        tensors[stored[0]] = stored[1]
+        delta = decompose(weight, delta, stored[1], by_rows=magnitudes != "columns")
     tensors["alpha"] = torch.tensor(ALPHA)
     save_file({f"lora_unet_0.{role}": tensor for role, tensor in tensors.items()}, path)
     return bind(read_lora(path), adaptable(model)), delta, model
@@ -172,10 +172,10 @@ def near(found: Tensor, expected: Array | Tensor) -> bool:
     return found.shape == wanted.shape and torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("magnitudes", MAGNITUDES)
 @pytest.mark.parametrize("name", KINDS)
-def test_branch_and_merge_equal_the_formula(tmp_path: Path, name: str, lengths: str) -> None:
-    bound, difference, branched = make(name, lengths, tmp_path / "a.safetensors")
+def test_branch_and_merge_equal_the_formula(tmp_path: Path, name: str, magnitudes: str) -> None:
+    bound, difference, branched = make(name, magnitudes, tmp_path / "a.safetensors")
     before = wide(branched[0].weight.data)
     expected = before + STRENGTH * difference
     assert np.abs(difference).max() > 0.1
@@ -201,11 +201,11 @@ def test_low_rank_kinds_keep_their_two_small_products(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("lengths", ["none", "rows"])
-def test_kind_and_rank_are_told(tmp_path: Path, name: str, lengths: str) -> None:
-    make(name, lengths, tmp_path / "a.safetensors")
+@pytest.mark.parametrize("magnitudes", ["none", "rows"])
+def test_kind_and_rank_are_reported(tmp_path: Path, name: str, magnitudes: str) -> None:
+    make(name, magnitudes, tmp_path / "a.safetensors")
     report = describe(tmp_path / "a.safetensors")
-    kind = KINDS[name][0] if lengths == "none" else f"DoRA on {KINDS[name][0]}"
+    kind = KINDS[name][0] if magnitudes == "none" else f"DoRA on {KINDS[name][0]}"
     ranks = {"LoKr, both full": (), "LoKr on a convolution, both full": (), "LoKr, low and full": (2,)}
     usual = (3,) if "LoKr" in name else (2,)
     assert (report.usable, report.reason, report.kind) == (True, None, kind)
@@ -218,7 +218,7 @@ MIX = [("LoRA", "none", 0.5), ("LoKr, both low", "none", -0.4), ("LoHa", "rows",
 
 
 def mixture(folder: Path) -> tuple[list[tuple[dict[str, Change], float]], Array, nn.Sequential]:
-    made = [make(name, lengths, folder / f"{n}.safetensors") for n, (name, lengths, _) in enumerate(MIX)]
+    made = [make(name, magnitudes, folder / f"{n}.safetensors") for n, (name, magnitudes, _) in enumerate(MIX)]
     total = sum((share * delta for (_, delta, _), (*_, share) in zip(made, MIX, strict=True)), np.zeros((6, 8)))
     return [(bound, share) for (bound, *_), (*_, share) in zip(made, MIX, strict=True)], total, made[0][2]
 

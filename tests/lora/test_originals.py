@@ -197,7 +197,7 @@ FUSED: dict[str, dict[str, Tensor]] = {
 
 
 @pytest.mark.parametrize("kind", FUSED)
-def test_other_kinds_are_cut_at_the_same_rows(tmp_path: Path, kind: str) -> None:
+def test_other_kinds_are_split_at_the_same_rows(tmp_path: Path, kind: str) -> None:
     bound = fused(tmp_path / "a.safetensors", **FUSED[kind])
     whole = read_lora(tmp_path / "a.safetensors").parts["unet"]["single_blocks_0_linear1"]
     weight = random(30, 8)
@@ -209,7 +209,7 @@ def test_other_kinds_are_cut_at_the_same_rows(tmp_path: Path, kind: str) -> None
     assert all(piece.abs().max() > 0.1 for piece in pieces)
 
 
-def test_lengths_of_common_columns_cannot_be_cut(tmp_path: Path) -> None:
+def test_magnitudes_of_common_columns_cannot_be_split(tmp_path: Path) -> None:
     tensors = FUSED["LoKr"] | {"dora_scale": torch.ones(1, 8)}
     with pytest.raises(StyleError, match="this DoRA gives magnitudes of their common columns") as caught:
         fused(tmp_path / "a.safetensors", **tensors)
@@ -218,7 +218,7 @@ def test_lengths_of_common_columns_cannot_be_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_swapped_halves_swap_lengths_of_rows_too(tmp_path: Path, axis: int) -> None:
+def test_swapped_halves_swap_magnitudes_of_rows_too(tmp_path: Path, axis: int) -> None:
     stem, lengths = "lora_unet_final_layer_adaLN_modulation_1", random(*((16, 1), (1, 8))[axis]).abs()
     tensors = {f"{stem}.lokr_w1": random(4, 2), f"{stem}.lokr_w2": random(4, 4), f"{stem}.dora_scale": lengths}
     save_file(tensors, tmp_path / "a.safetensors")

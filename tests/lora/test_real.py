@@ -1,4 +1,4 @@
-"""Files that strangers published; they are not part of the project, and each test is skipped where they are absent."""
+"""Published files of other authors, which the project does not ship; each test is skipped where its file is absent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def text() -> dict[str, tuple[int, ...]]:
 
 def real(name: str) -> Path:
     if not (FOLDER / name).is_file():
-        pytest.skip(f"{name} is not here: it is a stranger's file that the project does not ship")
+        pytest.skip(f"{name} is not here: it is another author's file, which the project does not ship")
     return FOLDER / name
 
 
@@ -72,7 +72,7 @@ def test_real_files_are_recognised_and_fit(name: str) -> None:
     assert all(change.shape == text()[name] for name, change in encoder.items())
 
 
-def test_words_of_their_own_are_told_and_read() -> None:
+def test_added_tokens_are_reported_and_read() -> None:
     path = real("sd15_disney_cloneofsimo_r1.safetensors")
     assert describe(path).added_tokens == ("<s1>", "<s2>")
     assert {word: tuple(embedding.shape) for word, embedding in read_lora(path).added_tokens.items()} == {

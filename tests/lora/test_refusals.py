@@ -253,7 +253,7 @@ ODD: list[tuple[str, dict[str, torch.Tensor]]] = [
 
 
 @pytest.mark.parametrize(("kind", "changes"), ODD)
-def test_other_kinds_of_odd_shapes(tmp_path, kind, changes):
+def test_other_kinds_with_wrong_shapes(tmp_path, kind, changes):
     error = refused(adapter(tmp_path / "a.safetensors", kind, **changes), "do not fit together")
     assert str(tuple(next(iter(changes.values())).shape)) in str(error)
 
@@ -268,7 +268,7 @@ def test_two_kinds_in_one_module(tmp_path):
     refused(path, "of more than one kind of adapter")
 
 
-def test_lengths_that_the_settings_promise(tmp_path):
+def test_missing_magnitudes_that_the_settings_announce(tmp_path):
     tensors = {"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}
     save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": '{"unet.use_dora": true}'})
     refused(tmp_path / "a.safetensors", "is a DoRA that has no magnitudes for 'm'")
@@ -293,7 +293,7 @@ CROSS = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
         ("lora_unet_double_blocks_0_img_attn_qkv", (4, 768), "made for FLUX.1"),
     ],
 )
-def test_report_and_binding_say_the_same_of_a_misfit(tmp_path, stem, shape, match):
+def test_report_and_binding_give_the_same_reason_for_a_mismatch(tmp_path, stem, shape, match):
     path = tmp_path / "a.safetensors"
     save_file({f"{stem}.lokr_w1": torch.ones(1, 2), f"{stem}.lokr_w2": torch.ones(shape[0], shape[1] // 2)}, path)
     assert describe(path).usable
@@ -328,7 +328,7 @@ def test_files_that_are_no_adapter(tmp_path, name, what):
     refused(tmp_path / "a.safetensors", f"is {what}, not a LoRA")
 
 
-def test_stray_tensors_are_not_dropped_silently(tmp_path):
+def test_tensors_of_no_adapter_are_not_dropped_silently(tmp_path):
     tensors = load_file(saved(tmp_path / "a.safetensors")) | {"bundle_emb.x": torch.ones(2)}
     save_file(tensors, tmp_path / "b.safetensors")
     refused(tmp_path / "b.safetensors", "holds 1 tensors that belong to no LoRA, such as 'bundle_emb.x'")
