@@ -178,10 +178,10 @@ def test_a_restored_state_does_not_change_with_the_run(models: Models) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in states[0].tensors.items())
 
 
-def test_pictures_that_have_not_come_equally_far_are_refused(models: Models) -> None:
+def test_states_of_different_iterations_are_refused(models: Models) -> None:
     method = method_of("dds")
     states = [interrupted(models, method, [n], n + 1)[0] for n in range(2)]
-    with pytest.raises(ConfigError, match="equally far"):
+    with pytest.raises(ConfigError, match="must have the same iteration"):
         resumed(models, method, [0, 1], states)
 
 

@@ -20,7 +20,7 @@ from stylescore.training.captions import (
 )
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.draws import batch_members, make_generator
-from stylescore.training.pictures import list_pictures, load, read_dataset
+from stylescore.training.pictures import list_pictures, load_picture, read_dataset
 
 
 def test_pictures_come_by_name_and_other_files_are_no_concern(pictures: Path) -> None:
@@ -53,7 +53,7 @@ def test_strict_refuses_them(pictures: Path, name: str) -> None:
 
 def test_transparent_pictures_lie_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert load(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
+    assert load_picture(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -209,9 +209,7 @@ def _require_writable_names(paths: Sequence[Path]) -> None:
 
     for path in paths:
         if has_stray_bytes(str(path.absolute())):
-            raise PictureError(
-                f"the path {str(path)!r} holds bytes that are no letters", hint="rename the file or folder"
-            )
+            raise PictureError(f"the path {str(path)!r} is not valid Unicode", hint="rename the file or folder")
 
 
 def _print_notes(sources: Sequence[Photo], options: Options) -> None:

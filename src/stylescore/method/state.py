@@ -22,7 +22,7 @@ ADAM_STATE = frozenset({STEP_COUNT, "exp_avg", "exp_avg_sq"})
 
 @dataclass(frozen=True)
 class State:
-    """How far a run has come, and the tensors that it has changed.
+    """All that a run has changed so far.
 
     Attributes:
         iteration: iterations done.
@@ -58,7 +58,7 @@ def restore(fitting: Fitting, states: Sequence[PictureState]) -> None:
         ConfigError: a state belongs to another configuration.
     """
     if len({state.iteration for state in states}) != 1:
-        raise ConfigError("pictures of one batch must have come equally far")
+        raise ConfigError("the saved states of one batch must have the same iteration")
     fitting.iteration = check_iteration(states[0].iteration, fitting.iterations)
     for generator, state in zip(fitting.rng, states, strict=True):
         _restore_generator(generator, _saved(state.tensors, "generator"))
@@ -118,7 +118,7 @@ def check_iteration(iteration: int, iterations: int) -> int:
 
 
 def _parameters(fitting: Fitting) -> Iterator[tuple[str, nn.Parameter, Optimizer]]:
-    """Yield every parameter with a name and its optimiser; its first axis is the picture, or 1 if a batch shares it."""
+    """Yield every parameter with a name and its optimiser; its first axis has one entry a picture, or a single one."""
     assert isinstance(fitting.subject, LatentSubject)
     yield "z", fitting.subject.z, fitting.optimiser
     if isinstance(fitting.fake, FakeScore):

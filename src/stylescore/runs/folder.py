@@ -188,7 +188,7 @@ class Curves:
             self._writer.add_scalar(name, value, iteration)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the points that are not written yet."""
         self._writer.close()
 
 

@@ -17,7 +17,7 @@ from stylescore.images.sizes import fitted_size
 from stylescore.images.tensors import to_tensor
 from stylescore.training.captions import remove_trigger
 from stylescore.training.config import StyleTrainingConfig
-from stylescore.training.pictures import TrainingPicture, load
+from stylescore.training.pictures import TrainingPicture, load_picture
 
 CPU = torch.device("cpu")
 
@@ -105,7 +105,7 @@ def _views(picture: Image.Image, config: StyleTrainingConfig) -> Iterator[Image.
 @torch.no_grad()
 def _encode_picture(codec: Codec, path: TrainingPicture, config: StyleTrainingConfig, side: int) -> Iterator[Posterior]:
     """Yield the posterior of each view of a picture."""
-    for view in _views(load(path.path), config):
+    for view in _views(load_picture(path.path), config):
         part, size = _crop(view, side, codec.factor, config.crop == "random")
         mean, std = codec.posterior(to_tensor(part, size).to(codec.vae.device))
         yield Posterior(mean[0].cpu(), std[0].cpu())

@@ -65,8 +65,8 @@ def _join_lines(text: str) -> str:
 
 def _read_sidecars(pictures: Sequence[Path]) -> dict[Path, str]:
     """Read `name.txt` or `name.jpg.txt` beside each `name.jpg`."""
-    shared = [stem for stem, count in Counter(path.with_suffix(".txt") for path in pictures).items() if count > 1]
-    clash = next((stem for stem in shared if stem.is_file()), None)
+    shared = [file for file, count in Counter(path.with_suffix(".txt") for path in pictures).items() if count > 1]
+    clash = next((file for file in shared if file.is_file()), None)
     if clash is not None:
         names = ", ".join(path.name for path in pictures if path.with_suffix(".txt") == clash)
         raise ConfigError(

@@ -47,8 +47,8 @@ class StyleTrainingConfig:
         flip: whether pictures are mirrored at random.
         sample_posterior: whether latents are samples of the encoder's posterior or its mean.
         caption_dropout: fraction of the draws with the empty prompt.
-        trigger_dropout: fraction of the draws with the caption but no trigger words; needed where the base draws
-            this style for these words already, so that the adapter still has something to learn.
+        trigger_dropout: fraction of the draws with the caption but no trigger words; needed where the base
+            model already draws this style from its trigger words, so that the adapter has something left to learn.
         steps: number of steps.
         batch: pictures per step, over all processes.
         learning_rate: peak of AdamW's.

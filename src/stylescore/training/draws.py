@@ -30,6 +30,6 @@ def _shuffle(seed: int, epoch: int, pictures: int) -> list[int]:
 
 def batch_members(seed: int, step: int, batch: int, pictures: int) -> list[int]:
     """Return the numbers of the pictures in the batch of a step; every picture is used once in each epoch."""
-    places = range(step * batch, (step + 1) * batch)
-    epochs = {place // pictures: _shuffle(seed, place // pictures, pictures) for place in places}
-    return [epochs[place // pictures][place % pictures] for place in places]
+    positions = range(step * batch, (step + 1) * batch)
+    epochs = {position // pictures: _shuffle(seed, position // pictures, pictures) for position in positions}
+    return [epochs[position // pictures][position % pictures] for position in positions]

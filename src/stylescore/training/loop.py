@@ -29,7 +29,7 @@ class Trainer:
     Attributes:
         unet: the base with its adapter, as accelerate prepared it.
         call: evaluates a network of its family.
-        parameters: what is trained, by name.
+        parameters: the adapter's, by name.
         optimiser: AdamW over them, as accelerate prepared it.
         process: this one.
         cache: encoded pictures and prompts.
@@ -130,16 +130,16 @@ def _take_step(trainer: Trainer) -> TrainStep:
 def draw_batch(trainer: Trainer, chosen: list[int]) -> Batch:
     """Draw this process's consecutive part of a batch; each sample has a generator of its own."""
     size = len(chosen) // trainer.process.count
-    places = range(trainer.process.rank * size, (trainer.process.rank + 1) * size)
-    rows = [_draw_sample(trainer, place, chosen[place]) for place in places]
+    positions = range(trainer.process.rank * size, (trainer.process.rank + 1) * size)
+    rows = [_draw_sample(trainer, position, chosen[position]) for position in positions]
     latents, contexts = zip(*((row[:3], row[3]) for row in rows), strict=True)
     z, eps, t = (torch.cat(column).to(trainer.process.device) for column in zip(*latents, strict=True))
     return Batch(z, eps, t, joined(contexts).to(trainer.process.device))
 
 
-def _draw_sample(trainer: Trainer, place: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+def _draw_sample(trainer: Trainer, position: int, picture: int) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
     """Return latent, noise, timestep and context of one sample, each with a batch axis of 1."""
-    rng = make_generator(trainer.config.seed, "sample", trainer.step, place)
+    rng = make_generator(trainer.config.seed, "sample", trainer.step, position)
     t = torch.randint(len(trainer.schedule.betas), (1,), generator=rng)
     z, context = trainer.cache.draw(picture, rng)
     return z, torch.randn(z.shape, generator=rng), t, context

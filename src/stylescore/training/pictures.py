@@ -89,7 +89,7 @@ def list_pictures(folder: Path) -> list[Path]:
     return files
 
 
-def load(path: Path) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
     """Return a picture as upright RGB, on white where it is transparent."""
     photo = read_photo(path)
     return _put_on_white(photo)
