@@ -133,6 +133,22 @@ class TestInterruption:
             assert f"--resume {folder}" in outcome.err
             assert resume(folder).picture.is_file()
 
+    def test_a_state_that_could_not_be_saved_is_not_offered(
+        self, interrupt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from stylescore.runs.job import PictureFolder
+
+        def interrupted_again(folder: Any, state: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(PictureFolder, "save_state", interrupted_again)
+
+        outcome, (folder,) = interrupt(PHOTO)
+
+        assert outcome.code == 130
+        assert "resume with" not in outcome.err
+        assert not (folder / "state.safetensors").exists()
+
     def test_photos_that_wait_are_not_begun(self, interrupt: Callable[..., Any]) -> None:
         outcome, folders = interrupt(PHOTO, PHOTO)
 

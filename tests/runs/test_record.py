@@ -8,9 +8,9 @@ from stylescore.config import presets
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError
 from stylescore.runs import record as records
+from stylescore.runs.job import PictureFolder, StylizeSettings
 from stylescore.runs.record import Record, read_record, to_toml, write_record
 from stylescore.runs.resume import require_same, require_unchanged
-from stylescore.runs.runner import PictureFolder, StylizeSettings
 from stylescore.training.config import resolve
 from stylescore.training.folder import TrainingSettings
 

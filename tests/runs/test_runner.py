@@ -6,7 +6,8 @@ import torch
 from stylescore.errors import OutputError
 from stylescore.method.fit import Iteration
 from stylescore.method.types import FakeStep, Step
-from stylescore.runs.runner import PictureFolder, step_row
+from stylescore.runs.job import PictureFolder
+from stylescore.runs.runner import step_row
 
 
 def test_where_things_lie(tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any]) -
 
 
 def print_resume(command: str, folder: RunFolder) -> None:
-    """Print how to resume a run that was interrupted."""
+    """Print how to resume a run that was interrupted, if its state is saved."""
     from stylescore.cli.output import say
 
-    say(f"saved; resume with: stylescore {command} --resume {shlex.quote(str(folder.path))}")
+    if folder.state_file.is_file():
+        say(f"saved; resume with: stylescore {command} --resume {shlex.quote(str(folder.path))}")
 
 
 def _spell(parameter: Parameter, declaration: Any, value: Any) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from stylescore.cli.signals import Interrupts
     from stylescore.images import Photo
     from stylescore.method.state import PictureState
-    from stylescore.runs.runner import Job, SavedResult
+    from stylescore.runs.job import Job
+    from stylescore.runs.runner import SavedResult
 
 WHAT = "What to make"
 HOW = "How"
@@ -249,7 +250,7 @@ def _split(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator
 
 def _make_job(stylizer: Stylizer, photo: Photo, options: Options) -> Job:
     """Make the run folder of a photo."""
-    from stylescore.runs.runner import make_job
+    from stylescore.runs.job import make_job
 
     return make_job(stylizer, photo, options.output, gif=options.gif, preview_every=options.preview_every)
 
@@ -257,7 +258,7 @@ def _make_job(stylizer: Stylizer, photo: Photo, options: Options) -> Job:
 def _resume(path: Path, options: Options) -> Iterator[SavedResult]:
     """Resume an interrupted run."""
     from stylescore.cli.signals import Interrupts
-    from stylescore.runs.runner import read_job, require_same_models
+    from stylescore.runs.job import read_job, require_same_models
 
     job, state = read_job(path)
     stylizer = _load(job.record.settings.run, options)

@@ -254,7 +254,7 @@ def _run(session: Session, options: Options) -> None:
                     last = event
                     tick(f"loss {event.loss:.3f}")
     except BaseException:
-        if session.folder is not None and session.folder.state_file.is_file():
+        if session.folder is not None:
             print_resume("train-style", session.folder)
         raise
     if saved is not None:
