@@ -1,4 +1,4 @@
-"""Timing with warm-up, medians and quartiles, and what machine it was."""
+"""Measures times with warm-up, median and quartiles, and describes the machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def synchronise() -> None:
-    """Wait for a GPU's queue, so that a clock read afterwards is honest."""
+    """Wait until a GPU has finished its queue, so that a clock read afterwards is right."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def timed(work: Callable[[], object], *, warmup: int = 2, repeats: int = 10) -> dict[str, float]:
-    """Return milliseconds of `work`: median and quartiles over `repeats` calls after `warmup` calls."""
+def measure_time(work: Callable[[], object], *, warmup: int = 2, repeats: int = 10) -> dict[str, float]:
+    """Measure `work` in milliseconds: median and quartiles over `repeats` calls after `warmup` calls."""
     for _ in range(warmup):
         work()
     times = []
@@ -38,11 +38,11 @@ def timed(work: Callable[[], object], *, warmup: int = 2, repeats: int = 10) -> 
     return {"median_ms": round(median, 2), "q1_ms": round(low, 2), "q3_ms": round(high, 2), "repeats": repeats}
 
 
-def machine() -> dict[str, Any]:
-    """Describe hardware and versions."""
+def describe_machine() -> dict[str, Any]:
+    """Return hardware and versions by name."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "processor": processor(),
+        "processor": _processor_name(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "python": platform.python_version(),
@@ -50,8 +50,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """Return the processor's name."""
+def _processor_name() -> str:
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -60,13 +60,15 @@ def processor() -> str:
 
 
 def peak_memory_mib() -> int:
-    """Return the largest resident size of this process so far."""
+    """Return the largest resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def keep(name: str, figures: dict[str, Any]) -> Path:
-    """Write figures beside the machine's description and return the file."""
+def save_results(name: str, figures: dict[str, Any]) -> Path:
+    """Write figures and the machine's description to a JSON file, and return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"machine": describe_machine(), **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return path

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import keep
+from benchmarks.measuring import save_results
 from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.presets import preset_for
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.execution.devices import best_device
 from stylescore.images import Photo, read_photo
@@ -37,32 +38,32 @@ class Way:
 
     Attributes:
         changes: of the run's configuration.
-        together: whether scores that share a network are asked in one call.
+        batched: whether scores that share a network are evaluated in one call.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
-    together: bool = False
+    batched: bool = False
 
 
 WAYS: dict[str, Way] = {
     PLAINEST: Way(),
-    "scores in one call": Way(together=True),
-    "style in a merged copy": Way({"style_copy": True}),
-    "low memory": Way({"low_memory": True}),
-    "offload": Way({"offload": True}, together=True),
-    "compiled": Way({"compile": True}, together=True),
-    "bfloat16": Way({"dtype": "bfloat16"}, together=True),
+    "scores in one call": Way(batched=True),
+    "style in a merged copy": Way({"style_weights": "merged"}),
+    "low memory": Way({"memory": "low"}),
+    "offload": Way({"memory": "offload"}, batched=True),
+    "compiled": Way({"compile": "on"}, batched=True),
+    "bfloat16": Way({"dtype": "bfloat16"}, batched=True),
     "another seed": Way({"seed": 1}),
 }
-NEED_A_CARD = {"compile", "offload"}
+NEED_A_GPU = {"compiled", "offload"}
 
 
-def made(run: RunConfig, together: bool, photo: Photo) -> np.ndarray:
+def made(run: RunConfig, batched: bool, photo: Photo) -> np.ndarray:
     """Return the picture of a run, uint8, [height, width, 3]."""
     stylizer = Stylizer(run)
     fitting = stylizer.start([photo])
-    if not together:
-        fitting.scores = replace(fitting.scores, together=None)
+    if not batched:
+        fitting.scores = replace(fitting.scores, batched=False)
     for _ in fit(fitting):
         pass
     return np.asarray(stylizer.picture(fitting, 0))
@@ -99,25 +100,20 @@ def main() -> None:
     parser.add_argument("--device", default=best_device())
     options = parser.parse_args()
     method = overlay(preset_for("mini", None, None), ALL_PASSES)
-    usable = [name for name, way in WAYS.items() if options.device != "cpu" or not NEED_A_CARD & way.changes.keys()]
+    usable = [name for name in WAYS if options.device != "cpu" or name not in NEED_A_GPU]
     ways, rows = options.ways or usable[1:], []
     for path in options.photos:
         photo = read_photo(path)
         for style in options.styles:
-            run = RunConfig(
-                styles=(StyleChoice(name=style),),
-                method=method,
-                style_copy=False,
-                device=options.device,
-                dtype="float32",
-            )
-            plain = made(run, together=False, photo=photo)
+            execution = ExecutionConfig(device=options.device, dtype="float32", style_weights="adapter")
+            run = RunConfig(styles=(StyleChoice(name=style),), method=method, execution=execution)
+            plain = made(run, batched=False, photo=photo)
             for name in ways:
                 way = WAYS[name]
-                found = difference(made(replace(run, **way.changes), way.together, photo), plain)
+                found = difference(made(with_options(run, way.changes), way.batched, photo), plain)
                 rows.append({"photo": path.name, "style": style, "way": name, **found})
                 print(rows[-1], flush=True)
-    print(f"\n{table(rows)}\n{keep('same_picture', {'rows': rows})}")
+    print(f"\n{table(rows)}\n{save_results('same_picture', {'rows': rows})}")
 
 
 if __name__ == "__main__":

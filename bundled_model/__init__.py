@@ -1,1 +1,1 @@
-"""How the bundled model and its styles are made: one small command per stage."""
+"""Makes the bundled model and its styles, with one command for each stage."""

@@ -22,11 +22,11 @@ from bundled_model.pictures import CropSource, to_tensor
 
 RATE = 2e-3
 NOISE = 0.15
-"""Largest noise on a latent, as a share of the latents' standard deviation."""
+"""Largest noise on a latent, as a fraction of the latents' standard deviation."""
 
 
 def load(path: Path) -> AutoencoderKL:
-    """A new autoencoder, with the checkpoint's weights where one exists."""
+    """Return a new autoencoder, with the checkpoint's weights if there is one."""
     model = new_autoencoder()
     if path.exists():
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -34,7 +34,7 @@ def load(path: Path) -> AutoencoderKL:
 
 
 def train_rows(data: Path) -> np.ndarray:
-    """Rows of the photos that may be trained on; enlarged small photos count half."""
+    """Return the rows of the training photos; enlarged small photos are used half as often."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
     kept = [row for row, record in enumerate(records) if not record["held_out"]]
     sharp = [row for row in kept if records[row]["folder"] != "scenes"]
@@ -42,7 +42,7 @@ def train_rows(data: Path) -> np.ndarray:
 
 
 def held_out_pictures(data: Path, count: int) -> Tensor:
-    """The first held-out photos of every source, in -1..1."""
+    """Return the first held-out photos of every source, in -1..1."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
     rows = [row for row, record in enumerate(records) if record["held_out"]]
     chosen = rows[:: max(1, len(rows) // count)][:count]
@@ -51,7 +51,7 @@ def held_out_pictures(data: Path, count: int) -> Tensor:
 
 @torch.no_grad()
 def psnr(model: AutoencoderKL, pictures: Tensor) -> float:
-    """Mean PSNR of decoded pictures in decibels, values clamped to the visible range."""
+    """Return the mean PSNR of decoded pictures in decibels, values clamped to the visible range."""
     values = []
     for picture in pictures.split(4):
         drawn = model.decoder(encode_mean(model, picture)).clamp(-1, 1)
@@ -67,7 +67,7 @@ def fit(model: AutoencoderKL, source: CropSource) -> None:
 
 
 def loss_of(model: AutoencoderKL, pictures: Tensor, *, bfloat16: bool = False) -> Tensor:
-    """Reconstruction error from a latent with a random amount of noise."""
+    """Return the reconstruction error from a latent with a random amount of noise."""
     with torch.no_grad():
         latent = encode_mean(model, pictures)
     level = NOISE * latent.std() * torch.rand(len(latent), 1, 1, 1, device=latent.device) ** 2
@@ -79,13 +79,13 @@ def loss_of(model: AutoencoderKL, pictures: Tensor, *, bfloat16: bool = False) -
 
 
 def learning_rate(progress: float, rate: float) -> float:
-    """A short warm-up, then a cosine down to a twentieth."""
+    """Return the learning rate: a short warm-up, then a cosine down to a twentieth."""
     warm = min(1.0, progress / 0.02 + 0.01)
     return rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
 def train(model: AutoencoderKL, source: CropSource, arguments: argparse.Namespace, probe: Tensor) -> None:
-    """Train the decoder for a while, saving and reporting every minute."""
+    """Train the decoder for the given time, with a checkpoint and a report every minute."""
     model.encoder.requires_grad_(False)
     weights = list(model.decoder.parameters())
     optimiser = torch.optim.Adam(weights, lr=arguments.rate, betas=(0.9, 0.98))

@@ -1,4 +1,4 @@
-"""The autoencoder's shape, and how it starts.
+"""The autoencoder's architecture and initial weights.
 
 The encoder is not trained by gradient steps at all: its residual branches are silent and its straight path
 computes principal components, 2 x 2 by 2 x 2, level by level. What is left to train is the decoder.
@@ -19,12 +19,12 @@ KEPT = (12, 32, 32)
 POSTERIOR_LOGVAR = -7.0
 """The posterior's fixed log variance: a sample differs from the mean by 0.03."""
 PEDESTAL = 12.0
-"""Constant channels of this size keep the group norm from rescaling what it sees."""
+"""Value of constant channels, which keep the group norm from rescaling its input."""
 GROUPS = 4
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """A small AutoencoderKL, downscaling by eight into 32 channels."""
+    """Return a small AutoencoderKL, downscaling by eight into 32 channels."""
     model = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -39,15 +39,15 @@ def new_autoencoder() -> AutoencoderKL:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    silence_residuals(model.encoder)
-    silence_residuals(model.decoder)
+    zero_residuals(model.encoder)
+    zero_residuals(model.decoder)
     start_decoder_head(model.decoder)
     return model
 
 
 @torch.no_grad()
-def silence_residuals(model: nn.Module) -> None:
-    """Zero the last convolution of every residual branch, so that only shortcuts are left."""
+def zero_residuals(model: nn.Module) -> None:
+    """Zero the last convolution of every residual branch, so that only the shortcuts remain."""
     for block in model.modules():
         if isinstance(block, ResnetBlock2D):
             block.conv2.weight.zero_()
@@ -62,7 +62,7 @@ def blocks_of(features: np.ndarray) -> np.ndarray:
 
 
 def principal(features: np.ndarray, kept: int) -> np.ndarray:
-    """The strongest ``kept`` orthonormal components (second moment), kept x C."""
+    """Return the ``kept`` strongest orthonormal components (second moment), kept x C."""
     flat = features.reshape(-1, features.shape[-1])
     values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
     return vectors[:, np.argsort(values)[::-1][:kept]].T
@@ -70,7 +70,7 @@ def principal(features: np.ndarray, kept: int) -> np.ndarray:
 
 @torch.no_grad()
 def fit_encoder(encoder: nn.Module, pictures: np.ndarray) -> None:
-    """Write principal components of ``pictures`` (N H W 3, -1..1) into the straight path."""
+    """Write principal components of ``pictures`` (N H W 3, -1..1) into the shortcut path."""
     _clear_straight_path(encoder)
     _identity(encoder.conv_in, 3)
     features = pictures.astype(np.float64)
@@ -109,7 +109,7 @@ def _pass_through(block: nn.Module, channels: int) -> None:
 
 
 def _write_head(encoder: nn.Module, mean: np.ndarray, std: np.ndarray) -> None:
-    """Carry every component as a pair +x, -x: silu(x) - silu(-x) is x, so the head stays linear."""
+    """Represent every component as a pair +x, -x: silu(x) - silu(-x) is x, so the head stays linear."""
     shortcut = encoder.down_blocks[-1].resnets[0].conv_shortcut
     width = shortcut.out_channels // GROUPS
     gain = PEDESTAL / 2**0.5
@@ -149,5 +149,5 @@ def start_decoder_head(decoder: nn.Module) -> None:
 
 
 def encode_mean(model: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """The posterior's mean, unscaled."""
+    """Return the posterior's mean, unscaled."""
     return model.encoder(pictures)[:, :LATENT_CHANNELS]

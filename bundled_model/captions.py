@@ -1,4 +1,4 @@
-"""Captions: what a photo shows, the colour it has, and the many ways to say it."""
+"""Captions: what a photo shows, its colour, and phrasings of both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from skimage.color import rgb2hsv
 
 COLOURED = {"flowers", "clothing"}
-"""Folders whose captions gain from a measured colour."""
+"""Folders whose captions contain a measured colour."""
 
 HUES = (
     (0.04, "red"),
@@ -46,7 +46,7 @@ def measure_colour(pixels: np.ndarray, folder: str) -> str:
 
 
 def clothing_colour(hsv: np.ndarray) -> str:
-    """Clothes fill the middle of the picture: take its medians."""
+    """Return the colour of clothes, from the medians of the middle of the picture."""
     saturation, value = np.median(hsv[:, 1]), np.median(hsv[:, 2])
     if value < 0.25:
         return "black"
@@ -56,7 +56,7 @@ def clothing_colour(hsv: np.ndarray) -> str:
 
 
 def flower_colour(hsv: np.ndarray) -> str:
-    """Flowers stand before green: look at what is neither green nor dark."""
+    """Return the colour of flowers, from pixels that are neither green nor dark."""
     hue, saturation, value = hsv.T
     petals = (value > 0.35) & ((hue < 0.17) | (hue > 0.6) | (saturation < 0.15))
     if petals.mean() < 0.1:

@@ -1,4 +1,4 @@
-"""Measure and look at an exported model: PSNR on held-out photos and styles, a sheet of SDEdit pictures.
+"""Check an exported model: PSNR on held-out photos and styles, and a sheet of SDEdit pictures.
 
 Usage: ``python -m bundled_model.check --data DIR --model DIR --out sheet.png``
 """
@@ -27,7 +27,7 @@ STEPS = 12
 
 
 def held_out(data: Path, count: int) -> tuple[np.ndarray, list[str]]:
-    """Held-out photos spread over the sources, with their captions."""
+    """Return held-out photos from all sources, with their captions."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
     rows = [row for row, record in enumerate(records) if record["held_out"]]
     chosen = rows[len(rows) // (2 * count) :: len(rows) // count][:count]

@@ -24,7 +24,7 @@ EMA = 0.997
 
 
 class Denoiser(nn.Module):
-    """U-Net and text encoder, as one thing to train and save."""
+    """U-Net and text encoder, trained and saved as one module."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         """Build both, untrained."""
@@ -32,19 +32,19 @@ class Denoiser(nn.Module):
         self.unet = new_unet()
         self.text = new_text_encoder(tokenizer)
 
-    def words(self, tokens: Tensor) -> Tensor:
-        """Hidden states of the prompts, each distinct prompt encoded once."""
-        return words(self.text, tokens)
+    def encode_prompts(self, tokens: Tensor) -> Tensor:
+        """Return the hidden states of the prompts, each distinct prompt encoded once."""
+        return encode_prompts(self.text, tokens)
 
 
-def words(text: CLIPTextModel, tokens: Tensor) -> Tensor:
-    """Hidden states of the prompts, each distinct prompt encoded once."""
+def encode_prompts(text: CLIPTextModel, tokens: Tensor) -> Tensor:
+    """Return the hidden states of the prompts, each distinct prompt encoded once."""
     distinct, place = tokens.unique(dim=0, return_inverse=True)
     return text(distinct).last_hidden_state[place]
 
 
 def learning_rate(elapsed: float, arguments: argparse.Namespace) -> float:
-    """Warm-up for a minute, then flat, then a cosine over the last ``--decay`` share."""
+    """Warm-up for a minute, then flat, then a cosine over the last ``--decay`` fraction of the time."""
     progress = elapsed / (60 * arguments.minutes)
     falling = max(0.0, (progress - 1 + arguments.decay) / max(arguments.decay, 1e-6))
     cosine = 0.5 * (1 + math.cos(math.pi * min(falling, 1.0)))
@@ -59,7 +59,7 @@ def average(ema: nn.Module, model: nn.Module, step: int) -> None:
         old.lerp_(new, 1 - keep)
 
 
-def share(model: nn.Module, elapsed: float, world: int) -> float:
+def average_gradients(model: nn.Module, elapsed: float, world: int) -> float:
     """Average the gradients, and the clock, over the processes that train together."""
     if world == 1:
         return elapsed
@@ -79,7 +79,7 @@ def save(state: dict, path: Path) -> None:
 
 
 def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, int]:
-    """The model, its average and the step, from the checkpoint where there is one; momentum begins anew."""
+    """Return the model, its average and the step, from the checkpoint if there is one; momentum starts at zero."""
     model = Denoiser(CLIPTokenizer.from_pretrained(arguments.data / "tokenizer"))
     model.unet.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(model)
@@ -93,7 +93,7 @@ def resume(arguments: argparse.Namespace) -> tuple[Denoiser, Denoiser, int]:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train for a while, saving every minute."""
+    """Train for the given time, with a checkpoint every minute."""
     model, ema, step = resume(arguments)
     model.to(arguments.device)
     ema.to(arguments.device)
@@ -108,11 +108,11 @@ def train(arguments: argparse.Namespace) -> None:
         optimiser.set_rate(learning_rate(elapsed, arguments))
         latents, tokens = (part.to(arguments.device) for part in source.draw(arguments.batch, arguments.side))
         times = draw_times(len(latents)).to(arguments.device)
-        said = model.words(tokens)
-        loss = denoising_loss(model.unet, latents, said, alphas, times, bfloat16=arguments.bfloat16)
+        context = model.encode_prompts(tokens)
+        loss = denoising_loss(model.unet, latents, context, alphas, times, bfloat16=arguments.bfloat16)
         model.zero_grad()
         loss.backward()
-        elapsed = share(model, time.monotonic() - start, arguments.world)
+        elapsed = average_gradients(model, time.monotonic() - start, arguments.world)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -139,7 +139,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--decay", type=float, default=0.0, help="share of the time at the end in which the rate falls")
+    parser.add_argument(
+        "--decay", type=float, default=0.0, help="fraction of the time, at the end, in which the rate falls"
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--side", type=int, default=16, help="latent crop")
     parser.add_argument("--style-share", type=float, default=0.35)
@@ -149,7 +151,9 @@ def main() -> None:
         help="autocast; measure first, it can be slower",
     )
     parser.add_argument("--rank", type=int, default=0, help="number of this process among --world")
-    parser.add_argument("--world", type=int, default=1, help="processes that train together, one thread each")
+    parser.add_argument(
+        "--world", type=int, default=1, help="number of processes that train in parallel, one thread each"
+    )
     parser.add_argument("--device", default="cpu", help="cuda where there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

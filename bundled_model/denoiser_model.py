@@ -1,4 +1,4 @@
-"""The U-Net's shape, the noise schedule and the denoising loss."""
+"""The U-Net's architecture, the noise schedule and the denoising loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNR_RANGE = (0.1, 2.0)
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A small conditional U-Net for 32 x 32 latents."""
+    """Return a small conditional U-Net for 32 x 32 latents."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=LATENT_CHANNELS,
@@ -31,7 +31,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule; the network predicts the clean latent."""
+    """Return Stable Diffusion's noise schedule; the network predicts the clean latent."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -45,7 +45,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def draw_times(count: int) -> Tensor:
-    """Timesteps, 95 % of them below ``MOST_TIMES``."""
+    """Draw timesteps, 95 % of them below ``MOST_TIMES``."""
     low = torch.randint(0, MOST_TIMES, (count,))
     return torch.where(torch.rand(count) < 0.95, low, torch.randint(MOST_TIMES, 1000, (count,)))
 
@@ -53,7 +53,7 @@ def draw_times(count: int) -> Tensor:
 def denoising_loss(
     unet: UNet2DConditionModel, clean: Tensor, words: Tensor, alphas: Tensor, times: Tensor, *, bfloat16: bool = False
 ) -> Tensor:
-    """Squared error of the predicted clean latent, weighted by the clamped signal-to-noise ratio."""
+    """Return the squared error of the predicted clean latent, weighted by the clamped signal-to-noise ratio."""
     alpha = alphas[times].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
     noisy = noisy.contiguous(memory_format=torch.channels_last)

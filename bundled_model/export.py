@@ -20,7 +20,7 @@ from bundled_model.denoiser_model import new_scheduler
 
 
 def scaled_autoencoder(path: Path, data: Path) -> AutoencoderKL:
-    """The autoencoder, told by how much its latents are scaled."""
+    """Load the autoencoder and set the scaling factor of its latents."""
     model = load(path)
     scaling = json.loads((data / "scaling.json").read_text(encoding="utf-8"))
     model.register_to_config(**scaling)
@@ -28,7 +28,7 @@ def scaled_autoencoder(path: Path, data: Path) -> AutoencoderKL:
 
 
 def assemble(data: Path, autoencoder: Path, denoiser: Path) -> StableDiffusionPipeline:
-    """Put the parts together."""
+    """Assemble the pipeline from its parts."""
     tokenizer = CLIPTokenizer.from_pretrained(data / "tokenizer")
     model = Denoiser(tokenizer)
     model.load_state_dict(torch.load(denoiser, map_location="cpu", weights_only=True)["ema"])

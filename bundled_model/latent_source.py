@@ -13,7 +13,7 @@ Shelf = tuple[np.ndarray, np.ndarray]
 
 
 class LatentSource:
-    """Draws latent crops with token numbers, a fixed share of them from style pictures."""
+    """Draws latent crops with token numbers, a fixed fraction of them from style pictures."""
 
     def __init__(self, data: Path, style_share: float, seed: int) -> None:
         """Open the latents of all photos and of every style."""

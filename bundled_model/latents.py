@@ -23,11 +23,11 @@ from bundled_model.text import tokenize, write_tokenizer
 
 PROMPTS = 12
 LATENT_STD = 1.6
-"""Standard deviation after scaling: more than one, because 32 x 32 latents bear less noise than 64 x 64."""
+"""Standard deviation after scaling: more than one, because 32 x 32 latents tolerate less noise than 64 x 64."""
 
 
 def skip_silent_residuals(model: AutoencoderKL) -> None:
-    """The encoder's residual branches add nothing: leave them out while encoding many pictures."""
+    """Remove the encoder's residual branches, which are zero, to encode many pictures faster."""
     for block in model.encoder.modules():
         if isinstance(block, ResnetBlock2D):
             skip = block.conv_shortcut or torch.nn.Identity()

@@ -25,7 +25,7 @@ def random_crop(picture: np.ndarray, side: int, shrink: float, rng: np.random.Ge
 
 
 class CropSource:
-    """Draws batches of crops: photos and whatever style pictures lie there by now."""
+    """Draws batches of crops of photos and of the style pictures that exist so far."""
 
     def __init__(self, folder: Path, photo_rows: np.ndarray, style_share: float, seed: int) -> None:
         """Open the packed pictures in ``folder``."""
@@ -38,7 +38,7 @@ class CropSource:
         self.reload()
 
     def reload(self) -> None:
-        """Open the style pictures that exist by now."""
+        """Open the style pictures that exist so far."""
         paths = sorted(self.folder.glob("style-*-[0-9][0-9].npy"))
         self.styles = [np.load(path, mmap_mode="r") for path in paths]
 

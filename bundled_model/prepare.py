@@ -1,4 +1,4 @@
-"""Stage 1: pack the photos into one array and measure what the captions need.
+"""Stage 1: pack the photos into one array and measure colours for the captions.
 
 Usage: ``python -m bundled_model.prepare --photos DIR --out DIR``
 """
@@ -16,7 +16,7 @@ from bundled_model.photos import SIDE, Photo, held_out_mask, load_square, photo_
 
 
 def describe(photo: Photo, pixels: np.ndarray, held_out: bool) -> dict[str, object]:
-    """Everything the later stages want to know about one photo."""
+    """Return what the later stages need of one photo."""
     return {
         "name": photo.name,
         "folder": photo.folder,

@@ -1,4 +1,4 @@
-"""Begin from an exported model: write its weights as the checkpoints that the training stages continue.
+"""Write the weights of an exported model as checkpoints that the training stages continue.
 
 Usage: ``python -m bundled_model.restore --model DIR --out DIR``; then ``bundled_model.latents`` reads
 ``DIR/autoencoder.pt``, ``bundled_model.denoiser --out DIR`` continues ``DIR/denoiser.pt``.
@@ -17,7 +17,7 @@ from bundled_model.denoiser import save
 
 
 def restore(model: Path, out: Path) -> None:
-    """Write ``autoencoder.pt`` and ``denoiser.pt`` in full floats; step and optimisers begin anew."""
+    """Write ``autoencoder.pt`` and ``denoiser.pt`` in full floats; step and optimisers start at zero."""
     parts = {
         name: kind.from_pretrained(model, subfolder=name, torch_dtype=torch.float32).state_dict()
         for name, kind in (("vae", AutoencoderKL), ("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel))

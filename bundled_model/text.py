@@ -1,4 +1,4 @@
-"""Tokenizer and text encoder: a small byte-pair vocabulary learnt from the captions, a tiny CLIP text model."""
+"""Tokenizer and text encoder: a small byte-pair vocabulary learned from the captions, a tiny CLIP text model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXTRA += ("painting", "drawing", "sketch", "art", "watercolour", "colorful", "da
 
 
 def byte_symbols() -> list[str]:
-    """The printable stand-ins that CLIP's tokenizer uses for the 256 bytes."""
+    """Return the printable characters that CLIP's tokenizer uses for the 256 bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     moved = [256 + place for place, _ in enumerate(byte for byte in range(256) if byte not in plain)]
     return [chr(code) for code in plain + moved]
@@ -66,7 +66,7 @@ def join(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(records: list[dict], folder: Path, least: int = 3) -> CLIPTokenizer:
-    """Learn the vocabulary, write ``vocab.json`` and ``merges.txt``, and load them the ordinary way."""
+    """Learn the vocabulary, write ``vocab.json`` and ``merges.txt``, and load them with transformers."""
     merges = learn_merges(corpus(records), least)
     symbols = byte_symbols()
     entries = symbols + [symbol + END_OF_WORD for symbol in symbols]

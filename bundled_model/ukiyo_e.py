@@ -38,7 +38,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Print:
-    """What one print shows and where, in shares of the trimmed print."""
+    """What one print shows and where, as fractions of the trimmed print."""
 
     things: tuple[tuple[str, Box], ...]
     writing: tuple[Box, ...] = ()
@@ -187,7 +187,7 @@ def content_at(packed: bytes, start: int, flags: int) -> bytes:
 
 
 def assemble(board: str, images: dict[str, bytes]) -> Image.Image:
-    """Lay a board's pieces at their centres, which it gives in shares of its size."""
+    """Place a board's pieces at their centres, which are fractions of its size."""
     width, height = map(int, BOARD.search(board).groups())
     placed = []
     for stem, name, x, y in PIECE.findall(board):

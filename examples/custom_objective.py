@@ -1,7 +1,7 @@
-"""Assemble an objective from parts, with a timestep sampler that the package does not have.
+"""Assembles an objective from parts, with a timestep sampler that the package does not contain.
 
-An objective is a direction, a relevance map and a regulariser over a sampler and a schedule. Any callable with the
-right signature fits, so nothing has to be registered.
+An objective consists of a timestep sampler, a noise schedule, a direction, a relevance map and a spectrum loss. Any
+callable with the right signature can be used; nothing has to be registered.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class SquareNarrowing:
-    """t ~ U{t_min .. (1 - progress)^2 t_max}: leaves the noisy steps sooner than the paper's sampler."""
+    """t ~ U{t_min .. (1 - progress)^2 t_max}: leaves large timesteps sooner than the paper's sampler."""
 
     grid: Grid
 
     def __call__(self, progress: float, rng: Rng) -> Timesteps:
         """Draw one timestep per generator."""
-        open_part = math.floor(self.grid.high * (1 - progress) ** 2)
-        return self.grid.uniform(max(open_part, self.grid.low + 1), rng)
+        upper = math.floor(self.grid.high * (1 - progress) ** 2)
+        return self.grid.uniform(max(upper, self.grid.low + 1), rng)
 
 
 def my_objective(schedule: NoiseSchedule) -> Objective:
-    """Return style matching with the map of our default preset and a light hold on the layout."""
+    """Assemble style matching with the relevance map of the preset `balanced` and a weak spectrum loss."""
     return Objective(
         schedule=schedule,
         timesteps=SquareNarrowing(Grid(t_min=21, t_max=499, stride=schedule.stride)),
@@ -49,7 +49,7 @@ def my_objective(schedule: NoiseSchedule) -> Objective:
 
 
 def main(photo: Path = HERE / "chelsea.jpg", style: str = "pencil-sketch", model: str = "mini") -> Result:
-    """Run the model's own preset with our objective in place of its own."""
+    """Run the model's own preset with this objective."""
     run = RunConfig(styles=(StyleChoice(name=style),), model=model, method=preset_for(model, None, None))
     stylizer, source = Stylizer(run), read_photo(photo)
     fitting = stylizer.start([source])

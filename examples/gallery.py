@@ -1,6 +1,7 @@
-"""Stylize several photos in several styles, loading the model once a style, and lay the results side by side.
+"""Stylizes several photos in several styles, and arranges the results on one sheet.
 
-Run it with `python examples/gallery.py --target gallery.png`; `make gallery` makes the documentation's sheets with it.
+Run it with `python examples/gallery.py --target gallery.png`; `make gallery` makes the sheets of the documentation
+with it. The model is loaded once for each style.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut
 STYLES = tuple(entry.name for entry in list_styles() if entry.bundled)
 
 
-def stylized(photos: Sequence[Photo], style: str, model: str, iterations: int | None) -> Iterator[Image.Image]:
-    """Yield every photo in one style."""
+def stylize_all(photos: Sequence[Photo], style: str, model: str, iterations: int | None) -> Iterator[Image.Image]:
+    """Stylize every photo in one style."""
     changes = {} if iterations is None else {"iterations": iterations}
     method = overlay(preset_for(model, None, None, [style]), changes)
     stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=style),), model=model, method=method))
@@ -39,11 +40,11 @@ def main(
     iterations: int | None = None,
     cell: int = 256,
 ) -> Image.Image:
-    """Write a sheet to `target`: a row a photo, first the photo itself, then a column a style."""
+    """Write a sheet to `target`: one row for each photo, with the photo itself and then one column for each style."""
     photos = [read_photo(path) for path in paths]
     columns = [[photo.picture for photo in photos]]
     for style in styles:
-        columns.append(list(stylized(photos, style, model, iterations)))
+        columns.append(list(stylize_all(photos, style, model, iterations)))
         print(f"{style}: {len(photos)} pictures")
     sheet = contact_sheet(list(zip(*columns, strict=True)), ["photo", *styles], cell=cell)
     sheet.save(target, quality=88)

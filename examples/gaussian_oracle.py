@@ -1,8 +1,8 @@
-"""Why a fake score is needed, in numbers alone: no model, no photo, a few seconds.
+"""Shows why a fake score is needed, without a model or a photo, in a few seconds.
 
-The "style" is a Gaussian and the "picture" a cloud of points, so every score is one line of mathematics. Style minus
-fake moves the cloud until it has the style's mean and its spread. SDS, which puts the drawn noise where the fake score
-stands, pulls all points together.
+The "style" is a Gaussian and the "picture" a cloud of points, so that every score is one line of mathematics. Style
+minus fake moves the cloud until it has the style's mean and standard deviation. SDS uses the drawn noise in place
+of the fake score and moves all points to one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from stylescore.method.fit import Fitting, fit
 from stylescore.method.objective import Objective, sds, vsd
 from stylescore.method.schedule import NoiseSchedule, unit_weight
-from stylescore.method.scores import Scores
+from stylescore.method.scores import SeparateScores
 from stylescore.method.subjects import LatentSubject
 from stylescore.method.timesteps import Grid, Uniform
 from stylescore.method.types import Latent, Noise, Timesteps
@@ -26,35 +26,35 @@ SAMPLER = Uniform(Grid(t_min=21, t_max=979))
 
 
 def expected_noise(z_t: Latent, t: Timesteps, mean: float, std: float) -> Noise:
-    """Return E[eps | z_t] for z ~ N(mean, std^2): the exact prediction no network has to learn."""
+    """Return E[eps | z_t] for z ~ N(mean, std^2), the prediction that a perfectly trained network would make."""
     alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
     return sigma * (z_t - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
 
 
 def style(z_t: Latent, t: Timesteps) -> Noise:
-    """Predict noise as a perfect model of the style would."""
+    """Predict noise as a perfect model of the style."""
     return expected_noise(z_t, t, MEAN, STD)
 
 
 @dataclass(frozen=True)
 class Fake:
-    """Predicts noise as a perfect model of the cloud as it stands would."""
+    """Predicts noise as a perfect model of the current cloud."""
 
     cloud: LatentSubject
 
     def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Use the cloud's present mean and standard deviation."""
+        """Predict noise from the cloud's current mean and standard deviation."""
         points = self.cloud.render()
         return expected_noise(z_t, t, float(points.mean()), float(points.std()))
 
 
-def moments(objective: Objective, iterations: int, points: int = 1024) -> tuple[float, float]:
-    """Fit a cloud around 0 with spread 1; return its mean and standard deviation at the end."""
+def fit_cloud(objective: Objective, iterations: int, points: int = 1024) -> tuple[float, float]:
+    """Fit a cloud that begins with mean 0 and standard deviation 1; return both at the end."""
     cloud = LatentSubject.at(torch.randn(16, 1, 1, points // 16, generator=torch.Generator().manual_seed(0)))
     fitting = Fitting(
         subject=cloud,
         objective=objective,
-        scores=Scores(style=style, fake=Fake(cloud), edit=style, source=style),
+        scores=SeparateScores({"style": style, "fake": Fake(cloud), "edit": style, "source": style}),
         optimiser=torch.optim.Adam(cloud.parameters()),
         learning_rate=lambda i: 0.025 * (1 + math.cos(math.pi * i / iterations)),
         fake=None,
@@ -67,14 +67,14 @@ def moments(objective: Objective, iterations: int, points: int = 1024) -> tuple[
 
 
 def main(iterations: int = 500) -> dict[str, tuple[float, float]]:
-    """Print and return mean and spread of both ends beside the truth."""
+    """Print and return mean and standard deviation of the fitted clouds, after those of the style."""
     objectives = {
         "style minus fake": vsd(SCHEDULE, SAMPLER, weight=unit_weight),
         "SDS": sds(SCHEDULE, SAMPLER, weight=unit_weight),
     }
-    ends = {name: moments(objective, iterations) for name, objective in objectives.items()}
+    ends = {name: fit_cloud(objective, iterations) for name, objective in objectives.items()}
     for name, (mean, std) in {"the style": (MEAN, STD), **ends}.items():
-        print(f"{name:17s} mean {mean:6.3f}   spread {std:.3f}")
+        print(f"{name:17s} mean {mean:6.3f}   std {std:.3f}")
     return ends
 
 

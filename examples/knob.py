@@ -1,4 +1,4 @@
-"""Turn the knob between style and content: a row a style, a column a value of `content`.
+"""Compares values of `content`: one row for each style, one column for each value.
 
 Run it with `python examples/knob.py photo.jpg --styles oil-painting --target knob.png`.
 """
@@ -27,7 +27,7 @@ def main(
     target: Path = Path("knob.png"),
     **options: Any,
 ) -> Image.Image:
-    """Write a sheet to `target`; further options go to `stylize`."""
+    """Write a sheet to `target`; further options are passed to `stylize`."""
     rows = [[stylize(path, style, content=content, **options).picture for content in contents] for style in styles]
     sheet = contact_sheet(rows, [f"content {content:g}" for content in contents])
     sheet.save(target, quality=88)

@@ -1,7 +1,7 @@
-"""Compare two ways to enlarge a picture to its photo's size: Lanczos alone, and guided by the photo's edges.
+"""Compares two ways to enlarge a picture to its photo's size: Lanczos alone, and guided by the photo's edges.
 
 Run it with `python examples/own_size.py photo.jpg --style flat-illustration --size 192 --target own_size.png`; the
-smaller the working size is beside the photo, the more there is to see.
+difference is larger the smaller the working size is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ PHOTO = Path(__file__).parent / "astronaut.jpg"
 
 
 def crop(picture: Image.Image, side: int, centre: tuple[float, float]) -> Image.Image:
-    """Return a square of the picture around `centre`, in shares of width and height, moved in from the border."""
+    """Crop a square around `centre`, given as fractions of width and height, moved inside the picture if needed."""
     side = min(side, *picture.size)
     left, top = (
-        min(max(0, round(share * length - side / 2)), length - side)
-        for share, length in zip(centre, picture.size, strict=True)
+        min(max(0, round(fraction * length - side / 2)), length - side)
+        for fraction, length in zip(centre, picture.size, strict=True)
     )
     return picture.crop((left, top, left + side, top + side))
 
@@ -37,7 +37,7 @@ def main(
     cell: int = 400,
     **options: Any,
 ) -> Image.Image:
-    """Write a sheet to `target`: crops of Lanczos, guided and photo; further options go to `stylize`."""
+    """Write a sheet to `target`: crops of Lanczos, guided and photo; further options are passed to `stylize`."""
     result = stylize(path, style, **options)
     photo = result.photo.picture
     lanczos = result.model_picture.resize(photo.size, Image.Resampling.LANCZOS)
@@ -55,7 +55,11 @@ if __name__ == "__main__":
     parser.add_argument("--target", type=Path, default=Path("own_size.png"))
     parser.add_argument("--side", type=int, default=200, help="side in pixels of the crop")
     parser.add_argument(
-        "--centre", type=float, nargs=2, default=(0.75, 0.85), help="of the crop, in shares of the photo"
+        "--centre",
+        type=float,
+        nargs=2,
+        default=(0.75, 0.85),
+        help="of the crop, as fractions of the photo's width and height",
     )
     parser.add_argument("--cell", type=int, default=400, help="side in pixels of a crop on the sheet")
     arguments = parser.parse_args()

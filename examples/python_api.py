@@ -1,4 +1,4 @@
-"""Stylize one photo from Python and keep the picture.
+"""Stylizes one photo from Python and saves the picture.
 
 Run it with `python examples/python_api.py`, or import it and call `main` with a photo, a style and options.
 """
@@ -12,7 +12,7 @@ from stylescore import Iteration, Result, stylize
 HERE = Path(__file__).parent
 
 
-def show(iteration: Iteration) -> None:
+def print_progress(iteration: Iteration) -> None:
     """Print a line every tenth iteration."""
     if iteration.index % 10 == 0:
         step = iteration.step
@@ -26,7 +26,7 @@ def main(
     **options: object,
 ) -> Result:
     """Stylize `photo`, write the result to `target` and return it."""
-    result = stylize(photo, style, on_iteration=show, **options)
+    result = stylize(photo, style, on_iteration=print_progress, **options)
     result.picture.save(target)
     print(f"{target}: {result.picture.width} x {result.picture.height} pixels")
     return result

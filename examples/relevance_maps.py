@@ -1,4 +1,4 @@
-"""Show where the relevance map lets a style act: photos above, their maps below, as brightness.
+"""Shows relevance maps: photos in the first row, below them their maps, bright where the style acts.
 
 Run it with `python examples/relevance_maps.py photo.jpg --style pencil-sketch`.
 """
@@ -21,12 +21,16 @@ from stylescore.method.fit import fit
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))
 DRAWS = 16
-STILL = {"relevance": {"strength": 1.0}, "timesteps": {"sampler": "uniform"}, "optimiser": {"name": "sgd", "lr": 1e-9}}
-"""The full map over all timesteps, with a picture that stays the photo."""
+WITHOUT_CHANGE = {
+    "relevance": {"strength": 1.0},
+    "timesteps": {"sampler": "uniform"},
+    "optimiser": {"name": "sgd", "lr": 1e-9},
+}
+"""Settings for the full map over all timesteps, while the picture stays the photo."""
 
 
-def mean_map(stylizer: Stylizer, photo: Photo) -> Image.Image:
-    """Return the mean of the maps of `DRAWS` iterations, enlarged to the photo's size."""
+def average_maps(stylizer: Stylizer, photo: Photo) -> Image.Image:
+    """Return the mean of a run's relevance maps, enlarged to the photo's size."""
     maps = torch.stack([iteration.step.relevance[0, 0] for iteration in fit(stylizer.start([photo]))])
     gray = Image.fromarray((255 * maps.mean(0)).round().byte().cpu().numpy())
     return gray.resize(photo.picture.size, Image.Resampling.BICUBIC).convert("RGB")
@@ -39,11 +43,11 @@ def main(
     model: str = "mini",
     draws: int = DRAWS,
 ) -> Image.Image:
-    """Write a sheet to `target`: the photos, and below each its map."""
-    method = overlay(preset_for(model, None, "sms"), {"iterations": draws, **STILL})
+    """Write a sheet to `target`: the photos, and below each photo its map."""
+    method = overlay(preset_for(model, None, "sms"), {"iterations": draws, **WITHOUT_CHANGE})
     stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=style),), model=model, method=method))
     photos = [read_photo(path) for path in paths]
-    sheet = contact_sheet([[photo.picture for photo in photos], [mean_map(stylizer, photo) for photo in photos]])
+    sheet = contact_sheet([[photo.picture for photo in photos], [average_maps(stylizer, photo) for photo in photos]])
     sheet.save(target)
     return sheet
 

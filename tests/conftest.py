@@ -124,7 +124,7 @@ def tiny_style() -> Callable[[Any], Any]:
 @pytest.fixture(scope="session")
 def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a maker of a run's networks: the tiny model, its style LoRA in one shared base."""
-    from stylescore.assembly.build import Models
+    from stylescore.assembly.networks import Networks
     from stylescore.diffusion.adapters import Adapters
     from stylescore.diffusion.backbone import Backbone
     from stylescore.diffusion.codec import Codec
@@ -132,13 +132,13 @@ def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) 
     from stylescore.diffusion.predictions import VariancePreserving
     from stylescore.diffusion.text import Reader, TextEncoder
 
-    def make(strength: float = 0.8) -> Models:
+    def make(strength: float = 0.8) -> Networks:
         unet = tiny_unet()
         adapters = Adapters.of(unet)
         adapters.add_style(tiny_style(unet), strength)
         backbone = Backbone(unet, adapters, VariancePreserving(stable_diffusion_schedule()), sd.call)
         _, vae, tokenizer, text = tiny_parts()
         encoder = TextEncoder((Reader("text_encoder", tokenizer, text, 77),), sd.encode)
-        return Models(base=backbone, style=backbone, codec=Codec(vae), text=encoder, style_text=encoder)
+        return Networks(base=backbone, style=backbone, codec=Codec(vae), text=encoder, style_text=encoder)
 
     return make

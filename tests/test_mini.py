@@ -82,7 +82,7 @@ def test_a_pencil_sketch_has_no_colour_and_still_shows_the_photo() -> None:
 
 def test_without_a_step_the_picture_is_still_the_photo() -> None:
     """The autoencoder alone brings the photo back, roughly."""
-    settings = {"iterations": 1, "optimiser": {"lr": 1e-9, "warmup": 0.0}}
+    settings = {"iterations": 1, "optimiser": {"lr": 1e-9, "warmup": 0}}
 
     result = stylize(PHOTO, bundled()[0], settings=settings)
 

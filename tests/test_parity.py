@@ -6,7 +6,7 @@ What each recorded tensor is, and how closely it must be met, is told in data/pa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore.assembly.build import Models, Prompts, fit_latents, guided
+from stylescore.assembly.fitting import Prompts, fit_latents
+from stylescore.assembly.networks import Networks
 from stylescore.config import presets
 from stylescore.config.method import MethodConfig
-from stylescore.diffusion.backbone import Prompted
+from stylescore.diffusion.batching import BatchedScores, PromptedScore
+from stylescore.method.directions import Direction
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting, Iteration, fit
-from stylescore.method.relevance import SemanticRelevance
 from stylescore.method.schedule import alpha_bar_squared_weight, unit_weight
+from stylescore.method.scores import Predictions, ScoreName, score_latent
 from stylescore.method.spectrum import cutoff, dct2, low_pass_mask
+from stylescore.method.types import Draw
 
 NAME = "a_sms_single_base"
 FULL = (0, 1, 2, 3, 4, 29)
@@ -34,28 +37,40 @@ END = 29
 
 
 @dataclass(frozen=True)
-class Recorder(Prompted):
-    """Keeps the last pair of predictions it is asked for."""
+class Recorder(PromptedScore):
+    """A score that keeps its last conditional and unconditional prediction."""
 
-    answers: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, prompted: Prompted) -> Recorder:
-        return cls(**{name: getattr(prompted, name) for name in Prompted.__dataclass_fields__})
+    def of(cls, prompted: PromptedScore) -> Recorder:
+        return cls(**{name: getattr(prompted, name) for name in PromptedScore.__dataclass_fields__})
+
+    def finish(self, predictions: Tensor) -> Tensor:
+        eps_c, eps_u = predictions.chunk(2)
+        self.pairs[:] = [(eps_c, eps_u)]
+        return super().finish(predictions)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A direction that keeps its last draw."""
+
+    direction: Direction
+    draws: list[Draw] = field(default_factory=list)
 
     @property
-    def last(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.answers[-1]
+    def needs(self) -> Collection[ScoreName]:
+        return self.direction.needs
 
-    def pair(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        eps_c, eps_u = super().pair(z_t, t)
-        self.answers[:] = [(z_t, eps_c, eps_u)]
-        return eps_c, eps_u
+    def __call__(self, draw: Draw, eps: Predictions) -> Tensor:
+        self.draws[:] = [draw]
+        return self.direction(draw, eps)
 
 
 @dataclass
 class Predictor:
-    """Asks one prediction and keeps the last answer."""
+    """Makes one prediction and keeps the last one."""
 
     predict: Callable[[Tensor, Tensor], Tensor]
     last: tuple[Tensor, Tensor] | None = None
@@ -117,13 +132,13 @@ def prompts_of(golden: Golden, method: MethodConfig) -> Prompts:
     return Prompts.of(method, config["style_prompt"], [config["image_prompt"]])
 
 
-def assembled(models: Models, golden: Golden, method: MethodConfig) -> Fitting:
+def assembled(models: Networks, golden: Golden, method: MethodConfig) -> Fitting:
     """Assemble the run from the method and feed it the recorded start, timesteps, noises and adapter."""
     fitting = fit_latents(models, method, prompts_of(golden, method), golden.tensors["src_x0"], [torch.Generator()])
     assert isinstance(fitting.fake, FakeScore)
     fitting.objective = replace(fitting.objective, timesteps=golden.timesteps("t"), noise=golden.noises("noise_gen"))
     fitting.fake = replace(fitting.fake, timesteps=golden.timesteps("lora_t"), noise=golden.noises("noise_lora"))
-    state = models.base.adapters.fake_state()
+    state = fitting.scores["fake"].fake.state
     recorded = golden.adapter("init")
     assert state.keys() == recorded.keys()
     for name, parameter in state.items():
@@ -138,7 +153,7 @@ class Moment:
     iteration: Iteration
     z: Tensor
     z_grad: Tensor
-    asked: dict[str, tuple[Tensor, Tensor, Tensor]]
+    predicted: dict[str, tuple[Tensor, Tensor, Tensor]]
     trained: tuple[Tensor, Tensor]
     adapter: dict[str, Tensor]
     adapter_grad: dict[str, Tensor]
@@ -146,32 +161,30 @@ class Moment:
 
 @dataclass(frozen=True)
 class Replay:
-    models: Models
+    models: Networks
     fitting: Fitting
     moments: Sequence[Moment]
 
 
 @pytest.fixture(scope="module")
-def replay(tiny_models: Callable[..., Models], golden: Golden) -> Replay:
+def replay(tiny_models: Callable[..., Networks], golden: Golden) -> Replay:
     """Replay the whole run once, looking at everything."""
     method = reference_method()
     models = tiny_models(method.style_strength)
     fitting = assembled(models, golden, method)
-    pairs = {name: Recorder.of(getattr(fitting.scores, name).prompted) for name in ("style", "fake", "edit")}
-    fitting.scores = replace(
-        fitting.scores,
-        **{name: replace(getattr(fitting.scores, name), prompted=pair) for name, pair in pairs.items()},
-        together=None,
-    )
+    state = fitting.scores["fake"].fake.state
+    recorders: dict[ScoreName, Recorder] = {n: Recorder.of(fitting.scores[n]) for n in ("style", "fake", "edit")}
+    fitting.scores = BatchedScores(recorders, batched=False)
+    watched = Watched(fitting.objective.direction)
+    fitting.objective = replace(fitting.objective, direction=watched)
     trained = Predictor(fitting.fake.predictor)
     fitting.fake = replace(fitting.fake, predictor=trained)
-    state = models.base.adapters.fake_state()
     moments = [
         Moment(
             iteration=iteration,
             z=fitting.subject.render().clone(),
             z_grad=fitting.subject.z.grad.clone(),
-            asked={name: pair.last for name, pair in pairs.items()},
+            predicted={n: (score_latent(watched.draws[-1], n), *r.pairs[-1]) for n, r in recorders.items()},
             trained=trained.last,
             adapter={name: p.detach()[0].clone() for name, p in state.items()},
             adapter_grad={name: p.grad[0].clone() for name, p in state.items()},
@@ -192,7 +205,7 @@ def test_the_posterior_of_the_picture(replay: Replay, golden: Golden, picture: T
         mean, std = replay.models.codec.posterior(picture)
     assert off_by(mean, golden.tensors["vae_mean"]) < 2e-4
     assert off_by(std, golden.tensors["vae_std"]) < 2e-4
-    z_source = replay.models.codec.scaled(mean + std * golden.tensors["vae_eps"])
+    z_source = replay.models.codec.scale_latent(mean + std * golden.tensors["vae_eps"])
     assert off_by(z_source, golden.tensors["src_x0"]) < 2e-4
 
 
@@ -227,7 +240,7 @@ def test_timesteps_learning_rates_and_cutoffs(replay: Replay, golden: Golden) ->
 
 
 def test_the_range_of_timesteps_that_was_open(replay: Replay, golden: Golden) -> None:
-    from stylescore.assembly.build import make_sampler
+    from stylescore.assembly.objectives import make_sampler
 
     sampler = make_sampler(reference_method().timesteps, 2)
     ours = [[sampler.grid.low, sampler.high(i / 30)] for i in range(30)]
@@ -246,14 +259,14 @@ def test_losses(replay: Replay, golden: Golden) -> None:
 
 @pytest.mark.parametrize("i", FULL)
 def test_predictions(replay: Replay, golden: Golden, i: int) -> None:
-    asked, full = replay.moments[i].asked, f"full/{i}"
+    predicted, full = replay.moments[i].predicted, f"full/{i}"
     recorded = {
         "style": ("x_t", "real_cond", "real_uncond"),
         "fake": ("x_t", "fake_cond", "fake_uncond"),
         "edit": ("x_t_ref", "ref_cond", "ref_uncond"),
     }
     for name, keys in recorded.items():
-        for found, key in zip(asked[name], keys, strict=True):
+        for found, key in zip(predicted[name], keys, strict=True):
             assert off_by(found, golden.tensors[f"{full}/{key}"]) < 2e-4, (name, key)
 
 
@@ -263,9 +276,8 @@ def test_guided_predictions_and_their_difference(replay: Replay, golden: Golden,
     schedule, t = replay.models.base.schedule, replay.moments[i].iteration.step.t
     guided_eps = {}
     for name, key in (("style", "teacher_pred"), ("fake", "lora_pred")):
-        score = getattr(replay.fitting.scores, name)
-        _, eps_c, eps_u = moment.asked[name]
-        guided_eps[name] = score.finish(eps_c, eps_u)
+        _, eps_c, eps_u = moment.predicted[name]
+        guided_eps[name] = replay.fitting.scores[name].combine(eps_c, eps_u)
         assert off_by(guided_eps[name], golden.tensors[f"{full}/{key}"]) < 2e-4
     score_grad = schedule.posterior_variance(t) * (guided_eps["style"] - guided_eps["fake"])
     assert off_by(score_grad, golden.tensors[f"{full}/score_grad"]) < 1e-3
@@ -321,10 +333,10 @@ def test_the_latent_after_every_iteration(replay: Replay, golden: Golden) -> Non
     assert moved == pytest.approx(golden.rows("tgt_x0_minus_src_l2"), rel=1e-3, abs=1e-6)
 
 
-def test_scores_asked_together_end_in_the_recorded_latent(tiny_models: Callable[..., Models], golden: Golden) -> None:
+def test_batched_scores_end_in_the_recorded_latent(tiny_models: Callable[..., Networks], golden: Golden) -> None:
     method = reference_method()
     fitting = assembled(tiny_models(method.style_strength), golden, method)
-    assert fitting.scores.together is not None
+    assert fitting.scores.batched
     for _ in fit(fitting):
         pass
     assert (fitting.subject.render() - golden.tensors[f"tgt_x0/{END}"]).abs().max().item() < 3e-4
@@ -362,14 +374,16 @@ def single_step_before(fitting: Fitting) -> None:
 
 
 def swapped_scores(fitting: Fitting) -> None:
-    fitting.scores = replace(fitting.scores, style=fitting.scores.fake, fake=fitting.scores.style, together=None)
+    found = fitting.scores.scores
+    fitting.scores = BatchedScores({**found, "style": found["fake"], "fake": found["style"]}, batched=False)
 
 
 def map_from_the_picture(fitting: Fitting) -> None:
-    def from_z(draw: Any, scores: Any) -> Tensor:
-        return SemanticRelevance()(replace(draw, z_source_t=draw.z_t), scores)
+    class FromThePicture(BatchedScores):
+        def predict(self, draw: Draw, names: Collection[ScoreName]) -> Predictions:
+            return super().predict(replace(draw, z_source_t=draw.z_t), names)
 
-    fitting.objective = replace(fitting.objective, relevance=from_z)
+    fitting.scores = FromThePicture(fitting.scores.scores, batched=False)
 
 
 def learning_rate_off_by_one(fitting: Fitting) -> None:
@@ -383,15 +397,13 @@ def fake_trained_unweighted(fitting: Fitting) -> None:
 
 
 def fake_trained_on_the_edit_prompt(fitting: Fitting) -> None:
-    prompted = fitting.fake.predictor.__self__
-    edit = fitting.scores.edit.prompted
-    other = replace(prompted, conditional=edit.conditional)
-    fitting.fake = replace(fitting.fake, predictor=other.alone)
+    other = replace(fitting.fake.predictor, conditional=fitting.scores["edit"].conditional)
+    fitting.fake = replace(fitting.fake, predictor=other)
 
 
 def fake_unguided(fitting: Fitting) -> None:
-    fake = guided(fitting.scores.fake.prompted, 1.0)
-    fitting.scores = replace(fitting.scores, fake=fake, together=None)
+    found = fitting.scores.scores
+    fitting.scores = BatchedScores({**found, "fake": replace(found["fake"], combine=None)}, batched=False)
 
 
 WRONG = {
@@ -414,7 +426,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_variant_leaves_the_tolerance(tiny_models: Callable[..., Models], golden: Golden, name: str) -> None:
+def test_a_wrong_variant_leaves_the_tolerance(tiny_models: Callable[..., Networks], golden: Golden, name: str) -> None:
     change_method, change_fitting = WRONG[name]
     method = change_method(reference_method())
     fitting = assembled(tiny_models(method.style_strength), golden, method)

@@ -1,4 +1,4 @@
-"""How good a model's stylization is: pictures by several methods, judged by figures.
+"""Measures the quality of a model's stylization: pictures by several methods, compared by figures.
 
-`python -m benchmarks.quality` makes the pictures, judges them and prints a table; `__main__` tells the options.
+`python -m benchmarks.quality` makes the pictures, computes the figures and prints a table; `__main__` has the options.
 """

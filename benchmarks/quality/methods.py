@@ -1,4 +1,4 @@
-"""The rows of the table: what is done to a photo."""
+"""The methods of the table, and how each makes its pictures."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STEPS = 25
 
 @dataclass
 class Studio:
-    """Where pictures are made: a model with its styles, each loaded once.
+    """A model with its styles, each loaded once.
 
     Attributes:
-        run: what all runs share; its styles and method are replaced.
-        settings: constants that differ from the model's preset.
-        style_files: the adapter of each style.
+        run: configuration of all runs; its styles and method are replaced.
+        settings: changes to the constants of the model's preset.
+        style_files: path of each style's LoRA.
     """
 
     run: RunConfig
@@ -39,7 +39,7 @@ class Studio:
     stylizers: dict[str, Stylizer] = field(default_factory=dict)
 
     def stylizer(self, style: str, method: Method | None, changes: dict[str, Any], content: float) -> Stylizer:
-        """Return a stylizer with the model's preset for a method, changed."""
+        """Return a stylizer with the model's preset for a method and the given changes."""
         own = preset_for(self.run.model, None, method, [style])
         constants = overlay(overlay(own, self.settings), changes)
         run = replace(self.run, styles=(StyleChoice(name=self.style_files[style]),), method=constants, content=content)
@@ -52,48 +52,48 @@ Recipe = Callable[[Studio, str, Photos], list[Image.Image]]
 """Makes pictures in a style from photos."""
 
 
-def started(stylizer: Stylizer, photos: Photos) -> Fitting:
-    """Assemble a run over a batch of photos, each with its caption."""
+def start_run(stylizer: Stylizer, photos: Photos) -> Fitting:
+    """Start a run over a batch of photos, each with its caption."""
     return stylizer.start([as_photo(Image.fromarray(pixels)) for pixels in photos.pixels], captions=photos.captions)
 
 
-def unchanged(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
-    """Return the photos."""
+def copy_photos(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+    """Return the photos unchanged."""
     return [Image.fromarray(pixels) for pixels in photos.pixels]
 
 
-def rendered(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
-    """Return what the style's own program draws."""
+def render_style(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+    """Render the style with its program."""
     return [Image.fromarray(render(style, p, row)) for p, row in zip(photos.pixels, photos.rows, strict=True)]
 
 
-def redecoded(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
-    """Return what the style's own program draws after encoding and decoding: what the autoencoder alone costs."""
+def decode_rendering(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+    """Render the style with its program, then encode and decode: what is lost is lost by the autoencoder."""
     stylizer = studio.stylizer(style, None, {}, 0.5)
-    drawn = [pixels_of(picture) for picture in rendered(studio, style, photos)]
-    return stylizer.decode(started(stylizer, replace(photos, pixels=np.stack(drawn))).subject.render())
+    drawn = [to_pixels(picture) for picture in render_style(studio, style, photos)]
+    return stylizer.decode(start_run(stylizer, replace(photos, pixels=np.stack(drawn))).subject.render())
 
 
-def denoised(strength: float) -> Recipe:
-    """Return SDEdit at a strength; at 1 little of the photo is left, and the model draws from its caption."""
+def make_sdedit(strength: float) -> Recipe:
+    """Return SDEdit with a strength; at 1 hardly anything of the photo remains, and its caption decides."""
 
     def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
         stylizer = studio.stylizer(style, "sds", {}, 0.5)
-        fitting = started(stylizer, photos)
+        fitting = start_run(stylizer, photos)
         _, z_source = fitting.subject.draw(fitting.rng)
         schedule = fitting.objective.schedule
-        score = fitting.scores.style
+        score = fitting.scores["style"]
         return stylizer.decode(sdedit(score, schedule, z_source, strength=strength, steps=STEPS, rng=fitting.rng))
 
     return recipe
 
 
-def fitted(method: Method | None, changes: dict[str, Any], content: float = 0.5) -> Recipe:
-    """Return a run of the method to its end."""
+def make_run(method: Method | None, changes: dict[str, Any], content: float = 0.5) -> Recipe:
+    """Return a whole run of a method."""
 
     def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
         stylizer = studio.stylizer(style, method, changes, content)
-        fitting = started(stylizer, photos)
+        fitting = start_run(stylizer, photos)
         for _ in fit(fitting):
             pass
         return stylizer.decode(fitting.subject.render())
@@ -103,32 +103,32 @@ def fitted(method: Method | None, changes: dict[str, Any], content: float = 0.5)
 
 @dataclass(frozen=True)
 class Row:
-    """A method by the words of the table, and what makes its pictures."""
+    """A method's label in the table, and its recipe."""
 
-    words: str
+    label: str
     make: Recipe
 
 
 ROWS: dict[str, Row] = {
-    "source": Row("the photo, unchanged", unchanged),
-    "renderer": Row("the program the style was learned from", rendered),
-    "renderer-decoded": Row("the same, encoded and decoded", redecoded),
-    "generated": Row("the style model, from noise", denoised(1.0)),
-    **{f"sdedit-{s:.2f}": Row(f"SDEdit, strength {s:g}", denoised(s)) for s in (0.3, 0.45, 0.6, 0.7, 0.8)},
-    "sds": Row("SDS", fitted("sds", {})),
-    "dds": Row("DDS", fitted("dds", {})),
-    "vsd": Row("VSD", fitted("vsd", {})),
-    "sms-no-spectrum": Row("SMS without spectrum", fitted("sms", {"spectrum": {"weight": 0.0}})),
-    "sms-no-relevance": Row("SMS without relevance", fitted("sms", {"relevance": {"strength": 0.0}})),
-    **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", fitted("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
+    "source": Row("the photo, unchanged", copy_photos),
+    "renderer": Row("the program the style was learned from", render_style),
+    "renderer-decoded": Row("the same, encoded and decoded", decode_rendering),
+    "generated": Row("the style model, from noise", make_sdedit(1.0)),
+    **{f"sdedit-{s:.2f}": Row(f"SDEdit, strength {s:g}", make_sdedit(s)) for s in (0.3, 0.45, 0.6, 0.7, 0.8)},
+    "sds": Row("SDS", make_run("sds", {})),
+    "dds": Row("DDS", make_run("dds", {})),
+    "vsd": Row("VSD", make_run("vsd", {})),
+    "sms-no-spectrum": Row("SMS without spectrum", make_run("sms", {"spectrum": {"weight": 0.0}})),
+    "sms-no-relevance": Row("SMS without relevance", make_run("sms", {"relevance": {"strength": 0.0}})),
+    **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
 }
 
 
-def chosen(names: Sequence[str] | None) -> list[str]:
-    """Return the methods asked for, in the table's order."""
+def select_methods(names: Sequence[str] | None) -> list[str]:
+    """Return the requested methods in the table's order, or all for `None`."""
     return [name for name in ROWS if names is None or name in names]
 
 
-def pixels_of(picture: Image.Image) -> np.ndarray:
+def to_pixels(picture: Image.Image) -> np.ndarray:
     """Return a picture as uint8, [height, width, 3]."""
     return np.asarray(picture.convert("RGB"))

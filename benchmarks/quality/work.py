@@ -1,4 +1,4 @@
-"""Makes the pictures that are not there yet, in an order in which every pause leaves a fair comparison."""
+"""Makes the missing pictures in an order that allows a fair comparison after every interruption."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.quality.methods import ROWS, Studio, pixels_of
+from benchmarks.quality.methods import ROWS, Studio, to_pixels
 from benchmarks.quality.split import Photos
 from stylescore.errors import ConfigError
 from stylescore.images import save_png
@@ -21,7 +21,7 @@ from stylescore.storage.files import atomic
 
 @dataclass(frozen=True)
 class Job:
-    """Some photos, by their numbers in the part, to be made in one run."""
+    """Photos of one run, by their indices in the part, with method and style."""
 
     method: str
     style: str
@@ -29,58 +29,58 @@ class Job:
 
 
 def plan(count: int, batch: int, styles: Sequence[str], methods: Sequence[str]) -> list[Job]:
-    """Return all jobs, photos outermost: a photo has been through everything before the next one's turn."""
+    """Return all jobs in order: every method and style of a batch of photos before the next batch."""
     batches = [tuple(range(first, min(first + batch, count))) for first in range(0, count, batch)]
     return [Job(method, style, numbers) for numbers in batches for style in styles for method in methods]
 
 
-def shared(jobs: Sequence[Job], share: str) -> list[Job]:
+def select_share(jobs: Sequence[Job], share: str) -> list[Job]:
     """Return part I of N of the jobs, for `share` written I/N with I from 1.
 
     Raises:
-        ConfigError: it is not written so.
+        ConfigError: `share` is not of this form.
     """
     index, _, count = share.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise ConfigError(f"a share must be I/N with I from 1 to N, not {share!r}", hint="the whole is 1/1")
+        raise ConfigError(f"--share must be I/N with I from 1 to N, not {share!r}", hint="for example --share 1/2")
     return list(jobs[int(index) - 1 :: int(count)])
 
 
-def path_of(folder: Path, method: str, style: str, number: int) -> Path:
-    """Return where a picture lies."""
+def picture_path(folder: Path, method: str, style: str, number: int) -> Path:
+    """Return the path of a picture."""
     return folder / method / style / f"{number:03d}.png"
 
 
-def lacking(folder: Path, job: Job) -> Job:
-    """Return the job without the pictures that exist."""
-    missing = [n for n in job.numbers if not path_of(folder, job.method, job.style, n).is_file()]
+def _without_existing(folder: Path, job: Job) -> Job:
+    """Return the job without the pictures that exist already."""
+    missing = [n for n in job.numbers if not picture_path(folder, job.method, job.style, n).is_file()]
     return replace(job, numbers=tuple(missing))
 
 
-def make(folder: Path, studio: Studio, photos: Photos, job: Job) -> None:
-    """Make a job's pictures and write each whole or not at all."""
+def _make_pictures(folder: Path, studio: Studio, photos: Photos, job: Job) -> None:
+    """Make a job's pictures and write each file whole or not at all."""
     taken = list(job.numbers)
     some = Photos(tuple(photos.rows[n] for n in taken), tuple(photos.captions[n] for n in taken), photos.pixels[taken])
-    path_of(folder, job.method, job.style, 0).parent.mkdir(parents=True, exist_ok=True)
+    picture_path(folder, job.method, job.style, 0).parent.mkdir(parents=True, exist_ok=True)
     for number, picture in zip(taken, ROWS[job.method].make(studio, job.style, some), strict=True):
-        save_png(picture, path_of(folder, job.method, job.style, number))
+        save_png(picture, picture_path(folder, job.method, job.style, number))
 
 
-def work(folder: Path, studio: Studio, photos: Photos, jobs: Sequence[Job], minutes: float) -> Iterator[Job]:
-    """Do the jobs one after another, yielding each that had something to do, until the time is over."""
+def run_jobs(folder: Path, studio: Studio, photos: Photos, jobs: Sequence[Job], minutes: float) -> Iterator[Job]:
+    """Run the jobs in order until the time is over; yield each job that made pictures."""
     end = time.monotonic() + 60 * minutes
     for job in jobs:
         if time.monotonic() > end:
             return
-        if (left := lacking(folder, job)).numbers:
-            make(folder, studio, photos, left)
+        if (left := _without_existing(folder, job)).numbers:
+            _make_pictures(folder, studio, photos, left)
             yield left
 
 
-def complete(folder: Path, count: int, styles: Sequence[str], methods: Sequence[str]) -> int:
-    """Return how many of the first photos have been through every method and style."""
+def count_complete(folder: Path, count: int, styles: Sequence[str], methods: Sequence[str]) -> int:
+    """Return the number of first photos that have a picture by every method in every style."""
     for number in range(count):
-        if not all(path_of(folder, method, style, number).is_file() for style in styles for method in methods):
+        if not all(picture_path(folder, method, style, number).is_file() for style in styles for method in methods):
             return number
     return count
 
@@ -89,22 +89,22 @@ def read_pictures(folder: Path, method: str, style: str, count: int) -> np.ndarr
     """Return the first pictures of a method in a style, uint8."""
     pictures = []
     for number in range(count):
-        with Image.open(path_of(folder, method, style, number)) as picture:
-            pictures.append(pixels_of(picture))
+        with Image.open(picture_path(folder, method, style, number)) as picture:
+            pictures.append(to_pixels(picture))
     return np.stack(pictures)
 
 
-def require_same(folder: Path, facts: dict[str, Any]) -> None:
-    """Note what the pictures of a folder are made with, or raise `ConfigError` if they were made otherwise."""
+def check_same_settings(folder: Path, facts: dict[str, Any]) -> None:
+    """Save the settings of a folder's pictures; raise `ConfigError` if the folder has pictures with other settings."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "made-with.json"
     if not path.is_file():
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    different = [key for key in facts if kept.get(key) != facts[key]]
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    different = [key for key in facts if saved.get(key) != facts[key]]
     if different:
         raise ConfigError(
             f"the pictures in {str(folder)!r} were made with another {different[0]}",
-            hint="give another output folder, or delete these",
+            hint="choose another output folder, or delete these pictures",
         )

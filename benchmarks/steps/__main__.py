@@ -36,7 +36,7 @@ import sys
 from itertools import product
 from typing import Any
 
-from benchmarks.measuring import keep
+from benchmarks.measuring import save_results
 from benchmarks.steps.measure import MODES
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.execution.devices import DTYPES
@@ -117,7 +117,7 @@ def main() -> None:
     for setting in settings(options):
         rows.append(measure(setting, options))
         print(".", end="", file=sys.stderr, flush=True)
-    print(f"\n{table(rows)}\n{keep(options.name, {'rows': rows})}")
+    print(f"\n{table(rows)}\n{save_results(options.name, {'rows': rows})}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import stylescore
 from benchmarks.steps.living import held, most_bytes
 from benchmarks.steps.networks import KINDS, Kind, in_bfloat16
 from benchmarks.steps.ours import fitting, reference
-from stylescore.assembly.stylizer import CODEC_WINDOW
+from stylescore.assembly.stylizer import CODEC_TILE
 from stylescore.config import presets
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.codec import Codec
@@ -33,35 +33,37 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "memory.md"
 HEAD = """\
 # Memory and time by family, size and setting
 
-What a run of one picture needs in bfloat16, in gigabytes (10^9 bytes) on the card and in 10^12 operations: computed,
-not measured. Networks of the real sizes were run on tensors that have a shape and no contents, and every tensor was
-counted from when it was made until it was gone. Add about 1 GB for CUDA, the allocator's slack and what a convolution
-borrows while it works.
+GPU memory for a run of one picture in bfloat16, in gigabytes (10^9 bytes), and operations, in 10^12: computed, not
+measured. Networks of the real sizes were run on tensors that have a shape but no contents, and every tensor was counted
+from its creation to its deletion. Add about 1 GB for CUDA, the allocator's overhead and the workspace of convolutions.
 
-* **denoiser** is what stays on the card: weights, style and fake adapter, the optimiser's moments.
-* **iteration** is the most that passes need at once: with all scores in one call, or on the trained pass's way back.
-* **ends** is the most the autoencoder needs while it encodes or decodes.
-* Text models (T5 among those of sd3 and flux) are on the card only while prompts are read, before the first iteration;
-  with `--low-memory` and `--offload` they work on the CPU. The autoencoder takes 0.2 GB, with either only while it
-  works, in windows of 512 pixels.
-* **at most** is the largest sum of what is there at one time.
+* **denoiser** is what stays on the GPU: weights, style LoRA and fake adapter, the optimiser's moments.
+* **iteration** is the peak of an iteration's passes: of all scores in one batch, or of the trained pass, backward pass
+  included.
+* **ends** is the peak of the autoencoder's encoding and decoding.
+* **text models** are the text encoders (T5 among those of sd3 and flux). They are on the GPU only while prompts are
+  encoded, before the first iteration; with `--memory low` and `--memory offload` they run on the CPU. The autoencoder
+  takes 0.2 GB; with either it is on the GPU only while it runs, and works in tiles of 512 pixels.
+* **at most** is the peak of the sum.
 
-`--low-memory` asks scores one at a time and computes blocks twice in the trained pass. `--offload` keeps the weights of
-all layers in main memory, which must hold them, and brings each layer's while it works; blocks are computed twice too.
-**moved** is what then goes through the link to the card in a whole run, in 10^12 bytes. At 12 GB/s, about what a PCIe
-3.0 slot with sixteen lanes reaches, 1 takes 83 s; computing does not wait for it only where it takes longer.
+`--memory low` predicts scores one at a time and recomputes blocks in the backward pass (gradient checkpointing).
+`--memory offload` keeps the weights of all layers in CPU memory, which must hold them, and moves each layer's to the
+GPU while it runs; blocks are recomputed too. **moved** is the amount of weights moved to the GPU in a whole run, in
+10^12 bytes. At 12 GB/s, about what a PCIe 3.0 slot with sixteen lanes reaches, 1 takes 83 s. Computing continues
+meanwhile, so that only the time beyond that of computing is lost.
 
-Operations are those of a whole run with the preset `balanced` and with `swift`. Divided by what a machine reaches they
-are seconds: `stylescore doctor` times a product of matrices and shows them for the machine it runs on. It takes a half
-of that speed for granted on a CPU: on two cores of 308 GFLOP/s iterations of Stable Diffusion 1 reached 196 GFLOP/s
-with `balanced`'s passes and 151 with `swift`'s (`benchmarks/results/steps_sd1.json`). On a GPU it takes a quarter; **no
-GPU has been measured**. `benchmarks/steps/estimate.py` makes this page and what `stylescore doctor` shows.
+Operations are those of a whole run with the preset `balanced` and with `swift`. Divided by the operations per second
+that a machine reaches, they give seconds: `stylescore doctor` measures a product of matrices and shows these times. It
+assumes that a CPU reaches half of that speed: on two cores of 308 GFLOP/s, iterations of Stable Diffusion 1
+reached 196 GFLOP/s with `balanced`'s passes and 151 with `swift`'s (`benchmarks/results/steps_sd1.json`). For a GPU it
+assumes a quarter; **no GPU has been measured**. `benchmarks/steps/estimate.py` makes this page and the figures of
+`stylescore doctor`.
 
-| family | size | setting | denoiser | iteration | ends | text models | at most | `balanced` | `swift` | moved |
+| family | size | `--memory` | denoiser | iteration | ends | text models | at most | `balanced` | `swift` | moved |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
-Setting = Literal["usual", "--low-memory", "--offload"]
-SETTINGS: tuple[Setting, ...] = ("usual", "--low-memory", "--offload")
+Setting = Literal["normal", "low", "offload"]
+SETTINGS: tuple[Setting, ...] = ("normal", "low", "offload")
 TEXTS = {"mini": 0.001, "sd1": 0.123, "sd2": 0.340, "sdxl": 0.817, "sd3": 5.581, "flux": 4.886}
 """Parameters of text models, in billions (T5 included in sd3 and flux)."""
 TRIPS = 3
@@ -112,33 +114,33 @@ def estimate(family: str, size: int, setting: Setting) -> dict[str, Any]:
 
 def counted(kind: Kind, family: str, size: int, setting: Setting) -> dict[str, Any]:
     """Return the same, from networks on whatever tensors are made here."""
-    saves, cells = setting != "usual", size // kind.scale
+    saves, cells = setting != "normal", size // kind.scale
     network = in_bfloat16(kind.make).eval()
     whole, z = held(network), torch.randn(1, kind.channels, cells, cells)
-    together = setting != "--low-memory"
-    made = fitting(kind, network, z, reference(), together=together, saving=saves, away=setting == "--offload")
+    together = setting != "low"
+    made = fitting(kind, network, z, reference(), together=together, saving=saves, away=setting == "offload")
     assert made.fake is not None
-    fake, adapter = made.fake, [weight for weight in network.parameters() if weight.requires_grad]
+    fake = made.fake
     draw = made.objective.schedule.draw(z, z, t=torch.tensor([301]), eps=torch.randn_like(z))
 
     def trained() -> Tensor:
         return fake.predict(draw.z_t, draw.t)
 
     @torch.no_grad()
-    def asked() -> None:
-        scores = made.scores.ahead(draw, made.objective.asks)
-        _ = made.objective.direction(draw, scores), scores.edit(draw.z_source_t, draw.t)
+    def predicted() -> None:
+        eps = made.scores.predict(draw, made.objective.needs)
+        made.objective.direction(draw, eps)
 
-    codec = replace(autoencoder(kind), tile=CODEC_WINDOW // kind.scale if saves else None)
+    codec = replace(autoencoder(kind), tile=CODEC_TILE // kind.scale if saves else None)
     picture = torch.zeros(1, 3, size, size)
     parts = {
-        "denoiser": held(network) + sum(2 * weight.numel() * weight.element_size() for weight in adapter),
-        "iteration": max(most_bytes(asked), most_bytes(lambda: trained().sum().backward())),
+        "denoiser": held(network) + sum(3 * weight.numel() * weight.element_size() for weight in fake.parameters),
+        "iteration": max(most_bytes(predicted), most_bytes(lambda: trained().sum().backward())),
         "ends": max(most_bytes(lambda: codec.encode(picture, None)), most_bytes(lambda: codec.decode(z))),
         "texts": 2 * GB * TEXTS[family],
         "codec": held(codec.vae),
     }
-    forward, way_and_back = operations(trained)
+    forward, forward_backward = operations(trained)
     runs = {preset: passes_of(presets.load(preset)) for preset in RUNS}
     return {
         "family": family,
@@ -146,9 +148,9 @@ def counted(kind: Kind, family: str, size: int, setting: Setting) -> dict[str, A
         "setting": setting,
         "gb": round(at_most(parts, saves) / GB, 1),
         **{f"{name}_gb": round(value / GB, 4) for name, value in parts.items()},
-        "tflop": {name: round((n * forward + k * way_and_back) / 1e12, 1) for name, (n, k) in runs.items()},
+        "tflop": {name: round((n * forward + k * forward_backward) / 1e12, 1) for name, (n, k) in runs.items()},
         "moved_tb": {
-            name: round(TRIPS * k * (whole - held(network)) / 1e12, 2) if setting == "--offload" else 0
+            name: round(TRIPS * k * (whole - held(network)) / 1e12, 2) if setting == "offload" else 0
             for name, (_, k) in runs.items()
         },
     }
@@ -178,7 +180,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """Return a row of the page's table."""
-    saves, moved = row["setting"] != "usual", row["moved_tb"]["balanced"]
+    saves, moved = row["setting"] != "normal", row["moved_tb"]["balanced"]
     parts = [f"{row[name]:.1f}" for name in ("denoiser_gb", "iteration_gb", "ends_gb")]
     texts, operations = "" if saves else f"{row['texts_gb']:.1f}", [f"{row['tflop'][preset]:,.0f}" for preset in RUNS]
     told = [row["family"], str(row["size"]), row["setting"], *parts, texts, f"{row['gb']:.1f}", *operations]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import peak_memory_mib, synchronise, timed
+from benchmarks.measuring import measure_time, peak_memory_mib, synchronise
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
-from stylescore.diffusion.execution.devices import DTYPES, laid_out
+from stylescore.diffusion.execution.devices import DTYPES, set_memory_format
 
 SPARING = {"method": ours.sparing()}
 MODES: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
         passes = plain.Passes()
         return plain.iteration(kind, network, z_source, passes), lambda: (passes.forward, passes.trained)
     asked = {"method": ours.reference(), **MODES[options.mode]}
-    made = ours.fitting(kind, laid_out(network, device), z_source, **asked)
+    made = ours.fitting(kind, set_memory_format(network, device), z_source, **asked)
     return ours.iteration(made), made.counter.snapshot
 
 
@@ -58,7 +58,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     before = passes()
     work()
     each = [now - then for now, then in zip(passes(), before, strict=True)]
-    figures = timed(work, warmup=1, repeats=options.repeats)
+    figures = measure_time(work, warmup=1, repeats=options.repeats)
     cuda = options.device.startswith("cuda")
     return {
         "mode": options.mode,

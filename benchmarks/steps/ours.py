@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.steps.networks import BETAS, Kind
-from stylescore.assembly.build import Models, Prompts, fit_latents
-from stylescore.assembly.networks import compiled as compiled_network
+from stylescore.assembly.fitting import Prompts, fit_latents
+from stylescore.assembly.networks import Networks, compile_network
 from stylescore.config import presets
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import Adapters, adaptable
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.execution.copies import merged_copy
-from stylescore.diffusion.execution.memory import keep_less
-from stylescore.diffusion.execution.offload import layer_weights, let_visit
+from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
+from stylescore.diffusion.execution.merging import merge_into_copy
+from stylescore.diffusion.execution.offload import layer_weights, offload_layers
 from stylescore.diffusion.text import TextEncoder
 from stylescore.lora import Product
 from stylescore.method.fit import Fitting, fit
@@ -86,21 +86,21 @@ def fitting(
     changes, schedule = style_of(network), NoiseSchedule(BETAS)
 
     def backbone(net: Any) -> Backbone:
-        asked = compiled_network(net, compiled == "graphs") if compiled else net
-        return Backbone(asked, Adapters.of(net), kind.prediction(schedule), kind.call, counter)
+        called = compile_network(net, "graphs" if compiled == "graphs" else "on") if compiled else net
+        return Backbone(called, Adapters.of(net), kind.prediction(schedule), kind.call, counter)
 
     counter = PassCounter()
     base = style = backbone(network)
     if copied:
-        style = backbone(merged_copy(network, changes, method.style_strength))
+        style = backbone(merge_into_copy(network, changes, method.style_strength))
     else:
         base.adapters.add_style(changes, method.style_strength)
     if saving:
-        keep_less(base.adapters)
+        enable_gradient_checkpointing(base.adapters)
     if away:
-        let_visit(layer_weights(network), z_source.device)
+        offload_layers(layer_weights(network), z_source.device)
     text = words(kind, z_source.device)
-    models = Models(base=base, style=style, codec=Codec(None), text=text, style_text=text, together=together)
+    models = Networks(base=base, style=style, codec=Codec(None), text=text, style_text=text, batched=together)
     count = len(z_source)
     rng = [torch.Generator().manual_seed(seed) for seed in range(count)]
     return fit_latents(models, method, Prompts.of(method, "style", ["a photo"] * count), z_source, rng)

@@ -1,18 +1,18 @@
-"""The exceptions stylescore raises on purpose.
+"""The exceptions that stylescore raises.
 
 ```text
-StylescoreError            our own failure, exit code 1
-├── InputError             the caller can repair it, exit code 2
+StylescoreError            a failure of the package, exit code 1
+├── InputError             the caller can correct it, exit code 2
 │   ├── PictureError       a photo that cannot be read or used
 │   ├── StyleError         a style name or adapter file that cannot be used
 │   ├── ModelError         a model that cannot be found or lacks a part
 │   ├── ConfigError        a preset, option or number outside its range
 │   ├── DeviceError        a device or precision this machine does not have
-│   └── OutputError        a place that cannot be written to
+│   └── OutputError        a file or folder that cannot be written
 └── NonFiniteError         the run produced NaN or infinity and was stopped
 ```
 
-Every message states the rule that was broken and the offending value; `hint` says what to do.
+Every message states the rule and the value that broke it; `hint` says what to do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class StylescoreError(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        hint: what the reader can do about it, or `None`.
-        exit_code: what the command line returns.
+        hint: what to do about it, or `None`.
+        exit_code: exit code of the command line.
     """
 
     exit_code = 1
@@ -37,7 +37,7 @@ class StylescoreError(Exception):
 
 
 class InputError(StylescoreError):
-    """Something the caller gave cannot be used."""
+    """An argument, file or option that cannot be used."""
 
     exit_code = 2
 
@@ -63,15 +63,15 @@ class DeviceError(InputError):
 
 
 class OutputError(InputError):
-    """A place that cannot be written to."""
+    """A file or folder that cannot be written."""
 
 
 class NonFiniteError(StylescoreError):
     """The run produced NaN or infinity and was stopped.
 
     Attributes:
-        iteration: 0-based iteration at which it happened.
-        timesteps: the timesteps drawn in that iteration, one per sample.
+        iteration: index of the iteration, from 0.
+        timesteps: the iteration's timesteps, one for each sample.
     """
 
     def __init__(self, what: str, *, iteration: int, timesteps: Iterable[int]) -> None:
@@ -85,7 +85,7 @@ class NonFiniteError(StylescoreError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Return a hint naming the closest known name, or the list of all, or `None` for no names."""
+    """Return a hint with the closest known name, else with all names, or `None` if there are no names."""
     names = sorted(known)
     if not names:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ def stylizer() -> Stylizer:
         run_config({"method": "vsd", "guidance_scale": 2.0}),
         run_config({"fake": {"rank": 2}, "spectrum": {"weight": 0.0}}, content=0.9, seed=4),
         run_config({"iterations": 1}, caption="a cat"),
+        run_config(style_prompt="other words"),
+        run_config({"fake": {"targets": ["to_k", "conv1"]}}),
     ],
 )
 def test_another_run_on_loaded_models_is_that_run(stylizer: Stylizer, other: RunConfig) -> None:
@@ -61,6 +65,40 @@ def test_the_first_run_is_not_changed_by_another(stylizer: Stylizer) -> None:
     assert torch.equal(latents(stylizer), before)
 
 
+def test_runs_on_the_same_networks_may_alternate(stylizer: Stylizer) -> None:
+    """The fake adapter of a run, whatever its targets and batch, is unknown to another run on the same networks."""
+    other = stylizer.with_run(run_config({"fake": {"targets": ["to_k"], "rank": 2}}))
+    photo = read_photo(PARITY / "input_128x128.png")
+    expected = [latents(stylizer), latents(other)]
+    pair = stylizer.start([photo, photo])
+    runs = [stylizer.start([photo]), other.start([photo])]
+    for _ in zip(*(fit(fitting) for fitting in (*runs, pair)), strict=True):
+        pass
+    assert all(torch.equal(run.subject.render(), wanted) for run, wanted in zip(runs, expected, strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_may_have_switched_gradients_off(stylizer: Stylizer, mode: Any) -> None:
+    expected = latents(stylizer)
+    with mode():
+        found = latents(Stylizer(run_config()))
+        assert not torch.is_grad_enabled()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [({"timesteps": {"t_max": 998}}, "timesteps.t_max"), ({"fake": {"t_max": 998}}, "fake.t_max")],
+)
+def test_a_timestep_that_the_model_does_not_have_is_refused(tmp_path: Path, method: dict[str, Any], name: str) -> None:
+    folder = shutil.copytree(PARITY / "tiny_base", tmp_path / "short")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_train_timesteps": 600}))
+    stylizer = Stylizer(replace(run_config(method), model=str(folder)))
+    with pytest.raises(ConfigError, match=rf"^{name} must be below the model's number of timesteps, 600, not 998"):
+        latents(stylizer)
+
+
 def test_the_size_may_differ(stylizer: Stylizer) -> None:
     photo = read_photo(PARITY / "input_128x128.png")
     assert stylizer.with_run(replace(run_config(), size=96)).working_size(photo) == (96, 96)
@@ -72,7 +110,6 @@ def test_the_size_may_differ(stylizer: Stylizer) -> None:
     [
         run_config({"style_strength": 0.5}),
         run_config({"text_encoder_lora": False}),
-        run_config(style_prompt="other words"),
         replace(run_config(), styles=(StyleChoice(name=STYLE, weight=0.5),)),
         replace(run_config(), model="mini"),
     ],
@@ -94,7 +131,7 @@ def test_captions_of_a_batch_are_each_for_its_photo(stylizer: Stylizer) -> None:
     alone = [latents(stylizer, [caption]) for caption in ("a cat", "a red car")]
     assert torch.allclose(both, torch.cat(alone), atol=1e-4)
     assert not torch.allclose(alone[0], alone[1], atol=1e-4)
-    with pytest.raises(ConfigError, match="got 1 for 2"):
+    with pytest.raises(ConfigError, match="not 1 for 2"):
         latents(stylizer, ["a cat"], count=2)
 
 
@@ -112,9 +149,9 @@ def overlay_of(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def native(run: RunConfig, side: int = 64) -> Stylizer:
-    """Return a stylizer that takes the tiny model to be at home at `side` pixels."""
+    """Return a stylizer that takes `side` pixels for the tiny model's native resolution."""
     stylizer = Stylizer(run)
-    stylizer._prepared = replace(stylizer._prepared, native_size=side)
+    stylizer._networks = replace(stylizer._networks, native_size=side)
     return stylizer
 
 
@@ -182,7 +219,7 @@ def test_a_refined_run_that_is_taken_up_ends_in_the_same_bits(done: int) -> None
 
 
 def test_the_learning_rate_falls_over_the_whole_of_a_refined_run() -> None:
-    rates = {"name": "adamw", "lr": 0.05, "warmup": 0.0, "cosine_length": 1.0}
+    rates = {"name": "adamw", "lr": 0.05, "warmup": 0, "warmup_fraction": 0.0, "cosine_length": 1.0}
     stylizer = native(refining(optimiser=rates))
     seen = [step.learning_rate for step in fit(stylizer.start([read_photo(PHOTO)]))]
     assert len(seen) == 4

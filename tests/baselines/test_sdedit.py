@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.baselines.sdedit import descent, sdedit
+from stylescore.baselines.sdedit import sampling_timesteps, sdedit
 from stylescore.errors import ConfigError
 from stylescore.method.objective import gaussian
 from stylescore.method.schedule import NoiseSchedule
@@ -91,10 +91,10 @@ def test_the_seed_decides(schedule: NoiseSchedule, rngs: Rngs) -> None:
 
 
 def test_the_way_down_starts_at_the_strength_and_ends_without_noise() -> None:
-    assert descent(1000, 0.5, 5) == [499, 399, 299, 199, 99, -1]
-    assert descent(1000, 1, 1) == [999, -1]
-    assert descent(1000, 0, 5) == [-1]
-    assert descent(1000, 0.003, 25) == [2, 1, 0, -1]
+    assert sampling_timesteps(1000, 0.5, 5) == [499, 399, 299, 199, 99, -1]
+    assert sampling_timesteps(1000, 1, 1) == [999, -1]
+    assert sampling_timesteps(1000, 0, 5) == [-1]
+    assert sampling_timesteps(1000, 0.003, 25) == [2, 1, 0, -1]
 
 
 def test_it_asks_the_score_once_a_step(schedule: NoiseSchedule, rngs: Rngs) -> None:
@@ -110,6 +110,6 @@ def test_it_asks_the_score_once_a_step(schedule: NoiseSchedule, rngs: Rngs) -> N
 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"from 0 to 1, not 1\.2"):
-        descent(1000, 1.2, 5)
+        sampling_timesteps(1000, 1.2, 5)
     with pytest.raises(ConfigError, match="at least 1, not 0"):
-        descent(1000, 0.5, 0)
+        sampling_timesteps(1000, 0.5, 0)

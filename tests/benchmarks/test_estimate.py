@@ -26,7 +26,7 @@ def test_the_page_tells_the_figures_that_doctor_shows() -> None:
 
 def test_less_is_kept_in_low_memory_and_more_at_a_larger_size() -> None:
     usual, low, away = (estimate("mini", 128, setting) for setting in SETTINGS)
-    larger = estimate("mini", 256, "usual")
+    larger = estimate("mini", 256, "normal")
     assert 0 < low["iteration_gb"] < usual["iteration_gb"] < larger["iteration_gb"]
     assert away["denoiser_gb"] < 0.2 * low["denoiser_gb"] == 0.2 * usual["denoiser_gb"]
     assert low["tflop"]["swift"] > usual["tflop"]["swift"] > 0
@@ -67,7 +67,7 @@ def test_memory_that_is_counted_is_memory_that_is_taken() -> None:
 @pytest.mark.parametrize("preset", ["balanced", "swift"])
 def test_a_run_makes_the_passes_that_are_computed(preset: str) -> None:
     method = replace(presets.load(preset), iterations=2)
-    stylizer = Stylizer(RunConfig(styles=(StyleChoice(name="watercolor"),), method=method, size=64, device="cpu"))
+    stylizer = Stylizer(RunConfig(styles=(StyleChoice(name="watercolor"),), method=method, size=64))
     fitting = stylizer.start([as_photo(Image.new("RGB", (64, 64)))])
     for _ in fit(fitting):
         pass

@@ -14,9 +14,9 @@ import pytest
 import torch
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import page, weights, work
-from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, averaged
-from benchmarks.quality.methods import ROWS, Row, chosen
-from benchmarks.quality.split import SIZES, Photos, parts, read_part
+from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, average
+from benchmarks.quality.methods import ROWS, Row, select_methods
+from benchmarks.quality.split import SIZES, Photos, read_part, split_rows
 from PIL import Image
 from torch import Tensor
 
@@ -39,21 +39,21 @@ def photos(count: int = 5, side: int = 8) -> Photos:
 
 
 def test_the_parts_are_disjoint_and_hold_all_photos_that_were_held_out() -> None:
-    found = parts(records())
+    found = split_rows(records())
     rows = [row for part in found.values() for row in part]
     assert [len(found[part]) for part in SIZES] == [40, 24]
     assert sorted(rows) == [n for n in range(600) if n % 3 == 0]
 
 
 def test_the_parts_are_the_same_every_time() -> None:
-    assert parts(records()) == parts(records())
-    assert parts(records())["test"][:3] == [459, 93, 27]
+    assert split_rows(records()) == split_rows(records())
+    assert split_rows(records())["test"][:3] == [459, 93, 27]
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_every_part_begins_with_photos_of_all_folders(part: str) -> None:
     table = records()
-    rows = parts(table)[part]
+    rows = split_rows(table)[part]
     assert {table[row]["folder"] for row in rows[:3]} == set(FOLDERS)
 
 
@@ -63,7 +63,7 @@ def test_a_part_is_read_with_captions(tmp_path: Path) -> None:
     np.save(tmp_path / "photos.npy", pixels)
     (tmp_path / "photos.json").write_text(json.dumps(table), encoding="utf-8")
     read = read_part(tmp_path, "test", 2)
-    assert read.rows == tuple(parts(table)["test"][:2])
+    assert read.rows == tuple(split_rows(table)["test"][:2])
     assert read.captions == tuple(f"a photo of thing {row}" for row in read.rows)
     assert (read.pixels[1] == read.rows[1] % 256).all()
 
@@ -76,7 +76,7 @@ def test_a_photo_goes_through_everything_before_the_next_one() -> None:
 
 def test_shares_are_disjoint_and_together_the_whole() -> None:
     jobs = work.plan(4, 1, ["ink"], ["a", "b", "c"])
-    shares = [work.shared(jobs, f"{n}/5") for n in range(1, 6)]
+    shares = [work.select_share(jobs, f"{n}/5") for n in range(1, 6)]
     assert sum(map(len, shares)) == len(jobs)
     assert {job for share in shares for job in share} == set(jobs)
 
@@ -84,7 +84,7 @@ def test_shares_are_disjoint_and_together_the_whole() -> None:
 @pytest.mark.parametrize("share", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_a_share_that_is_none_is_refused(share: str) -> None:
     with pytest.raises(ConfigError, match="I/N"):
-        work.shared([], share)
+        work.select_share([], share)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def do(folder: Path, jobs: Sequence[work.Job], minutes: float = 1.0) -> int:
     studio: Any = None
-    return len(list(work.work(folder, studio, photos(), jobs, minutes)))
+    return len(list(work.run_jobs(folder, studio, photos(), jobs, minutes)))
 
 
 def test_pictures_are_made_once_and_only_those_that_are_missing(tmp_path: Path, painted: list[Any]) -> None:
@@ -110,18 +110,18 @@ def test_pictures_are_made_once_and_only_those_that_are_missing(tmp_path: Path, 
     assert do(tmp_path, jobs) == 6
     assert do(tmp_path, jobs) == 0
     painted.clear()
-    work.path_of(tmp_path, "b", "ink", 2).unlink()
+    work.picture_path(tmp_path, "b", "ink", 2).unlink()
     assert do(tmp_path, jobs) == 1
     assert painted == [("ink", 2)]
     assert np.array_equal(work.read_pictures(tmp_path, "b", "ink", 5), photos().pixels)
 
 
 def test_only_photos_that_have_been_through_everything_count(tmp_path: Path, painted: list[Any]) -> None:
-    assert work.complete(tmp_path, 5, ["ink"], ["a", "b"]) == 0
+    assert work.count_complete(tmp_path, 5, ["ink"], ["a", "b"]) == 0
     do(tmp_path, work.plan(5, 1, ["ink"], ["a", "b"]))
-    work.path_of(tmp_path, "b", "ink", 3).unlink()
-    assert work.complete(tmp_path, 5, ["ink"], ["a", "b"]) == 3
-    assert work.complete(tmp_path, 5, ["ink"], ["a"]) == 5
+    work.picture_path(tmp_path, "b", "ink", 3).unlink()
+    assert work.count_complete(tmp_path, 5, ["ink"], ["a", "b"]) == 3
+    assert work.count_complete(tmp_path, 5, ["ink"], ["a"]) == 5
 
 
 def test_no_time_makes_no_picture(tmp_path: Path, painted: list[Any]) -> None:
@@ -130,10 +130,10 @@ def test_no_time_makes_no_picture(tmp_path: Path, painted: list[Any]) -> None:
 
 
 def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
-    work.require_same(tmp_path, {"model_sha256": "1", "seed": 0})
-    work.require_same(tmp_path, {"model_sha256": "1", "seed": 0})
+    work.check_same_settings(tmp_path, {"model_sha256": "1", "seed": 0})
+    work.check_same_settings(tmp_path, {"model_sha256": "1", "seed": 0})
     with pytest.raises(ConfigError, match="another model_sha256"):
-        work.require_same(tmp_path, {"model_sha256": "2", "seed": 0})
+        work.check_same_settings(tmp_path, {"model_sha256": "2", "seed": 0})
 
 
 def colours(pictures: Tensor) -> Tensor:
@@ -155,15 +155,15 @@ RED, BLUE, GREY = (200, 20, 20), (20, 20, 200), (100, 100, 100)
 
 def judge() -> Judge:
     drawn = {"red": tinted(1, RED), "blue": tinted(2, BLUE), "photo": tinted(3, GREY)}
-    return Judge.taught(apart, colours, drawn)
+    return Judge.train(apart, colours, drawn)
 
 
 def test_the_judge_prefers_pictures_of_the_style() -> None:
-    taught, sources = judge(), tinted(4, GREY)
-    right = taught("red", tinted(5, RED), sources)
-    wrong = taught("red", tinted(6, BLUE), sources)
-    nothing = taught("red", sources, sources)
-    assert taught.accuracy == 1
+    trained, sources = judge(), tinted(4, GREY)
+    right = trained("red", tinted(5, RED), sources)
+    wrong = trained("red", tinted(6, BLUE), sources)
+    nothing = trained("red", sources, sources)
+    assert trained.accuracy == 1
     assert (right["recognised"], wrong["recognised"], nothing["recognised"]) == (1, 0, 0)
     assert right["frechet"] < nothing["frechet"] < wrong["frechet"]  # type: ignore[operator]
     assert right["kernel"] == pytest.approx(0, abs=1e-3)
@@ -177,39 +177,41 @@ def test_pictures_of_the_style_have_no_artefacts() -> None:
 
 
 def test_the_judge_sees_overshoot_grid_and_grain() -> None:
-    taught, sources, right = judge(), tinted(4, GREY), tinted(5, RED)
+    trained, sources, right = judge(), tinted(4, GREY), tinted(5, RED)
     burnt, striped = right.copy(), right.copy()
     burnt[:, :4] = 255
     striped[:, ::8] += 15
     smooth = np.broadcast_to(right.mean(axis=(1, 2), keepdims=True), right.shape).astype(np.uint8)
-    assert taught("red", burnt, sources)["overshoot"] == pytest.approx(0.25, abs=0.03)
-    assert taught("red", striped, sources)["grid"] > 0.5  # type: ignore[operator]
-    assert taught("red", smooth, sources)["grain"] > 5  # type: ignore[operator]
+    assert trained("red", burnt, sources)["overshoot"] == pytest.approx(0.25, abs=0.03)
+    assert trained("red", striped, sources)["grid"] > 0.5  # type: ignore[operator]
+    assert trained("red", smooth, sources)["grain"] > 5  # type: ignore[operator]
 
 
-def test_artefacts_are_told_beside_the_styles_own() -> None:
+def test_artefacts_are_compared_with_the_styles_own() -> None:
     own = Artefacts(0.3, 2.0, 4.0)
-    assert Artefacts(0.4, 8.0, 1.0).beside(own) == pytest.approx({"overshoot": 0.1, "grid": 2.0, "grain": 2.0})
-    assert Artefacts(0.1, 1.0, 16.0).beside(own) == {"overshoot": 0.0, "grid": 0.0, "grain": 2.0}
+    assert Artefacts(0.4, 8.0, 1.0).compare(own) == pytest.approx({"overshoot": 0.1, "grid": 2.0, "grain": 2.0})
+    assert Artefacts(0.1, 1.0, 16.0).compare(own) == {"overshoot": 0.0, "grid": 0.0, "grain": 2.0}
 
 
 def test_a_style_with_less_than_no_grid_asks_for_no_less_than_none() -> None:
-    assert Artefacts(0.1, 0.9, 4.0).beside(Artefacts(0.1, 0.002, 4.0))["grid"] == 0
-    assert Artefacts(0.1, 2.0, 4.0).beside(Artefacts(0.1, 0.002, 4.0))["grid"] == 1
+    assert Artefacts(0.1, 0.9, 4.0).compare(Artefacts(0.1, 0.002, 4.0))["grid"] == 0
+    assert Artefacts(0.1, 2.0, 4.0).compare(Artefacts(0.1, 0.002, 4.0))["grid"] == 1
 
 
 def test_flat_pictures_have_artefacts_too() -> None:
-    assert Artefacts.of(np.full((2, 16, 24, 3), 100, dtype=np.uint8)) == Artefacts(0.0, pytest.approx(1), LEAST_GRAIN)
+    assert Artefacts.measure(np.full((2, 16, 24, 3), 100, dtype=np.uint8)) == Artefacts(
+        0.0, pytest.approx(1), LEAST_GRAIN
+    )
 
 
-def test_of_one_picture_the_figures_of_sets_are_not_told() -> None:
+def test_one_picture_has_no_distances_of_sets() -> None:
     figures = judge()("red", tinted(5, RED, 1), tinted(4, GREY, 1))
     assert [key for key, value in figures.items() if value is None] == ["frechet", "kernel", "both"]
-    assert "–" in page.cells(figures)
+    assert "–" in page.format_cells(figures)
 
 
 def test_an_average_of_what_is_not_known_is_not_known() -> None:
-    assert averaged([{"a": 1.0, "b": None}, {"a": 2.0, "b": 3.0}]) == {"a": 1.5, "b": None}
+    assert average([{"a": 1.0, "b": None}, {"a": 2.0, "b": 3.0}]) == {"a": 1.5, "b": None}
 
 
 def figures() -> dict[str, Any]:
@@ -219,7 +221,7 @@ def figures() -> dict[str, Any]:
     for place, (name, row) in enumerate(ROWS.items()):
         values = (place / 100, place, place / 10, 0.5, place / 1000, 0.25, 1.5, 2.0 * place)
         one = dict(zip(keys, values, strict=True))
-        methods[name] = {"words": row.words, "mean": one, "styles": {"ink": one, "oil": one}}
+        methods[name] = {"words": row.label, "mean": one, "styles": {"ink": one, "oil": one}}
     return {
         "machine": {"torch": "2.9", "gpu": None, "processor": "a processor"},
         "model_sha256": "0123456789abcdef" * 4,
@@ -237,7 +239,7 @@ def figures() -> dict[str, Any]:
 def test_the_page_holds_every_method_and_how_it_was_measured() -> None:
     text = page.render(figures())
     assert "| SMS without spectrum | 0.120 | 12.0 | 1.200 | 50% | 1.2% | 0.25 | 1.50 | 24.0 |" in text
-    assert all(f"| {row.words} | " in text for row in ROWS.values())
+    assert all(f"| {row.label} | " in text for row in ROWS.values())
     assert "| full | 0.326 | 0.160 | 18.7 | 32.0 |" in text
     assert "40 photos" in text
     assert "right for 97% of" in text
@@ -263,8 +265,8 @@ def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:
     assert "Style by style" not in page.render(few)
 
 
-def test_the_documentations_page_is_made_from_the_kept_figures() -> None:
-    assert page.PAGE.read_text(encoding="utf-8") == page.current()
+def test_the_documentations_page_is_made_from_the_saved_figures() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == page.render_current()
 
 
 def test_figures_of_another_model_are_marked() -> None:
@@ -273,7 +275,7 @@ def test_figures_of_another_model_are_marked() -> None:
 
 
 def options(*words: str) -> argparse.Namespace:
-    return command.parser().parse_args(["--data", "data", "--out", "out", *words])
+    return command.make_parser().parse_args(["--data", "data", "--out", "out", *words])
 
 
 @pytest.mark.parametrize(
@@ -286,25 +288,27 @@ def options(*words: str) -> argparse.Namespace:
 )
 def test_the_test_photos_are_kept_for_the_table(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        command.check(options(*words))
+        command.check_options(options(*words))
 
 
 def test_pictures_with_other_constants_lie_apart() -> None:
     validation = options("--split", "validation")
-    folders = {str(command.folder_of(validation, settings)) for settings in ({}, {"iterations": 3}, {"iterations": 4})}
+    folders = {
+        str(command.picture_folder(validation, settings)) for settings in ({}, {"iterations": 3}, {"iterations": 4})
+    }
     assert len(folders) == 3
-    assert str(command.folder_of(options(), {})) == str(Path("out/pictures"))
+    assert str(command.picture_folder(options(), {})) == str(Path("out/pictures"))
 
 
 def test_methods_keep_the_tables_order() -> None:
-    assert chosen(["vsd", "source"]) == ["source", "vsd"]
-    assert chosen(None) == list(ROWS)
+    assert select_methods(["vsd", "source"]) == ["source", "vsd"]
+    assert select_methods(None) == list(ROWS)
 
 
-def test_missing_weights_are_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="alex_shift_tolerant") as caught:
-        weights.networks()
+        weights.load_networks()
     assert caught.value.hint == "pip install --no-deps stlpips-pytorch"
 
 
@@ -313,4 +317,4 @@ def test_weights_are_found_without_importing_their_package(tmp_path: Path, monke
     monkeypatch.setattr(weights, "find_spec", lambda name: spec)
     (tmp_path / "inside").mkdir()
     torch.save({"a": torch.ones(2)}, tmp_path / "inside" / "file.pth")
-    assert weights.read(weights.locate("some-package", "package/inside/file.pth"))["a"].tolist() == [1, 1]
+    assert weights.load_state(weights.locate("some-package", "package/inside/file.pth"))["a"].tolist() == [1, 1]

@@ -87,8 +87,8 @@ BAD_FILES: dict[str, Callable[[Path], Any]] = {
     "a_file": lambda path: path.write_text("", encoding="utf-8"),
 }
 
-AGAIN = "copy the file again from its source, or open it in a picture viewer and save it anew"
-PICKLE_ADVICE = "get the same file as .safetensors, or convert it where running its code does no harm"
+AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
+PICKLE_ADVICE = "get the same file as .safetensors, or convert it in an environment where running its code does no harm"
 DOWNLOAD = "download the file again"
 HELP = "see stylescore stylize --help"
 ANY = ""
@@ -97,7 +97,7 @@ ANY = ""
 # {photo} a good photo, {lora} a good style, and an error that ends in "..." is given by its beginning.
 TABLE: list[tuple[str, str, str]] = [
     ("{here}/none.png", "there is no file '{here}/none.png'", ANY),
-    ("{here}/words.png", "'{here}/words.png' is not a picture of a known kind", ANY),
+    ("{here}/words.png", "'{here}/words.png' is not a picture of a supported format", ANY),
     ("{here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
     ("{here}/empty.png", "the file '{here}/empty.png' is empty (0 bytes)", AGAIN),
     (
@@ -107,9 +107,9 @@ TABLE: list[tuple[str, str, str]] = [
     ),
     ("{here}/bomb.png", "the picture '{here}/bomb.png' has ...", "scale it down first"),
     ("{here}/folder.png", "'{here}/folder.png' is a folder, not a picture", "name one picture file in it"),
-    ("{here}/strip.png", "'{here}/strip.png' is too elongated a picture: ...", "crop it"),
+    ("{here}/strip.png", "'{here}/strip.png' is too elongated: ...", "crop the picture"),
     ("{photo} {here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
-    ("{photo} {here}/strip.png", "'{here}/strip.png' is too elongated a picture: ...", "crop it"),
+    ("{photo} {here}/strip.png", "'{here}/strip.png' is too elongated: ...", "crop the picture"),
     ("", "stylize needs at least one PHOTO", "stylescore stylize photo.jpg --style NAME"),
     ("{photo} --style fresko", "there is no style 'fresko'", "did you mean 'fresco'?"),
     (
@@ -124,7 +124,7 @@ TABLE: list[tuple[str, str, str]] = [
         "choose a model of the family SDXL with --model, or another style",
     ),
     ("{photo} --style {here}/half.safetensors", "'{here}/half.safetensors' is truncated: ...", DOWNLOAD),
-    ("{photo} --style {here}/lying.safetensors", "'{here}/lying.safetensors' has a header that lies: ...", DOWNLOAD),
+    ("{photo} --style {here}/lying.safetensors", "'{here}/lying.safetensors' has a wrong header: ...", DOWNLOAD),
     ("{photo} --style {here}/nan.safetensors", "'{here}/nan.safetensors' has values in ...", ANY),
     ("{photo} --style {here}/empty.safetensors", "'{here}/empty.safetensors' is empty", DOWNLOAD),
     (
@@ -137,7 +137,7 @@ TABLE: list[tuple[str, str, str]] = [
         "'{here}/style.ckpt' is a pickle archive, which may run code when loaded",
         PICKLE_ADVICE,
     ),
-    ("{photo} --style {lora}=lots", "a style's share must be a number, not 'lots'", "write --style NAME=0.7"),
+    ("{photo} --style {lora}=lots", "a style's weight must be a number, not 'lots'", "write --style NAME=0.7"),
     ("{photo} --style {lora}=9", "style weight must be between -4 and 4, not 9.0", "choose a value between -4 and 4"),
     (
         "{photo} --model {here}/model.ckpt",
@@ -181,12 +181,16 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --preset {here}/none.toml", "no preset named '{here}/none.toml'", ANY),
     ("{photo} --preset {here}/broken.toml", "cannot read '{here}/broken.toml' as TOML: ...", ANY),
     ("{photo} --preset {here}/typo.toml", "unknown setting 'iteratoins'", "did you mean 'iterations'?"),
-    ("{photo} --preset {here}/methods.toml", "methods must hold one table a method, not 3", "write [methods.vsd]"),
+    (
+        "{photo} --preset {here}/methods.toml",
+        "methods must hold one table for each method, not 3",
+        "write [methods.vsd]",
+    ),
     ("{photo} --preset {here}/method.toml", "methods must be one of sms, vsd, sds, dds, pds, not 'smd'", ANY),
     ("{photo} --device gpu", "no device is called 'gpu'", "use auto, cpu, cuda, cuda:N or mps"),
     ("{photo} --device cuda", "this machine has no device 'cuda'", "use --device cpu"),
     ("{photo} --dtype half", "dtype must be one of auto, float32, bfloat16, float16, not 'half'", ANY),
-    ("{photo} --compile --device cpu", "--compile needs a GPU, the device is 'cpu'", ANY),
+    ("{photo} --compile on --device cpu", "--compile needs a GPU, the device is 'cpu'", ANY),
     ("{photo} --dtype float16 --device cpu", "--dtype 'float16' needs a GPU, the device is 'cpu'", ANY),
     ("{photo} --set iteratoins=3", "unknown setting 'iteratoins'", "did you mean 'iterations'?"),
     ("{photo} --set iterations", "--set needs KEY=VALUE, not 'iterations'", ANY),
@@ -197,6 +201,7 @@ TABLE: list[tuple[str, str, str]] = [
         "choose a value greater than 0",
     ),
     ("{photo} --set optimiser.lr=fast", "optimiser.lr must be a number, not 'fast'", "write a number"),
+    ("{photo} --set optimiser.lr=0,5", "optimiser.lr must be a number or a text in quotes, not 0,5", ANY),
     ("{photo} --set optimiser=3", "optimiser must be a table of settings, not 3", "write a table of settings"),
     ("{photo} --set fake.targets=3", "fake.targets must be a list, not 3", 'write ["a", "b"]'),
     (

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore import __version__
-from stylescore.cli.inform import duration, report_lines
+from stylescore.cli.inform import format_duration, format_report
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -73,7 +73,7 @@ class TestStyles:
 
         lines = program("styles").out.splitlines()
         (oil,) = [line for line in lines if line.startswith("oil ")]
-        assert oil.split(maxsplit=2) == ["oil", "yours", "base sd_v1, says 'in thick oil'"]
+        assert oil.split(maxsplit=2) == ["oil", "yours", "base sd_v1, trigger words 'in thick oil'"]
 
     def test_an_empty_folder_is_named_on_stderr(self, program: Callable[..., Any], own_styles: Path) -> None:
         outcome = program("styles")
@@ -177,7 +177,7 @@ class TestDoctor:
         assert names[0] == "stylescore"
         assert {"python", "devices", "default device", "models", "download cache"} <= set(names)
         table = outcome.out.partition("One picture")[2].splitlines()
-        assert table[1].split() == ["usual", "--low-memory", "balanced", "swift"]
+        assert table[1].split() == ["normal", "low", "balanced", "swift"]
         assert {"sd1 512", "sdxl 1024", "flux 1024"} <= {line[:15].strip() for line in table}
         assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))
 
@@ -187,7 +187,7 @@ class TestDoctor:
             "cores": 2,
             "path": 90 * "x",
         }
-        wide, narrow = report_lines(facts), report_lines(facts, 50)
+        wide, narrow = format_report(facts), format_report(facts, 50)
         assert len(wide) == 3
         assert narrow[:2] == [
             "styles:         flat-illustration, ink-drawing,",
@@ -197,4 +197,10 @@ class TestDoctor:
         assert narrow[-1].strip() == 90 * "x"
 
     def test_times_in_words(self) -> None:
-        assert [duration(s) for s in (7.2, 99, 150, 7200, 86400 * 5)] == ["7 s", "99 s", "2 min", "2 h", "5 days"]
+        assert [format_duration(s) for s in (7.2, 99, 150, 7200, 86400 * 5)] == [
+            "7 s",
+            "99 s",
+            "2 min",
+            "2 h",
+            "5 days",
+        ]

@@ -66,6 +66,33 @@ def test_help_tells_every_command(option: str, program: Callable[..., Any]) -> N
         assert command in outcome.out
 
 
+COMMANDS = ("stylize", "train-style", "styles", "inspect", "doctor")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_terminal_of_80_columns(
+    command: str, program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    outcome = program(*command.split(), "--help")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert max(map(len, outcome.out.splitlines())) <= 80
+
+
+def test_every_command_is_described_in_one_line_of_80_columns(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    lines = program("--help").out.partition("Commands")[2].splitlines()
+
+    for command in COMMANDS:
+        (line,) = [line for line in lines if f" {command} " in line]
+        assert line.rstrip("│ ").endswith(".")
+
+
 def test_without_arguments_the_help_is_shown(program: Callable[..., Any]) -> None:
     outcome = program()
 
@@ -130,4 +157,4 @@ def test_an_error_without_advice_points_to_the_help(
 
     monkeypatch.setattr("stylescore.diagnostics.doctor.examine", fail)
 
-    assert program("doctor").complaint == ["the model is odd", "stylescore --help tells what can be given"]
+    assert program("doctor").complaint == ["the model is odd", "see stylescore --help"]

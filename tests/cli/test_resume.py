@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load, load_file, save_file
 
@@ -331,6 +332,20 @@ class TestRefusals:
         state.write_bytes(sound)
         assert resume(folder).code == 0
 
+    def test_out_of_memory_is_not_blamed_on_the_state(
+        self, folder: Path, resume: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from stylescore.assembly import stylizer
+
+        def exhaust(*_: Any, **__: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stylizer, "fit_latents", exhaust)
+            with pytest.raises(torch.OutOfMemoryError):
+                resume(folder)
+        assert resume(folder).code == 0
+
     def test_a_damaged_record(self, folder: Path, resume: Callable[..., Any]) -> None:
         record = folder / "config.toml"
         text = record.read_text("utf-8")
@@ -437,9 +452,8 @@ class TestRefusals:
             (["--output", "elsewhere"], "--output"),
             (["--set", "iterations=9"], "--set"),
             (["--gif"], "--gif"),
-            (["--compile"], "--compile"),
-            (["--style-copy"], "--style-copy"),
-            (["--no-style-copy"], "--no-style-copy"),
+            (["--compile", "on"], "--compile"),
+            (["--style-weights", "merged"], "--style-weights"),
             (["--preview-every", 3], "--preview-every"),
         ],
     )

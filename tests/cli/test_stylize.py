@@ -111,7 +111,7 @@ class TestWhatIsWritten:
 
 class TestPictures:
     @pytest.mark.parametrize("size", [(300, 97), (97, 150), (65, 64), (30, 40)])
-    def test_the_result_has_the_size_of_the_photo(
+    def test_the_result_has_the_network_bytes_the_photo(
         self, size: tuple[int, int], stylize: Callable[..., Any], tmp_path: Path
     ) -> None:
         Image.effect_noise(size, 80).convert("RGB").save(tmp_path / "photo.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import replace
@@ -13,15 +14,16 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylescore.assembly.build import Prompts, make_relevance, make_spectrum
+from stylescore.assembly.fitting import Prompts
+from stylescore.assembly.objectives import make_relevance, make_spectrum
 from stylescore.config import presets
 from stylescore.config.content_knob import relevance_strength, spectrum_factor, with_content
 from stylescore.config.method import FakeConfig, MethodConfig, RelevanceConfig, SpectrumConfig
 from stylescore.config.ranges import METHOD_RULES, check_method, check_run
-from stylescore.config.run import RunConfig, StyleChoice
-from stylescore.config.toml import from_table, overlay, to_table
+from stylescore.config.run import RunConfig, StyleChoice, with_options
+from stylescore.config.toml import from_table, load_toml, merge_tables, overlay, to_table
 from stylescore.errors import ConfigError
-from stylescore.method.relevance import everywhere
+from stylescore.method.relevance import UniformRelevance
 from stylescore.method.spectrum import no_spectrum
 
 EVERY = [(name, method) for name in presets.names() for method in presets.METHODS]
@@ -36,7 +38,7 @@ def changed(method: MethodConfig, dotted: str, value: Any) -> MethodConfig:
 
 
 def run_of(**changes: Any) -> RunConfig:
-    return replace(RunConfig(styles=(StyleChoice(name="ink"),)), **changes)
+    return with_options(RunConfig(styles=(StyleChoice(name="ink"),)), changes)
 
 
 # Tables
@@ -130,7 +132,8 @@ BAD = [
     ("optimiser.weight_decay", -0.1, "0 or more"),
     ("optimiser.beta1", 1.0, "at least 0 and less than 1"),
     ("optimiser.beta2", -0.1, "at least 0 and less than 1"),
-    ("optimiser.warmup", -1.0, "0 or more"),
+    ("optimiser.warmup", -1, "0 or more"),
+    ("optimiser.warmup_fraction", 1.1, "between 0 and 1"),
     ("optimiser.cosine_length", -1.0, "0 or more"),
     ("fake.alpha", 0.0, "greater than 0"),
     ("fake.lr", -1.0, "greater than 0"),
@@ -200,10 +203,9 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
         ({"seed": -1}, "seed must be between 0 and 2^63 - 1, not -1"),
         ({"seed": 2**63}, "seed must be between 0 and 2^63 - 1, not 9223372036854775808"),
         ({"size": 63}, "size must be between 64 and 8192, not 63"),
-        ({"compile": True, "low_memory": True}, "--compile and --low-memory cannot be had at once"),
-        ({"style_copy": True, "low_memory": True}, "--style-copy and --low-memory cannot be had at once"),
-        ({"cuda_graphs": True}, "--cuda-graphs needs --compile"),
-        ({"compile": True, "offload": True}, "--compile and --offload cannot be had at once"),
+        ({"compile": "on", "memory": "low"}, "--compile on and --memory low cannot be combined"),
+        ({"style_weights": "merged", "memory": "low"}, "--style-weights merged and --memory low cannot be combined"),
+        ({"compile": "graphs", "memory": "offload"}, "--compile graphs and --memory offload cannot be combined"),
         ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
         ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),
         ({"styles": ()}, "a run needs at least one style"),
@@ -275,6 +277,36 @@ def test_swift_is_balanced_with_fewer_passes() -> None:
     assert presets.load("swift", "dds").timesteps == presets.load("balanced", "dds").timesteps
 
 
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+RECORDED = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("name", "method"), [(name, method) for name in RECORDED for method in presets.METHODS])
+def test_every_preset_holds_the_recorded_constants(name: str, method: Any) -> None:
+    """The record has what differs from the defaults of `MethodConfig`."""
+    found = presets.preset_for("mini", None, method) if name == "mini's own" else presets.load(name, method)
+    defaults = flat(to_table(MethodConfig()))
+    assert {key: x for key, x in flat(to_table(found)).items() if x != defaults[key]} == RECORDED[name][method]
+
+
+def test_every_preset_of_the_package_is_recorded() -> None:
+    assert set(RECORDED) == {*presets.names(), "mini's own"}
+
+
+def test_the_papers_preset_holds_only_what_differs_from_the_reference() -> None:
+    table = load_toml(presets.find("paper"))
+    reference = load_toml(presets.find("reference"))
+    assert table["extends"] == "reference"
+    written = flat({key: value for key, value in table.items() if key not in ("about", "extends")})
+    assert all(flat(reference)[key] != value for key, value in written.items())
+
+
 def test_a_preset_extends_another_table_by_table(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('extends = "swift"\niterations = 7\n[spectrum]\nweight = 1e-3\n[methods.vsd]\niterations = 9\n')
@@ -304,6 +336,53 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError):
         presets.load(str(file))
+
+
+@pytest.mark.parametrize("chosen", [None, "vsd", "dds"])
+@pytest.mark.parametrize("said", ["sms", "vsd"])
+def test_a_methods_table_that_sets_the_method_is_refused(tmp_path: Path, said: str, chosen: Any) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f'[methods.vsd]\nmethod = "{said}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        presets.load(str(file), chosen)
+    assert str(caught.value) == f"[methods.vsd] cannot set method, got '{said}'"
+    assert "delete that line" in (caught.value.hint or "")
+
+
+def test_a_methods_table_that_sets_the_method_is_refused_in_a_preset_that_is_extended(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text('[methods.vsd]\nmethod = "sms"\n', encoding="utf-8")
+    (tmp_path / "above.toml").write_text(f'extends = "{tmp_path / "below.toml"}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"\[methods\.vsd\] cannot set method"):
+        presets.load(str(tmp_path / "above.toml"), "vsd")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a = .5", "Invalid value"),
+        (b"a = \xff", "utf-8"),
+        (b"a = " + b"1" * 5000, "a number has too many digits"),
+        (b"a = " + b"[" * 3000, "too many nested brackets"),
+    ],
+)
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"as TOML: .*{reason}") as caught:
+        load_toml(tmp_path / "own.toml")
+    assert str(tmp_path / "own.toml") in str(caught.value)
+
+
+def test_a_toml_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(ConfigError, match=r"as TOML: [A-Z][a-z ]+$"):
+            load_toml(path)
+
+
+def test_merging_tables_changes_neither() -> None:
+    base, changes = {"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"y": 5}, "b": {"z": 6}}
+    assert merge_tables(base, changes) == {"a": {"x": 1, "y": 5}, "b": {"z": 6}}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 3}
+    assert changes == {"a": {"y": 5}, "b": {"z": 6}}
 
 
 # Prompts
@@ -337,7 +416,7 @@ def test_every_picture_has_prompts_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("name", "method"), EVERY)
-def test_the_middle_leaves_a_method_as_it_is(name: str, method: Any) -> None:
+def test_the_middle_leaves_a_method_identity(name: str, method: Any) -> None:
     config = presets.load(name, method)
     assert with_content(config, 0.5) == config
 
@@ -345,7 +424,7 @@ def test_the_middle_leaves_a_method_as_it_is(name: str, method: Any) -> None:
 def test_no_content_switches_spectrum_and_map_off() -> None:
     config = with_content(MethodConfig(), 0.0)
     assert make_spectrum(config.spectrum) is no_spectrum
-    assert make_relevance(config.relevance) is everywhere
+    assert make_relevance(config.relevance) == UniformRelevance()
 
 
 @given(contents, contents)
@@ -415,7 +494,7 @@ def test_other_styles_and_mixtures_have_the_models_preset(own_constants: Path, s
     assert presets.origin("mini", None, styles) == "mini's own"
 
 
-def test_a_preset_that_is_asked_for_is_taken_as_it_is(own_constants: Path) -> None:
+def test_a_preset_that_is_asked_for_is_taken_identity(own_constants: Path) -> None:
     assert presets.preset_for("mini", "swift", None, ["ink-drawing"]) == presets.load("swift")
     assert presets.origin("mini", "swift", ["ink-drawing"]) == "swift"
 
@@ -424,3 +503,9 @@ def test_constants_of_a_style_that_are_unknown_are_refused(own_constants: Path) 
     own_constants.write_text("strokes = 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="unknown setting 'strokes'"):
         presets.preset_for("mini", None, None, ["ink-drawing"])
+
+
+def test_constants_of_a_style_cannot_set_the_method(own_constants: Path) -> None:
+    own_constants.write_text('method = "sds"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot set method, got 'sds'"):
+        presets.preset_for("mini", None, "vsd", ["ink-drawing"])

@@ -1,34 +1,34 @@
-"""What runs need on a machine: memory where it lies, time as operations over speed."""
+"""Estimates of memory by device, and of time as operations divided by speed."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from stylescore.diagnostics.estimates import Need, matrix_speed, needs
+from stylescore.diagnostics.estimates import Need, estimate_needs, measure_matrix_speed
 
-CPU, CARD = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def of(device: torch.device, itemsize: int = 2, speed: float = 1e12) -> dict[tuple[str, int], Need]:
-    return {(need.family, need.size): need for need in needs(device, itemsize, speed)}
+    return {(need.family, need.size): need for need in estimate_needs(device, itemsize, speed)}
 
 
-def test_only_a_card_is_rid_of_text_models() -> None:
-    here, card = of(CPU)["sd3", 1024], of(CARD)["sd3", 1024]
-    assert here.gigabytes["usual"] > card.gigabytes["usual"] > card.gigabytes["--low-memory"]
-    assert here.gigabytes["--low-memory"] > card.gigabytes["--low-memory"] + 10  # T5 alone has more
+def test_only_on_a_gpu_are_text_encoders_moved_away() -> None:
+    here, gpu = of(CPU)["sd3", 1024], of(GPU)["sd3", 1024]
+    assert here.gigabytes["normal"] > gpu.gigabytes["normal"] > gpu.gigabytes["low"]
+    assert here.gigabytes["low"] > gpu.gigabytes["low"] + 10  # T5 alone has more
 
 
-def test_only_a_card_is_rid_of_the_weights() -> None:
-    assert set(of(CPU)["flux", 1024].gigabytes) == {"usual", "--low-memory"}
-    for need in of(CARD).values():
-        assert need.gigabytes["--offload"] < need.gigabytes["--low-memory"] < need.gigabytes["usual"]
+def test_only_on_a_gpu_are_the_weights_offloaded() -> None:
+    assert set(of(CPU)["flux", 1024].gigabytes) == {"normal", "low"}
+    for need in of(GPU).values():
+        assert need.gigabytes["offload"] < need.gigabytes["low"] < need.gigabytes["normal"]
 
 
 def test_memory_goes_with_the_bytes_of_a_number() -> None:
-    for key, half in of(CARD).items():
-        whole = of(CARD, itemsize=4)[key]
+    for key, half in of(GPU).items():
+        whole = of(GPU, itemsize=4)[key]
         for setting, size in whole.gigabytes.items():
             assert size == pytest.approx(2 * half.gigabytes[setting], abs=0.051)
 
@@ -45,4 +45,4 @@ def test_a_released_run_has_the_operations_of_the_known_pass() -> None:
 
 
 def test_the_speed_of_this_machine_is_within_reason() -> None:
-    assert 1e8 < matrix_speed(CPU, torch.float32) < 1e15
+    assert 1e8 < measure_matrix_speed(CPU, torch.float32) < 1e15

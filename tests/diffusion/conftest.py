@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stylescore.config.method import FakeConfig, MethodConfig, SpectrumConfig
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.images import Photo, read_photo
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -306,7 +306,8 @@ def run_on() -> Callable[..., RunConfig]:
     )
 
     def make(tiny: Tiny, **more: Any) -> RunConfig:
-        usual = {"styles": (StyleChoice(name=str(tiny.lora)),), "size": 64, "device": "cpu", "method": method}
-        return RunConfig(model=str(tiny.folder), **{**usual, **more})
+        usual = {"size": 64, "device": "cpu", "method": method}
+        run = RunConfig(styles=(StyleChoice(name=str(tiny.lora)),), model=str(tiny.folder))
+        return with_options(run, {**usual, **more})
 
     return make

@@ -1,4 +1,4 @@
-"""Branches inside the tiny U-Net against the recording, a dense merge and peft."""
+"""Adapters inside the tiny U-Net against the recording, a dense merge and peft."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,11 +13,12 @@ from stylescore.diffusion.adapters import (
     PLAIN,
     Adapted,
     Adapters,
+    FakeAdapter,
     Route,
     adaptable,
+    add_on_rows,
     fake_route,
     merge,
-    with_change,
 )
 from stylescore.lora import Product
 
@@ -35,15 +36,16 @@ def close(found: Tensor, recorded: Tensor) -> bool:
     return (found - recorded).abs().max().item() <= 2e-4 * recorded.abs().max().item()
 
 
-def fill(adapters: Adapters, seed: int = 0) -> None:
-    """Give the fake branches, which start at zero, an effect of their own on every sample."""
+def fill(fake: FakeAdapter, seed: int = 0) -> FakeAdapter:
+    """Give a fake adapter, which starts at zero, an effect of its own on every sample."""
     rng = torch.Generator().manual_seed(seed)
-    for parameter in adapters.fake_state().values():
+    for parameter in fake.parameters:
         parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=rng))
+    return fake
 
 
-def load_recorded(adapters: Adapters, units: dict[str, Tensor]) -> None:
-    for name, parameter in adapters.fake_state().items():
+def load_recorded(fake: FakeAdapter, units: dict[str, Tensor]) -> None:
+    for name, parameter in fake.state.items():
         module, _, part = name.rpartition(".")
         recorded = units[f"unet/adapter/{module}.lora_{part[-1].upper()}.weight"]
         parameter.data.copy_(recorded.expand_as(parameter))
@@ -60,21 +62,20 @@ def test_wrapped_layers_without_a_route_change_nothing(
     before = predict(unet, units)
     adapters = Adapters.of(unet)
     adapters.add_style(tiny_style(unet), 0.8)
-    adapters.add_fake(QV, 8, 32.0, rngs(1, 2))
-    fill(adapters)
+    fill(adapters.new_fake(QV, 8, 32.0, rngs(1, 2)))
     assert torch.equal(predict(unet, units), before)
 
 
-def test_a_fresh_fake_branch_leaves_the_output_equal(tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs) -> None:
+def test_a_fresh_fake_adapter_leaves_the_output_equal(tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs) -> None:
     unet = tiny_unet()
     before = predict(unet, units)
     adapters = Adapters.of(unet)
-    adapters.add_fake(QV, 8, 32.0, rngs(1, 2))
-    with adapters.switch.set(fake_route(2, 2, torch.device("cpu"))):
+    fake = adapters.new_fake(QV, 8, 32.0, rngs(1, 2))
+    with adapters.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
         assert torch.equal(predict(unet, units), before)
 
 
-def test_the_style_branch_gives_the_recorded_output(
+def test_the_style_adapter_gives_the_recorded_output(
     tiny_unet: UNets, tiny_style: Any, units: dict[str, Tensor]
 ) -> None:
     unet = tiny_unet()
@@ -102,12 +103,12 @@ def test_merging_gives_the_recorded_weights(tiny_unet: UNets, tiny_style: Any, u
     assert close(predict(unet, units), units["unet/base_plus_style_lora"])
 
 
-def test_the_fake_branch_gives_the_recorded_output(tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs) -> None:
+def test_the_fake_adapter_gives_the_recorded_output(tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs) -> None:
     unet = tiny_unet()
     adapters = Adapters.of(unet)
-    adapters.add_fake(QV, 8, 32.0, rngs(1))
-    load_recorded(adapters, units)
-    with adapters.switch.set(fake_route(1, 2, torch.device("cpu"))):
+    fake = adapters.new_fake(QV, 8, 32.0, rngs(1))
+    load_recorded(fake, units)
+    with adapters.switch.set(fake_route(fake, 1, 2, torch.device("cpu"))):
         assert close(predict(unet, units), units["unet/base_plus_random_adapter_r8_alpha32"])
 
 
@@ -115,46 +116,44 @@ def test_convolutions_of_a_batch_equal_those_of_its_samples(
     tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs
 ) -> None:
     together = Adapters.of(tiny_unet())
-    together.add_fake(("conv1", "conv2"), 4, 8.0, rngs(1, 2))
-    fill(together)
-    with together.switch.set(fake_route(2, 2, torch.device("cpu"))):
+    fake = fill(together.new_fake(("conv1", "conv2"), 4, 8.0, rngs(1, 2)))
+    with together.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
         batch = predict(together.network, units)
     for sample in range(2):
         alone = Adapters.of(tiny_unet())
-        alone.add_fake(("conv1", "conv2"), 4, 8.0, rngs(1))
-        for name, parameter in alone.fake_state().items():
-            parameter.data.copy_(together.fake_state()[name][sample : sample + 1])
-        with alone.switch.set(fake_route(1, 2, torch.device("cpu"))):
+        one = alone.new_fake(("conv1", "conv2"), 4, 8.0, rngs(1))
+        for name, parameter in one.state.items():
+            parameter.data.copy_(fake.state[name][sample : sample + 1])
+        with alone.switch.set(fake_route(one, 1, 2, torch.device("cpu"))):
             assert torch.allclose(predict(alone.network, units)[sample], batch[sample], atol=1e-5)
 
 
 @pytest.mark.parametrize("targets", [QV, ("conv1", "conv2", "conv_shortcut", "conv")], ids=["linear", "convolutions"])
-def test_the_fake_branch_equals_peft(
+def test_the_fake_adapter_equals_peft(
     tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs, targets: tuple[str, ...]
 ) -> None:
     unet, other = tiny_unet(), tiny_unet()
     adapters = Adapters.of(unet)
-    adapters.add_fake(targets, 4, 6.0, rngs(1))
-    fill(adapters)
+    fake = fill(adapters.new_fake(targets, 4, 6.0, rngs(1)))
     config = LoraConfig(r=4, lora_alpha=6.0, target_modules=list(targets), lora_dropout=0.0)
     inject_adapter_in_model(config, other)
-    ours, theirs = adapters.fake_state(), dict(other.named_parameters())
+    ours, theirs = fake.state, dict(other.named_parameters())
     for name, parameter in ours.items():
         module, _, part = name.rpartition(".")
         there = theirs[f"{module}.lora_{part[-1].upper()}.default.weight"]
         there.data.copy_(parameter[0].view_as(there))
     assert sum("lora_" in name for name in theirs) == len(ours) > 20
-    with adapters.switch.set(fake_route(1, 2, torch.device("cpu"))):
+    with adapters.switch.set(fake_route(fake, 1, 2, torch.device("cpu"))):
         assert torch.allclose(predict(unet, units), predict(other, units), atol=1e-5)
 
 
-def test_the_fake_branch_starts_like_pefts(tiny_unet: UNets, rngs: Rngs) -> None:
+def test_the_fake_adapter_starts_like_pefts(tiny_unet: UNets, rngs: Rngs) -> None:
     unet = tiny_unet()
     adapters = Adapters.of(unet)
-    adapters.add_fake(QV, 8, 32.0, rngs(1))
+    fake = adapters.new_fake(QV, 8, 32.0, rngs(1))
     config = LoraConfig(r=8, lora_alpha=32, target_modules=list(QV))
     peft = dict(inject_adapter_in_model(config, tiny_unet()).named_parameters())
-    for name, parameter in adapters.fake_state().items():
+    for name, parameter in fake.state.items():
         module, _, part = name.rpartition(".")
         theirs = peft[f"{module}.lora_{part[-1].upper()}.default.weight"]
         assert parameter.shape[1:] == theirs.shape
@@ -166,33 +165,32 @@ def test_the_fake_branch_starts_like_pefts(tiny_unet: UNets, rngs: Rngs) -> None
             assert not parameter.any()
 
 
-def test_a_samples_fake_branch_starts_the_same_in_any_batch(tiny_unet: UNets, rngs: Rngs) -> None:
+def test_a_samples_fake_adapter_starts_the_same_in_any_batch(tiny_unet: UNets, rngs: Rngs) -> None:
     states = []
     for seeds in ((1,), (2,), (1, 2)):
         adapters = Adapters.of(tiny_unet())
-        adapters.add_fake(QV, 8, 32.0, rngs(*seeds))
-        states.append(adapters.fake_state())
+        states.append(adapters.new_fake(QV, 8, 32.0, rngs(*seeds)).state)
     first, second, both = states
     for name, parameter in both.items():
         assert torch.equal(parameter, torch.cat([first[name], second[name]]))
 
 
-def test_a_batch_with_fake_branches_equals_one_by_one_with_gradients(
+def test_a_batch_with_fake_adapteres_equals_one_by_one_with_gradients(
     tiny_unet: UNets, units: dict[str, Tensor], rngs: Rngs
 ) -> None:
     unet = tiny_unet()
     adapters = Adapters.of(unet)
-    parameters = adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
-    fill(adapters)
+    fake = fill(adapters.new_fake(QV, 4, 8.0, rngs(1, 2)))
+    parameters = fake.parameters
     x, t, text = units["unet/x"], units["unet/t"], units["unet/text"]
-    with adapters.switch.set(fake_route(2, 2, torch.device("cpu"))):
+    with adapters.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
         together = unet(x, t, encoder_hidden_states=text).sample
         together.square().sum().backward()
     gradients = [p.grad.clone() for p in parameters]
     for p in parameters:
         p.grad = None
     for n in range(2):
-        with adapters.switch.set(Route(samples=torch.tensor([n]))):
+        with adapters.switch.set(Route(fake=fake, samples=torch.tensor([n]))):
             alone = unet(x[n : n + 1], t[n : n + 1], encoder_hidden_states=text[n : n + 1]).sample
             alone.square().sum().backward()
         assert torch.allclose(together[n], alone[0], atol=1e-5)
@@ -203,7 +201,7 @@ def test_a_batch_with_fake_branches_equals_one_by_one_with_gradients(
 
 
 def test_a_route_pairs_row_n_with_sample_n_modulo_batch() -> None:
-    assert fake_route(3, 6, torch.device("cpu")).samples.tolist() == [0, 1, 2, 0, 1, 2]
+    assert fake_route(FakeAdapter({}), 3, 6, torch.device("cpu")).samples.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_the_switch_goes_back_to_the_route_before() -> None:
@@ -246,7 +244,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_style_branch_equals_a_dense_merge(name: str) -> None:
+def test_the_style_adapter_equals_a_dense_merge(name: str) -> None:
     layer, delta, shape = LAYERS[name]
     branched, merged = nn.Sequential(deepcopy(layer)), nn.Sequential(deepcopy(layer))
     adapters = Adapters.of(branched)
@@ -258,7 +256,7 @@ def test_the_style_branch_equals_a_dense_merge(name: str) -> None:
     assert not torch.allclose(branched(x), merged(x), atol=1e-2)
 
 
-def test_a_frozen_style_branch_has_no_parameters(tiny_unet: UNets, tiny_style: Any) -> None:
+def test_a_frozen_style_adapter_has_no_parameters(tiny_unet: UNets, tiny_style: Any) -> None:
     unet = tiny_unet()
     before = len(list(unet.parameters()))
     Adapters.of(unet).add_style(tiny_style(unet), 0.8)
@@ -270,23 +268,15 @@ def test_wrapping_hides_from_the_list_of_adaptable_layers(tiny_unet: UNets, tiny
     before = adaptable(unet)
     adapters = Adapters.of(unet)
     adapters.add_style(tiny_style(unet), 0.8)
-    adapters.add_fake(QV, 8, 32.0, rngs(1))
+    adapters.new_fake(QV, 8, 32.0, rngs(1))
     assert adaptable(unet) == before
     assert sum(isinstance(m, Adapted) for m in unet.modules()) == 48
-
-
-def test_a_second_fake_branch_replaces_the_first(tiny_unet: UNets, rngs: Rngs) -> None:
-    adapters = Adapters.of(tiny_unet())
-    adapters.add_fake(QV, 8, 32.0, rngs(1, 2))
-    fresh = adapters.add_fake(QV, 2, 4.0, rngs(3))
-    assert {id(p) for p in adapters.fake_state().values()} == {id(p) for p in fresh}
-    assert {p.shape[0] for p in fresh} == {1}
 
 
 @pytest.mark.parametrize("rows", [(0, 3), (1, 2), (2, 3), (0, 0)])
 def test_a_change_on_some_rows_leaves_the_others_alone(rows: tuple[int, int]) -> None:
     y, x = torch.zeros(3, 2), torch.arange(6.0).view(3, 2) + 1
-    found = with_change(y, x, rows, lambda some: 10 * some)
+    found = add_on_rows(y, x, rows, lambda some: 10 * some)
     chosen = range(*rows)
     for n in range(3):
         assert torch.equal(found[n], 10 * x[n] if n in chosen else y[n])
@@ -301,10 +291,10 @@ def test_a_compiled_network_has_no_graph_break_and_one_graph_a_route(
     unet = tiny_unet()
     adapters = Adapters.of(unet)
     adapters.add_style(tiny_style(unet), 0.8)
-    adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
+    fake = adapters.new_fake(QV, 4, 8.0, rngs(1, 2))
     graphs = CompileCounter()
     compiled = torch.compile(unet, backend=graphs, fullgraph=True, dynamic=False)
-    for make in 2 * [lambda: Route(style=True), lambda: fake_route(2, 2, torch.device("cpu"))]:
+    for make in 2 * [lambda: Route(style=True), lambda: fake_route(fake, 2, 2, torch.device("cpu"))]:
         with adapters.switch.set(make()):
             assert torch.allclose(predict(compiled, units), predict(unet, units), atol=1e-5)
     assert graphs.frame_count == 2

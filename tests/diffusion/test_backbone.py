@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.assembly.networks import compiled
-from stylescore.diffusion.adapters import PLAIN, Adapters, Route
-from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.assembly.networks import compile_network
+from stylescore.diffusion.adapters import PLAIN, Adapters, FakeAdapter, Route
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.batching import PromptedScore
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import sd
 from stylescore.diffusion.predictions import VariancePreserving
@@ -37,10 +38,16 @@ def text(units: dict[str, Tensor]) -> Text:
     return Conditioning(units["unet/text"]), Conditioning(units["unet/text"].flip(0))
 
 
-def fill(parameters: tuple[torch.nn.Parameter, ...]) -> None:
-    rng = torch.Generator().manual_seed(0)
-    for parameter in parameters:
-        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=rng))
+def fake_on(backbone: Backbone, rng: list[torch.Generator]) -> FakeAdapter:
+    """Return a fake adapter whose effect is not zero."""
+    fake, generator = backbone.adapters.new_fake(QV, 4, 8.0, rng), torch.Generator().manual_seed(0)
+    for parameter in fake.parameters:
+        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return fake
+
+
+def difference(eps_c: Tensor, eps_u: Tensor) -> Tensor:
+    return eps_c - 2 * eps_u
 
 
 def test_a_prediction_equals_the_recording(
@@ -66,47 +73,43 @@ def test_other_predictions_are_converted(
 
 
 @pytest.mark.parametrize("score", ["plain", "style", "fake"])
-def test_a_pair_equals_its_two_halves(
+def test_a_combined_score_is_made_of_both_predictions(
     backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs, score: str
 ) -> None:
-    fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
-    flags = {"style": score == "style", "fake": score == "fake"}
+    fake = fake_on(backbone, rngs(1, 2))
+    flags = {"style": score == "style", "fake": fake if score == "fake" else None}
     with torch.no_grad():
-        eps_c, eps_u = Prompted(backbone, *text, **flags).pair(*inputs)
-        alone = Prompted(backbone, *text, **flags).alone(*inputs)
-        unconditional = Prompted(backbone, text[1], text[0], **flags).alone(*inputs)
-    assert torch.allclose(eps_c, alone, atol=1e-5)
-    assert torch.allclose(eps_u, unconditional, atol=1e-5)
-    assert not torch.allclose(eps_c, eps_u, atol=1e-3)
+        both = PromptedScore(backbone, *text, difference, **flags)(*inputs)
+        alone = PromptedScore(backbone, *text, **flags)(*inputs)
+        unconditional = PromptedScore(backbone, text[1], text[0], **flags)(*inputs)
+    assert torch.allclose(both, alone - 2 * unconditional, atol=3e-5)
+    assert not torch.allclose(alone, unconditional, atol=1e-3)
 
 
 def test_the_three_scores_differ(backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs) -> None:
-    fill(backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2)))
+    adapter = fake_on(backbone, rngs(1, 2))
     with torch.no_grad():
         real, style, fake = (
-            Prompted(backbone, *text, **flags).alone(*inputs) for flags in ({}, {"style": True}, {"fake": True})
+            PromptedScore(backbone, *text, **flags)(*inputs) for flags in ({}, {"style": True}, {"fake": adapter})
         )
     for a, b in ((real, style), (style, fake), (real, fake)):
         assert not torch.allclose(a, b, atol=1e-2)
 
 
-@pytest.mark.parametrize("fake", [False, True])
+@pytest.mark.parametrize("with_fake", [False, True])
 def test_a_batch_equals_one_by_one(
-    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs, fake: bool
+    backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text, rngs: Rngs, with_fake: bool
 ) -> None:
-    parameters = backbone.adapters.add_fake(QV, 4, 8.0, rngs(1, 2))
-    fill(parameters)
-    values = [p.data.clone() for p in parameters]
+    fake = fake_on(backbone, rngs(1, 2))
     x, t = inputs
     with torch.no_grad():
-        together = Prompted(backbone, *text, fake=fake).pair(x, t)
+        batch = PromptedScore(backbone, *text, difference, fake=fake if with_fake else None)(x, t)
         for n in range(2):
-            one = slice(n, n + 1)
-            for p, value in zip(backbone.adapters.add_fake(QV, 4, 8.0, rngs(3)), values, strict=True):
+            one, alone = slice(n, n + 1), backbone.adapters.new_fake(QV, 4, 8.0, rngs(3))
+            for p, value in zip(alone.parameters, fake.parameters, strict=True):
                 p.data.copy_(value[one])
-            alone = Prompted(backbone, text[0][one], text[1][one], fake=fake).pair(x[one], t[one])
-            for all_rows, row in zip(together, alone, strict=True):
-                assert torch.allclose(all_rows[one], row, atol=1e-5)
+            score = PromptedScore(backbone, text[0][one], text[1][one], difference, fake=alone if with_fake else None)
+            assert torch.allclose(batch[one], score(x[one], t[one]), atol=3e-5)
 
 
 def test_the_switch_is_plain_again_after_a_call_that_fails(backbone: Backbone, inputs: tuple[Tensor, Tensor]) -> None:
@@ -119,39 +122,38 @@ def test_the_switch_is_plain_again_after_a_call_that_fails(backbone: Backbone, i
 def test_samples_are_counted_apart_by_whether_they_are_differentiated(
     backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text
 ) -> None:
-    prompted = Prompted(backbone, *text)
     with torch.no_grad():
-        prompted.pair(*inputs)
-    prompted.alone(*inputs)
+        PromptedScore(backbone, *text, difference)(*inputs)
+    PromptedScore(backbone, *text)(*inputs)
     assert backbone.counter.snapshot() == (4, 2)
 
 
-def test_a_half_precision_network_answers_in_float32(
+def test_a_half_precision_network_predicts_in_float32(
     backbone: Backbone, inputs: tuple[Tensor, Tensor], text: Text
 ) -> None:
     x, t = inputs
     with torch.no_grad():
-        exact = Prompted(backbone, *text).alone(x, t)
+        exact = PromptedScore(backbone, *text)(x, t)
         backbone.network.to(torch.bfloat16)
-        rounded = Prompted(backbone, *text).alone(x, t)
+        rounded = PromptedScore(backbone, *text)(x, t)
     assert rounded.dtype == torch.float32
     assert torch.allclose(rounded, exact, atol=0.1 * exact.abs().max().item())
 
 
 class Reusing(nn.Module):
-    """Answers in one piece of memory every time, as a network played back from a CUDA graph does."""
+    """Writes every output into the same memory, as a network replayed from a CUDA graph does."""
 
     dtype = torch.float32
 
     def __init__(self) -> None:
         super().__init__()
-        self.answer = torch.zeros(1, 4, 8, 8)
+        self.output = torch.zeros(1, 4, 8, 8)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.answer.copy_(2 * latents)
+        return self.output.copy_(2 * latents)
 
 
-def test_an_answer_outlives_the_next_one(schedule: NoiseSchedule) -> None:
+def test_a_prediction_outlives_the_next_one(schedule: NoiseSchedule) -> None:
     network = Reusing()
     backbone = Backbone(
         network, Adapters.of(network), VariancePreserving(schedule), lambda asked, latents, time, told: asked(latents)
@@ -162,9 +164,9 @@ def test_an_answer_outlives_the_next_one(schedule: NoiseSchedule) -> None:
     assert torch.equal(first, 2 * z)
 
 
-@pytest.mark.parametrize(("graphs", "mode"), [(False, "default"), (True, "reduce-overhead")])
-def test_what_torch_is_asked_to_make_of_a_network(monkeypatch: pytest.MonkeyPatch, graphs: bool, mode: str) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(torch, "compile", lambda network, **options: asked.update(options))
-    compiled(nn.Linear(1, 1), graphs)
-    assert asked == {"fullgraph": True, "dynamic": False, "mode": mode}
+@pytest.mark.parametrize(("choice", "mode"), [("on", "default"), ("graphs", "reduce-overhead")])
+def test_how_a_network_is_compiled(monkeypatch: pytest.MonkeyPatch, choice: Any, mode: str) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "compile", lambda network, **options: given.update(options))
+    compile_network(nn.Linear(1, 1), choice)
+    assert given == {"fullgraph": True, "dynamic": False, "mode": mode}

@@ -1,25 +1,27 @@
-"""Scores asked together answer as they answer alone, from as few calls as there are networks."""
+"""Batched scores equal separate ones, from as few calls as there are networks, whoever needs them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from stylescore.diffusion.adapters import Adapters
-from stylescore.diffusion.backbone import Backbone, Prompted
-from stylescore.diffusion.batching import Ask, Joint
+from stylescore.diffusion.adapters import Adapters, FakeAdapter
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.batching import BatchedScores, PromptedScore
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.families import sd
 from stylescore.diffusion.predictions import VariancePreserving
+from stylescore.method.objective import Objective
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import Known, ScoreName, Scores, contrast, guide
-from stylescore.method.types import Draw
+from stylescore.method.scores import Predictions, ScoreName, contrast, guide, score_latent
+from stylescore.method.timesteps import Grid, Uniform
+from stylescore.method.types import Draw, Latent, Map
 
 Rngs = Callable[..., list[torch.Generator]]
 NAMES: tuple[ScoreName, ...] = ("edit", "style", "source", "fake")
@@ -31,18 +33,20 @@ def backbone_on(unet: Any, schedule: NoiseSchedule) -> Backbone:
 
 
 @pytest.fixture
-def backbone(
-    tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any], schedule: NoiseSchedule, rngs: Rngs
-) -> Backbone:
-    """Return a network on which style and fake branch both have something to say."""
+def backbone(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any], schedule: NoiseSchedule) -> Backbone:
     unet = tiny_unet()
     deltas = tiny_style(unet)
     made = backbone_on(unet, schedule)
     made.adapters.add_style(deltas, 0.8)
-    rng = torch.Generator().manual_seed(0)
-    for parameter in made.adapters.add_fake(TARGETS, 4, 8.0, rngs(1, 2)):
-        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=rng))
     return made
+
+
+def fake_on(backbone: Backbone, rngs: Rngs) -> FakeAdapter:
+    """Return a fake adapter whose effect is not zero."""
+    fake, rng = backbone.adapters.new_fake(TARGETS, 4, 8.0, rngs(1, 2)), torch.Generator().manual_seed(0)
+    for parameter in fake.parameters:
+        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=rng))
+    return fake
 
 
 @pytest.fixture
@@ -51,35 +55,43 @@ def draw(units: dict[str, Tensor], schedule: NoiseSchedule) -> Draw:
     return schedule.draw(z, z.flip(0), t=torch.tensor([101, 399]), eps=z.flip(2))
 
 
-def asks_of(base: Backbone, style: Backbone, units: dict[str, Tensor], scale: float | None) -> dict[ScoreName, Ask]:
-    words = units["unet/text"]
-    null = Conditioning(0 * words)
-    finish = None if scale is None else partial(guide, s=scale)
+def scores_of(
+    base: Backbone, style: Backbone, fake: FakeAdapter, units: dict[str, Tensor], scale: float | None
+) -> dict[ScoreName, PromptedScore]:
+    text = units["unet/text"]
+    null = Conditioning(0 * text)
+    combine = None if scale is None else partial(guide, s=scale)
     return {
-        "style": Ask(Prompted(style, Conditioning(words), null, style=True), finish),
-        "fake": Ask(Prompted(base, Conditioning(words.flip(0)), null, fake=True), finish),
-        "edit": Ask(Prompted(base, Conditioning(2 * words), null), contrast),
-        "source": Ask(Prompted(base, Conditioning(-words), null), finish),
+        "style": PromptedScore(style, Conditioning(text), null, combine, style=True),
+        "fake": PromptedScore(base, Conditioning(text.flip(0)), null, combine, fake=fake),
+        "edit": PromptedScore(base, Conditioning(2 * text), null, contrast),
+        "source": PromptedScore(base, Conditioning(-text), null, combine),
     }
-
-
-def alone(asks: dict[ScoreName, Ask], draw: Draw) -> dict[ScoreName, Tensor]:
-    there = {"style": draw.z_t, "fake": draw.z_t, "edit": draw.z_source_t, "source": draw.z_source_t}
-    return {name: ask(there[name], draw.t) for name, ask in asks.items()}
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("scale", [None, 4.5])
-def test_together_they_answer_as_alone(
-    backbone: Backbone, units: dict[str, Tensor], draw: Draw, scale: float | None
+def test_batched_scores_equal_separate_ones(
+    backbone: Backbone, units: dict[str, Tensor], draw: Draw, rngs: Rngs, scale: float | None
 ) -> None:
-    asks = asks_of(backbone, backbone, units, scale)
-    found, expected = Joint(asks)(draw, NAMES), alone(asks, draw)
-    assert set(found) == set(NAMES)
+    scores = scores_of(backbone, backbone, fake_on(backbone, rngs), units, scale)
+    found = BatchedScores(scores).predict(draw, NAMES)
+    separate = BatchedScores(scores, batched=False).predict(draw, NAMES)
+    assert set(found) == set(separate) == set(NAMES)
     rounding = 1e-5 if scale is None else 1e-4  # guidance enlarges it, more on some processors
     for name in NAMES:
-        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=rounding), name
+        assert torch.allclose(found[name], separate[name], rtol=1e-4, atol=rounding), name
+        assert torch.equal(separate[name], scores[name](score_latent(draw, name), draw.t)), name
     assert not torch.allclose(found["style"], found["fake"], atol=1e-2)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the rows of every call of a network, as they happen."""
+    seen: list[int] = []
+    call = Backbone.__call__
+    monkeypatch.setattr(Backbone, "__call__", lambda self, *given: (seen.append(len(given[1])), call(self, *given))[1])
+    return seen
 
 
 @torch.no_grad()
@@ -89,43 +101,88 @@ def test_a_style_on_a_base_of_its_own_takes_a_call_of_its_own(
     units: dict[str, Tensor],
     draw: Draw,
     schedule: NoiseSchedule,
-    monkeypatch: pytest.MonkeyPatch,
+    rngs: Rngs,
+    rows: list[int],
 ) -> None:
     other = replace(backbone_on(tiny_unet(), schedule), counter=backbone.counter)
-    asks = asks_of(backbone, other, units, 4.5)
-    expected = alone(asks, draw)
-    rows: list[int] = []
-    call = Backbone.__call__
-    monkeypatch.setattr(Backbone, "__call__", lambda self, *given: (rows.append(len(given[1])), call(self, *given))[1])
-    found = Joint(asks)(draw, NAMES)
+    scores = scores_of(backbone, other, fake_on(backbone, rngs), units, 4.5)
+    separate = BatchedScores(scores, batched=False).predict(draw, NAMES)
+    assert rows == [4, 4, 4, 4]
+    rows.clear()
+    found = BatchedScores(scores).predict(draw, NAMES)
     assert sorted(rows) == [4, 12]
     for name in NAMES:
-        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(found[name], separate[name], rtol=1e-4, atol=1e-5), name
 
 
 @torch.no_grad()
-def test_samples_are_counted_as_before(backbone: Backbone, units: dict[str, Tensor], draw: Draw) -> None:
-    asks = asks_of(backbone, backbone, units, None)
-    Joint(asks)(draw, NAMES)
+def test_samples_are_counted_as_if_separate(
+    backbone: Backbone, units: dict[str, Tensor], draw: Draw, rngs: Rngs
+) -> None:
+    BatchedScores(scores_of(backbone, backbone, fake_on(backbone, rngs), units, None)).predict(draw, NAMES)
     assert backbone.counter.snapshot() == (2 + 2 + 4 + 2, 0)
 
 
-def test_what_is_known_is_not_asked_again_and_one_alone_is_not_asked_ahead(draw: Draw) -> None:
-    asked: list[list[str]] = []
+@dataclass(frozen=True)
+class TowardsSource:
+    """A direction the package does not have: away from the source score."""
 
-    def together(draw: Draw, names: Any) -> Any:
-        asked.append(list(names))
-        return {name: draw.eps for name in names}
+    needs: ClassVar[Collection[ScoreName]] = ("style", "source")
 
-    def never(z_t: Tensor, t: Tensor) -> Tensor:
-        raise AssertionError("this score must not be asked")
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
+        return eps["style"] - eps["source"]
 
-    scores = Scores(style=never, fake=Known(draw.z_t, draw.z, never), edit=never, source=never, together=together)
-    found = scores.ahead(draw, ("style", "fake", "edit"))
-    assert asked == [["style", "edit"]]
-    assert found.style(draw.z_t, draw.t) is draw.eps
-    assert found.fake(draw.z_t, draw.t) is draw.z
-    with pytest.raises(AssertionError, match="must not be asked"):
-        found.style(draw.z_source_t, draw.t)
-    assert scores.ahead(draw, ("style", "fake")) is scores
-    assert replace(scores, together=None).ahead(draw, ("style", "edit")).style is never
+
+@dataclass(frozen=True)
+class BrightRelevance:
+    """A map the package does not have: where the edit contrast is positive."""
+
+    needs: ClassVar[Collection[ScoreName]] = ("edit",)
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
+        return (eps["edit"].mean(dim=1, keepdim=True) > 0).float()
+
+
+@pytest.mark.parametrize(("known", "expected"), [((), [2 * 5]), (("style",), [2 * 3]), (("source", "edit"), [2 * 2])])
+def test_parts_of_ones_own_are_batched_and_what_is_known_is_not_predicted_again(
+    backbone: Backbone,
+    units: dict[str, Tensor],
+    draw: Draw,
+    schedule: NoiseSchedule,
+    rngs: Rngs,
+    rows: list[int],
+    known: tuple[ScoreName, ...],
+    expected: list[int],
+) -> None:
+    found = scores_of(backbone, backbone, fake_on(backbone, rngs), units, 4.5)
+    scores = BatchedScores({**found, "source": replace(found["source"], combine=None)})
+    objective = Objective(
+        schedule=schedule,
+        timesteps=Uniform(Grid(t_min=21, t_max=499)),
+        direction=TowardsSource(),
+        relevance=BrightRelevance(),
+    )
+    assert objective.needs == ("style", "edit", "source")
+    with torch.no_grad():
+        given = scores.predict(draw, known)
+        rows.clear()
+        step = objective.at(draw, draw.z, scores, known=given)
+        assert rows == expected
+        eps = {name: scores[name](score_latent(draw, name), draw.t) for name in objective.needs}
+    wanted = (eps["style"] - eps["source"]) * (eps["edit"].mean(dim=1, keepdim=True) > 0)
+    assert torch.allclose(step.gradient, wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_two_fake_adapters_on_one_network_know_nothing_of_one_another(
+    backbone: Backbone, units: dict[str, Tensor], draw: Draw, rngs: Rngs
+) -> None:
+    first = PromptedScore(backbone, Conditioning(units["unet/text"]), Conditioning(0 * units["unet/text"]))
+    before = replace(first, fake=fake_on(backbone, rngs))
+    eps = before(draw.z_t, draw.t)
+    other = backbone.adapters.new_fake(("to_k",), 2, 4.0, rngs(7, 8, 9))
+    for parameter in other.parameters:
+        parameter.data.add_(0.3)
+    assert torch.equal(before(draw.z_t, draw.t), eps)
+    assert not torch.allclose(replace(first, fake=other)(draw.z_t, draw.t), eps, atol=1e-2)
+    assert not torch.allclose(first(draw.z_t, draw.t), eps, atol=1e-2)

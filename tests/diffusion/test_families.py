@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from stylescore import RunConfig, StyleChoice, Stylizer
-from stylescore.assembly.build import Prompts, make_fake, make_scores
-from stylescore.assembly.networks import adapted_text, require_match
+from stylescore.assembly.fitting import Prompts, make_fake_score, make_scores, new_fake_adapter
+from stylescore.assembly.networks import _adapt_text, _check_match
 from stylescore.config.method import MethodConfig
 from stylescore.config.presets import load
+from stylescore.config.run import with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, adaptable
-from stylescore.diffusion.backbone import Backbone, Prompted
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.batching import PromptedScore
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning, joined
-from stylescore.diffusion.execution.devices import Places
+from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.families.flux import packed, unpacked
 from stylescore.errors import ModelError, StyleError
 from stylescore.images import Photo
@@ -45,7 +47,7 @@ MAIN = ("sd2", "sdxl", "sd3", "flux-dev")
 
 
 def parts_of(tiny: Any) -> Components:
-    return load_components(tiny.folder, dtype=torch.float32, places=Places.on(CPU))
+    return load_components(tiny.folder, dtype=torch.float32, places=DevicePlacement.on(CPU))
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
@@ -156,7 +158,7 @@ def test_rows_of_a_batch_stay_rows_in_every_layer(tiny_family: Families, family:
 @pytest.mark.parametrize("family", EVERY)
 def test_a_model_in_half_precision_answers_in_full(tiny_family: Families, schedule: Any, family: str) -> None:
     exact, half = (
-        load_components(tiny_family(family).folder, dtype=dtype, places=Places.on(CPU))
+        load_components(tiny_family(family).folder, dtype=dtype, places=DevicePlacement.on(CPU))
         for dtype in (torch.float32, torch.bfloat16)
     )
     z = torch.randn(1, exact.vae.config.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -164,7 +166,7 @@ def test_a_model_in_half_precision_answers_in_full(tiny_family: Families, schedu
     for parts in (exact, half):
         told = parts.text([PROMPT])
         backbone = Backbone(parts.network, Adapters.of(parts.network), parts.prediction(schedule), parts.call)
-        answers.append(Prompted(backbone, told, told).alone(z, t))
+        answers.append(PromptedScore(backbone, told, told)(z, t))
     assert {answer.dtype for answer in answers} == {torch.float32}
     assert torch.allclose(*answers, rtol=0, atol=0.1 * answers[0].abs().max().item())
 
@@ -179,7 +181,7 @@ def test_a_flow_model_is_asked_about_the_flow_and_answers_with_noise(
     backbone = Backbone(parts.network, Adapters.of(parts.network), parts.prediction(schedule), parts.call)
     velocity = parts.call(parts.network, z_t / (alpha + sigma), torch.tensor([s]), told)
     noise = z_t / (alpha + sigma) + (1 - s) * velocity
-    assert torch.allclose(Prompted(backbone, told, told).alone(z_t, T), noise, atol=1e-5)
+    assert torch.allclose(PromptedScore(backbone, told, told)(z_t, T), noise, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -230,7 +232,7 @@ def test_a_prompt_is_cut_where_no_text_model_reads_on(tiny_family: Families) -> 
 def method(**more: Any) -> MethodConfig:
     quick: dict[str, Any] = {
         "iterations": 3,
-        "optimiser": {"name": "sgd", "lr": 2.0, "warmup": 0.0},
+        "optimiser": {"name": "sgd", "lr": 2.0, "warmup": 0, "warmup_fraction": 0.0},
         "fake": {"rank": 2},
         "relevance": {"timesteps": 0},
     }
@@ -238,17 +240,14 @@ def method(**more: Any) -> MethodConfig:
 
 
 def stylizer_of(tiny: Any, **more: Any) -> Stylizer:
-    return Stylizer(
-        RunConfig(
-            styles=(StyleChoice(name=str(tiny.lora)),),
-            model=str(tiny.folder),
-            size=64,
-            caption="a red house",
-            device="cpu",
-            method=method(),
-            **more,
-        )
+    run = RunConfig(
+        styles=(StyleChoice(name=str(tiny.lora)),),
+        model=str(tiny.folder),
+        size=64,
+        caption="a red house",
+        method=method(),
     )
+    return Stylizer(with_options(run, {"device": "cpu", **more}))
 
 
 def ended(fitting: Fitting) -> Tensor:
@@ -265,7 +264,7 @@ def test_a_run_is_the_same_alone_in_a_batch_and_resumed(
     together = ended(stylizer.start(photos))
     start = stylizer.start(photos).subject.z_source
     assert (together - start).abs().mean() > 1e-6
-    assert all(side % stylizer._prepared.multiple == 0 for side in stylizer.working_size(photos[0]))
+    assert all(side % stylizer._networks.multiple == 0 for side in stylizer.working_size(photos[0]))
     for n, photo in enumerate(photos):
         fitting = stylizer.start([photo])
         next(iter(fit(fitting)))
@@ -285,7 +284,7 @@ def test_a_step_in_clean_units_goes_from_one_clean_prediction_to_the_other(
     rate = 0.5
     constants = method(
         weight=weight,
-        optimiser={"name": "sgd", "lr": rate, "warmup": 0.0, "cosine_length": 0.0},
+        optimiser={"name": "sgd", "lr": rate, "warmup": 0, "warmup_fraction": 0.0, "cosine_length": 0.0},
         relevance={"strength": 0.0},
         spectrum={"weight": 0.0},
         fake={"rank": 2, "anchor": 0.1},
@@ -296,8 +295,8 @@ def test_a_step_in_clean_units_goes_from_one_clean_prediction_to_the_other(
     rng = [copy.deepcopy(generator) for generator in fitting.rng]
     draw = fitting.objective.draw(z, z, progress=0.0, rng=rng)
     with torch.no_grad():
-        style = schedule.to_clean(fitting.scores.style(draw.z_t, draw.t), draw.z_t, draw.t)
-        fake = schedule.to_clean(fitting.scores.fake(draw.z_t, draw.t), draw.z_t, draw.t)
+        style = schedule.to_clean(fitting.scores["style"](draw.z_t, draw.t), draw.z_t, draw.t)
+        fake = schedule.to_clean(fitting.scores["fake"](draw.z_t, draw.t), draw.z_t, draw.t)
     way = style - (0.9 * fake + 0.1 * z)
     expected = z + rate * (way / (z - style).abs().mean() if weight == "normalised" else way)
     next(iter(fit(fitting)))
@@ -306,10 +305,11 @@ def test_a_step_in_clean_units_goes_from_one_clean_prediction_to_the_other(
 
 @pytest.mark.parametrize("family", EVERY)
 def test_one_training_step_of_the_fake_score_lowers_its_loss(tiny_family: Families, rngs: Rngs, family: str) -> None:
-    models = stylizer_of(tiny_family(family))._prepared.models
+    models = stylizer_of(tiny_family(family))._networks
     chosen = method()
-    _, predictor = make_scores(models, chosen, Prompts.of(chosen, "ink", ["a cat", "a lake"]))
-    fake = make_fake(models, replace(chosen, fake=replace(chosen.fake, lr=1e-2)), predictor, rngs(1, 2))
+    adapter = new_fake_adapter(models, chosen, rngs(1, 2))
+    scores = make_scores(models, chosen, Prompts.of(chosen, "ink", ["a cat", "a lake"]), adapter)
+    fake = make_fake_score(replace(chosen, fake=replace(chosen.fake, lr=1e-2)), adapter, scores)
     rng = torch.Generator().manual_seed(4)
     shape = (2, models.codec.vae.config.latent_channels, 8, 4)
     z, eps, t = torch.randn(shape, generator=rng), torch.randn(shape, generator=rng), torch.tensor([181, 321])
@@ -325,11 +325,11 @@ def test_one_training_step_of_the_fake_score_lowers_its_loss(tiny_family: Famili
 
 @pytest.mark.parametrize("family", MAIN)
 def test_the_style_acts_on_the_network_and_on_the_words(tiny_family: Families, family: str) -> None:
-    models = stylizer_of(tiny_family(family))._prepared.models
+    models = stylizer_of(tiny_family(family))._networks
     channels, rng = models.codec.vae.config.latent_channels, torch.Generator().manual_seed(6)
     z, t, told = torch.randn(1, channels, 8, 8, generator=rng), torch.tensor([301]), models.text([PROMPT])
     with torch.no_grad():
-        plain, styled = (Prompted(models.base, told, told, style=style).alone(z, t) for style in (False, True))
+        plain, styled = (PromptedScore(models.base, told, told, style=style)(z, t) for style in (False, True))
     assert (plain - styled).abs().max() > 1e-3
     for reader, other in zip(models.text.readers, models.style_text.readers, strict=True):
         same = reader.model is other.model
@@ -342,21 +342,21 @@ def test_the_style_acts_on_the_network_and_on_the_words(tiny_family: Families, f
 @pytest.mark.parametrize(("one", "other"), [("sd2", "sdxl"), ("sd3", "flux-dev")])
 def test_models_of_two_families_do_not_go_together(tiny_family: Families, one: str, other: str) -> None:
     with pytest.raises(ModelError, match="must have the same family"):
-        require_match(parts_of(tiny_family(one)), parts_of(tiny_family(other)))
+        _check_match(parts_of(tiny_family(one)), parts_of(tiny_family(other)))
 
 
 def test_the_model_of_a_style_must_have_latents_of_the_same_unit(tiny_family: Families) -> None:
     parts = parts_of(tiny_family("sd2"))
     vae = SimpleNamespace(config=SimpleNamespace(**{**parts.vae.config, "scaling_factor": 1.0}))
     with pytest.raises(ModelError, match="must have the same latent scale"):
-        require_match(parts, replace(parts, vae=vae))
+        _check_match(parts, replace(parts, vae=vae))
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux-dev"])
 def test_a_style_on_a_model_of_its_own(tiny_family: Families, photos: Sequence[Photo], family: str) -> None:
     tiny = tiny_family(family)
     stylizer = stylizer_of(tiny, style_model=str(tiny.folder))
-    models = stylizer._prepared.models
+    models = stylizer._networks
     assert models.base.network is not models.style.network
     assert ended(stylizer.start(photos[:1])).isfinite().all()
 
@@ -364,18 +364,18 @@ def test_a_style_on_a_model_of_its_own(tiny_family: Families, photos: Sequence[P
 def test_a_style_for_a_text_model_that_is_not_there(tiny_family: Families) -> None:
     lora = read_lora(tiny_family("sdxl").lora)
     with pytest.raises(StyleError, match="it changes a text_encoder_2, the model has none"):
-        adapted_text(parts_of(tiny_family("sd2")).text, [(lora, 1.0)], method())
+        _adapt_text(parts_of(tiny_family("sd2")).text, [(lora, 1.0)], method())
 
 
 def test_a_t5_that_the_index_names_must_be_there(tiny_family: Families, tmp_path: Any) -> None:
     folder = shutil.copytree(tiny_family("sd3").folder, tmp_path / "model")
     shutil.rmtree(folder / "text_encoder_3")
     with pytest.raises(ModelError, match="lacks its text_encoder_3"):
-        load_components(folder, dtype=torch.float32, places=Places.on(CPU))
+        load_components(folder, dtype=torch.float32, places=DevicePlacement.on(CPU))
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    parts = load_components(folder, dtype=torch.float32, places=Places.on(CPU))
+    parts = load_components(folder, dtype=torch.float32, places=DevicePlacement.on(CPU))
     assert not parts.text([PROMPT]).tokens[:, 77:].any()
 
 
@@ -383,11 +383,11 @@ def test_a_flow_model_with_a_schedule_of_betas(tiny_family: Families, tmp_path: 
     folder = shutil.copytree(tiny_family("flux-schnell").folder, tmp_path / "model")
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler"}))
     with pytest.raises(ModelError, match="which is not for flow models, but FLUX"):
-        load_components(folder, dtype=torch.float32, places=Places.on(CPU))
+        load_components(folder, dtype=torch.float32, places=DevicePlacement.on(CPU))
 
 
 def test_an_autoencoder_that_overflows_stays_in_full_precision(tiny_family: Families) -> None:
-    parts = load_components(tiny_family("sdxl").folder, dtype=torch.float16, places=Places.on(CPU))
+    parts = load_components(tiny_family("sdxl").folder, dtype=torch.float16, places=DevicePlacement.on(CPU))
     assert (parts.network.dtype, parts.vae.dtype) == (torch.float16, torch.float32)
 
 

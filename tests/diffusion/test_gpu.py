@@ -1,4 +1,4 @@
-"""What only a card can show: every way of using its memory gives the picture that a CPU gives."""
+"""What only a GPU can show: every way of using its memory gives the picture that a CPU gives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 FAMILIES = ["sd2", "sdxl", "sd3", "flux-dev"]
-WAYS: list[dict[str, Any]] = [{}, {"low_memory": True}, {"offload": True}, {"style_copy": True}, {"tile": 64}]
+WAYS: list[dict[str, Any]] = [{}, {"memory": "low"}, {"memory": "offload"}, {"style_weights": "merged"}, {"tile": 64}]
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +46,7 @@ def ended(run_on: Any, photos: list[Photo]) -> Ended:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_a_card_gives_the_picture_of_a_processor(
-    tiny_family: Any, ended: Ended, family: str, way: dict[str, Any]
-) -> None:
+def test_a_gpu_gives_the_picture_of_a_cpu(tiny_family: Any, ended: Ended, family: str, way: dict[str, Any]) -> None:
     tiny = tiny_family(family)
     usual = {"tile": 64} if "tile" in way else {}
     _, wanted = ended(tiny, "cpu", **usual)
@@ -58,12 +56,12 @@ def test_a_card_gives_the_picture_of_a_processor(
     assert all(picture.size == (80, 64) or "tile" in way for picture in stylizer.decode(found))
 
 
-@pytest.mark.parametrize("way", [{}, {"low_memory": True}, {"offload": True}], ids=str)
-def test_text_models_are_off_the_card_once_prompts_are_read(
+@pytest.mark.parametrize("way", [{}, {"memory": "low"}, {"memory": "offload"}], ids=str)
+def test_text_encoders_are_off_the_gpu_once_prompts_are_encoded(
     tiny_family: Any, ended: Ended, way: dict[str, Any]
 ) -> None:
     stylizer, _ = ended(tiny_family("sd3"), DEVICE, **way)
-    readers = stylizer._prepared.models.text.readers
+    readers = stylizer._networks.text.readers
     assert {next(reader.model.parameters()).device.type for reader in readers} == {"cpu"}
 
 
@@ -76,17 +74,17 @@ def test_half_precision_stays_near(tiny_family: Any, ended: Ended, family: str, 
     assert (found - wanted).abs().mean() < 0.1 * wanted.abs().mean()
 
 
-@pytest.mark.parametrize("graphs", [False, True])
-def test_a_compiled_network_gives_the_same_picture(tiny_family: Any, ended: Ended, graphs: bool) -> None:
+@pytest.mark.parametrize("choice", ["on", "graphs"])
+def test_a_compiled_network_gives_the_same_picture(tiny_family: Any, ended: Ended, choice: str) -> None:
     tiny = tiny_family("sd2")
     _, wanted = ended(tiny, DEVICE)
-    _, found = ended(tiny, DEVICE, compile=True, cuda_graphs=graphs)
+    _, found = ended(tiny, DEVICE, compile=choice)
     assert torch.allclose(found, wanted, atol=5e-3)
 
 
-def test_offloading_takes_less_of_the_card(tiny_family: Any, ended: Ended) -> None:
+def test_offloading_takes_less_gpu_memory(tiny_family: Any, ended: Ended) -> None:
     tiny, most = tiny_family("sdxl"), []
-    for way in ({}, {"offload": True}):
+    for way in ({}, {"memory": "offload"}):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

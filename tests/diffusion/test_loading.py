@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from stylescore.diffusion.checkpoints import loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
-from stylescore.diffusion.execution.devices import Places
+from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.families import SD, Parts
 from stylescore.errors import ModelError
 from stylescore.lora.sgm import sgm_names
@@ -30,7 +30,7 @@ WEIGHTS = {
 
 
 def load(source: Path | str) -> Components:
-    return load_components(source, dtype=torch.float32, places=Places.on(CPU))
+    return load_components(source, dtype=torch.float32, places=DevicePlacement.on(CPU))
 
 
 def refused(source: Path | str, match: str) -> ModelError:
@@ -126,7 +126,7 @@ def test_half_precision_and_a_variant(copy):
     weights = {name: tensor.half() for name, tensor in load_file(home / WEIGHTS["unet"]).items()}
     (home / WEIGHTS["unet"]).unlink()
     save_file(weights, home / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
-    parts = load_components(copy, dtype=torch.bfloat16, places=Places.on(CPU))
+    parts = load_components(copy, dtype=torch.bfloat16, places=DevicePlacement.on(CPU))
     assert parts.network.dtype == parts.vae.dtype == parts.text.readers[0].model.dtype == torch.bfloat16
 
 

@@ -14,10 +14,10 @@ from stylescore.assembly.api import as_photo
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import list_styles
 from stylescore.config.presets import preset_for
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, fake_route
-from stylescore.diffusion.execution.memory import keep_less, visiting
+from stylescore.diffusion.execution.memory import enable_gradient_checkpointing, visiting
 from stylescore.method.fit import fit
 
 Rngs = Callable[..., list[torch.Generator]]
@@ -64,23 +64,24 @@ def saved_bytes(work: Callable[[], Tensor]) -> tuple[int, Tensor]:
     return sum(kept.values()), result
 
 
-def test_blocks_made_twice_keep_less_and_learn_the_same(
+def test_gradient_checkpointing_takes_less_memory_and_learns_the_same(
     tiny_unet: Callable[[], Any], units: dict[str, Tensor], rngs: Rngs
 ) -> None:
     unet = tiny_unet().requires_grad_(False)
     adapters = Adapters.of(unet)
-    parameters = adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    fake = adapters.new_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    parameters = fake.parameters
     for parameter in parameters:
         parameter.data.add_(0.1)
 
     def loss() -> Tensor:
-        with adapters.switch.set(fake_route(2, 2, CPU)):
+        with adapters.switch.set(fake_route(fake, 2, 2, CPU)):
             output: Tensor = unet(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
         return output.square().sum()
 
     usual, result = saved_bytes(loss)
     expected = torch.autograd.grad(result, parameters)
-    keep_less(adapters)
+    enable_gradient_checkpointing(adapters)
     less, result = saved_bytes(loss)
     found = torch.autograd.grad(result, parameters)
     assert less < 0.8 * usual
@@ -94,10 +95,10 @@ def test_the_same_picture_in_less_memory() -> None:
     method = overlay(preset_for("mini", None, None), {"iterations": 2, "guidance_scale": 2.0})
     style = StyleChoice(name=next(entry.name for entry in list_styles() if entry.bundled))
     ends = []
-    for low in (False, True):
-        stylizer = Stylizer(RunConfig(styles=(style,), method=method, size=64, device="cpu", low_memory=low))
-        fitting = stylizer.start([photo])
-        assert (fitting.scores.together is None) == low
+    for memory in ("normal", "low"):
+        run = RunConfig(styles=(style,), method=method, size=64)
+        fitting = Stylizer(with_options(run, {"device": "cpu", "memory": memory})).start([photo])
+        assert fitting.scores.batched == (memory == "normal")
         for _ in fit(fitting):
             pass
         ends.append(fitting.subject.render())
@@ -106,14 +107,15 @@ def test_the_same_picture_in_less_memory() -> None:
 
 @pytest.mark.parametrize(
     ("saving", "sides"),
-    [({}, {576, 768}), ({"low_memory": True}, {512}), ({"low_memory": True, "tile": 0}, {576, 768})],
+    [({}, {576, 768}), ({"memory": "low"}, {512}), ({"memory": "low", "tile": 0}, {576, 768})],
 )
-def test_large_pictures_pass_the_autoencoder_in_windows(tiny_family: Any, saving: Any, sides: set[int]) -> None:
-    """Of 512 pixels where memory is saved, though the model is at home at more and works on the picture whole."""
+def test_large_pictures_pass_the_autoencoder_in_tiles(tiny_family: Any, saving: Any, sides: set[int]) -> None:
+    """Of 512 pixels where memory is saved, though the native resolution is larger and scores take the picture whole."""
     tiny = tiny_family("sdxl")
     styles = (StyleChoice(name=str(tiny.lora)),)
-    stylizer = Stylizer(RunConfig(styles=styles, model=str(tiny.folder), size=576, device="cpu", **saving))
-    models = stylizer._models(72, 96)
+    run = RunConfig(styles=styles, model=str(tiny.folder), size=576)
+    stylizer = Stylizer(with_options(run, {"device": "cpu", **saving}))
+    models = stylizer._networks_for(72, 96)
     assert models.base.tile is None
     seen: set[int] = set()
     vae = models.codec.vae

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.assembly import networks as prepare
+from stylescore.assembly import networks
 from stylescore.assembly.stylizer import Stylizer
-from stylescore.diffusion.adapters import Adapters, fake_route
-from stylescore.diffusion.execution.memory import keep_less
-from stylescore.diffusion.execution.offload import Visitor, layer_weights, offload
+from stylescore.diffusion.adapters import Adapters, FakeAdapter, fake_route
+from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
+from stylescore.diffusion.execution.offload import LayerOffloader, layer_weights, offload
 from stylescore.errors import DeviceError
 from stylescore.images import Photo
 from stylescore.lora import Change, Product
@@ -28,21 +28,21 @@ CPU = torch.device("cpu")
 
 
 def absent(network: nn.Module) -> bool:
-    """Tell whether every layer's weights are stand-ins that hold one number."""
+    """Tell whether every layer's weights are placeholders that hold one number."""
     weights = [weight for own in layer_weights(network).values() for weight in own.values()]
     held = [weight.untyped_storage().nbytes() == weight.element_size() for weight in weights]
     return all(held) and all(bool(weight.isnan().all()) for weight in weights) and len(weights) > 20
 
 
-class Counted(Visitor):
-    """Notes how many bytes of weights are there at once."""
+class Counted(LayerOffloader):
+    """Notes how many bytes of weights are on the device at once."""
 
     now = 0
     most = 0
 
-    def arrive(self, layer: nn.Module, inputs: Any) -> None:
-        super().arrive(layer, inputs)
-        for name in self.homes:
+    def load(self, layer: nn.Module, inputs: Any) -> None:
+        super().load(layer, inputs)
+        for name in self.weights:
             weight = getattr(layer, name)
             size = weight.numel() * weight.element_size()
             Counted.now += size
@@ -55,24 +55,24 @@ class Counted(Visitor):
 
 
 @pytest.fixture
-def ask(units: dict[str, Tensor]) -> Callable[[Adapters], Tensor]:
-    def of(adapters: Adapters) -> Tensor:
-        with adapters.switch.set(replace(fake_route(2, 2, CPU), style=True)):
-            answer: Tensor = adapters.network(
+def predict(units: dict[str, Tensor]) -> Callable[[Adapters, FakeAdapter], Tensor]:
+    def of(adapters: Adapters, fake: FakeAdapter) -> Tensor:
+        with adapters.switch.set(replace(fake_route(fake, 2, 2, CPU), style=True)):
+            output: Tensor = adapters.network(
                 units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]
             ).sample
-        return answer
+        return output
 
     return of
 
 
-def adapted(unet: Any, deltas: Any, rngs: Rngs) -> tuple[Adapters, tuple[nn.Parameter, ...]]:
+def adapted(unet: Any, deltas: Any, rngs: Rngs) -> tuple[Adapters, FakeAdapter]:
     adapters = Adapters.of(unet.requires_grad_(False))
     adapters.add_style(deltas, 0.8)
-    parameters = adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
-    for parameter in parameters:
+    fake = adapters.new_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    for parameter in fake.parameters:
         parameter.data.add_(0.1)
-    return adapters, parameters
+    return adapters, fake
 
 
 def as_full(deltas: Mapping[str, Product]) -> dict[str, Change]:
@@ -82,50 +82,50 @@ def as_full(deltas: Mapping[str, Product]) -> dict[str, Change]:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_answers_and_gradients_are_those_of_weights_that_stay(
-    tiny_unet: Any, tiny_style: Any, rngs: Rngs, ask: Callable[[Adapters], Tensor], full: bool
+    tiny_unet: Any, tiny_style: Any, rngs: Rngs, predict: Callable[..., Tensor], full: bool
 ) -> None:
     found = []
     for away in (False, True):
         unet = tiny_unet()
         deltas = tiny_style(unet)
-        adapters, parameters = adapted(unet, as_full(deltas) if full else deltas, rngs)
-        keep_less(adapters)
+        adapters, fake = adapted(unet, as_full(deltas) if full else deltas, rngs)
+        enable_gradient_checkpointing(adapters)
         if away:
             offload(unet, CPU)
             assert absent(unet)
-        answer = ask(adapters)
-        found.append((answer.detach(), torch.autograd.grad(answer.square().sum(), parameters)))
+        output = predict(adapters, fake)
+        found.append((output.detach(), torch.autograd.grad(output.square().sum(), fake.parameters)))
         assert absent(unet) == away
         assert unet.device == CPU
         assert unet.dtype == torch.float32
-    (answer, gradients), (again, others) = found
-    assert torch.equal(answer, again)
+    (output, gradients), (again, others) = found
+    assert torch.equal(output, again)
     assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
 
 
-def test_few_weights_are_there_at_once_also_on_the_way_back(
-    tiny_unet: Any, tiny_style: Any, rngs: Rngs, ask: Callable[[Adapters], Tensor], monkeypatch: pytest.MonkeyPatch
+def test_few_weights_are_there_at_once_also_in_the_backward_pass(
+    tiny_unet: Any, tiny_style: Any, rngs: Rngs, predict: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stylescore.diffusion.execution.offload.Visitor", Counted)
+    monkeypatch.setattr("stylescore.diffusion.execution.offload.LayerOffloader", Counted)
     most = []
     unet = tiny_unet()
     whole = sum(weight.numel() * weight.element_size() for weight in unet.parameters())
-    adapters, parameters = adapted(unet, tiny_style(unet), rngs)
+    adapters, fake = adapted(unet, tiny_style(unet), rngs)
     offload(unet, CPU)
     for twice in (False, True):
         if twice:
-            keep_less(adapters)
+            enable_gradient_checkpointing(adapters)
         gc.collect()
         Counted.now = Counted.most = 0
         with torch.no_grad():
-            ask(adapters)
+            predict(adapters, fake)
         forward, Counted.most = Counted.most, 0
-        torch.autograd.grad(ask(adapters).sum(), parameters)
+        torch.autograd.grad(predict(adapters, fake).sum(), fake.parameters)
         most.append((forward, Counted.most))
         assert Counted.now == 0
     (forward, kept), (_, less) = most
     assert 0 < forward < 0.2 * whole  # the largest layer
-    assert less < 0.6 * kept  # without blocks made twice all weights stay for the way back
+    assert less < 0.6 * kept  # without checkpointing all weights stay for the backward pass
 
 
 def test_weights_leave_after_a_failure_too(tiny_unet: Any) -> None:
@@ -141,12 +141,11 @@ def test_weights_leave_after_a_failure_too(tiny_unet: Any) -> None:
 def test_a_run_gives_the_same_picture(
     tiny_family: Any, run_on: Any, photos: list[Photo], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    monkeypatch.setattr(prepare, "require_card", lambda device: None)
+    monkeypatch.setattr(networks, "require_gpu", lambda device: None)
     ends = []
-    for away in (False, True):
-        stylizer = Stylizer(run_on(tiny_family(family), offload=away))
-        fitting = stylizer.start(photos)
-        assert (fitting.scores.together is not None) == away
+    for memory in ("normal", "offload"):
+        fitting = Stylizer(run_on(tiny_family(family), memory=memory)).start(photos)
+        assert fitting.scores.batched == (memory == "offload")
         z = fitting.subject.render().clone()
         for _ in fit(fitting):
             pass
@@ -158,17 +157,16 @@ def test_a_run_gives_the_same_picture(
 def test_both_networks_of_a_run_stay_away(
     tiny_family: Any, run_on: Any, photos: list[Photo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "require_card", lambda device: None)
+    monkeypatch.setattr(networks, "require_gpu", lambda device: None)
     tiny = tiny_family("sd2")
-    stylizer = Stylizer(run_on(tiny, style_model=str(tiny.folder), offload=True))
+    stylizer = Stylizer(run_on(tiny, style_model=str(tiny.folder), memory="offload"))
     assert stylizer.style_has_network
-    models = stylizer.start(photos).scores
-    del models
-    for backbone in (stylizer._prepared.models.base, stylizer._prepared.models.style):
+    stylizer.start(photos)
+    for backbone in (stylizer._networks.base, stylizer._networks.style):
         assert absent(backbone.network)
 
 
-def test_a_processor_has_nowhere_to_visit(tiny_family: Any, run_on: Any) -> None:
+def test_a_cpu_has_nothing_to_offload_from(tiny_family: Any, run_on: Any) -> None:
     with pytest.raises(DeviceError) as caught:
-        Stylizer(run_on(tiny_family("sd2"), offload=True))
-    assert str(caught.value) == "--offload needs a GPU, the device is 'cpu'"
+        Stylizer(run_on(tiny_family("sd2"), memory="offload"))
+    assert str(caught.value) == "--memory offload needs a GPU, the device is 'cpu'"

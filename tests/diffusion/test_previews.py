@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.assembly import stylizer
-from stylescore.assembly.build import Models
+from stylescore.assembly.networks import Networks
 from stylescore.config.presets import load
+from stylescore.config.run import with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion import previews
 from stylescore.diffusion.codec import Codec
@@ -59,7 +60,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own(tiny_models: Callable[..., Models]) -> Codec:
+def own(tiny_models: Callable[..., Networks]) -> Codec:
     """Return the tiny Stable Diffusion's autoencoder."""
     return tiny_models().codec
 
@@ -67,7 +68,7 @@ def own(tiny_models: Callable[..., Models]) -> Codec:
 def run_config(iterations: int = 2, **more: Any) -> RunConfig:
     method = overlay(load("balanced"), {"iterations": iterations})
     options: dict[str, Any] = {"model": str(PARITY / "tiny_base"), "size": 64, "method": method} | more
-    return RunConfig(styles=(StyleChoice(name=STYLE),), **options)
+    return with_options(RunConfig(styles=(StyleChoice(name=STYLE),)), options)
 
 
 def run(config: RunConfig, out: Path, *, gif: bool = False, preview_every: int = 0) -> tuple[Batch, Path]:
@@ -139,7 +140,7 @@ def test_the_run_is_the_same_bit_by_bit_however_it_is_previewed(
 def test_without_one_in_the_cache_the_full_one_makes_the_previews(tmp_path: Path) -> None:
     batch, folder = run(run_config(), tmp_path / "out", preview_every=2)
 
-    assert batch.stylizer.preview_codec is batch.stylizer._prepared.models.codec
+    assert batch.stylizer.preview_codec is batch.stylizer._networks.codec
     assert pixels(folder / "previews" / "step-00002.png") == pixels(folder / "picture-model-size.png")
 
 
@@ -157,7 +158,7 @@ def test_the_bundled_model_ignores_one_that_does_not_fit(tiny: Path, monkeypatch
     asked = cache(monkeypatch, tiny)
     mini = Stylizer(replace(run_config(model="mini"), styles=(StyleChoice(name="oil-painting"),)))
 
-    assert mini.preview_codec is mini._prepared.models.codec
+    assert mini.preview_codec is mini._networks.codec
     assert asked == ["madebyollin/taesd"]
     named = mini.with_run(replace(mini.run, preview_model=str(tiny)))
     with pytest.raises(ModelError, match="it has 4 latent channels, not 32"):
@@ -191,7 +192,7 @@ def test_another_run_on_loaded_models_may_have_another(tiny: Path) -> None:
     first = Stylizer(run_config())
     other = first.with_run(run_config(preview_model=str(tiny)))
 
-    assert first.preview_codec is first._prepared.models.codec
+    assert first.preview_codec is first._networks.codec
     assert type(other.preview_codec.vae).__name__ == "AutoencoderTiny"
     assert other.with_run(run_config()).preview_codec is first.preview_codec
     with pytest.raises(ModelError, match="there is no preview model"):
@@ -206,9 +207,9 @@ def test_less_memory_and_windows(tiny: Path) -> None:
         return made.preview(made.start([read_photo(PHOTO)]), 0), made.preview_codec, seen
 
     whole, codec, seen = shown()
-    assert (whole.size, seen, codec.visits) == ((128, 128), [(16, 16)], None)
-    visiting, codec, seen = shown(low_memory=True)
-    assert (pixels(visiting), seen, codec.visits) == (pixels(whole), [(16, 16)], torch.device("cpu"))
+    assert (whole.size, seen, codec.runs_on) == ((128, 128), [(16, 16)], None)
+    visiting, codec, seen = shown(memory="low")
+    assert (pixels(visiting), seen, codec.runs_on) == (pixels(whole), [(16, 16)], torch.device("cpu"))
     windows, _, seen = shown(tile=64)
     assert windows.size == (128, 128)
     assert len(seen) == 9

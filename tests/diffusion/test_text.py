@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.execution.devices import Places
+from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.text import Reader, TextEncoder
 from stylescore.errors import StyleError
 
@@ -62,13 +63,18 @@ def test_models_are_sent_home_before_anything_else_happens() -> None:
     assert read.tokens.tolist() == [[[3]]]
 
 
-def test_places_of_a_run() -> None:
-    run = RunConfig(styles=())
-    low, away = replace(run, low_memory=True), replace(run, offload=True)
-    assert Places.of_run(CARD, run) == Places(network=CARD, weights=CARD, codec=CARD, texts=CPU, reading=CARD)
-    assert Places.of_run(CARD, low) == Places(network=CARD, weights=CARD, codec=CPU, texts=CPU, reading=CPU)
-    assert Places.of_run(CARD, away) == Places(network=CARD, weights=CPU, codec=CPU, texts=CPU, reading=CPU)
-    assert Places.of_run(CPU, run) == Places.on(CPU)
+def test_device_placement_of_a_run() -> None:
+    run, low, away = (ExecutionConfig(memory=memory) for memory in ("normal", "low", "offload"))
+    assert DevicePlacement.of_run(CARD, run) == DevicePlacement(
+        network=CARD, weights=CARD, codec=CARD, texts=CPU, encoding=CARD
+    )
+    assert DevicePlacement.of_run(CARD, low) == DevicePlacement(
+        network=CARD, weights=CARD, codec=CPU, texts=CPU, encoding=CPU
+    )
+    assert DevicePlacement.of_run(CARD, away) == DevicePlacement(
+        network=CARD, weights=CPU, codec=CPU, texts=CPU, encoding=CPU
+    )
+    assert DevicePlacement.of_run(CPU, run) == DevicePlacement.on(CPU)
 
 
 def reader_of(tiny_family: Any) -> Reader:
@@ -107,7 +113,8 @@ def style_with_words(path: Path, pipeline: Any, **words: torch.Tensor) -> Path:
 
 def stylizer_with(tiny: Any, *styles: Path, **more: Any) -> Stylizer:
     chosen = tuple(StyleChoice(name=str(path)) for path in styles)
-    return Stylizer(RunConfig(model=str(tiny.folder), styles=chosen, size=64, device="cpu", **more))
+    run = RunConfig(model=str(tiny.folder), styles=chosen, size=64, execution=ExecutionConfig(device="cpu"))
+    return Stylizer(replace(run, **more))
 
 
 def test_words_of_a_style_are_told_to_base_and_style_and_make_its_prompt(tiny_family: Any, tmp_path: Path) -> None:
@@ -115,14 +122,14 @@ def test_words_of_a_style_are_told_to_base_and_style_and_make_its_prompt(tiny_fa
     width = tiny.pipeline.text_encoder.config.hidden_size
     path = style_with_words(tmp_path / "a.safetensors", tiny.pipeline, s1=torch.ones(width), s2=-torch.ones(width))
     stylizer = stylizer_with(tiny, path)
-    models = stylizer._prepared.models
+    models = stylizer._networks
     assert stylizer.style_prompt == "<s1><s2>"
     told = [text(["<s1>", "<s2>", "a cat"]).tokens for text in (models.text, models.style_text)]
-    plain = stylizer_with(tiny, tiny.lora)._prepared.models.text(["<s1>", "<s2>", "a cat"]).tokens
+    plain = stylizer_with(tiny, tiny.lora)._networks.text(["<s1>", "<s2>", "a cat"]).tokens
     assert torch.equal(told[0][2], plain[2])
     assert not torch.equal(told[0][0], plain[0])
     assert not torch.allclose(told[0], told[1])  # the style's text model is changed besides
-    assert stylizer_with(tiny, path, style_prompt="ink")._prepared.style_prompt == "ink"
+    assert stylizer_with(tiny, path, style_prompt="ink").style_prompt == "ink"
 
 
 def test_words_that_cannot_be_taught_are_refused(tiny_family: Any, tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_words_that_cannot_be_taught_are_refused(tiny_family: Any, tmp_path: Pat
     one = style_with_words(tmp_path / "one.safetensors", tiny.pipeline, s1=torch.ones(width))
     two = style_with_words(tmp_path / "two.safetensors", tiny.pipeline, s1=torch.zeros(width))
     wide = style_with_words(tmp_path / "wide.safetensors", tiny.pipeline, s1=torch.ones(width + 1))
-    with pytest.raises(StyleError, match=r"two\.safetensors' brings the word '<s1>', and so does another style"):
+    with pytest.raises(StyleError, match=r"two\.safetensors' adds the token '<s1>', and so does another style"):
         stylizer_with(tiny, one, two)
-    with pytest.raises(StyleError, match=rf"its word '<s1>' has the shape \({width + 1},\), the words of the model"):
+    with pytest.raises(StyleError, match=rf"token '<s1>' has the shape \({width + 1},\), those of the model"):
         stylizer_with(tiny, wide)

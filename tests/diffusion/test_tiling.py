@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylescore.diffusion.adapters import Adapters
-from stylescore.diffusion.backbone import Backbone, Prompted
-from stylescore.diffusion.batching import Ask, Joint
+from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.batching import BatchedScores, PromptedScore
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.execution.tiling import OVERLAP, blended, groups, starts
+from stylescore.diffusion.execution.tiling import OVERLAP, blend_tiles, tile_groups, tile_starts
 from stylescore.diffusion.families import sd
 from stylescore.diffusion.predictions import VariancePreserving
 from stylescore.method.schedule import NoiseSchedule
@@ -29,8 +29,8 @@ Rngs = Callable[..., list[torch.Generator]]
 
 
 @given(st.integers(1, 300), st.integers(4, 64))
-def test_windows_cover_an_axis_and_overlap(length: int, side: int) -> None:
-    found = starts(length, side)
+def test_tiles_cover_an_axis_and_overlap(length: int, side: int) -> None:
+    found = tile_starts(length, side)
     assert found[0] == 0
     assert found[-1] == max(0, length - side)
     for first, second in pairwise(found):
@@ -38,9 +38,9 @@ def test_windows_cover_an_axis_and_overlap(length: int, side: int) -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 9))
-def test_groups_hold_every_window_once_and_are_of_about_one_size(count: int, size: int) -> None:
+def test_groups_hold_every_tile_once_and_are_of_about_one_size(count: int, size: int) -> None:
     corners = [(n, n) for n in range(count)]
-    found = list(groups(corners, size))
+    found = list(tile_groups(corners, size))
     assert [corner for group in found for corner in group] == corners
     sizes = {len(group) for group in found}
     assert max(sizes) <= size
@@ -48,10 +48,10 @@ def test_groups_hold_every_window_once_and_are_of_about_one_size(count: int, siz
 
 
 @given(st.integers(3, 40), st.integers(3, 40), st.integers(4, 16), st.integers(1, 5), st.booleans())
-def test_what_a_window_does_alone_is_seamless(height: int, width: int, side: int, count: int, gradient: bool) -> None:
+def test_what_a_tile_does_alone_is_seamless(height: int, width: int, side: int, count: int, gradient: bool) -> None:
     x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.set_grad_enabled(gradient):
-        found = blended(lambda part: 2 * part + 1, x, side=side, at_once=count)
+        found = blend_tiles(lambda part: 2 * part + 1, x, side=side, per_call=count)
     assert torch.allclose(found, 2 * x + 1, atol=1e-5)
 
 
@@ -59,16 +59,16 @@ def test_what_a_window_does_alone_is_seamless(height: int, width: int, side: int
 def test_pixels_of_cells_are_put_where_they_belong(height: int, width: int) -> None:
     x = torch.randn(1, 2, height, width, generator=torch.Generator().manual_seed(1))
     larger = F.interpolate(x, scale_factor=4, mode="nearest")
-    up = blended(lambda part: F.interpolate(part, scale_factor=4, mode="nearest"), x, side=8, given=4)
-    down = blended(lambda part: F.avg_pool2d(part, 4), larger, side=8, taken=4)
+    up = blend_tiles(lambda part: F.interpolate(part, scale_factor=4, mode="nearest"), x, side=8, cell_out=4)
+    down = blend_tiles(lambda part: F.avg_pool2d(part, 4), larger, side=8, cell_in=4)
     assert torch.allclose(up, larger, atol=1e-5)
     assert torch.allclose(down, x, atol=1e-5)
 
 
-def test_a_seam_between_windows_that_disagree_is_a_slope() -> None:
-    """Each window answers with a number of its own; no step along the canvas is as large as their difference."""
+def test_a_seam_between_tiles_that_disagree_is_a_slope() -> None:
+    """Each tile answers with a number of its own; no step along the canvas is as large as their difference."""
     answers = iter(range(100))
-    found = blended(lambda part: torch.full_like(part, float(next(answers))), torch.zeros(1, 1, 16, 28), side=16)
+    found = blend_tiles(lambda part: torch.full_like(part, float(next(answers))), torch.zeros(1, 1, 16, 28), side=16)
     steps = found.diff(dim=-1).abs()
     assert found.min() == 0
     assert found.max() == 1
@@ -89,40 +89,41 @@ def latents(side: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, 4, side, 2 * side, generator=torch.Generator().manual_seed(3)), torch.tensor([101, 399])
 
 
-def test_a_window_sees_what_the_network_sees_there(backbone: Backbone, units: dict[str, Tensor]) -> None:
-    """Outside the overlap the prediction is that of the window alone."""
+def test_a_tile_sees_what_the_network_sees_there(backbone: Backbone, units: dict[str, Tensor]) -> None:
+    """Outside the overlap the prediction is that of the tile alone."""
     z_t, t = latents(8)
     with torch.no_grad():
-        tiled = Prompted(replace(backbone, tile=8), *words(units)).alone(z_t, t)
-        first = Prompted(backbone, *words(units)).alone(z_t[..., :8], t)
+        tiled = PromptedScore(replace(backbone, tile=8), *words(units))(z_t, t)
+        first = PromptedScore(backbone, *words(units))(z_t[..., :8], t)
     assert tiled.shape == z_t.shape
     assert torch.allclose(tiled[..., :4], first[..., :4], atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_windows_together_are_windows_alone(
+def test_tiles_together_are_tiles_alone(
     backbone: Backbone, tiny_style: Any, units: dict[str, Tensor], rngs: Rngs, count: int
 ) -> None:
     """Every row keeps its timestep, words and branches, in calls for one score and in those for all of them."""
     backbone.adapters.add_style(tiny_style(backbone.network), 0.8)
-    for parameter in backbone.adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2)):
+    fake = backbone.adapters.new_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    for parameter in fake.parameters:
         parameter.data.add_(0.1)
     z_t, t = latents(8)
     draw = backbone.schedule.draw(z_t, z_t.flip(0), t=t, eps=z_t.flip(-1))
     found: list[list[Tensor]] = []
-    for together in (1, count):
-        asked = replace(backbone, tile=6, at_once=together)
-        told = words(units)
-        flipped = Conditioning(told[0].tokens.flip(0))
-        asks: dict[ScoreName, Ask] = {
-            "style": Ask(Prompted(asked, *told, style=True), None),
-            "fake": Ask(Prompted(asked, flipped, told[1], fake=True), contrast),
-            "edit": Ask(Prompted(asked, *told), contrast),
+    for per_call in (1, count):
+        tiled = replace(backbone, tile=6, tiles_per_call=per_call)
+        text = words(units)
+        flipped = Conditioning(text[0].tokens.flip(0))
+        scores: dict[ScoreName, PromptedScore] = {
+            "style": PromptedScore(tiled, *text, style=True),
+            "fake": PromptedScore(tiled, flipped, text[1], contrast, fake=fake),
+            "edit": PromptedScore(tiled, *text, contrast),
         }
         with torch.no_grad():
-            answers = Joint(asks)(draw, ["edit", "fake", "style"])
-        trained = Prompted(asked, flipped, told[1], fake=True).alone(z_t, t)
-        found.append([answers["style"], answers["fake"], answers["edit"], trained])
+            eps = BatchedScores(scores).predict(draw, ["edit", "fake", "style"])
+        trained = PromptedScore(tiled, flipped, text[1], fake=fake)(z_t, t)
+        found.append([eps["style"], eps["fake"], eps["edit"], trained])
     assert not torch.allclose(found[0][0][0], found[0][0][1], atol=1e-2)
     for alone, joint in zip(*found, strict=True):
         assert torch.allclose(alone, joint, atol=1e-5)
@@ -131,39 +132,39 @@ def test_windows_together_are_windows_alone(
 def test_a_small_latent_is_predicted_whole(backbone: Backbone, units: dict[str, Tensor]) -> None:
     z_t, t = latents(8)
     with torch.no_grad():
-        whole = Prompted(backbone, *words(units)).alone(z_t, t)
-        tiled = Prompted(replace(backbone, tile=16), *words(units)).alone(z_t, t)
+        whole = PromptedScore(backbone, *words(units))(z_t, t)
+        tiled = PromptedScore(replace(backbone, tile=16), *words(units))(z_t, t)
     assert torch.equal(tiled, whole)
 
 
-def test_windows_are_counted(backbone: Backbone, units: dict[str, Tensor]) -> None:
+def test_tiles_are_counted(backbone: Backbone, units: dict[str, Tensor]) -> None:
     z_t, t = latents(8)
-    tiled = Prompted(replace(backbone, tile=8), *words(units))
+    tiled = PromptedScore(replace(backbone, tile=8), *words(units))
     with torch.no_grad():
-        tiled.alone(z_t, t)
-    tiled.alone(z_t, t).sum()
+        tiled(z_t, t)
+    tiled(z_t, t).sum()
     assert backbone.counter.snapshot() == (3 * 2, 3 * 2)
 
 
-def test_the_fake_score_learns_through_windows(backbone: Backbone, units: dict[str, Tensor], rngs: Rngs) -> None:
-    """Dropping a window's inner results changes no gradient, though the route is another on the way back."""
-    parameters = backbone.adapters.add_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+def test_the_fake_score_learns_through_tiles(backbone: Backbone, units: dict[str, Tensor], rngs: Rngs) -> None:
+    """Recomputing a tile's activations changes no gradient, though the route is another in the backward pass."""
+    fake = backbone.adapters.new_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))
+    parameters = fake.parameters
     for parameter in parameters:
         parameter.data.add_(0.1)
     z_t, t = latents(8)
-    prompted = Prompted(replace(backbone, tile=8), *words(units), fake=True)
-    dropped = torch.autograd.grad(prompted.alone(z_t, t).square().sum(), parameters)
+    prompted = PromptedScore(replace(backbone, tile=8), *words(units), fake=fake)
+    recomputed = torch.autograd.grad(prompted(z_t, t).square().sum(), parameters)
 
-    kept = torch.zeros_like(z_t)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stylescore.diffusion.execution.tiling.checkpoint", lambda work, part, use_reentrant: work(part))
-        kept = torch.autograd.grad(prompted.alone(z_t, t).square().sum(), parameters)
-    for one, other in zip(dropped, kept, strict=True):
+        kept = torch.autograd.grad(prompted(z_t, t).square().sum(), parameters)
+    for one, other in zip(recomputed, kept, strict=True):
         assert one.abs().max() > 0
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_picture_passes_the_autoencoder_in_windows(tiny_models: Callable[..., Any], rngs: Rngs) -> None:
+def test_a_picture_passes_the_autoencoder_in_tiles(tiny_models: Callable[..., Any], rngs: Rngs) -> None:
     codec: Codec = tiny_models().codec
     tile = 8
     side = tile * codec.factor

@@ -1,4 +1,4 @@
-"""A place where every command of the papers really runs: a photo, and the tiny model under the names they use."""
+"""A folder in which every command of the documentation runs: photos, and the tiny model under the names used there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARITY = ROOT / "tests" / "data" / "parity"
 STYLES = ("oil-painting", "pencil-sketch")
 FENCE = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PIP_EXTRA = re.compile(r"\.(?:\[(\w+)\])?")
-SHORT = "iterations = 2\n[optimiser]\nweight_decay = 0.0\nwarmup = 0.1\n"
+SHORT = "iterations = 2\n[optimiser]\nweight_decay = 0.0\nwarmup = 0\nwarmup_fraction = 0.1\n"
 
 
 def commands(page: Path) -> list[str]:
@@ -32,13 +32,13 @@ def commands(page: Path) -> list[str]:
 
 
 def copy_model(target: Path) -> None:
-    """Put the tiny model somewhere, with a preset of its own that asks for two iterations."""
+    """Copy the tiny model, with its own preset of two iterations."""
     shutil.copytree(PARITY / "tiny_base", target)
     (target / "preset.toml").write_text(SHORT, encoding="utf-8")
 
 
 def fill(place: Path, bundled: Path) -> None:
-    """Put everything that the papers name into its place."""
+    """Make every file that the documentation names."""
     lora = PARITY / "style_lora_kohya.safetensors"
     for folder in (place / "my-sd15", place / "my-finetune", bundled / "mini"):
         copy_model(folder)
@@ -56,7 +56,7 @@ def fill(place: Path, bundled: Path) -> None:
 
 
 def interrupt_a_run(folder: Path) -> None:
-    """Leave a run behind in `folder` that was stopped after one iteration."""
+    """Make a run in `folder` that was stopped after one iteration."""
     from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
     from stylescore.config.presets import preset_for
     from stylescore.runs.runner import Batch, new_job
@@ -72,7 +72,7 @@ def interrupt_a_run(folder: Path) -> None:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with photos and stand-ins for models and LoRAs."""
+    """Work in a folder with photos and small replacements for models and LoRAs."""
     from stylescore.catalog import registry
 
     place, bundled = tmp_path / "work", tmp_path / "bundled"
@@ -132,8 +132,8 @@ RUNNERS: dict[str, Callable[[list[str]], None]] = {
 
 
 @pytest.fixture(scope="session")
-def papers() -> Any:
-    """Give the tests what they need to read and run a page."""
+def pages() -> Any:
+    """Return functions that read and run the commands of a page."""
 
     def run(command: str) -> None:
         program, *words = shlex.split(command)

@@ -1,4 +1,4 @@
-"""Everything the README and the guides tell a reader to type really works."""
+"""Every command and Python block of README and documentation runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def called(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=called)
-def test_every_command_runs(page: Path, papers: Any, sandbox: Path) -> None:
-    for command in papers.commands(page):
-        papers.run(command)
+def test_every_command_runs(page: Path, pages: Any, sandbox: Path) -> None:
+    for command in pages.commands(page):
+        pages.run(command)
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=called)
@@ -35,24 +35,24 @@ def test_every_python_block_runs(page: Path, sandbox: Path) -> None:
         block.evaluate()
 
 
-def test_the_readme_runs_the_program_and_stays_short(papers: Any) -> None:
+def test_the_readme_runs_the_program_and_stays_short(pages: Any) -> None:
     readme = ROOT / "README.md"
-    found = papers.commands(readme)
+    found = pages.commands(readme)
     assert "make demo" in found
     assert "make test" in found
     assert any(command.startswith("stylescore stylize photo.jpg") for command in found)
     assert len(readme.read_text(encoding="utf-8").splitlines()) < LONGEST
 
 
-def test_what_a_run_leaves_behind_is_what_the_readme_lists(sandbox: Path, papers: Any) -> None:
-    papers.run("stylescore stylize photo.jpg --style oil-painting --gif --preview-every 2 --quiet")
+def test_what_a_run_leaves_behind_is_what_the_readme_lists(sandbox: Path, pages: Any) -> None:
+    pages.run("stylescore stylize photo.jpg --style oil-painting --gif --preview-every 2 --quiet")
     folder = sandbox / "out" / "photo-oil-painting"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in folder.iterdir():
         assert f"`{path.name}{'/' if path.is_dir() else ''}`" in readme, path.name
 
 
-def test_relative_links_of_the_papers_lead_somewhere() -> None:
+def test_relative_links_of_the_documents_lead_somewhere() -> None:
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"):
         page = ROOT / name
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""The papers name everything there is, and say of it what is true."""
+"""The documentation names every option, setting, module and dependency, with the right defaults and figures."""
 
 from __future__ import annotations
 
@@ -98,7 +98,11 @@ def test_every_setting_stands_with_its_default() -> None:
 def test_the_preset_table_says_what_the_presets_hold() -> None:
     balanced, reference, paper = (load(name) for name in ("balanced", "reference", "paper"))
     assert [p.iterations for p in (balanced, reference, paper)] == [200, 500, 500]
-    assert [p.optimiser.warmup for p in (balanced, reference, paper)] == [0.1, 100, 100]
+    assert [(p.optimiser.warmup, p.optimiser.warmup_fraction) for p in (balanced, reference, paper)] == [
+        (0, 0.1),
+        (100, 0.0),
+        (100, 0.0),
+    ]
     assert [p.optimiser.weight_decay for p in (balanced, reference, paper)] == [0, 0.01, 0.01]
     assert [p.relevance.upper_quantile for p in (balanced, reference, paper)] == [0.95, 1, 1]
     assert [p.relevance.reduction[:4] for p in (balanced, reference, paper)] == ["abso", "mean", "abso"]
@@ -236,5 +240,5 @@ def test_run_defaults_told_are_the_real_ones() -> None:
     assert float(table["--content"]) == run.content
     assert int(table["--seed"]) == run.seed
     assert table["--model"] == run.model
-    assert table["--device"] == run.device
-    assert table["--dtype"] == run.dtype
+    for name in ("device", "dtype", "memory", "compile", "style_weights"):
+        assert table[f"--{name.replace('_', '-')}"] == getattr(run.execution, name)

@@ -219,7 +219,7 @@ def test_thirty_two_bit_integers_beyond_sixteen_are_stretched_with_a_note(tmp_pa
     values = np.tile(np.array([-1000, 0, 1000, 1000] * 2, dtype=np.int32), (8, 1))
     photo = read_photo(saved(Image.fromarray(values), tmp_path / "a.tiff"))
     assert pixels(photo.picture)[0, :4, 0].tolist() == [0, 128, 255, 255]
-    assert photo.notes == ("values from -1000 to 1000 were stretched to black and white",)
+    assert photo.notes == ("values from -1000 to 1000 were scaled to black and white",)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_heic_without_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100)
     with pytest.raises(PictureError, match="HEIC") as caught:
         read_photo(tmp_path / name)
-    assert "pip install stylescore[heic]" in (caught.value.hint or "")
+    assert "pip install 'stylescore[heic]'" in (caught.value.hint or "")
 
 
 # What cannot be read ------------------------------------------------------------------------------------------

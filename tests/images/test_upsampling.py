@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylescore.images import Photo, at_source_size
+from stylescore.images import Photo, resize_to_photo
 from stylescore.images.upsampling import RADIUS, ROWS, THRESHOLD, soft_threshold, upsample_guided, window_mean
 
 SMALL = (30, 20)
@@ -162,6 +162,6 @@ def test_a_result_comes_back_with_its_photos_edges() -> None:
     guide = step((120, 80))
     alpha = Image.new("L", guide.size, 99)
     picture = reduced(affine(guide))
-    back = at_source_size(picture, Photo(Path("a.png"), guide, alpha))
+    back = resize_to_photo(picture, Photo(Path("a.png"), guide, alpha))
     assert back.convert("RGB").tobytes() == upsample_guided(picture, guide).tobytes()
     assert back.getchannel("A").tobytes() == alpha.tobytes()

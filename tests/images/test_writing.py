@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from stylescore.errors import ConfigError, OutputError, PictureError
-from stylescore.images import Photo, at_source_size, read_metadata, read_photo, save_gif, save_png
+from stylescore.images import Photo, read_metadata, read_photo, resize_to_photo, save_gif, save_png
 
 
 def photo(size: tuple[int, int] = (30, 20), alpha: Image.Image | None = None) -> Photo:
@@ -19,20 +19,20 @@ def frames(count: int = 5) -> list[Image.Image]:
 
 
 def test_source_size() -> None:
-    back = at_source_size(Image.new("RGB", (64, 40), "blue"), photo())
+    back = resize_to_photo(Image.new("RGB", (64, 40), "blue"), photo())
     assert (back.mode, back.size, back.getpixel((9, 9))) == ("RGB", (30, 20), (0, 0, 255))
 
 
 def test_alpha_is_put_back() -> None:
     alpha = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30).astype(np.uint8))
-    back = at_source_size(Image.new("RGB", (64, 40), "blue"), photo(alpha=alpha))
+    back = resize_to_photo(Image.new("RGB", (64, 40), "blue"), photo(alpha=alpha))
     assert (back.mode, back.size) == ("RGBA", (30, 20))
     assert (np.asarray(back)[..., 3] == np.asarray(alpha)).all()
 
 
 def test_same_size_is_left_alone() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert (np.asarray(at_source_size(Image.fromarray(noise), photo())) == noise).all()
+    assert (np.asarray(resize_to_photo(Image.fromarray(noise), photo())) == noise).all()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])

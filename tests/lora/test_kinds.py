@@ -223,7 +223,7 @@ def mixture(folder: Path) -> tuple[list[tuple[dict[str, Change], float]], Array,
     return [(bound, share) for (bound, *_), (*_, share) in zip(made, MIX, strict=True)], total, made[0][2]
 
 
-@pytest.mark.parametrize("way", ["one branch", "branch after branch", "merge"])
+@pytest.mark.parametrize("way", ["adapter", "merge"])
 def test_several_adapters_on_one_layer_add_up(tmp_path: Path, way: str) -> None:
     parts, total, model = mixture(tmp_path)
     expected = wide(model[0].weight.data) + STRENGTH * total
@@ -234,8 +234,7 @@ def test_several_adapters_on_one_layer_add_up(tmp_path: Path, way: str) -> None:
         assert near(model(x), wanted)
         return
     adapters = Adapters.of(model)
-    for step in [parts] if way == "one branch" else [[part] for part in parts]:
-        adapters.add_style(stack(step), STRENGTH)
+    adapters.add_style(stack(parts), STRENGTH)
     with adapters.switch.set(Route(style=True)):
         assert near(model(x), wanted)
 
@@ -243,11 +242,10 @@ def test_several_adapters_on_one_layer_add_up(tmp_path: Path, way: str) -> None:
 def test_a_second_style_of_low_rank_stays_low_rank(tmp_path: Path) -> None:
     bound, delta, model = make("LoRA", "none", tmp_path / "a.safetensors")
     adapters = Adapters.of(model)
-    adapters.add_style(bound, 1.0)
-    adapters.add_style(bound, 0.5)
-    branch = model[0].style
-    assert (branch.dense, branch.down.shape, branch.up.shape) == (None, (4, 8), (6, 4))
-    assert near(branch.up @ branch.down, 1.5 * delta)
+    adapters.add_style(stack([(bound, 1.0), (bound, 0.5)]), 1.0)
+    layer = model[0].style
+    assert (layer.dense, layer.down.shape, layer.up.shape) == (None, (4, 8), (6, 4))
+    assert near(layer.up @ layer.down, 1.5 * delta)
 
 
 def test_a_column_of_zeros_stays_zero() -> None:

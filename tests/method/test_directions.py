@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stylescore.method.directions import (
     DeltaDenoising,
+    Direction,
     Normalised,
     PosteriorDistillation,
     ScoreDistillation,
@@ -15,13 +16,13 @@ from stylescore.method.directions import (
     posterior_coefficients,
 )
 from stylescore.method.schedule import NoiseSchedule, clean_weight, noise_weight, posterior_weight, unit_weight
-from stylescore.method.scores import Scores, guide
+from stylescore.method.scores import Scores, SeparateScores, guide
 from stylescore.method.types import Draw
 
 
 @dataclass
 class Known:
-    """Predicts slope z_t + t / 1000 and remembers what it was asked."""
+    """Predicts slope z_t + t / 1000 and remembers where it was evaluated."""
 
     slope: float
     asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -31,9 +32,14 @@ class Known:
         return self.slope * z_t + t.view(-1, 1, 1, 1) / 1000
 
 
+def evaluate(direction: Direction, draw: Draw, scores: Scores) -> Tensor:
+    """Return a direction from exactly the predictions it says it needs."""
+    return direction(draw, scores.predict(draw, direction.needs))
+
+
 @pytest.fixture
 def scores() -> Scores:
-    return Scores(style=Known(2.0), fake=Known(3.0), edit=Known(5.0), source=Known(7.0))
+    return SeparateScores({"style": Known(2.0), "fake": Known(3.0), "edit": Known(5.0), "source": Known(7.0)})
 
 
 @pytest.fixture
@@ -44,23 +50,23 @@ def draw(schedule: NoiseSchedule) -> Draw:
 
 
 def asked(scores: Scores) -> dict[str, list[str]]:
-    """Return which latent each score was asked at, by name."""
+    """Return which latent each score was evaluated at, by name."""
     return {
-        name: [str(list(z_t.shape)) for z_t, _ in getattr(scores, name).asked]
+        name: [str(list(z_t.shape)) for z_t, _ in scores[name].asked]
         for name in ("style", "fake", "edit", "source")
-        if getattr(scores, name).asked
+        if scores[name].asked
     }
 
 
 def test_style_matching_subtracts_the_fake_score(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
-    found = StyleMatching(schedule.double(), posterior_weight)(draw, scores)
+    found = evaluate(StyleMatching(schedule.double(), posterior_weight), draw, scores)
     weight = schedule.double().posterior_variance(draw.t)
     assert torch.allclose(found, weight * (2.0 - 3.0) * draw.z_t)
     assert set(asked(scores)) == {"style", "fake"}
 
 
 def test_score_distillation_subtracts_the_drawn_noise(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
-    found = ScoreDistillation(schedule.double(), noise_weight)(draw, scores)
+    found = evaluate(ScoreDistillation(schedule.double(), noise_weight), draw, scores)
     one_minus_abar = 1 - schedule.double().alphas_cumprod[draw.t].view(-1, 1, 1, 1)
     expected = one_minus_abar * (2.0 * draw.z_t + draw.t.view(-1, 1, 1, 1) / 1000 - draw.eps)
     assert torch.allclose(found, expected)
@@ -68,15 +74,15 @@ def test_score_distillation_subtracts_the_drawn_noise(schedule: NoiseSchedule, d
 
 
 def test_delta_denoising_subtracts_the_source_half(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
-    found = DeltaDenoising(schedule.double(), unit_weight)(draw, scores)
+    found = evaluate(DeltaDenoising(schedule.double(), unit_weight), draw, scores)
     assert torch.allclose(found, 2.0 * draw.z_t - 7.0 * draw.z_source_t)
     assert set(asked(scores)) == {"style", "source"}
 
 
-def test_every_score_is_asked_at_its_own_latent(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
-    StyleMatching(schedule, posterior_weight)(draw, scores)
-    PosteriorDistillation(schedule)(draw, scores)
-    for score, latent in ((scores.style, draw.z_t), (scores.fake, draw.z_t), (scores.source, draw.z_source_t)):
+def test_every_score_is_evaluated_at_its_own_latent(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
+    evaluate(StyleMatching(schedule, posterior_weight), draw, scores)
+    evaluate(PosteriorDistillation(schedule), draw, scores)
+    for score, latent in ((scores["style"], draw.z_t), (scores["fake"], draw.z_t), (scores["source"], draw.z_source_t)):
         for z_t, t in score.asked:
             assert z_t is latent
             assert torch.equal(t, draw.t)
@@ -97,8 +103,8 @@ def stochastic_latent(
 
 def test_posterior_distillation_equals_its_two_noise_form(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
     exact = schedule.double()
-    found = PosteriorDistillation(exact)(draw, scores)
-    eps_hat, eps_hat_source = scores.style(draw.z_t, draw.t), scores.source(draw.z_source_t, draw.t)
+    found = evaluate(PosteriorDistillation(exact), draw, scores)
+    eps_hat, eps_hat_source = scores["style"](draw.z_t, draw.t), scores["source"](draw.z_source_t, draw.t)
     eps_prev = torch.randn(found.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     for n, t in enumerate(draw.t.tolist()):
         target = stochastic_latent(exact, draw.z[n], draw.z_t[n], eps_hat[n], eps_prev[n], t)
@@ -141,25 +147,29 @@ def test_guidance_extrapolates_from_the_unconditional_prediction() -> None:
 def test_the_anchor_mixes_the_drawn_noise_into_the_fake_score(
     schedule: NoiseSchedule, draw: Draw, scores: Scores
 ) -> None:
-    found = StyleMatching(schedule.double(), unit_weight, anchor=0.25)(draw, scores)
+    found = evaluate(StyleMatching(schedule.double(), unit_weight, anchor=0.25), draw, scores)
     time = draw.t.view(-1, 1, 1, 1) / 1000
     assert torch.allclose(found, 2.0 * draw.z_t + time - (0.75 * (3.0 * draw.z_t + time) + 0.25 * draw.eps))
 
 
 def test_the_clean_weight_turns_noise_into_clean_latents(schedule: NoiseSchedule, draw: Draw, scores: Scores) -> None:
     exact = schedule.double()
-    found = StyleMatching(exact, clean_weight)(draw, scores)
-    style, fake = (exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores.style, scores.fake))
+    found = evaluate(StyleMatching(exact, clean_weight), draw, scores)
+    style, fake = (
+        exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores["style"], scores["fake"])
+    )
     assert torch.allclose(found, fake - style)
 
 
-def test_the_normalised_direction_by_hand_asks_each_score_once(
+def test_the_normalised_direction_by_hand_evaluates_each_score_once(
     schedule: NoiseSchedule, draw: Draw, scores: Scores
 ) -> None:
     exact = schedule.double()
-    found = Normalised(StyleMatching(exact, clean_weight), exact)(draw, scores)
-    assert [len(score.asked) for score in (scores.style, scores.fake)] == [1, 1]
-    style, fake = (exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores.style, scores.fake))
+    found = evaluate(Normalised(StyleMatching(exact, clean_weight), exact), draw, scores)
+    assert [len(score.asked) for score in (scores["style"], scores["fake"])] == [1, 1]
+    style, fake = (
+        exact.to_clean(score(draw.z_t, draw.t), draw.z_t, draw.t) for score in (scores["style"], scores["fake"])
+    )
     for n in range(len(draw.t)):
         assert torch.allclose(found[n], (fake - style)[n] / (draw.z - style)[n].abs().mean())
 
@@ -174,7 +184,7 @@ def test_the_normalised_step_does_not_depend_on_the_latents_unit(schedule: Noise
     def step(factor: float) -> Tensor:
         draw = exact.draw(factor * z, factor * z, t=t, eps=eps)
         asked = [lambda z_t, t, clean=c: exact.to_eps(factor * clean, "sample", z_t, t) for c in (style, fake)]
-        scores = Scores(style=asked[0], fake=asked[1], edit=Known(1.0), source=Known(1.0))
-        return Normalised(StyleMatching(exact, clean_weight), exact)(draw, scores)
+        scores = SeparateScores({"style": asked[0], "fake": asked[1], "edit": Known(1.0), "source": Known(1.0)})
+        return evaluate(Normalised(StyleMatching(exact, clean_weight), exact), draw, scores)
 
     assert torch.allclose(step(unit), step(1.0), rtol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.method.fake_score import FakeScore, denoising_loss, shifted
+from stylescore.method.fake_score import FakeScore, denoising_loss, random_shift
 from stylescore.method.schedule import NoiseSchedule, alpha_bar_squared_weight, unit_weight
 from stylescore.method.timesteps import Grid, Uniform
 
@@ -139,11 +139,11 @@ def test_the_least_squares_slope_is_learned(schedule: NoiseSchedule) -> None:
 
 def test_shifted_views_hold_the_same_cells_and_belong_to_their_own_generator(rngs: Rngs) -> None:
     z = latents(2)
-    views = shifted(z, rngs(1, 2))
+    views = random_shift(z, rngs(1, 2))
     for n, seed in enumerate((1, 2)):
-        assert torch.equal(views[n], shifted(z[n : n + 1], rngs(seed))[0])
+        assert torch.equal(views[n], random_shift(z[n : n + 1], rngs(seed))[0])
         assert torch.equal(views[n].flatten(1).sort().values, z[n].flatten(1).sort().values)
-    assert len({tuple(shifted(z[:1], rngs(seed)).flatten().tolist()) for seed in range(40)}) > 10
+    assert len({tuple(random_shift(z[:1], rngs(seed)).flatten().tolist()) for seed in range(40)}) > 10
 
 
 def test_a_view_is_what_the_score_is_trained_on(schedule: NoiseSchedule, rngs: Rngs) -> None:

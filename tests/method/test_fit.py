@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylescore.assembly.build import Models, Prompts, fit_latents
+from stylescore.assembly.fitting import Prompts, fit_latents
+from stylescore.assembly.networks import Networks
+from stylescore.assembly.objectives import make_learning_rate, make_optimiser
 from stylescore.config import presets
 from stylescore.config.content_knob import with_content
 from stylescore.config.method import Method, MethodConfig, OptimiserConfig
@@ -14,9 +16,8 @@ from stylescore.errors import NonFiniteError
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.objective import sds, vsd
-from stylescore.method.optimisers import learning_rate, make_optimiser
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import PassCounter, Scores
+from stylescore.method.scores import PassCounter, Scores, SeparateScores
 from stylescore.method.subjects import LatentSubject
 from stylescore.method.timesteps import Grid, Narrowing, Uniform
 
@@ -82,7 +83,7 @@ def fitting_of(
     return Fitting(
         subject=subject,
         objective=vsd(schedule, Narrowing(GRID)),
-        scores=Scores(style=Style(counter, style_fails_at), fake=model, edit=never, source=never),
+        scores=SeparateScores({"style": Style(counter, style_fails_at), "fake": model}),
         optimiser=torch.optim.AdamW(subject.parameters(), lr=lr),
         learning_rate=lambda i: lr * (i + 1),
         fake=fake,
@@ -182,7 +183,7 @@ def test_a_method_without_a_fake_score_trains_nothing(schedule: NoiseSchedule) -
     assert {(i.forward_passes, i.trained_passes) for i in run} == {(2, 0)}
 
 
-def assembled(models: Models, method: MethodConfig) -> Fitting:
+def assembled(models: Networks, method: MethodConfig) -> Fitting:
     """Assemble two iterations of a method on the tiny model, for two pictures."""
     prompts = Prompts.of(method, "ink", ["a house", "a lake"])
     z_source = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -205,7 +206,7 @@ def assembled(models: Models, method: MethodConfig) -> Fitting:
     ],
 )
 def test_passes_of_every_method(
-    tiny_models: Callable[..., Models],
+    tiny_models: Callable[..., Networks],
     name: Method,
     style_guidance: float,
     fake_guidance: float,
@@ -218,21 +219,22 @@ def test_passes_of_every_method(
     assert counts == {passes}
 
 
-def test_a_map_and_a_score_that_are_switched_off_cost_nothing(tiny_models: Callable[..., Models]) -> None:
+def test_a_map_and_a_score_that_are_switched_off_cost_nothing(tiny_models: Callable[..., Networks]) -> None:
     method = with_content(presets.load("reference"), 0.0)
     counts = {(i.forward_passes / 2, i.trained_passes / 2) for i in fit(assembled(tiny_models(), method))}
     assert counts == {(4, 1)}
 
 
-def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Callable[..., Models]) -> None:
+def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Callable[..., Networks]) -> None:
     method = presets.load("reference")
     unguided = replace(method, fake=replace(method.fake, guidance_scale=1.0))
     guided, plain = (assembled(tiny_models(), m).scores for m in (method, unguided))
     z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
     with torch.no_grad():
-        eps_c, eps_u = guided.fake.prompted.pair(z_t, t)
-        assert torch.allclose(plain.fake(z_t, t), eps_c, atol=1e-5)
-        assert torch.allclose(guided.fake(z_t, t), eps_u + 4.5 * (eps_c - eps_u), atol=1e-4)
+        fake = guided["fake"]
+        eps_c, eps_u = (replace(fake, combine=lambda c, u, n=n: (c, u)[n])(z_t, t) for n in (0, 1))
+        assert torch.allclose(plain["fake"](z_t, t), eps_c, atol=1e-5)
+        assert torch.allclose(fake(z_t, t), eps_u + 4.5 * (eps_c - eps_u), atol=1e-4)
     assert not torch.allclose(eps_c, eps_u, atol=1e-3)
 
 
@@ -242,14 +244,14 @@ def test_an_unguided_fake_score_is_the_conditional_prediction(tiny_models: Calla
     [("{caption}", 0.0, True), ("{caption}", 0.8, False), ("{style}, {caption}", 0.0, False)],
 )
 def test_the_source_half_has_the_caption_and_no_adapter(
-    tiny_models: Callable[..., Models], name: Method, template: str, strength: float, equal: bool
+    tiny_models: Callable[..., Networks], name: Method, template: str, strength: float, equal: bool
 ) -> None:
     """A style of strength zero under the caption as its prompt is the source score itself."""
     method = replace(presets.load("reference", name), target_prompt=template)
     scores = assembled(tiny_models(strength), method).scores
     z_t, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([21, 499])
     with torch.no_grad():
-        assert torch.allclose(scores.style(z_t, t), scores.source(z_t, t), atol=1e-4) == equal
+        assert torch.allclose(scores["style"](z_t, t), scores["source"](z_t, t), atol=1e-4) == equal
 
 
 @pytest.mark.parametrize("k", [0, 3])
@@ -279,21 +281,21 @@ def test_a_fake_score_that_is_not_finite_stops_the_run_and_is_not_moved(schedule
 
 @pytest.mark.parametrize("iterations", [30, 100, 300, 500, 1000])
 def test_learning_rates_equal_the_recording(units: dict[str, Tensor], iterations: int) -> None:
-    at = learning_rate(OptimiserConfig(), iterations)
+    at = make_learning_rate(OptimiserConfig(), iterations)
     ours = torch.tensor([at(i) for i in range(iterations)])
     assert torch.allclose(ours, units[f"lr/{iterations}"], rtol=1e-6, atol=1e-9)
 
 
-def test_a_warm_up_below_one_is_a_share_of_the_run() -> None:
-    share = learning_rate(OptimiserConfig(warmup=0.1), 200)
-    count = learning_rate(OptimiserConfig(warmup=20), 200)
+def test_a_warm_up_fraction_is_a_part_of_the_run() -> None:
+    share = make_learning_rate(OptimiserConfig(warmup=0, warmup_fraction=0.1), 200)
+    count = make_learning_rate(OptimiserConfig(warmup=20), 200)
     assert [share(i) for i in range(200)] == pytest.approx([count(i) for i in range(200)])
     assert share(0) == 0
     assert share(20) == pytest.approx(0.1)
 
 
 def test_a_cosine_of_length_zero_keeps_the_rate() -> None:
-    at = learning_rate(OptimiserConfig(lr=0.5, warmup=2, cosine_length=0.0), 10, scale=3.0)
+    at = make_learning_rate(OptimiserConfig(lr=0.5, warmup=2, cosine_length=0.0), 10, scale=3.0)
     assert [at(i) for i in (0, 1, 2, 9)] == [0, 0.75, 1.5, 1.5]
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from stylescore.method.objective import ConsistentNoise, Objective, dds, gaussian, pds, sds, sms, surrogate, vsd
-from stylescore.method.relevance import SemanticRelevance, everywhere
+from stylescore.method.relevance import SemanticRelevance, UniformRelevance
 from stylescore.method.schedule import NoiseSchedule, posterior_weight
-from stylescore.method.scores import Scores
+from stylescore.method.scores import ScoreName, Scores, SeparateScores
 from stylescore.method.spectrum import ProgressiveSpectrum, no_spectrum
 from stylescore.method.timesteps import Grid, Uniform
 from stylescore.method.types import Step
@@ -33,12 +33,8 @@ class Witness:
 
     @property
     def scores(self) -> Scores:
-        return Scores(
-            style=self.score("style", 1.0),
-            fake=self.score("fake", 2.0),
-            edit=self.score("edit", 3.0),
-            source=self.score("source", 4.0),
-        )
+        slopes: dict[ScoreName, float] = {"style": 1.0, "fake": 2.0, "edit": 3.0, "source": 4.0}
+        return SeparateScores({name: self.score(name, slope) for name, slope in slopes.items()})
 
 
 def full_sms(schedule: NoiseSchedule) -> Objective:
@@ -65,7 +61,7 @@ def step_of(objective: Objective, rng: list[torch.Generator], z: Tensor, z_sourc
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_asks_only_the_scores_it_needs(schedule: NoiseSchedule, rngs: Rngs, name: str) -> None:
+def test_a_method_evaluates_only_the_scores_it_needs(schedule: NoiseSchedule, rngs: Rngs, name: str) -> None:
     make, needed = METHODS[name]
     witness, (z, z_source) = Witness(), latents()
     make(schedule)(z, z_source, witness.scores, progress=0.0, rng=rngs(1, 2))
@@ -119,7 +115,7 @@ def test_a_step_by_hand(schedule: NoiseSchedule, rngs: Rngs) -> None:
 
 def test_vsd_is_sms_without_map_and_spectrum(schedule: NoiseSchedule, rngs: Rngs) -> None:
     z, z_source = latents()
-    bare = sms(schedule, UNIFORM, relevance=everywhere, spectrum=no_spectrum)
+    bare = sms(schedule, UNIFORM, relevance=UniformRelevance(), spectrum=no_spectrum)
     ours = step_of(vsd(schedule, UNIFORM, weight=posterior_weight), rngs(1, 2), z, z_source)
     theirs = step_of(bare, rngs(1, 2), z, z_source)
     assert torch.equal(ours.gradient, theirs.gradient)

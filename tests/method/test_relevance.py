@@ -5,34 +5,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylescore.method.relevance import (
-    KeptRelevance,
+    PrecomputedRelevance,
     SemanticRelevance,
+    UniformRelevance,
     absolute_then_mean,
-    enlarged,
-    everywhere,
-    kept,
+    evenly_spaced,
     mean_then_absolute,
     normalise,
-    spread,
+    precompute,
+    resize_maps,
 )
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import Scores, contrast
+from stylescore.method.scores import SeparateScores, contrast
 from stylescore.method.types import Draw
 
 seeds = st.integers(0, 2**31)
-
-
-def never(z_t: Tensor, t: Tensor) -> Tensor:
-    raise AssertionError("this score must not be asked")
-
-
-def scores_with(edit: Tensor) -> Scores:
-    """Return scores of which only the edit score may be asked."""
-
-    def known(z_t: Tensor, t: Tensor) -> Tensor:
-        return edit
-
-    return Scores(style=never, fake=never, edit=known, source=never)
 
 
 def random_map(seed: int, *shape: int) -> Tensor:
@@ -89,14 +76,14 @@ def test_what_lies_above_the_quantile_counts_as_one() -> None:
     assert found[40].item() == pytest.approx(0.5)
 
 
-def test_the_map_is_asked_at_the_source(draw: Draw) -> None:
+def test_the_map_is_made_at_the_source(draw: Draw) -> None:
     seen = []
 
     def edit(z_t: Tensor, t: Tensor) -> Tensor:
         seen.append((z_t, t))
         return torch.zeros_like(z_t)
 
-    SemanticRelevance()(draw, Scores(style=never, fake=never, edit=edit, source=never))
+    SemanticRelevance()(draw, SeparateScores({"edit": edit}).predict(draw, SemanticRelevance.needs))
     ((z_t, t),) = seen
     assert z_t is draw.z_source_t
     assert t is draw.t
@@ -104,28 +91,29 @@ def test_the_map_is_asked_at_the_source(draw: Draw) -> None:
 
 def test_the_map_of_a_contrast_with_known_mean(draw: Draw) -> None:
     wanted = torch.arange(9.0).view(1, 1, 3, 3).expand(2, 4, 3, 3)
-    found = SemanticRelevance()(draw, scores_with(-wanted))
+    found = SemanticRelevance()(draw, {"edit": -wanted})
     assert torch.allclose(found, wanted[:, :1] / 8)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_strength_mixes_the_map_with_ones(draw: Draw, strength: float) -> None:
     edit = torch.arange(9.0).view(1, 1, 3, 3).expand(2, 4, 3, 3)
-    found = SemanticRelevance(strength=strength)(draw, scores_with(edit))
+    found = SemanticRelevance(strength=strength)(draw, {"edit": edit})
     assert torch.allclose(found, 1 - strength + strength * edit[:, :1] / 8)
 
 
 def test_reduction_and_quantile_are_used(draw: Draw) -> None:
     cells = torch.arange(9.0).view(1, 1, 3, 3)
     edit = torch.cat([cells, -cells, cells, -cells], dim=1).expand(2, -1, -1, -1)
-    cancelled = SemanticRelevance()(draw, scores_with(edit))
-    kept = SemanticRelevance(reduce=absolute_then_mean, upper=0.5)(draw, scores_with(edit))
+    cancelled = SemanticRelevance()(draw, {"edit": edit})
+    kept = SemanticRelevance(reduce=absolute_then_mean, upper=0.5)(draw, {"edit": edit})
     assert cancelled.unique().tolist() == [1.0]
     assert torch.allclose(kept, (cells / 4).clamp(max=1).expand(2, 1, 3, 3))
 
 
-def test_everywhere_is_one_and_asks_nobody(draw: Draw) -> None:
-    found = everywhere(draw, Scores(style=never, fake=never, edit=never, source=never))
+def test_uniform_relevance_is_one_and_needs_no_prediction(draw: Draw) -> None:
+    assert not UniformRelevance().needs
+    found = UniformRelevance()(draw, {})
     assert torch.equal(found, torch.ones(2, 1, 3, 3))
 
 
@@ -135,20 +123,20 @@ def test_contrast_is_conditional_minus_unconditional() -> None:
 
 
 def test_timesteps_are_the_middles_of_equal_parts() -> None:
-    assert spread(21, 101, 4).tolist() == [31, 51, 71, 91]
-    assert spread(21, 499, 1).tolist() == [260]
+    assert evenly_spaced(21, 101, 4).tolist() == [31, 51, 71, 91]
+    assert evenly_spaced(21, 499, 1).tolist() == [260]
 
 
 @given(st.integers(1, 40))
-def test_spread_timesteps_rise_within_the_range(count: int) -> None:
-    found = spread(21, 499, count).tolist()
+def test_evenly_spaced_timesteps_rise_within_the_range(count: int) -> None:
+    found = evenly_spaced(21, 499, count).tolist()
     assert len(found) == count
     assert found == sorted(found)
     assert found[0] >= 21
     assert found[-1] <= 499
 
 
-def test_a_kept_map_is_that_of_the_nearest_timestep_sample_by_sample(schedule: NoiseSchedule) -> None:
+def test_a_precomputed_map_is_that_of_the_nearest_timestep_sample_by_sample(schedule: NoiseSchedule) -> None:
     generator = torch.Generator().manual_seed(3)
     z_source = torch.randn(2, 4, 3, 3, generator=generator)
     eps = torch.randn(3, 2, 4, 3, 3, generator=generator)
@@ -158,22 +146,21 @@ def test_a_kept_map_is_that_of_the_nearest_timestep_sample_by_sample(schedule: N
         asked.extend(t.tolist())
         return z_t * t.view(-1, 1, 1, 1)
 
-    scores = Scores(style=never, fake=never, edit=edit, source=never)
+    scores = SeparateScores({"edit": edit})
     times = torch.tensor([100, 200, 300])
-    maps = kept(SemanticRelevance(), schedule, scores, z_source, times, eps)
+    maps = precompute(SemanticRelevance(), schedule, scores, z_source, times, eps)
     assert asked == [100, 100, 200, 200, 300, 300]
 
-    nobody = Scores(style=never, fake=never, edit=never, source=never)
     draw = schedule.draw(z_source + 1, z_source, t=torch.tensor([160, 21]), eps=torch.zeros_like(z_source))
-    found = maps(draw, nobody)
+    found = maps(draw, {})
     for sample, nearest in enumerate((1, 0)):
         at = schedule.draw(z_source, z_source, t=times[nearest].expand(2), eps=eps[nearest])
-        assert torch.equal(found[sample], SemanticRelevance()(at, scores)[sample])
+        assert torch.equal(found[sample], SemanticRelevance()(at, scores.predict(at, ["edit"]))[sample])
 
 
-def test_kept_maps_grow_with_the_latents() -> None:
+def test_maps_grow_with_the_latents() -> None:
     ramp = torch.linspace(0, 1, 4).expand(3, 2, 1, 4, 4)
-    larger = enlarged(KeptRelevance(torch.tensor([1, 2, 3]), ramp), 8, 8)
+    larger = resize_maps(PrecomputedRelevance(torch.tensor([1, 2, 3]), ramp), 8, 8)
     assert larger.maps.shape == (3, 2, 1, 8, 8)
     assert torch.allclose(larger.maps[..., 2:-2].diff(dim=-1), torch.tensor(1 / 6), atol=1e-5)
     assert torch.equal(larger.timesteps, torch.tensor([1, 2, 3]))

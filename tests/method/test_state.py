@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.assembly.build import Models, Prompts, fit_latents
+from stylescore.assembly.fitting import Prompts, fit_latents
+from stylescore.assembly.networks import Networks
 from stylescore.config import presets
 from stylescore.config.method import FakeConfig, MethodConfig
 from stylescore.errors import ConfigError
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting, fit
-from stylescore.method.state import PictureState, capture, restore, stack_sources
+from stylescore.method.state import PictureState, capture, restore, source_latents
 
-Maker = Callable[..., Models]
+Maker = Callable[..., Networks]
 CAPTIONS = ("a red house", "a lake")
 SEEDS = (5, 6)
 LENGTH = 4
@@ -28,7 +29,7 @@ def method_of(name: Any, optimiser: Any = "adamw") -> MethodConfig:
     """Return a short run of a method that moves from its first iteration on."""
     method = presets.load("reference", name)
     lr = 0.05 if optimiser == "sgd" else 0.1
-    moving = replace(method.optimiser, name=optimiser, lr=lr, warmup=0.5)
+    moving = replace(method.optimiser, name=optimiser, lr=lr, warmup=0, warmup_fraction=0.5)
     return replace(method, iterations=LENGTH, optimiser=moving, fake=replace(method.fake, rank=2))
 
 
@@ -37,11 +38,11 @@ def sources() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def models(tiny_models: Maker) -> Models:
+def models(tiny_models: Maker) -> Networks:
     return tiny_models()
 
 
-def fitting_of(models: Models, method: MethodConfig, pictures: Sequence[int]) -> Fitting:
+def fitting_of(models: Networks, method: MethodConfig, pictures: Sequence[int]) -> Fitting:
     prompts = Prompts.of(method, "ink", [CAPTIONS[n] for n in pictures])
     rng = [torch.Generator().manual_seed(SEEDS[n]) for n in pictures]
     return fit_latents(models, method, prompts, sources()[list(pictures)], rng)
@@ -58,12 +59,12 @@ def end(fitting: Fitting, picture: int = 0) -> PictureState:
     return capture(advance(fitting), picture)
 
 
-def interrupted(models: Models, method: MethodConfig, pictures: Sequence[int], at: int) -> list[PictureState]:
+def interrupted(models: Networks, method: MethodConfig, pictures: Sequence[int], at: int) -> list[PictureState]:
     fitting = advance(fitting_of(models, method, pictures), at)
     return [capture(fitting, n) for n in range(len(pictures))]
 
 
-def resumed(models: Models, method: MethodConfig, pictures: Sequence[int], states: Sequence[PictureState]) -> Fitting:
+def resumed(models: Networks, method: MethodConfig, pictures: Sequence[int], states: Sequence[PictureState]) -> Fitting:
     fitting = fitting_of(models, method, pictures)
     restore(fitting, states)
     return fitting
@@ -83,7 +84,7 @@ def near(a: PictureState, b: PictureState) -> bool:
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("name", presets.METHODS)
-def test_a_resumed_run_ends_in_the_same_bits(models: Models, name: str, optimiser: str) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(models: Networks, name: str, optimiser: str) -> None:
     method = method_of(name, optimiser)
     straight = end(fitting_of(models, method, [0]))
     states = interrupted(models, method, [0], 2)
@@ -91,10 +92,10 @@ def test_a_resumed_run_ends_in_the_same_bits(models: Models, name: str, optimise
     assert same(straight, went_on)
     assert went_on.iteration == LENGTH
     assert not torch.equal(straight.tensors["z"], states[0].tensors["z"])
-    assert any(k.startswith("fake.") for k in straight.tensors) == method.asks_fake
+    assert any(k.startswith("fake.") for k in straight.tensors) == method.has_fake_score
 
 
-def test_a_resumed_adam_run_ends_in_the_same_bits(models: Models) -> None:
+def test_a_resumed_adam_run_ends_in_the_same_bits(models: Networks) -> None:
     method = method_of("dds", "adam")
     straight = end(fitting_of(models, method, [0]))
     went_on = end(resumed(models, method, [0], interrupted(models, method, [0], 1)))
@@ -107,20 +108,20 @@ def sparing(method: MethodConfig) -> MethodConfig:
     return replace(method, fake=fake, relevance=replace(method.relevance, timesteps=3))
 
 
-def test_a_resumed_run_that_spares_passes_ends_in_the_same_bits(models: Models) -> None:
+def test_a_resumed_run_that_spares_passes_ends_in_the_same_bits(models: Networks) -> None:
     method = sparing(method_of("sms"))
     straight = end(fitting_of(models, method, [0]))
     assert same(straight, end(resumed(models, method, [0], interrupted(models, method, [0], 2))))
 
 
-def test_a_batch_that_spares_passes_ends_like_its_pictures_one_by_one(models: Models) -> None:
+def test_a_batch_that_spares_passes_ends_like_its_pictures_one_by_one(models: Networks) -> None:
     method = sparing(method_of("sms", "sgd"))
     together = advance(fitting_of(models, method, [0, 1]))
     for n in range(2):
         assert near(capture(together, n), end(fitting_of(models, method, [n])))
 
 
-def test_maps_made_beforehand_cost_two_passes_each_and_none_later(models: Models) -> None:
+def test_maps_made_beforehand_cost_two_passes_each_and_none_later(models: Networks) -> None:
     method = sparing(method_of("sms"))
     before = models.base.counter.snapshot()[0]
     fitting = fitting_of(models, method, [0])
@@ -129,14 +130,14 @@ def test_maps_made_beforehand_cost_two_passes_each_and_none_later(models: Models
 
 
 @pytest.mark.parametrize("name", ["sms", "pds"])
-def test_a_batch_ends_like_its_pictures_one_by_one(models: Models, name: str) -> None:
+def test_a_batch_ends_like_its_pictures_one_by_one(models: Networks, name: str) -> None:
     method = method_of(name, "sgd")
     together = advance(fitting_of(models, method, [0, 1]))
     for n in range(2):
         assert near(capture(together, n), end(fitting_of(models, method, [n])))
 
 
-def test_pictures_of_a_batch_go_on_one_by_one(models: Models) -> None:
+def test_pictures_of_a_batch_go_on_one_by_one(models: Networks) -> None:
     method = method_of("sms", "sgd")
     straight = advance(fitting_of(models, method, [0, 1]))
     states = interrupted(models, method, [0, 1], 2)
@@ -145,7 +146,7 @@ def test_pictures_of_a_batch_go_on_one_by_one(models: Models) -> None:
         assert near(alone, capture(straight, n))
 
 
-def test_pictures_begun_one_by_one_go_on_as_a_batch(models: Models) -> None:
+def test_pictures_begun_one_by_one_go_on_as_a_batch(models: Networks) -> None:
     method = method_of("sms", "sgd")
     states = [interrupted(models, method, [n], 2)[0] for n in range(2)]
     together = advance(resumed(models, method, [0, 1], states))
@@ -153,7 +154,7 @@ def test_pictures_begun_one_by_one_go_on_as_a_batch(models: Models) -> None:
         assert near(capture(together, n), end(fitting_of(models, method, [n])))
 
 
-def test_moments_are_split_by_picture(models: Models) -> None:
+def test_moments_are_split_by_picture(models: Networks) -> None:
     states = interrupted(models, method_of("sms"), [0, 1], 1)
     for state in states:
         assert state.tensors["z.exp_avg"].shape == (4, 8, 8)
@@ -162,7 +163,7 @@ def test_moments_are_split_by_picture(models: Models) -> None:
     assert not torch.equal(states[0].tensors["z.exp_avg"], states[1].tensors["z.exp_avg"])
 
 
-def test_a_captured_state_does_not_change_with_the_run(models: Models) -> None:
+def test_a_captured_state_does_not_change_with_the_run(models: Networks) -> None:
     fitting = advance(fitting_of(models, method_of("sms"), [0]), 1)
     state = capture(fitting, 0)
     before = {name: tensor.clone() for name, tensor in state.tensors.items()}
@@ -170,7 +171,7 @@ def test_a_captured_state_does_not_change_with_the_run(models: Models) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in state.tensors.items())
 
 
-def test_a_restored_state_does_not_change_with_the_run(models: Models) -> None:
+def test_a_restored_state_does_not_change_with_the_run(models: Networks) -> None:
     method = method_of("sms")
     states = interrupted(models, method, [0], 1)
     before = {name: tensor.clone() for name, tensor in states[0].tensors.items()}
@@ -178,14 +179,14 @@ def test_a_restored_state_does_not_change_with_the_run(models: Models) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in states[0].tensors.items())
 
 
-def test_states_of_different_iterations_are_refused(models: Models) -> None:
+def test_states_of_different_iterations_are_refused(models: Networks) -> None:
     method = method_of("dds")
     states = [interrupted(models, method, [n], n + 1)[0] for n in range(2)]
     with pytest.raises(ConfigError, match="must have the same iteration"):
         resumed(models, method, [0, 1], states)
 
 
-def test_a_state_of_another_rank_is_refused(models: Models) -> None:
+def test_a_state_of_another_rank_is_refused(models: Networks) -> None:
     method = method_of("sms")
     states = interrupted(models, method, [0], 1)
     wider = replace(method, fake=FakeConfig(rank=3))
@@ -194,7 +195,7 @@ def test_a_state_of_another_rank_is_refused(models: Models) -> None:
     assert caught.value.hint == "it was made by another configuration"
 
 
-def test_a_state_without_a_fake_score_is_refused_where_one_is_needed(models: Models) -> None:
+def test_a_state_without_a_fake_score_is_refused_where_one_is_needed(models: Networks) -> None:
     states = interrupted(models, method_of("dds"), [0], 1)
     with pytest.raises(ConfigError, match=r"the saved state has no 'fake\.0'"):
         resumed(models, method_of("sms"), [0], states)
@@ -223,7 +224,7 @@ def changed(state: PictureState, **tensors: Tensor | None) -> PictureState:
     ],
 )
 def test_a_state_that_does_not_fit_is_a_config_error(
-    models: Models, tensors: dict[str, Tensor | None], message: str
+    models: Networks, tensors: dict[str, Tensor | None], message: str
 ) -> None:
     method = method_of("sms")
     (state,) = interrupted(models, method, [0], 1)
@@ -233,14 +234,14 @@ def test_a_state_that_does_not_fit_is_a_config_error(
 
 
 @pytest.mark.parametrize("iteration", [-5, LENGTH + 1])
-def test_a_state_of_an_iteration_that_the_run_does_not_have_is_refused(models: Models, iteration: int) -> None:
+def test_a_state_of_an_iteration_that_the_run_does_not_have_is_refused(models: Networks, iteration: int) -> None:
     method = method_of("dds")
     (state,) = interrupted(models, method, [0], 1)
     with pytest.raises(ConfigError, match=f"is that of iteration {iteration}, the run has {LENGTH} iterations"):
         resumed(models, method, [0], [replace(state, iteration=iteration)])
 
 
-def test_states_of_one_batch_must_have_one_shape(models: Models) -> None:
+def test_states_of_one_batch_must_have_one_shape(models: Networks) -> None:
     method = method_of("dds")
     one, other = interrupted(models, method, [0, 1], 1)
     with pytest.raises(ConfigError, match="the saved 'z' has another shape in every picture"):
@@ -249,16 +250,16 @@ def test_states_of_one_batch_must_have_one_shape(models: Models) -> None:
         resumed(models, method, [0, 1], [one, changed(other, z=None)])
 
 
-def test_source_latents_come_as_a_batch_or_not_at_all(models: Models) -> None:
+def test_source_latents_come_as_a_batch_or_not_at_all(models: Networks) -> None:
     states = interrupted(models, method_of("dds"), [0, 1], 1)
-    assert torch.equal(stack_sources(states), sources())
+    assert torch.equal(source_latents(states), sources())
     for z_source in (None, torch.zeros(4, 8, 9), torch.zeros(())):
         with pytest.raises(ConfigError, match="'z_source'"):
-            stack_sources([changed(states[0], z_source=z_source)])
+            source_latents([changed(states[0], z_source=z_source)])
 
 
 def test_an_error_of_the_machine_while_restoring_passes_through(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+    models: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = method_of("dds")
     states = interrupted(models, method, [0], 1)
@@ -277,20 +278,20 @@ def seeded(method: MethodConfig, **fake: Any) -> MethodConfig:
     return replace(method, weight="normalised", consistent_noise=0.5, fake=changed)
 
 
-def test_a_resumed_run_with_a_noise_of_its_own_ends_in_the_same_bits(models: Models) -> None:
+def test_a_resumed_run_with_a_noise_of_its_own_ends_in_the_same_bits(models: Networks) -> None:
     method = seeded(method_of("sms", "sgd"))
     straight = end(fitting_of(models, method, [0]))
     assert same(straight, end(resumed(models, method, [0], interrupted(models, method, [0], 2))))
 
 
-def test_a_batch_with_noises_of_their_own_ends_like_its_pictures_one_by_one(models: Models) -> None:
+def test_a_batch_with_noises_of_their_own_ends_like_its_pictures_one_by_one(models: Networks) -> None:
     method = seeded(method_of("sms", "sgd"))
     together = advance(fitting_of(models, method, [0, 1]))
     for n in range(2):
         assert near(capture(together, n), end(fitting_of(models, method, [n])))
 
 
-def test_a_batch_that_shares_a_fake_score_has_one_adapter_and_goes_on_together(models: Models) -> None:
+def test_a_batch_that_shares_a_fake_score_has_one_adapter_and_goes_on_together(models: Networks) -> None:
     method = seeded(method_of("sms", "sgd"), scope="batch")
     straight = advance(fitting_of(models, method, [0, 1]))
     assert isinstance(straight.fake, FakeScore)

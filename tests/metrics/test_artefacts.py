@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stylescore.errors import ConfigError
-from stylescore.metrics import clipped_share, grain, grid_energy
+from stylescore.metrics import clipped_fraction, grain, grid_energy
 from stylescore.metrics.artefacts import ROUNDING, grid_excess, line_spectrum, luma
 
-MEASURES = (clipped_share, grain, grid_energy)
+MEASURES = (clipped_fraction, grain, grid_energy)
 Measure = Callable[[Tensor], Tensor]
 
 
@@ -42,7 +42,7 @@ def test_luma_weighs_the_channels() -> None:
 
 def test_a_flat_grey_picture_has_no_clipping_no_grain_and_no_grid() -> None:
     picture = grey(flat())
-    assert clipped_share(picture).item() == 0
+    assert clipped_fraction(picture).item() == 0
     assert grain(picture).item() == pytest.approx(0, abs=1e-9)
     assert grid_energy(picture).item() == pytest.approx(1)
 
@@ -50,7 +50,7 @@ def test_a_flat_grey_picture_has_no_clipping_no_grain_and_no_grid() -> None:
 def test_shares_by_hand() -> None:
     """Of twelve values, 0, 2, 253 and 255 are ends, while 3 and 252 are not."""
     values = torch.tensor([0, 2, 3, 252, 253, 255, 9, 99, 128, 128, 128, 128], dtype=torch.uint8)
-    assert clipped_share(values.reshape(1, 2, 2, 3)).item() == pytest.approx(4 / 12)
+    assert clipped_fraction(values.reshape(1, 2, 2, 3)).item() == pytest.approx(4 / 12)
 
 
 def test_grain_of_one_bright_pixel_by_hand() -> None:

@@ -12,8 +12,8 @@ from stylescore.metrics.frechet import (
     gaussian_distance,
     mean_and_covariance,
     principal_axes,
-    root,
-    trace_of_root,
+    square_root,
+    trace_of_square_root,
 )
 
 
@@ -35,13 +35,13 @@ def test_gaussians_with_diagonal_covariances_have_a_distance_in_closed_form() ->
 def test_the_trace_of_the_root_is_that_of_scipys_matrix_root() -> None:
     linalg = pytest.importorskip("scipy.linalg")
     first, second = spd(1), spd(2)
-    assert trace_of_root(first, second) == pytest.approx(linalg.sqrtm((first @ second).numpy()).trace().real)
+    assert trace_of_square_root(first, second) == pytest.approx(linalg.sqrtm((first @ second).numpy()).trace().real)
 
 
 def test_the_root_squared_is_the_matrix_even_without_full_rank() -> None:
     thin = sample(3, 5, 2)
     matrix = thin @ thin.T
-    assert torch.allclose(root(matrix) @ root(matrix), matrix, atol=1e-10)
+    assert torch.allclose(square_root(matrix) @ square_root(matrix), matrix, atol=1e-10)
 
 
 def test_a_shift_costs_its_square() -> None:
@@ -75,7 +75,7 @@ def test_axes_keep_the_directions_of_most_variance_and_distances_along_them() ->
     features = sample(11, 200) * torch.tensor([5, 3, 0, 0, 0, 0]).double()
     axes = principal_axes(features, 2)
     other = features + torch.tensor([1, 0, 0, 0, 0, 0]).double()
-    assert axes.share == pytest.approx(1)
+    assert axes.explained_variance == pytest.approx(1)
     assert axes(features).shape == (200, 2)
     assert torch.allclose(axes(features).mean(dim=0), torch.zeros(2).double(), atol=1e-10)
     assert axes(features).var(dim=0)[0] > axes(features).var(dim=0)[1]
@@ -83,7 +83,7 @@ def test_axes_keep_the_directions_of_most_variance_and_distances_along_them() ->
 
 
 def test_errors_name_the_number() -> None:
-    with pytest.raises(ConfigError, match="one width, not 6 and 5"):
+    with pytest.raises(ConfigError, match="the same number of features, not 6 and 5"):
         frechet_distance(sample(1, 4), sample(2, 4, 5))
     with pytest.raises(ConfigError, match="at least 2 pictures, got 1"):
         frechet_distance(sample(1, 4), sample(2, 1))

@@ -40,7 +40,7 @@ def test_different_distributions_are_apart_and_the_order_does_not_matter() -> No
 
 
 def test_errors_name_the_number() -> None:
-    with pytest.raises(ConfigError, match="one width, not 8 and 3"):
+    with pytest.raises(ConfigError, match="the same number of features, not 8 and 3"):
         kernel_distance(sample(1, 4), sample(2, 4, 3))
     with pytest.raises(ConfigError, match="at least 2 pictures, got 1"):
         kernel_distance(sample(1, 1), sample(2, 4))

@@ -32,7 +32,7 @@ def pictures(count: int = 2, height: int = 64, width: int = 96) -> Tensor:
 
 
 def test_it_has_the_parameters_of_the_published_network() -> None:
-    network = MobileNetFeatures.of(state())
+    network = MobileNetFeatures.from_state(state())
     assert sum(parameter.numel() for parameter in network.parameters()) == 2_223_872
     assert len(network.state_dict()) == 312
 
@@ -40,7 +40,7 @@ def test_it_has_the_parameters_of_the_published_network() -> None:
 def test_it_is_the_network_of_transformers() -> None:
     from transformers import MobileNetV2Config, MobileNetV2Model
 
-    network = MobileNetFeatures.of(state())
+    network = MobileNetFeatures.from_state(state())
     other = MobileNetV2Model(MobileNetV2Config(tf_padding=False, layer_norm_eps=1e-5)).eval()
     other.load_state_dict(dict(zip(other.state_dict(), network.state_dict().values(), strict=True)))
     x = pictures()
@@ -51,11 +51,11 @@ def test_it_is_the_network_of_transformers() -> None:
 
 
 def test_a_batch_equals_its_pictures_one_by_one() -> None:
-    network, x = MobileNetFeatures.of(state()), pictures(3, 48, 32)
+    network, x = MobileNetFeatures.from_state(state()), pictures(3, 48, 32)
     assert torch.allclose(network(x), torch.cat([network(x[n : n + 1]) for n in range(3)]), atol=1e-5)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     lacking = {name: tensor for name, tensor in state().items() if name != "features.18.0.weight"}
     with pytest.raises(ModelError, match=r"features\.18\.0\.weight"):
-        MobileNetFeatures.of(lacking)
+        MobileNetFeatures.from_state(lacking)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylescore.errors import ModelError, PictureError
-from stylescore.metrics.perceptual import NAMES, Blur, PerceptualDistance
+from stylescore.metrics.perceptual import PUBLISHED_NAMES, Blur, PerceptualDistance
 
 FILTER = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 
@@ -22,7 +22,7 @@ def state() -> dict[str, Tensor]:
     drawn = {name: 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in ours.items()}
     kept = {name: ours[name] for name in ours if "kernel" in name or name in ("shift", "scale")}
     levels = {name: drawn[name].abs() for name in ours if name.startswith("weights")}
-    return {NAMES[name]: tensor for name, tensor in (drawn | kept | levels).items()}
+    return {PUBLISHED_NAMES[name]: tensor for name, tensor in (drawn | kept | levels).items()}
 
 
 def pictures(seed: int, count: int = 2, height: int = 32, width: int = 48) -> Tensor:
@@ -30,39 +30,39 @@ def pictures(seed: int, count: int = 2, height: int = 32, width: int = 48) -> Te
 
 
 def test_it_takes_every_published_tensor_and_no_other() -> None:
-    network = PerceptualDistance.of(state())
-    assert len(NAMES) == len(state()) == 20
+    network = PerceptualDistance.from_state(state())
+    assert len(PUBLISHED_NAMES) == len(state()) == 20
     assert sum(parameter.numel() for parameter in network.parameters()) == 2_470_848
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_a_picture_is_at_distance_zero_of_itself() -> None:
-    assert PerceptualDistance.of(state())(pictures(1), pictures(1)).tolist() == [0, 0]
+    assert PerceptualDistance.from_state(state())(pictures(1), pictures(1)).tolist() == [0, 0]
 
 
 def test_the_order_does_not_matter() -> None:
-    network = PerceptualDistance.of(state())
+    network = PerceptualDistance.from_state(state())
     there, back = network(pictures(1), pictures(2)), network(pictures(2), pictures(1))
     assert torch.equal(there, back)
     assert bool((there > 0).all())
 
 
 def test_a_batch_equals_its_pairs_one_by_one() -> None:
-    network = PerceptualDistance.of(state())
+    network = PerceptualDistance.from_state(state())
     first, second = pictures(3, 3, 40, 24), pictures(4, 3, 40, 24)
     alone = [network(first[n : n + 1], second[n : n + 1]) for n in range(3)]
     assert torch.allclose(network(first, second), torch.cat(alone), rtol=1e-5)
 
 
 def test_a_small_change_costs_less_than_a_large_one() -> None:
-    network = PerceptualDistance.of(state())
+    network = PerceptualDistance.from_state(state())
     source, noise = pictures(5), pictures(6)
     near, far = (network(source, source + share * noise) for share in (0.1, 0.5))
     assert bool((near < far).all())
 
 
 def test_the_levels_are_unit_vectors_with_alexnets_channels() -> None:
-    levels = PerceptualDistance.of(state()).levels(pictures(7, 1, 64, 64))
+    levels = PerceptualDistance.from_state(state()).levels(pictures(7, 1, 64, 64))
     assert [tuple(level.shape) for level in levels] == [
         (1, 64, 30, 30),
         (1, 192, 15, 15),
@@ -83,7 +83,7 @@ def test_the_blur_keeps_a_plain_picture_plain_and_halves_it() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        (pictures(1), pictures(1, 2, 32, 40), "compared at one size"),
+        (pictures(1), pictures(1, 2, 32, 40), "must have the same shape"),
         (pictures(1)[0], pictures(1)[0], "must be"),
         (pictures(1)[:, :1], pictures(1)[:, :1], "must be"),
         (pictures(1, 1, 20, 99), pictures(1, 1, 20, 99), "at least 21"),
@@ -91,16 +91,16 @@ def test_the_blur_keeps_a_plain_picture_plain_and_halves_it() -> None:
 )
 def test_other_shapes_are_refused(first: Tensor, second: Tensor, words: str) -> None:
     with pytest.raises(PictureError, match=words):
-        PerceptualDistance.of(state())(first, second)
+        PerceptualDistance.from_state(state())(first, second)
 
 
 def test_the_smallest_picture_is_taken() -> None:
-    assert PerceptualDistance.of(state())(pictures(1, 1, 21, 21), pictures(2, 1, 21, 21)).shape == (1,)
+    assert PerceptualDistance.from_state(state())(pictures(1, 1, 21, 21), pictures(2, 1, 21, 21)).shape == (1,)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     lacking = {name: tensor for name, tensor in state().items() if name != "net.slice4.11.bias"}
     with pytest.raises(ModelError, match=r"lack 'net\.slice4\.11\.bias'"):
-        PerceptualDistance.of(lacking)
+        PerceptualDistance.from_state(lacking)
     with pytest.raises(ModelError, match="do not fit"):
-        PerceptualDistance.of(state() | {"lin0.model.1.weight": torch.zeros(1, 63, 1, 1)})
+        PerceptualDistance.from_state(state() | {"lin0.model.1.weight": torch.zeros(1, 63, 1, 1)})

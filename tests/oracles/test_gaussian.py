@@ -19,13 +19,13 @@ from stylescore.diffusion.predictions import RectifiedFlow
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting, fit
 from stylescore.method.objective import Objective, sds, sms, vsd
-from stylescore.method.relevance import everywhere
+from stylescore.method.relevance import UniformRelevance
 from stylescore.method.schedule import NoiseSchedule, Weight, clean_weight, noise_weight
-from stylescore.method.scores import NoisePredictor, Scores
+from stylescore.method.scores import NoisePredictor, Predictions, SeparateScores
 from stylescore.method.spectrum import no_spectrum
 from stylescore.method.subjects import LatentSubject
 from stylescore.method.timesteps import Grid, Narrowing, Uniform
-from stylescore.method.types import PredictionType
+from stylescore.method.types import Draw, PredictionType
 
 MEAN = torch.tensor([2.0, -1.0])
 STD = torch.tensor([0.3, 0.6])
@@ -116,7 +116,12 @@ class LearnedFake(nn.Module):
 
 
 def never(z_t: Tensor, t: Tensor) -> Tensor:
-    raise AssertionError("this score must not be asked")
+    raise AssertionError("this score must not be evaluated")
+
+
+class Nowhere(UniformRelevance):
+    def __call__(self, draw: Draw, eps: Predictions) -> Tensor:
+        return 0 * super().__call__(draw, eps)
 
 
 def cloud() -> LatentSubject:
@@ -137,7 +142,7 @@ def run(
     fitting = Fitting(
         subject=subject,
         objective=objective,
-        scores=Scores(style=style, fake=fake, edit=never, source=never),
+        scores=SeparateScores({"style": style, "fake": fake}),
         optimiser=torch.optim.Adam(subject.parameters()),
         learning_rate=lambda i: 0.08 * (1 + math.cos(math.pi * i / iterations)) / 2,
         fake=training,
@@ -152,7 +157,7 @@ def run(
 
 
 def plain_sms(schedule: NoiseSchedule) -> Objective:
-    return sms(schedule, NARROWING, relevance=everywhere, spectrum=no_spectrum)
+    return sms(schedule, NARROWING, relevance=UniformRelevance(), spectrum=no_spectrum)
 
 
 def plain_vsd(schedule: NoiseSchedule) -> Objective:
@@ -226,7 +231,7 @@ def test_an_exact_flow_takes_the_cloud_to_the_style(schedule: NoiseSchedule) -> 
 
 def test_a_map_of_zeros_holds_the_cloud_where_it_is(schedule: NoiseSchedule) -> None:
     subject = cloud()
-    held = dataclasses.replace(plain_sms(schedule), relevance=lambda draw, scores: 0 * everywhere(draw, scores))
+    held = dataclasses.replace(plain_sms(schedule), relevance=Nowhere())
     run(held, subject, StyleScore(schedule), IdealFake(schedule, subject), iterations=5)
     assert torch.equal(subject.render(), subject.z_source)
 
@@ -234,10 +239,10 @@ def test_a_map_of_zeros_holds_the_cloud_where_it_is(schedule: NoiseSchedule) -> 
 def test_a_whole_step_in_clean_units_lands_on_the_styles_posterior_mean(schedule: NoiseSchedule) -> None:
     """The exact fake score of one picture is the drawn noise: z + (D_style(z_t) - z) = E[z_0 | z_t]."""
     exact, subject = schedule.double(), LatentSubject.at(cloud().render().double())
-    objective = sms(exact, WIDE, relevance=everywhere, spectrum=no_spectrum, weight=clean_weight)
+    objective = sms(exact, WIDE, relevance=UniformRelevance(), spectrum=no_spectrum, weight=clean_weight)
     rng = [torch.Generator().manual_seed(seed) for seed in range(len(subject.z))]
     drawn = objective.draw(subject.z, subject.z_source, progress=0.0, rng=rng)
-    scores = Scores(style=StyleScore(exact), fake=lambda z_t, t: drawn.eps, edit=never, source=never)
+    scores = SeparateScores({"style": StyleScore(exact), "fake": lambda z_t, t: drawn.eps})
     landed = subject.z - objective.at(drawn, subject.z, scores).gradient
     assert torch.allclose(landed, StyleScore(exact, "sample").output(drawn.z_t, drawn.t), rtol=1e-9, atol=1e-12)
 

@@ -126,7 +126,7 @@ def test_pictures_that_cannot_be_used_are_one_line(train_style: Program, picture
     (tmp_path / "empty").mkdir()
     assert "there are no pictures in" in train_style(folder=tmp_path / "empty").complaint[0]
     (pictures / "bad.png").write_text("no picture")
-    assert "is not a picture of a known kind" in train_style("--strict").complaint[0]
+    assert "is not a picture of a supported format" in train_style("--strict").complaint[0]
     shutil.copy(pictures / "p0.png", tmp_path / "empty" / "one.png")
     assert "at least 3 usable pictures" in train_style(folder=tmp_path / "empty").complaint[0]
 

@@ -11,10 +11,10 @@ from PIL import Image
 from stylescore.assembly.stylizer import Result, Stylizer
 from stylescore.config.method import Method
 from stylescore.config.presets import origin, preset_for
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.images import Photo, read_photo
-from stylescore.images.colour import split
+from stylescore.images.colour import convert_to_srgb
 from stylescore.method.fit import Iteration
 
 
@@ -39,7 +39,8 @@ def stylize(
         preset: a preset's name or file; `None` takes the model's own.
         on_iteration: called after every iteration.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"iterations": 50}`.
-        options: further fields of `RunConfig`, e.g. `content=0.7`, `seed=3`, `caption="a cat"`.
+        options: further fields of `RunConfig` or `ExecutionConfig`, e.g. `content=0.7`, `caption="a cat"`,
+            `device="cuda"`.
 
     Returns:
         The result, with pictures as PIL images.
@@ -51,7 +52,7 @@ def stylize(
     constants = overlay(preset_for(model, preset, method, [style]), settings or {})
     made_of = origin(model, preset, [style])
     run = RunConfig(styles=(StyleChoice(name=style),), model=model, method=constants, preset=made_of)
-    run = overlay(run, options)
+    run = with_options(run, options)
     source = as_photo(photo) if isinstance(photo, Image.Image) else read_photo(photo)
     for event in Stylizer(run)([source]):
         if isinstance(event, Result):
@@ -63,5 +64,5 @@ def stylize(
 
 def as_photo(image: Image.Image) -> Photo:
     """Return a picture in memory as a photo, with its transparency and in sRGB; it is upright already."""
-    picture, alpha, notes = split(image)
+    picture, alpha, notes = convert_to_srgb(image)
     return Photo(Path("image"), picture, alpha, tuple(notes))

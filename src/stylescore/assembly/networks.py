@@ -1,27 +1,33 @@
-"""Loads what a run names: models, style adapters, device."""
+"""Loads the networks of a run: models, style adapters, device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from stylescore.assembly.build import Models
-from stylescore.catalog.registry import resolve_model, resolve_style
+from stylescore.assembly.sources import Sources
+from stylescore.catalog.registry import ModelSource, StyleSource
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
-from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.config.run import RunConfig
 from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.execution.copies import copy_pays, merged_copy
-from stylescore.diffusion.execution.devices import Places, pick_device, pick_dtype, require_card, require_compiler
-from stylescore.diffusion.execution.memory import keep_less
+from stylescore.diffusion.execution.devices import (
+    DevicePlacement,
+    pick_device,
+    pick_dtype,
+    require_compiler,
+    require_gpu,
+)
+from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
+from stylescore.diffusion.execution.merging import merge_into_copy, merging_is_faster
 from stylescore.diffusion.execution.offload import offload
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
@@ -31,135 +37,156 @@ from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.scores import PassCounter
 
 GRID_POINTS = 500
-WINDOWS_AT_ONCE = 4
-"""Of a large picture, in one call: a call for one window leaves even two CPU cores waiting."""
+TILES_PER_CALL = 4
+"""Tiles of a large picture in one call: a call for one tile leaves even two CPU cores waiting."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a run needs besides its pictures.
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks of a run, adapters in place; a run changes nothing of them.
 
     Attributes:
-        models: the networks, adapters in place.
-        style_prompt: words for the style.
-        native_size: short side in pixels at which the model is at home.
-        multiple: both sides of a working picture are multiples of this.
+        base: under the real and the fake score.
+        style: under the style score; the same object where both share a base.
+        codec: pictures to latents and back.
+        text: encoder of every prompt but the style score's.
+        style_text: encoder of the style score's prompts, with the adapters' text-encoder parts where there are any.
+        native_size: the model's native resolution, short side in pixels.
+        multiple: both sides of a working picture are multiples of this many pixels.
+        batched: whether scores that share a network are evaluated in one call; `None` does so where that is faster.
+        trigger: trigger words of the style adapters, else their names in plain words.
         tiny: hub id of the tiny autoencoder that is usual for the model's family.
     """
 
-    models: Models
-    style_prompt: str
-    native_size: int
-    multiple: int
-    tiny: str | None
+    base: Backbone
+    style: Backbone
+    codec: Codec
+    text: TextEncoder
+    style_text: TextEncoder
+    native_size: int = 512
+    multiple: int = 8
+    batched: bool | None = None
+    trigger: str = ""
+    tiny: str | None = None
+
+    def with_tiles(self, cells: int | None, codec: int | None) -> Networks:
+        """Return the same networks, evaluated in tiles of so many latent cells, the autoencoder in its own."""
+        base = replace(self.base, tile=cells)
+        style = base if self.style is self.base else replace(self.style, tile=cells)
+        return replace(self, base=base, style=style, codec=replace(self.codec, tile=codec))
 
 
-def prepare(run: RunConfig) -> Prepared:
+def load_networks(run: RunConfig, sources: Sources) -> Networks:
     """Load everything a checked configuration names.
 
     Raises:
         InputError: a model, style or device that cannot be used.
     """
-    device = pick_device(run.device)
-    dtype = pick_dtype(run.dtype, device)
-    if run.compile:
-        require_compiler(device)
-    if run.offload:
-        require_card(device)
-    loras = [(read_style(choice), choice.weight) for choice in run.styles]
-    places = Places.of_run(device, run)
-    base = load(run.model, dtype, places)
-    styled = base if run.style_model is None else load(run.style_model, dtype, places)
-    require_match(base, styled)
-    counter = PassCounter()
-    backbone_of = partial(make_backbone, schedule_of=styled, counter=counter, run=run)
-    base_backbone = backbone_of(base)
-    deltas, strength = bound(loras, styled.network, "unet"), run.method.style_strength
+    execution = run.execution
+    device = _device(execution)
+    dtype = pick_dtype(execution.dtype, device)
+    loras = [(read_lora(source.path), choice.weight) for source, choice in zip(sources.styles, run.styles, strict=True)]
+    places = DevicePlacement.of_run(device, execution)
+    base = _load(sources.model, dtype, places)
+    styled = base if sources.style_model is None else _load(sources.style_model, dtype, places)
+    _check_match(base, styled)
+    make_backbone = partial(_make_backbone, schedule_of=styled, counter=PassCounter(), execution=execution)
+    base_backbone = make_backbone(base)
+    deltas, strength = bind_all(loras, styled.network, "unet"), run.method.style_strength
     if styled is not base:
         merge(styled.network, deltas, strength)
-        style_backbone = backbone_of(styled)
-    elif wants_copy(run, base.network):
-        style_backbone = backbone_of(replace(base, network=merged_copy(base.network, deltas, strength)))
+        style_backbone = make_backbone(styled)
+    elif _merges_style(execution, run.method, base.network):
+        style_backbone = make_backbone(replace(base, network=merge_into_copy(base.network, deltas, strength)))
     else:
         base_backbone.adapters.add_style(deltas, strength)
         style_backbone = base_backbone
-    if run.saves_memory:
-        keep_less(base_backbone.adapters)
-    if run.offload:
+    if execution.saves_memory:
+        enable_gradient_checkpointing(base_backbone.adapters)
+    if execution.memory == "offload":
         for network in {base.network, styled.network}:
             offload(network, device)
-    text = styled.text.taught(learned_words(loras, styled.text))
-    style_prompt = run.style_prompt or default_style_prompt(loras, run.styles)
-    return Prepared(
-        models=Models(
-            base=base_backbone,
-            style=style_backbone,
-            codec=Codec(styled.vae, visits=device if run.saves_memory else None),
-            text=text,
-            style_text=adapted_text(text, loras, run.method),
-            together=wants_together(run),
-        ),
-        style_prompt=style_prompt,
+    text = styled.text.taught(_added_tokens(loras, styled.text))
+    return Networks(
+        base=base_backbone,
+        style=style_backbone,
+        codec=Codec(styled.vae, runs_on=device if execution.saves_memory else None),
+        text=text,
+        style_text=_adapt_text(text, loras, run.method),
         native_size=styled.native_size,
         multiple=styled.multiple,
+        batched=_batches_scores(execution),
+        trigger=_trigger(loras, sources.styles),
         tiny=styled.family.tiny,
     )
 
 
-def wants_copy(run: RunConfig, network: nn.Module) -> bool:
-    """Tell whether the style goes into a copy of the network: as the run says, else where that pays."""
-    if run.style_copy is not None:
-        return run.style_copy
-    return not run.saves_memory and copy_pays(run.method, network)
+def _device(execution: ExecutionConfig) -> torch.device:
+    """Return the device of a run, if it can do what is wanted of it."""
+    device = pick_device(execution.device)
+    if execution.compile != "off":
+        require_compiler(device)
+    if execution.memory == "offload":
+        require_gpu(device)
+    return device
 
 
-def wants_together(run: RunConfig) -> bool | None:
-    """Tell whether scores are asked in one call: fewer rows take less memory, fewer calls move fewer weights.
+def _merges_style(execution: ExecutionConfig, method: MethodConfig, network: nn.Module) -> bool:
+    """Tell whether the style is merged into a copy of the network: as the run says, else where that is faster."""
+    match execution.style_weights:
+        case "merged":
+            return True
+        case "adapter":
+            return False
+        case "auto":
+            return not execution.saves_memory and merging_is_faster(method, network)
+
+
+def _batches_scores(execution: ExecutionConfig) -> bool | None:
+    """Tell whether scores are batched: fewer rows take less memory, fewer calls move fewer weights.
 
     `None` leaves it to the number of pictures and the device.
     """
-    return False if run.low_memory else True if run.offload else None
+    return {"normal": None, "low": False, "offload": True}[execution.memory]
 
 
-def read_style(choice: StyleChoice) -> LoraFile:
-    """Read the adapter file that a style's name stands for."""
-    return read_lora(resolve_style(choice.name).path)
+def _load(source: ModelSource, dtype: torch.dtype, places: DevicePlacement) -> Components:
+    """Load a model."""
+    return load_components(source.location, dtype=dtype, places=places)
 
 
-def load(name: str, dtype: torch.dtype, places: Places) -> Components:
-    """Load the model that a name stands for."""
-    return load_components(resolve_model(name).location, dtype=dtype, places=places)
-
-
-def make_backbone(parts: Components, *, schedule_of: Components, counter: PassCounter, run: RunConfig) -> Backbone:
+def _make_backbone(
+    parts: Components, *, schedule_of: Components, counter: PassCounter, execution: ExecutionConfig
+) -> Backbone:
     """Return a model's network as a backbone, on the noise schedule of the style's base."""
     return Backbone(
-        network=compiled(parts.network, run.cuda_graphs) if run.compile else parts.network,
+        network=parts.network if execution.compile == "off" else compile_network(parts.network, execution.compile),
         adapters=Adapters.of(parts.network),
-        prediction=parts.prediction(noise_schedule(schedule_of)),
+        prediction=parts.prediction(_noise_schedule(schedule_of)),
         call=parts.call,
         counter=counter,
-        at_once=1 if run.saves_memory else WINDOWS_AT_ONCE,
+        tiles_per_call=1 if execution.saves_memory else TILES_PER_CALL,
     )
 
 
-def compiled(network: nn.Module, cuda_graphs: bool) -> Any:
+def compile_network(network: nn.Module, compile: Literal["on", "graphs"]) -> Any:
     """Return a network through torch.compile: one graph for each shape and kind of call, none with a break."""
-    return torch.compile(network, fullgraph=True, dynamic=False, mode="reduce-overhead" if cuda_graphs else "default")
+    mode = "reduce-overhead" if compile == "graphs" else "default"
+    return torch.compile(network, fullgraph=True, dynamic=False, mode=mode)
 
 
-def noise_schedule(parts: Components) -> NoiseSchedule:
+def _noise_schedule(parts: Components) -> NoiseSchedule:
     """Return the model's schedule on a grid of 500 points."""
     return NoiseSchedule(parts.betas, stride=max(1, len(parts.betas) // GRID_POINTS))
 
 
-def bound(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, Change]:
+def bind_all(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, Change]:
     """Return the sum of the adapters' changes to one network, by the network's own layer names."""
     shapes = adaptable(network)
     return stack([(bind(lora, shapes, part=part), weight) for lora, weight in loras])
 
 
-def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: MethodConfig) -> TextEncoder:
+def _adapt_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: MethodConfig) -> TextEncoder:
     """Return the style's text encoder, with the adapters' text parts unless the method leaves them out.
 
     Raises:
@@ -169,16 +196,16 @@ def adapted_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method:
         return text
     parts = sorted({part for lora, _ in loras for part in lora.parts if part != "unet"})
     for lora, _ in loras:
-        require_readers(lora, text)
-    deltas: dict[str, dict[str, Change]] = {part: bound(loras, text.by_name[part].model, part) for part in parts}
+        _check_text_parts(lora, text)
+    deltas: dict[str, dict[str, Change]] = {part: bind_all(loras, text.by_name[part].model, part) for part in parts}
     return text.with_deltas(deltas, method.style_strength)
 
 
-def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
-    """Return the new words of all adapters with their embeddings; base and style are told them alike.
+def _added_tokens(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
+    """Return the added tokens of all adapters with their embeddings; base and style receive the same ones.
 
     Raises:
-        StyleError: two adapters have one word, or a word does not fit the text model.
+        StyleError: two adapters add one token, or an embedding does not fit the text encoder.
     """
     words: dict[str, Tensor] = {}
     shape = (text.readers[0].width,)
@@ -186,20 +213,20 @@ def learned_words(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) ->
         for word, embedding in lora.words.items():
             if word in words:
                 raise StyleError(
-                    f"the style {str(lora.path)!r} brings the word {word!r}, and so does another style",
+                    f"the style {str(lora.path)!r} adds the token {word!r}, and so does another style",
                     hint="use one of them",
                 )
             if embedding.shape != shape:
                 raise StyleError(
-                    f"the style {str(lora.path)!r} does not fit the model: its word {word!r} has the shape "
-                    f"{tuple(embedding.shape)}, the words of the model {shape}",
+                    f"the style {str(lora.path)!r} does not fit the model: the embedding of its token {word!r} has "
+                    f"the shape {tuple(embedding.shape)}, those of the model have {shape}",
                     hint="choose the model the style was trained on with --model",
                 )
             words[word] = embedding
     return words
 
 
-def require_readers(lora: LoraFile, text: TextEncoder) -> None:
+def _check_text_parts(lora: LoraFile, text: TextEncoder) -> None:
     """Raise `StyleError` if an adapter changes a text model that is not there."""
     absent = [part for part in lora.parts if part != "unet" and part not in text.by_name]
     if absent:
@@ -210,22 +237,22 @@ def require_readers(lora: LoraFile, text: TextEncoder) -> None:
         )
 
 
-def default_style_prompt(loras: list[tuple[LoraFile, float]], choices: tuple[StyleChoice, ...]) -> str:
+def _trigger(loras: Sequence[tuple[LoraFile, float]], sources: Sequence[StyleSource]) -> str:
     """Return the adapters' first trigger words, else their names in plain words."""
     words = [
-        lora.trigger_words[0] if lora.trigger_words else Path(choice.name).stem.replace("-", " ").replace("_", " ")
-        for (lora, _), choice in zip(loras, choices, strict=True)
+        lora.trigger_words[0] if lora.trigger_words else source.name.replace("-", " ").replace("_", " ")
+        for (lora, _), source in zip(loras, sources, strict=True)
     ]
     return ", ".join(words)
 
 
-def require_match(base: Components, styled: Components) -> None:
-    """Raise `ModelError` unless two bases are of one family, speak of the same latents and read the same features."""
+def _check_match(base: Components, styled: Components) -> None:
+    """Raise `ModelError` unless two bases are of one family and have the same latents and text features."""
     facts: Mapping[str, tuple[Any, Any]] = {
         "family": (base.family.label, styled.family.label),
         "latent channels": (base.vae.config.latent_channels, styled.vae.config.latent_channels),
         "pixels per latent cell": (base.vae_scale, styled.vae_scale),
-        "latent scale": (latent_unit(base), latent_unit(styled)),
+        "latent scale": (_latent_unit(base), _latent_unit(styled)),
         "text width": (base.text_width, styled.text_width),
     }
     for words, (ours, theirs) in facts.items():
@@ -236,7 +263,7 @@ def require_match(base: Components, styled: Components) -> None:
             )
 
 
-def latent_unit(parts: Components) -> tuple[float, float]:
-    """Return the factor and the shift that bring a model's latents into its unit."""
+def _latent_unit(parts: Components) -> tuple[float, float]:
+    """Return the scale and the shift of a model's latents."""
     codec = Codec(parts.vae)
     return codec.scale, codec.shift

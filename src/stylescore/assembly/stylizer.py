@@ -1,4 +1,4 @@
-"""The parts behind the front ends: load once, then stylize batches of photos."""
+"""A run's networks, loaded once, and the photos stylized with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylescore.assembly.build import Models, Prompts, encode_sources, enlarge, fit_latents
-from stylescore.assembly.networks import Prepared, prepare
-from stylescore.catalog.registry import resolve_model, resolve_preview_model, resolve_style
+from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
+from stylescore.assembly.networks import Networks, load_networks
+from stylescore.assembly.sources import Sources, resolve_sources
 from stylescore.config.content_knob import with_content
 from stylescore.config.method import MethodConfig
 from stylescore.config.ranges import check_run
@@ -25,18 +24,17 @@ from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images import Photo, at_source_size, before_after, fitted_size, to_picture, to_tensor
+from stylescore.images import Photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
-from stylescore.method.state import PictureState, restore
+from stylescore.method.state import PictureState, restore, source_latents
 from stylescore.method.types import Latent, Rng
-from stylescore.storage.files import sha256
 
 LARGE = 4
-"""A picture with more than so many times the pixels of the model's own is worked on in windows."""
+"""A picture with more than so many times the pixels of the native resolution is processed in tiles."""
 WORTH_REFINING = 1.25
-"""A picture less than so many times as large as the model's own is worked on at one size."""
-CODEC_WINDOW = 512
-"""Side in pixels of the windows that pass the autoencoder in a run that saves memory; it needs 0.4 GB for one."""
+"""A picture less than so many times the native resolution is processed at one size."""
+CODEC_TILE = 512
+"""Side in pixels of the autoencoder's tiles in a run that saves memory; one needs 0.4 GB."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Result:
 
     Attributes:
         picture: at the photo's own size; RGBA if the photo had transparency.
-        model_picture: at the size the model worked at.
+        model_picture: at the working size.
         photo: the source.
     """
 
@@ -60,40 +58,43 @@ class Result:
 
 
 class Stylizer:
-    """A configuration with its models loaded.
+    """A configuration with its networks loaded.
+
+    Nothing of a run stays in the networks: fittings made by one stylizer, or by several on the same networks, do not
+    depend on one another.
 
     Attributes:
         run: the checked configuration.
-        style_prompt: words for the style, as resolved.
+        sources: what its names stand for.
+        style_prompt: text for the style, as resolved.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, run: RunConfig) -> None:
         """Load what `run` names.
 
         Raises:
             InputError: a number out of range, or a model, style or device that cannot be used.
         """
-        self.run = checked(run)
-        self._prepared: Prepared = prepare(self.run)
-        self._take_up(self.run)
+        check_run(run)
+        self.sources: Sources = resolve_sources(run)
+        self._networks: Networks = load_networks(run, self.sources)
+        self._configure(run)
 
-    def _take_up(self, run: RunConfig) -> None:
-        """Set what follows from a configuration once its models are there."""
-        require_targets(self._prepared.models.base.network, run.method.fake.targets)
+    def _configure(self, run: RunConfig) -> None:
+        """Set what follows from a configuration once its networks are loaded."""
+        _check_targets(self._networks.base.network, run.method.fake.targets)
         self.run = run
-        self.style_prompt = self._prepared.style_prompt
+        self.style_prompt = run.style_prompt or self._networks.trigger
         self._method = with_content(run.method, run.content)
 
     def with_run(self, run: RunConfig) -> Stylizer:
-        """Return a stylizer for another configuration on the models that are loaded already.
-
-        The two share one network, in which a run's fake score has its place: finish one run before the next is
-        started.
+        """Return a stylizer for another configuration on the networks that are loaded already.
 
         Raises:
             InputError: a number out of range, or something that would have to be loaded anew.
         """
-        if loaded_by(checked(run)) != loaded_by(self.run):
+        if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
                 "model, styles, their strength, device, dtype, compile and how memory is used are fixed once loaded",
                 hint="make a new Stylizer",
@@ -101,91 +102,83 @@ class Stylizer:
         other = copy.copy(self)
         for name in ("hashes", "preview_codec"):
             other.__dict__.pop(name, None)
-        other._take_up(run)
+        other.sources = resolve_sources(run)
+        other._configure(run)
         return other
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return torch.device(self._prepared.models.base.network.device)
+        return torch.device(self._networks.base.network.device)
 
     @property
     def style_has_network(self) -> bool:
-        """Whether the style score has a network of its own: a copy, or another base."""
-        return self._prepared.models.style is not self._prepared.models.base
+        """Whether the style score has a network of its own: a merged copy, or another base."""
+        return self._networks.style is not self._networks.base
 
     def working_size(self, photo: Photo) -> tuple[int, int]:
-        """Return (width, height) at which a photo is worked on."""
+        """Return (width, height) at which a photo is processed."""
         width, height = photo.picture.size
         try:
-            return fitted_size(width, height, self._short_side(width, height), self._prepared.multiple)
+            return fitted_size(width, height, self._short_side(width, height), self._networks.multiple)
         except PictureError as error:
             raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
 
     def _short_side(self, width: int, height: int) -> int:
-        """Return the short side a picture of this size is worked at: the user's word, else as the preset has it."""
-        native = self._prepared.native_size
+        """Return the short side for a picture of this size: the run's, else as the preset has it."""
+        native = self._networks.native_size
         own = min(width, height, round(native * self.run.method.refine.factor))
         return self.run.size or (own if own >= WORTH_REFINING * native else native)
 
     def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (width, height) at which a picture of a working size is begun; the same where nothing is refined."""
-        native = self._prepared.native_size
+        """Return (width, height) at which a run of a working size begins; the same where nothing is refined."""
+        native = self._networks.native_size
         if self.run.method.refine.factor <= 1 or min(size) < WORTH_REFINING * native:
             return size
-        return fitted_size(*size, native, self._prepared.multiple)
+        return fitted_size(*size, native, self._networks.multiple)
 
     def prompts(self, captions: Sequence[str]) -> Prompts:
-        """Return the words of a batch with these captions."""
+        """Return the prompts of a batch with these captions."""
         return Prompts.of(self._method, self.style_prompt, captions)
 
     def cut_prompts(self, caption: str) -> list[str]:
-        """Return the ends of this caption's prompts that the text encoder does not read."""
+        """Return the ends of this caption's prompts that the text encoder truncates."""
         prompts = self.prompts([caption])
         return [
             rest
             for prompt in (*prompts.target, *prompts.edit, *prompts.caption)
-            if (rest := self._prepared.models.text.cut(prompt))
+            if (rest := self._networks.text.cut(prompt))
         ]
 
+    @torch.inference_mode(False)
     def start(
         self,
         photos: Sequence[Photo],
         states: Sequence[PictureState] | None = None,
         captions: Sequence[str] | None = None,
     ) -> Fitting:
-        """Assemble a run over photos of one working size; nothing is computed but the photos' latents.
+        """Assemble a run over photos of one working size; nothing is computed but the photos' latents and maps.
 
         Args:
             photos: a batch; every picture draws from its own generator, seeded with the run's seed.
-            states: kept states to go on from, one per photo; their source latents are used as they are.
+            states: saved states to resume from, one per photo; their source latents are used as they are.
             captions: one per photo; `None` takes the run's caption for all.
 
         Raises:
-            ConfigError: not one caption per photo, or states that do not fit.
+            ConfigError: not one caption per photo, or states that belong to another configuration.
         """
         if captions is not None and len(captions) != len(photos):
-            raise ConfigError(f"a batch needs one caption a photo, got {len(captions)} for {len(photos)}")
+            raise ConfigError(f"a batch needs one caption per photo, not {len(captions)} for {len(photos)}")
         rng = [torch.Generator().manual_seed(self.run.seed) for _ in photos]
         prompts = self.prompts([self.run.caption] * len(photos) if captions is None else captions)
-        try:
-            return self._assembled(photos, states, prompts, rng)
-        except (KeyError, RuntimeError) as error:
-            if states is None:
-                raise
-            raise ConfigError(f"the kept state cannot be taken up: {error}", hint="begin a new run") from error
-
-    def _assembled(
-        self, photos: Sequence[Photo], states: Sequence[PictureState] | None, prompts: Prompts, rng: Rng
-    ) -> Fitting:
         size = self.working_size(photos[0])
-        begun = self.coarse_size(size)
-        z_source = self._sources(photos, begun, rng) if states is None else kept_sources(states, self.device)
-        models = self._models(*z_source.shape[-2:])
-        fitting = fit_latents(models, self._method, prompts, z_source, rng, refined=begun != size)
+        coarse = self.coarse_size(size)
+        z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
+        networks = self._networks_for(*z_source.shape[-2:])
+        fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
         if states is not None:
             restore(fitting, states)
-        if fitting.iteration <= self._method.iterations and begun != size:
+        if fitting.iteration <= self._method.iterations and coarse != size:
             fitting.growth = Growth(self._method.iterations, partial(self._enlarge, photos=photos, prompts=prompts))
         return fitting
 
@@ -193,81 +186,77 @@ class Stylizer:
         """Bring a run from its coarse size to the photos' working size."""
         size = self.working_size(photos[0])
         z_source = self._sources(photos, size, fitting.rng)
-        models = self._models(*z_source.shape[-2:])
-        pictures = models.codec.decode(fitting.subject.render())
+        networks = self._networks_for(*z_source.shape[-2:])
+        pictures = networks.codec.decode(fitting.subject.render())
         larger = F.interpolate(pictures, size[::-1], mode="bicubic").clamp(-1, 1)
-        enlarge(fitting, models, self._method, prompts, models.codec.encode(larger, None), z_source)
+        enlarge(fitting, networks, self._method, prompts, networks.codec.encode(larger, None), z_source)
 
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.picture, size) for photo in photos])
-        factor = self._prepared.models.codec.factor
-        models = self._models(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
-        return encode_sources(models, self._method, pictures.to(self.device), rng)
+        factor = self._networks.codec.factor
+        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        return encode_sources(networks, self._method, pictures.to(self.device), rng)
 
     def decode(self, latents: Latent) -> list[Image.Image]:
         """Decode latents to pictures."""
-        return self._decoded(latents, self._prepared.models.codec)
+        return self._decode_with(self._networks.codec, latents)
 
-    def _decoded(self, latents: Latent, codec: Codec) -> list[Image.Image]:
-        windowed = replace(codec, tile=self._codec_window(*latents.shape[-2:]))
-        return [to_picture(picture) for picture in windowed.decode(latents)]
+    def _decode_with(self, codec: Codec, latents: Latent) -> list[Image.Image]:
+        tiled = replace(codec, tile=self._codec_tile(*latents.shape[-2:]))
+        return [to_picture(picture) for picture in tiled.decode(latents)]
 
-    def _models(self, height: int, width: int) -> Models:
-        """Return the networks for a latent of this size, in windows if it is large."""
-        return self._prepared.models.tiled(self._window(height, width), self._codec_window(height, width))
+    def _networks_for(self, height: int, width: int) -> Networks:
+        """Return the networks for a latent of this size, in tiles if it is large."""
+        return self._networks.with_tiles(self._tile(height, width), self._codec_tile(height, width))
 
-    def _window(self, height: int, width: int) -> int | None:
-        """Return the side in latent cells of the windows for a latent of this size; `None` if it is not large."""
-        prepared, factor = self._prepared, self._prepared.models.codec.factor
-        large = height * width * factor**2 > LARGE * prepared.native_size**2
-        side = self.run.tile if self.run.tile is not None else prepared.native_size if large else 0
-        cells = side // prepared.multiple * prepared.multiple // factor
+    def _tile(self, height: int, width: int) -> int | None:
+        """Return the side in latent cells of the tiles of a latent of this size; `None` if it is not large."""
+        networks, factor, chosen = self._networks, self._networks.codec.factor, self.run.execution.tile
+        large = height * width * factor**2 > LARGE * networks.native_size**2
+        side = chosen if chosen is not None else networks.native_size if large else 0
+        cells = side // networks.multiple * networks.multiple // factor
         return cells or None
 
-    def _codec_window(self, height: int, width: int) -> int | None:
-        """Return the same for the autoencoder, which takes smaller ones where memory is saved."""
-        window, small = self._window(height, width), CODEC_WINDOW // self._prepared.models.codec.factor
-        return min(window or small, small) if self.run.saves_memory and self.run.tile != 0 else window
+    def _codec_tile(self, height: int, width: int) -> int | None:
+        """Return the same for the autoencoder, which takes smaller tiles where memory is saved."""
+        tile, small = self._tile(height, width), CODEC_TILE // self._networks.codec.factor
+        execution = self.run.execution
+        return min(tile or small, small) if execution.saves_memory and execution.tile != 0 else tile
 
     def picture(self, fitting: Fitting, index: int) -> Image.Image:
         """Return one picture of a batch as it stands."""
-        return self._shown(fitting, index, self._prepared.models.codec)
+        return self._render(self._networks.codec, fitting, index)
 
-    def _shown(self, fitting: Fitting, index: int, codec: Codec) -> Image.Image:
+    def _render(self, codec: Codec, fitting: Fitting, index: int) -> Image.Image:
         rendered: Tensor = fitting.subject.render()
-        return self._decoded(rendered[index : index + 1], codec)[0]
+        return self._decode_with(codec, rendered[index : index + 1])[0]
 
     @cached_property
     def preview_codec(self) -> Codec:
-        """What previews are decoded with, loaded when it is first asked for: a tiny autoencoder, or the model's own.
+        """What previews are decoded with, loaded when it is first needed: a tiny autoencoder, or the model's own.
 
         Raises:
             ModelError: the run names a preview model that cannot be used.
         """
-        return choose_codec(self.run.preview_model, self._prepared.tiny, self._prepared.models.codec)
+        return choose_codec(self.run.preview_model, self._networks.tiny, self._networks.codec)
 
     def preview(self, fitting: Fitting, index: int) -> Image.Image:
-        """Return one picture of a batch about as it stands, which a tiny autoencoder makes in a fraction of the time.
+        """Return one picture of a batch approximately, by a tiny autoencoder in a fraction of the time.
 
         Raises:
             ModelError: the run names a preview model that cannot be used.
         """
-        return self._shown(fitting, index, self.preview_codec)
+        return self._render(self.preview_codec, fitting, index)
 
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
         picture = self.picture(fitting, index)
-        return Result(at_source_size(picture, photo), picture, photo)
+        return Result(resize_to_photo(picture, photo), picture, photo)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:
-        """What the run is made from, as the record names it: hashes of models and adapters."""
-        run = self.run
-        return {
-            "model_sha256": model_hash(run.model),
-            "style_model_sha256": model_hash(run.style_model) if run.style_model else "",
-            "style_sha256": tuple(sha256(resolve_style(style.name).path) for style in run.styles),
-        }
+        """The hashes of models and adapters, as a run's record names them."""
+        return self.sources.hashes
 
     def __call__(self, photos: Sequence[Photo]) -> Iterator[Iteration | Result]:
         """Stylize photos of one working size: yield every iteration, then every result."""
@@ -277,29 +266,20 @@ class Stylizer:
             yield self.result(fitting, index, photo)
 
 
-def checked(run: RunConfig) -> RunConfig:
-    """Return a configuration whose numbers are in range and whose preview model is there or may be on the hub.
-
-    Raises:
-        InputError: it is not.
-    """
-    if run.preview_model is not None:
-        resolve_preview_model(run.preview_model)
-    return check_run(run)
-
-
-def loaded_by(run: RunConfig) -> RunConfig:
-    """Return a configuration in which only what is read while the models are loaded tells runs apart."""
-    method = replace(
-        MethodConfig(), style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora
-    )
-    return replace(
-        run, method=method, preview_model=None, preset="", caption="", content=0.5, size=None, tile=None, seed=0
+def _what_is_loaded(run: RunConfig) -> RunConfig:
+    """Return a configuration that keeps only what matters while the networks are loaded."""
+    loading = MethodConfig(style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora)
+    return RunConfig(
+        styles=run.styles,
+        model=run.model,
+        style_model=run.style_model,
+        execution=replace(run.execution, tile=None),
+        method=loading,
     )
 
 
-def require_targets(network: nn.Module, targets: Sequence[str]) -> None:
-    """Raise `ConfigError` unless every name of a layer that the fake score adapts is one of the model's."""
+def _check_targets(network: nn.Module, targets: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every target of the fake adapter is the name of a layer of the model."""
     known = {name.rpartition(".")[2] for name in adaptable(network)}
     wrong = [name for name in targets if name not in known]
     if wrong or not targets:
@@ -308,14 +288,3 @@ def require_targets(network: nn.Module, targets: Sequence[str]) -> None:
             f"{wrong[0] if wrong else 'nothing'!r}",
             hint=f"known names: {', '.join(sorted(known))}",
         )
-
-
-def model_hash(name: str) -> str:
-    """Return the hash of a model's files, or a hub model's id, whose files belong to the hub's cache."""
-    location = resolve_model(name).location
-    return sha256(location) if Path(location).exists() else str(location)
-
-
-def kept_sources(states: Sequence[PictureState], device: torch.device) -> Latent:
-    """Return the source latents of kept states."""
-    return torch.stack([state.tensors["z_source"] for state in states]).to(device)

@@ -1,4 +1,4 @@
-"""Rivals of the method, on the same models, to compare with."""
+"""Other methods of stylization on the same models, for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stylescore styles`, `inspect` and `doctor`: what there is, what a file is, what this machine can do."""
+"""The commands `styles`, `inspect` and `doctor`: they list styles, describe a LoRA file and describe this machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Annotated, Any
 
 import typer
 
-from stylescore.cli.output import give
+from stylescore.cli.output import print_json
 
-WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
+_WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def styles(json: JsonOption = False) -> None:
-    """List the styles that can be named: bundled ones and those in your style folder."""
+    """List the bundled styles and those in your style folder."""
     from stylescore.catalog.registry import list_styles, user_styles_dir
 
     entries = list_styles()
     if json:
-        give(
+        print_json(
             {
                 "folder": str(user_styles_dir()),
                 "styles": [asdict(entry) | {"path": str(entry.path)} for entry in entries],
@@ -34,7 +34,10 @@ def styles(json: JsonOption = False) -> None:
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         origin = "bundled" if entry.bundled else "yours"
-        facts = [f"base {entry.base}" if entry.base else "", f"says {entry.trigger!r}" if entry.trigger else ""]
+        facts = [
+            f"base {entry.base}" if entry.base else "",
+            f"trigger words {entry.trigger!r}" if entry.trigger else "",
+        ]
         typer.echo(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
     typer.echo(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}", err=True)
 
@@ -42,33 +45,33 @@ def styles(json: JsonOption = False) -> None:
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], json: JsonOption = False
 ) -> None:
-    """Tell what a LoRA file is, and whether it can be used."""
+    """Describe a LoRA file and say whether it can be used."""
     from stylescore.lora.report import describe
 
     report = describe(file)
     if json:
-        give(report.to_dict())
+        print_json(report.to_dict())
         return
-    typer.echo("\n".join(report_lines(report.to_dict(), columns())))
+    typer.echo("\n".join(format_report(report.to_dict(), _terminal_width())))
 
 
-def columns() -> int | None:
-    """Return how wide the terminal is; `None` where the output goes elsewhere, so that a line stays a line."""
+def _terminal_width() -> int | None:
+    """Return the terminal's columns, or `None` if the output is piped and lines must not be wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def report_lines(report: dict[str, Any], width: int | None = None) -> list[str]:
-    """Return a report in names and plain words, without what is not known; a width wraps it between words."""
+def format_report(report: dict[str, Any], width: int | None = None) -> list[str]:
+    """Format a report as lines of name and value, wrapped at `width` columns; unknown values are left out."""
     lines = []
     for name, value in report.items():
-        if text := plain(value):
+        if text := _format_value(value):
             line = f"{name.replace('_', ' ') + ':':<15} {text}"
-            lines += WRAPPER(width).wrap(line) if width else [line]
+            lines += _WRAPPER(width).wrap(line) if width else [line]
     return lines
 
 
-def plain(value: Any) -> str:
-    """Return a report's value in words."""
+def _format_value(value: Any) -> str:
+    """Format a report's value; unknown ones become an empty text."""
     match value:
         case bool():
             return "yes" if value else "no"
@@ -83,29 +86,29 @@ def plain(value: Any) -> str:
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Tell what this machine has, and what a run would download."""
+    """Describe this machine and what a run would download."""
     from stylescore.diagnostics.doctor import examine
 
     facts = examine()
     if json:
-        give(facts)
+        print_json(facts)
         return
     needed = facts.pop("needs")
-    typer.echo("\n".join([*report_lines(facts, columns()), *needs_lines(needed)]))
+    typer.echo("\n".join([*format_report(facts, _terminal_width()), *_format_needs(needed)]))
 
 
-def needs_lines(needs: list[dict[str, Any]]) -> list[str]:
-    """Return what runs need as a table."""
+def _format_needs(needs: list[dict[str, Any]]) -> list[str]:
+    """Format the memory and time that runs need as a table."""
     rows = [["", *needs[0]["gigabytes"], *needs[0]["seconds"]]]
     for need in needs:
         sizes = [f"{size:.1f}" for size in need["gigabytes"].values()]
-        rows.append([f"{need['family']} {need['size']}", *sizes, *map(duration, need["seconds"].values())])
+        rows.append([f"{need['family']} {need['size']}", *sizes, *map(format_duration, need["seconds"].values())])
     table = [f"{row[0]:<15}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
-    return ["", "One picture on this machine, computed, not measured: GB at most and time", *table]
+    return ["", "One picture on this machine, computed, not measured: peak memory in GB and time", *table]
 
 
-def duration(seconds: float) -> str:
-    """Return a time in words, in the largest unit that leaves a digit or two."""
+def format_duration(seconds: float) -> str:
+    """Format a time in s, min, h or days: the smallest of these units that gives less than 100."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 100 * 60:

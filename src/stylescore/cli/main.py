@@ -1,4 +1,4 @@
-"""The program `stylescore`: commands, exit codes, and the one place where errors become lines."""
+"""The program `stylescore`: its commands and exit codes, and where errors become messages."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import typer
 
 from stylescore._version import __version__
 from stylescore.cli.inform import doctor, inspect, styles
-from stylescore.cli.output import complain
+from stylescore.cli.output import print_error
 from stylescore.cli.stylize import stylize
 from stylescore.cli.train_style import train_style
 from stylescore.errors import StylescoreError
 
 INTERRUPTED = 130
 
-# By its version, Typer carries its own copy of click or uses the installed one; this is the right class for both.
+# Depending on its version, Typer includes a copy of click or uses the installed one; this is the class in both cases.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="stylescore",
-    help="Turn a photo into a picture in a given style: the style is really the style, the content is still the "
-    "content.",
+    help="Stylize photos with a diffusion model and a style LoRA.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -37,8 +36,8 @@ app.command()(inspect)
 app.command()(doctor)
 
 
-def show_version(value: bool) -> bool:
-    """Print the version and stop, if it is asked for."""
+def _print_version(value: bool) -> bool:
+    """Print the version and exit if the option was given."""
     if value:
         typer.echo(f"stylescore {__version__}")
         raise typer.Exit
@@ -48,14 +47,14 @@ def show_version(value: bool) -> bool:
 @app.callback()
 def root(
     version: bool = typer.Option(
-        False, "--version", callback=show_version, is_eager=True, help="Print the version and exit."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Hold the options of the program itself."""
+    """Define the options of the program itself."""
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the program and exit: 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+    """Run the program and exit with 0 for success, 1 for a failed run, 2 for unusable input, 130 for an interrupt."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(arguments))
 
@@ -67,22 +66,22 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
             args=list(arguments) if arguments is not None else None, prog_name="stylescore", standalone_mode=False
         )
     except StylescoreError as error:
-        complain(str(error), error.hint or "stylescore --help tells what can be given")
+        print_error(str(error), error.hint or "see stylescore --help")
         return error.exit_code
     except UsageError as error:
-        return misused(error)
+        return _print_usage_error(error)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
-    if result == INTERRUPTED:  # by its version, Typer turns Ctrl-C into this number or lets it through
-        complain("interrupted", None)
+    if result == INTERRUPTED:  # depending on its version, Typer returns this number for Ctrl-C or raises
+        print_error("interrupted", None)
     return result if isinstance(result, int) else 0
 
 
-def misused(error: Any) -> int:
-    """Say what was wrong with the command line; without any arguments the help has said it already."""
+def _print_usage_error(error: Any) -> int:
+    """Print what is wrong with the command line; without arguments the help has been printed, and nothing is added."""
     message = error.format_message()
     if message.strip():
-        complain(message, f"see {error.ctx.command_path if error.ctx else 'stylescore'} --help")
+        print_error(message, f"see {error.ctx.command_path if error.ctx else 'stylescore'} --help")
     return 2
 
 

@@ -1,62 +1,76 @@
-"""Option texts to values."""
+"""Converts option texts to values."""
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from stylescore.config.run import StyleChoice
+from stylescore.config.toml import merge_tables, parse_toml
 from stylescore.errors import ConfigError
+
+_LIKE_A_NUMBER = re.compile(r"[+-]*[.,]?\d[\d.,_/%eE+-]*")
 
 
 def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
-    """Read `NAME` or `NAME=SHARE`; a text that is an existing file is a name as it stands."""
-    return tuple(parse_style(text) for text in texts)
+    """Parse texts of the form `NAME` or `NAME=WEIGHT`; a text that is an existing file is a name as a whole."""
+    return tuple(_parse_style(text) for text in texts)
 
 
-def parse_style(text: str) -> StyleChoice:
-    """Read one style."""
-    name, equals, share = text.rpartition("=")
+def _parse_style(text: str) -> StyleChoice:
+    name, equals, weight = text.rpartition("=")
     if not equals or Path(text).exists():
         return StyleChoice(name=text)
     try:
-        return StyleChoice(name=name, weight=float(share))
+        return StyleChoice(name=name, weight=float(weight))
     except ValueError as error:
-        raise ConfigError(f"a style's share must be a number, not {share!r}", hint="write --style NAME=0.7") from error
+        raise ConfigError(
+            f"a style's weight must be a number, not {weight!r}", hint="write --style NAME=0.7"
+        ) from error
 
 
 def parse_settings(texts: Sequence[str], **direct: Any) -> dict[str, Any]:
-    """Read `KEY=VALUE` texts, keys dotted and values as in TOML, and the options that are settings themselves."""
-    table: dict[str, Any] = {key: value for key, value in direct.items() if value is not None}
-    for text in texts:
-        merge(table, parse_setting(text))
-    return table
+    """Parse texts of the form `KEY=VALUE` into nested tables; keys are dotted, values written as in TOML.
+
+    Args:
+        texts: as given to `--set`.
+        direct: settings with an option of their own; `None` stands for an option that was not given.
+
+    Raises:
+        ConfigError: a text without a key, or a value that is neither a number nor another TOML value nor a text.
+    """
+    given = {key: value for key, value in direct.items() if value is not None}
+    return reduce(merge_tables, map(_parse_setting, texts), given)
 
 
-def parse_setting(text: str) -> dict[str, Any]:
-    """Read one setting; a value that is not TOML is taken as a string."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+def _parse_setting(text: str) -> dict[str, Any]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key:
         raise ConfigError(f"--set needs KEY=VALUE, not {text!r}", hint="for example --set spectrum.weight=2e-4")
     try:
-        return tomllib.loads(f"{key.strip()} = {value.strip()}")
-    except tomllib.TOMLDecodeError:
-        return nested(key.strip().split("."), value.strip())
+        return parse_toml(f"{key} = {value}")
+    except ValueError:
+        return _nest(key.split("."), _parse_value(key, value))
 
 
-def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+def _parse_value(key: str, value: str) -> int | float | str:
+    """Parse a value that is not TOML: a number in another spelling, such as `.5`, `5.` or `007`, else a text."""
+    if not _LIKE_A_NUMBER.fullmatch(value):
+        return value
+    try:
+        return int(value) if value.lstrip("+-").isdecimal() else float(value)
+    except ValueError:
+        raise ConfigError(
+            f"{key} must be a number or a text in quotes, not {value[:40]}",
+            hint="write numbers as 300, 0.5 or 5e-4",
+        ) from None
+
+
+def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
     """Return `value` at the end of a path of keys."""
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
-
-
-def merge(table: dict[str, Any], more: dict[str, Any]) -> None:
-    """Put the entries of `more` into `table`, at any depth."""
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(table.get(key), dict):
-            merge(table[key], value)
-        else:
-            table[key] = value

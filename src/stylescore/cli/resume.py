@@ -27,7 +27,7 @@ def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any]) -
     declared = get_type_hints(command, include_extras=True)
     for name, parameter in signature(command).parameters.items():
         if name not in ALLOWED and given[name] not in (parameter.default, []):
-            option = _spell(parameter, declared[name].__metadata__[0], given[name])
+            option = _spell(parameter, declared[name].__metadata__[0])
             raise ConfigError(
                 f"--resume takes all settings from the run folder and cannot be combined with {option}",
                 hint=f"leave out {option}, or begin a new run without --resume",
@@ -42,11 +42,10 @@ def print_resume(command: str, folder: RunFolder) -> None:
         say(f"saved; resume with: stylescore {command} --resume {shlex.quote(str(folder.path))}")
 
 
-def _spell(parameter: Parameter, declaration: Any, value: Any) -> str:
-    """Return a parameter as it is written on the command line: `--compile`, `--no-style-copy`, `PHOTO`."""
+def _spell(parameter: Parameter, declaration: Any) -> str:
+    """Return a parameter as it is written on the command line: `--compile`, `--set`, `PHOTO`."""
     if not isinstance(declaration, OptionInfo):
         return str(declaration.metavar or parameter.name).rstrip(".")
     declared = (declaration.default, *(declaration.param_decls or ()))  # in `Annotated`, the first one is the default
     spellings = [text for text in declared if isinstance(text, str) and text.startswith("--")]
-    on, _, off = (spellings or [f"--{parameter.name.replace('_', '-')}"])[0].partition("/")
-    return off if value is False and off else on
+    return spellings[0] if spellings else f"--{parameter.name.replace('_', '-')}"

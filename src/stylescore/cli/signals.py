@@ -1,4 +1,4 @@
-"""Ctrl-C and termination as a wish that is granted between two iterations."""
+"""Turns Ctrl-C and termination into a request that a run checks between two iterations."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While it is entered, the first signal sets `asked`; the second one interrupts at once."""
+    """Handles signals inside its `with` block: the first one sets `requested`, the second one interrupts immediately.
+
+    Attributes:
+        requested: whether a signal has arrived.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        """Take over the signals."""
-        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        """Install the signal handlers."""
+        self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def grant(self) -> None:
-        """Interrupt now if it was asked for."""
-        if self.asked:
+    def raise_if_requested(self) -> None:
+        """Raise `KeyboardInterrupt` if a signal has arrived."""
+        if self.requested:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        self.raise_if_requested()
+        self.requested = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -68,7 +68,7 @@ def stylize(
         int | None, typer.Option(help="Short side the model works at, in pixels.", rich_help_panel=WHAT)
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(help="Side of the windows of large pictures; 0 none.", rich_help_panel=HOW)
+        int | None, typer.Option(help="Side of the tiles of large pictures; 0 none.", rich_help_panel=HOW)
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
@@ -93,24 +93,20 @@ def stylize(
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=HOW)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = "auto",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW)
-    ] = False,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="With --compile: play kernels back.", rich_help_panel=HOW)
-    ] = False,
-    low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Slower, in less memory.", rich_help_panel=HOW)
-    ] = False,
-    offload: Annotated[
-        bool, typer.Option("--offload", help="Much slower, in the least memory of a GPU.", rich_help_panel=HOW)
-    ] = False,
-    style_copy: Annotated[
-        bool | None,
+    memory: Annotated[
+        str,
+        typer.Option(metavar="normal|low|offload", help="Less memory, in more time.", rich_help_panel=HOW),
+    ] = "normal",
+    compile: Annotated[
+        str,
+        typer.Option(metavar="off|on|graphs", help="Slow start, faster steps on a GPU.", rich_help_panel=HOW),
+    ] = "off",
+    style_weights: Annotated[
+        str,
         typer.Option(
-            "--style-copy/--no-style-copy", help="Merge the style into a second network.", rich_help_panel=HOW
+            metavar="auto|adapter|merged", help="Style as an adapter, or merged into a copy.", rich_help_panel=HOW
         ),
-    ] = None,
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
@@ -151,23 +147,24 @@ def stylize(
         caption=prompt,
         content=content,
         size=size,
-        tile=tile,
         seed=seed,
-        device=device,
-        low_memory=low_memory,
-        offload=offload,
-        style_copy=style_copy,
-        compile=compiled,
-        cuda_graphs=cuda_graphs,
     )
+    execution = {
+        "device": device,
+        "dtype": dtype,
+        "memory": memory,
+        "compile": compile,
+        "style_weights": style_weights,
+        "tile": tile,
+    }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
-    _report(_start(photos or [], base, dtype, preset, method, constants, options), options)
+    _report(_start(photos or [], base, execution, preset, method, constants, options), options)
 
 
 def _start(
     photos: Sequence[Path],
     base: RunConfig,
-    dtype: str,
+    execution: Mapping[str, Any],
     preset: str | None,
     method: str | None,
     constants: dict[str, Any],
@@ -180,12 +177,13 @@ def _start(
     from stylescore.cli.signals import Interrupts
     from stylescore.config.presets import METHODS, origin, preset_for
     from stylescore.config.ranges import check_run
-    from stylescore.config.toml import choice, overlay
+    from stylescore.config.run import with_options
+    from stylescore.config.toml import check_choice, overlay
     from stylescore.images import read_photo
 
     _require_writable_names([*photos, options.output])
-    chosen: Method | None = None if method is None else choice(method, METHODS, "method")
-    run = overlay(base, {"dtype": dtype})
+    chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
+    run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
@@ -199,7 +197,7 @@ def _start(
     groups = list(_split(sources, stylizer, options.batch))
     with Interrupts() as interrupts:
         for group in groups:
-            interrupts.grant()
+            interrupts.raise_if_requested()
             jobs = [_make_job(stylizer, photo, options) for photo in group]
             yield from _run(stylizer, jobs, None, options, interrupts)
 
@@ -224,12 +222,10 @@ def _print_notes(sources: Sequence[Photo], options: Options) -> None:
 
 def _load(run: RunConfig, options: Options) -> Stylizer:
     """Load the models; print which, and what of the prompts the text encoder cuts off."""
-    from stylescore.cli.output import say
+    from stylescore.cli.output import say, silence_libraries
 
     say(f"loading {run.model} ...", quiet=options.quiet)
-    from stylescore.cli.hush import hush
-
-    hush()
+    silence_libraries()
     from stylescore.assembly.stylizer import Stylizer
 
     stylizer = Stylizer(run)
@@ -275,7 +271,7 @@ def _run(
     interrupts: Interrupts,
 ) -> Iterator[SavedResult]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.output import iteration_words, progress, say
+    from stylescore.cli.output import describe_iteration, progress, say
     from stylescore.method.fit import Iteration
     from stylescore.runs.runner import Batch
 
@@ -289,8 +285,8 @@ def _run(
     with progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
-                tick(iteration_words(event))
-                if interrupts.asked:
+                tick(describe_iteration(event))
+                if interrupts.requested:
                     _interrupt(events, jobs)
             else:
                 yield event
@@ -320,7 +316,7 @@ def _interrupt(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
 
 def _report(results: Iterator[SavedResult], options: Options) -> None:
     """Print the path of each picture when it is finished, or all results as one JSON document."""
-    from stylescore.cli.output import give
+    from stylescore.cli.output import print_json
 
     rows = []
     for saved in results:
@@ -328,7 +324,7 @@ def _report(results: Iterator[SavedResult], options: Options) -> None:
         if not options.json:
             typer.echo(str(saved.job.folder.picture))
     if options.json:
-        give({"pictures": rows})
+        print_json({"pictures": rows})
 
 
 def _to_row(saved: SavedResult) -> dict[str, Any]:

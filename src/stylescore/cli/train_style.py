@@ -193,15 +193,14 @@ def _restore_request(settings: TrainingSettings) -> Request:
 
 def _load(plan: Plan, options: Options) -> BaseModel:
     """Print what the user should know of the pictures, then load the base model."""
-    from stylescore.cli.hush import hush
-    from stylescore.cli.output import say
+    from stylescore.cli.output import say, silence_libraries
 
     for line in plan.dataset.left_out:
         say(f"warning: left out {line}", quiet=options.quiet)
     for line in plan.dataset.notes:
         say(f"note: {line}", quiet=options.quiet)
     say(f"loading the base model for {len(plan.dataset.pictures)} pictures ...", quiet=options.quiet)
-    hush()
+    silence_libraries()
     from stylescore.training.session import load_base, long_prompts
 
     base = load_base(plan)
@@ -247,7 +246,7 @@ def _run(session: Session, options: Options) -> None:
             Interrupts() as interrupts,
             progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=options.quiet) as tick,
         ):
-            for event in session.run(lambda: interrupts.asked):
+            for event in session.run(lambda: interrupts.requested):
                 if isinstance(event, SavedStyle):
                     saved = event
                 else:
@@ -263,13 +262,13 @@ def _run(session: Session, options: Options) -> None:
 
 def _report(saved: SavedStyle, session: Session, last: TrainStep | None, options: Options) -> None:
     """Print the path of the style, or everything about it as JSON."""
-    from stylescore.cli.output import give, say
+    from stylescore.cli.output import print_json, say
 
     if not options.json:
         typer.echo(str(saved.style))
         say(f"use it with: {_use_command(session.trainer.config)}", quiet=options.quiet)
         return
-    give(_to_row(saved, session, last))
+    print_json(_to_row(saved, session, last))
 
 
 def _use_command(config: StyleTrainingConfig) -> str:

@@ -85,7 +85,8 @@ class OptimiserConfig:
         weight_decay: decoupled for adamw; shrinks the latent by `lr * weight_decay` a step.
         beta1: first Adam moment.
         beta2: second Adam moment.
-        warmup: iterations of linear warm-up from 0; below 1, a share of the run's iterations.
+        warmup: iterations of linear warm-up from 0.
+        warmup_fraction: further iterations of warm-up, as a fraction of the run's.
         cosine_length: length of the cosine in units of the iterations; 0 keeps lr constant after warm-up.
     """
 
@@ -94,7 +95,8 @@ class OptimiserConfig:
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
-    warmup: float = 100.0
+    warmup: int = 100
+    warmup_fraction: float = 0.0
     cosine_length: float = 1.5
 
 
@@ -187,12 +189,12 @@ class MethodConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
 
     @property
-    def asks_fake(self) -> bool:
-        """Whether the method asks the fake score."""
+    def has_fake_score(self) -> bool:
+        """Whether the method trains and evaluates a fake score."""
         return self.method in ("sms", "vsd")
 
     @property
-    def asks_style_alone(self) -> bool:
-        """Whether style is the only score that an iteration asks without gradient."""
-        own_map = self.method == "sms" and self.relevance.strength > 0 and self.relevance.timesteps == 0
-        return self.asks_fake and self.fake.shared and not own_map
+    def has_lone_style_pass(self) -> bool:
+        """Whether style is the only score that an iteration evaluates without gradient."""
+        makes_map = self.method == "sms" and self.relevance.strength > 0 and self.relevance.timesteps == 0
+        return self.has_fake_score and self.fake.shared and not makes_map

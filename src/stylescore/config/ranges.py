@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
@@ -44,6 +45,7 @@ METHOD_RULES: Mapping[str, Rule] = {
     "optimiser.beta1": MOMENT,
     "optimiser.beta2": MOMENT,
     "optimiser.warmup": NOT_NEGATIVE,
+    "optimiser.warmup_fraction": UNIT,
     "optimiser.cosine_length": NOT_NEGATIVE,
     "fake.rank": COUNT,
     "fake.alpha": POSITIVE,
@@ -126,20 +128,25 @@ def check_method(method: MethodConfig) -> MethodConfig:
     return method
 
 
-def check_together(run: RunConfig) -> None:
-    """Raise `ConfigError` for ways to be faster or to save memory that exclude or lack each other."""
-    if run.cuda_graphs and not run.compile:
-        raise ConfigError("--cuda-graphs needs --compile", hint="add it, or leave both out")
-    for faster, wanted in (("--compile", run.compile), ("--style-copy", run.style_copy)):
-        for smaller, saved in (("--low-memory", run.low_memory), ("--offload", run.offload)):
-            if wanted and saved:
-                raise ConfigError(f"{faster} and {smaller} cannot be had at once", hint="leave one of them out")
+def check_execution(execution: ExecutionConfig) -> None:
+    """Raise `ConfigError` for a tile out of range, or for speed that takes the memory which is to be saved."""
+    check(execution, {"tile": TILE})
+    if not execution.saves_memory:
+        return
+    for option, value, costly in (
+        ("--compile", execution.compile, execution.compile != "off"),
+        ("--style-weights", execution.style_weights, execution.style_weights == "merged"),
+    ):
+        if costly:
+            raise ConfigError(
+                f"{option} {value} and --memory {execution.memory} cannot be combined", hint="leave one of them out"
+            )
 
 
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
-    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "tile": TILE})
-    check_together(run)
+    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE})
+    check_execution(run.execution)
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
     check_method(run.method)
     if not run.styles:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
+from stylescore.config.toml import overlay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +39,8 @@ class RunConfig:
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
         size: length of the short side the model works at; `None` is the model's own, or with `refine.factor` above 1
             the photo's own as far as that allows.
-        tile: side in pixels of the overlapping windows that a larger picture is worked on in; 0 for none; `None` takes
-            the model's own size where the picture has more than four times its pixels, else none.
         seed: of every random draw.
-        device: auto, cpu, cuda, cuda:N or mps.
-        dtype: precision of the networks; latents and optimisers are float32 always.
-        low_memory: whether to take longer for less memory: text models work on the CPU, the autoencoder visits the
-            device only while it works, scores are asked one at a time, and inner results of the trained pass are made
-            twice.
-        style_copy: whether the style adapters are merged into a copy of the network instead of standing beside its
-            layers; `None` has it so for a small network in float32 where that is faster and memory is free. Without
-            meaning where there is a `style_model`. Not together with low_memory.
-        compile: whether the denoising network goes through torch.compile: a minute or more at the start, once for each
-            shape and kind of score, and faster steps on a GPU. Not on a CPU, not together with low_memory.
-        cuda_graphs: whether the compiled network's kernels are recorded and played back as CUDA graphs. Needs compile.
-        offload: whether the denoising network's weights stay in main memory and each layer's visit the device while it
-            works, for a network larger than the card. Saves in the ways of low_memory too, but asks scores together:
-            here a call is what costs. Not on a CPU.
+        execution: where and how the networks compute.
         preset: where the method's constants come from, in words; nothing depends on it.
         method: the preset, resolved.
     """
@@ -65,19 +53,23 @@ class RunConfig:
     caption: str = ""
     content: float = 0.5
     size: int | None = None
-    tile: int | None = None
     seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    low_memory: bool = False
-    style_copy: bool | None = None
-    compile: bool = False
-    cuda_graphs: bool = False
-    offload: bool = False
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     preset: str = ""
     method: MethodConfig = field(default_factory=MethodConfig)
 
-    @property
-    def saves_memory(self) -> bool:
-        """Whether the run takes longer for less memory, in either way."""
-        return self.low_memory or self.offload
+
+def with_options(run: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    """Return a run with fields replaced, those of its execution named without a prefix.
+
+    Args:
+        run: the run.
+        options: e.g. `{"content": 0.7, "device": "cuda"}`.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong type.
+    """
+    names = {field.name for field in fields(ExecutionConfig)}
+    execution = {name: value for name, value in options.items() if name in names}
+    others = {name: value for name, value in options.items() if name not in names}
+    return replace(overlay(run, others), execution=overlay(run.execution, execution))

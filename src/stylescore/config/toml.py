@@ -1,11 +1,13 @@
-"""Nested tables (as TOML holds them) to frozen dataclasses and back, with errors that teach."""
+"""Reads TOML, and converts its tables to frozen dataclasses and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,12 +15,54 @@ from stylescore.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
-KINDS: Mapping[Any, str] = {
+_KINDS: Mapping[Any, str] = {
     str: "a text",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
 }
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML document.
+
+    Raises:
+        ValueError: it is not TOML, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's limit for the conversion of a text to an integer
+        raise ValueError("a number has too many digits") from None
+    except RecursionError:
+        raise ValueError("too many nested brackets") from None
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML.
+    """
+    try:
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"cannot read {str(path)!r} as TOML: {reason}",
+            hint="compare it with a bundled preset such as balanced.toml",
+        ) from error
+
+
+def merge_tables(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two nested tables; where an entry of either is not a table, that of `changes` replaces that of `base`."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge_tables(old, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def overlay(base: T, table: Mapping[str, Any], *, where: str = "") -> T:
@@ -37,25 +81,29 @@ def overlay(base: T, table: Mapping[str, Any], *, where: str = "") -> T:
         if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
             changes[key] = overlay(current, value, where=f"{name}.")
         else:
-            changes[key] = converted(value, hints[key], name)
+            changes[key] = convert(value, hints[key], name)
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
 
 
-def converted(value: Any, hint: Any, name: str) -> Any:
-    """Return `value` as the annotated type, or raise `ConfigError`."""
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """Convert a TOML value to the annotated type of the setting `name`.
+
+    Raises:
+        ConfigError: the value has another type, or is not among the allowed ones.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return choice(value, args, name)
+        return check_choice(value, args, name)
     if origin in (Union, UnionType):
-        return None if value is None else converted(value, next(a for a in args if a is not NoneType), name)
+        return None if value is None else convert(value, next(a for a in args if a is not NoneType), name)
     if origin is tuple:
-        return converted_tuple(value, args[0], name)
+        return _convert_list(value, args[0], name)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_table(hint, value, where=f"{name}.")
-    return converted_scalar(value, hint, name)
+    return _convert_scalar(value, hint, name)
 
 
-def choice(value: Any, known: Sequence[Any], name: str) -> Any:
+def check_choice(value: Any, known: Sequence[Any], name: str) -> Any:
     """Return `value` if it is one of the known ones, else raise `ConfigError`."""
     if value not in known:
         raise ConfigError(
@@ -65,20 +113,20 @@ def choice(value: Any, known: Sequence[Any], name: str) -> Any:
     return value
 
 
-def converted_tuple(value: Any, item: Any, name: str) -> tuple[Any, ...]:
-    """Return a list's items as the annotated type."""
+def _convert_list(value: Any, item: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} must be a list, not {value!r}", hint='write ["a", "b"]')
-    return tuple(converted(entry, item, f"{name}[{i}]") for i, entry in enumerate(value))
+    return tuple(convert(entry, item, f"{name}[{i}]") for i, entry in enumerate(value))
 
 
-def converted_scalar(value: Any, hint: Any, name: str) -> Any:
-    """Accept an int where a float is asked, and nothing else that differs."""
+def _convert_scalar(value: Any, hint: Any, name: str) -> Any:
+    """Convert a whole number where a float is expected; any other difference in type is an error."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        words = KINDS.get(hint, "a table of settings")
-        raise ConfigError(f"{name} must be {words}, not {value!r}", hint=f"write {words}")
+        kind = _KINDS.get(hint, "a table of settings")
+        quoted = f' in quotes: "{value}"' if hint is str and not isinstance(value, list | Mapping) else ""
+        raise ConfigError(f"{name} must be {kind}, not {value!r}", hint=f"write {kind}{quoted}")
     return value
 
 
@@ -92,18 +140,17 @@ def from_table(kind: Any, table: Mapping[str, Any], *, where: str = "") -> Any:
     for key in table:
         if key not in hints:
             raise ConfigError(f"unknown setting {where + key!r}", hint=did_you_mean(key, hints))
-    values = {key: converted(value, hints[key], f"{where}{key}") for key, value in table.items()}
+    values = {key: convert(value, hints[key], f"{where}{key}") for key, value in table.items()}
     try:
         return kind(**values)
     except TypeError as error:
-        missing = [key for key in required(kind) if key not in table]
+        missing = [key for key in _required_fields(kind) if key not in table]
         raise ConfigError(
             f"the table {where.rstrip('.') or 'of settings'} lacks {', '.join(missing)}", hint="fill in what is missing"
         ) from error
 
 
-def required(kind: Any) -> list[str]:
-    """Return the names of a dataclass's fields that have no default."""
+def _required_fields(kind: Any) -> list[str]:
     return [
         field.name
         for field in dataclasses.fields(kind)
@@ -112,16 +159,16 @@ def required(kind: Any) -> list[str]:
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """Return a dataclass as nested plain tables; `None` fields are left out, as TOML has no null."""
+    """Convert a dataclass to nested plain tables; `None` fields are left out, as TOML has no null."""
     return {
-        field.name: plain(getattr(config, field.name))
+        field.name: _to_plain(getattr(config, field.name))
         for field in dataclasses.fields(config)
         if getattr(config, field.name) is not None
     }
 
 
-def plain(value: Any) -> Any:
-    """Return dataclasses as tables and tuples as lists, at any depth."""
+def _to_plain(value: Any) -> Any:
+    """Convert dataclasses to tables and tuples to lists, at any depth."""
     if dataclasses.is_dataclass(value):
         return to_table(value)
-    return [plain(entry) for entry in value] if isinstance(value, tuple) else value
+    return [_to_plain(entry) for entry in value] if isinstance(value, tuple) else value

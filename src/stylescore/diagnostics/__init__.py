@@ -1,1 +1,1 @@
-"""What this machine can do, and what a run will need."""
+"""Describes this machine, and estimates what a run needs on it."""

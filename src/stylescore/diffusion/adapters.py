@@ -1,8 +1,9 @@
-"""Low-rank branches inside a network: one U-Net serves as style, fake and real score.
+"""Low-rank adapters inside a network: one U-Net serves as style, fake and real score.
 
-Every adapted layer computes base(x) plus a style branch on some rows of the batch plus a fake branch on others.
-Which rows is told by a `Route`, set for the length of one call and taken back whatever happens. The fake branch
-has its own weights for every sample, so that pictures in one batch do not share a fake score.
+Every adapted layer computes base(x) plus the style adapter on some rows of the batch plus a fake adapter on others.
+Which adapters and rows is stated by a `Route`, set for the length of one call and reset whatever happens. The style
+adapter belongs to the network. A fake adapter belongs to a run and is part of its route: the network keeps nothing of
+it. It has weights of its own for every sample, so that pictures in one batch do not share a fake score.
 """
 
 from __future__ import annotations
@@ -16,35 +17,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylescore.lora import Change, Product
-from stylescore.lora.deltas import side_by_side, split
+from stylescore.lora import Change
+from stylescore.lora.deltas import split
 from stylescore.method.types import Rng
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which branches act on a call.
+    """Which adapters act on a call.
 
     Attributes:
-        style: whether the style branch acts.
-        samples: for the fake branch, which sample's weights each row uses, [rows]; `None` for no fake branch.
-        style_rows: first and one past the last row on which the style branch acts; `None` for all.
-        fake_rows: the same for the fake branch.
+        style: whether the style adapter acts.
+        fake: the fake adapter that acts, or `None`.
+        samples: which sample's fake weights each of its rows uses, [rows]; needed with `fake`.
+        style_rows: first and one past the last row on which the style adapter acts; `None` for all.
+        fake_rows: the same for the fake adapter.
     """
 
     style: bool = False
+    fake: FakeAdapter | None = None
     samples: Tensor | None = None
     style_rows: tuple[int, int] | None = None
     fake_rows: tuple[int, int] | None = None
 
     def repeated(self, count: int) -> Route:
-        """Return the same for a call in which every row stands so many times, one after another."""
+        """Return the same for a call in which every row is repeated so many times, one after another."""
 
-        def wider(rows: tuple[int, int] | None) -> tuple[int, int] | None:
+        def scale(rows: tuple[int, int] | None) -> tuple[int, int] | None:
             return None if rows is None else (count * rows[0], count * rows[1])
 
         samples = None if self.samples is None else self.samples.repeat_interleave(count)
-        return Route(self.style, samples, wider(self.style_rows), wider(self.fake_rows))
+        return Route(self.style, self.fake, samples, scale(self.style_rows), scale(self.fake_rows))
 
 
 PLAIN = Route()
@@ -66,8 +69,8 @@ class Switch:
             self.route = previous
 
 
-class StyleBranch(nn.Module):
-    """Frozen update of one linear or convolutional layer; the strength is folded in.
+class StyleLayer(nn.Module):
+    """The style adapter of one linear or convolutional layer, frozen; the strength is part of its weights.
 
     Attributes:
         down: of the low-rank kinds side by side, [rank, in] or [rank, in, kh, kw]; `None` when there are none.
@@ -92,43 +95,31 @@ class StyleBranch(nn.Module):
         """Return what this update adds to base(x), shaped like it."""
         parts = []
         if self.down is not None and self.up is not None:
-            hidden = through(self.down, x, base)
+            hidden = _apply_weight(self.down, x, base)
             parts.append(F.conv2d(hidden, self.up) if isinstance(base, nn.Conv2d) else F.linear(hidden, self.up))
         if self.dense is not None:
-            parts.append(through(self.dense, x, base))
+            parts.append(_apply_weight(self.dense, x, base))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    def include(self, other: StyleBranch) -> None:
-        """Add another update of the same layer to this one."""
-        if self.down is None or self.up is None:
-            self.down, self.up = other.down, other.up
-        elif other.down is not None and other.up is not None:
-            both = side_by_side([Product(self.down, self.up), Product(other.down, other.up)])
-            self.down, self.up = both.down, both.up
-        if self.dense is None or other.dense is None:
-            self.dense = other.dense if self.dense is None else self.dense
-        else:
-            self.dense = self.dense + other.dense
 
-
-def through(weight: Tensor, x: Tensor, base: nn.Module) -> Tensor:
+def _apply_weight(weight: Tensor, x: Tensor, base: nn.Module) -> Tensor:
     """Return the output of a layer like `base` with this weight and no bias."""
     if isinstance(base, nn.Conv2d):
         return F.conv2d(x, weight, None, base.stride, base.padding, base.dilation)
     return F.linear(x, weight)
 
 
-class FakeBranch(nn.Module):
-    """Trainable low-rank update of one linear or convolutional layer, with weights for every sample or one for all.
+class FakeLayer(nn.Module):
+    """The fake adapter of one linear or convolutional layer, with weights for every sample or one for all.
 
     Attributes:
         lora_a: [batch, rank, in], where in counts a convolution's taps, uniform in +-1/sqrt(in) (Kaiming with
             a = sqrt(5), as peft does).
-        lora_b: [batch, out, rank], zero, so that the branch starts without effect.
+        lora_b: [batch, out, rank], zero, so that the adapter starts without effect.
     """
 
     def __init__(self, weight: Tensor, rank: int, alpha: float, rng: Rng) -> None:
-        """Make a branch for a layer with this weight, [out, in] or [out, in, height, width]."""
+        """Make an adapter for a layer with this weight, [out, in] or [out, in, height, width]."""
         super().__init__()
         fan_in = weight[0].numel()
         bound = 1 / math.sqrt(fan_in)
@@ -141,32 +132,64 @@ class FakeBranch(nn.Module):
         """Return scale B_s A_s x, shaped like base(x), row n of x using sample s = samples[n], or the only one."""
         samples = samples % len(self.lora_a)
         if isinstance(base, nn.Conv2d):
-            return self.convolved(x, samples, base)
+            return self._convolve(x, samples, base)
         a, b = self.lora_a[samples].to(x.dtype), self.lora_b[samples].to(x.dtype)
         tokens = x.reshape(len(x), -1, x.shape[-1])
         return (torch.bmm(torch.bmm(tokens, a.mT), b.mT) * self.scale).reshape(*x.shape[:-1], -1)
 
-    def convolved(self, x: Tensor, samples: Tensor, base: nn.Conv2d) -> Tensor:
-        """Return the same for a convolution: one call for a lone sample, else one group of channels per row."""
+    def _convolve(self, x: Tensor, samples: Tensor, base: nn.Conv2d) -> Tensor:
+        """Return the same for a convolution: one call for a single sample, else one group of channels per row."""
         alone = len(self.lora_a) == 1
         rows = torch.zeros_like(samples[:1]) if alone else samples
         down = self.lora_a[rows].to(x.dtype).reshape(-1, *base.weight.shape[1:])
         up = self.lora_b[rows].to(x.dtype).flatten(0, 1)[..., None, None]
-        spread = x if alone else x.reshape(1, -1, *x.shape[2:])
-        hidden = F.conv2d(spread, down, None, base.stride, base.padding, base.dilation, groups=len(rows))
+        grouped = x if alone else x.reshape(1, -1, *x.shape[2:])  # [1, rows c, h, w]
+        hidden = F.conv2d(grouped, down, None, base.stride, base.padding, base.dilation, groups=len(rows))
         moved = F.conv2d(hidden, up, groups=len(rows))
         return moved.reshape(len(x), -1, *moved.shape[2:]) * self.scale
 
 
-class Adapted(nn.Module):
-    """A linear or convolutional layer with its branches."""
+class FakeAdapter:
+    """The trainable adapter of one run, for some layers of a network.
 
-    def __init__(self, base: nn.Module, switch: Switch) -> None:
+    Attributes:
+        layers: by the dotted name of the adapted layer.
+    """
+
+    def __init__(self, layers: Mapping[str, FakeLayer]) -> None:
+        self.layers = dict(layers)
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All weights, layer by layer in the network's order."""
+        return tuple(part for layer in self.layers.values() for part in (layer.lora_a, layer.lora_b))
+
+    @property
+    def state(self) -> dict[str, nn.Parameter]:
+        """All weights by name, e.g. `mid_block...to_q.lora_a`."""
+        return {
+            f"{name}.{part}": getattr(layer, part)
+            for name, layer in self.layers.items()
+            for part in ("lora_a", "lora_b")
+        }
+
+
+class Adapted(nn.Module):
+    """A linear or convolutional layer that adapters act on.
+
+    Attributes:
+        name: the layer's dotted name in its network.
+        base: the layer.
+        switch: holds the route of the call in progress.
+        style: the layer's style adapter, if the style has one for it.
+    """
+
+    def __init__(self, name: str, base: nn.Module, switch: Switch) -> None:
         super().__init__()
+        self.name = name
         self.base = base
         self.switch = switch
-        self.style: StyleBranch | None = None
-        self.fake: FakeBranch | None = None
+        self.style: StyleLayer | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -176,18 +199,19 @@ class Adapted(nn.Module):
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the base layer's output plus the branches that the route switches on."""
+        """Return the base layer's output plus that of the adapters on the route."""
         route, y = self.switch.route, self.base(x)
-        style, fake, samples = self.style, self.fake, route.samples
+        style, samples = self.style, route.samples
+        fake = None if route.fake is None else route.fake.layers.get(self.name)
         if route.style and style is not None:
-            y = with_change(y, x, route.style_rows, lambda some: style(some, self.base))
+            y = add_on_rows(y, x, route.style_rows, lambda some: style(some, self.base))
         if samples is not None and fake is not None:
-            y = with_change(y, x, route.fake_rows, lambda some: fake(some, samples, self.base))
+            y = add_on_rows(y, x, route.fake_rows, lambda some: fake(some, samples, self.base))
         return y  # type: ignore[no-any-return]
 
 
-def with_change(y: Tensor, x: Tensor, rows: tuple[int, int] | None, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return y plus the change that a branch makes of x, on all rows or on some."""
+def add_on_rows(y: Tensor, x: Tensor, rows: tuple[int, int] | None, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return y plus the change that an adapter makes of x, on all rows or on some."""
     if rows is None:
         return y + change(x)
     first, last = rows
@@ -210,7 +234,7 @@ def adapt(network: nn.Module, name: str, switch: Switch) -> Adapted:
     layer = getattr(parent, leaf) if not leaf.isdigit() else parent[int(leaf)]  # type: ignore[index]
     if isinstance(layer, Adapted):
         return layer
-    wrapper = Adapted(layer, switch)
+    wrapper = Adapted(name, layer, switch)
     if leaf.isdigit():
         parent[int(leaf)] = wrapper  # type: ignore[operator]
     else:
@@ -220,10 +244,10 @@ def adapt(network: nn.Module, name: str, switch: Switch) -> Adapted:
 
 @dataclass(frozen=True)
 class Adapters:
-    """The branches of one network, and the routes through them.
+    """The adapted layers of one network, and the switch that routes calls through them.
 
     Attributes:
-        network: the U-Net whose layers are wrapped.
+        network: the network whose layers are wrapped.
         switch: shared by its wrapped layers.
     """
 
@@ -236,43 +260,27 @@ class Adapters:
         return cls(network, Switch())
 
     def add_style(self, deltas: Mapping[str, Change], strength: float) -> None:
-        """Give layers a frozen style branch, beside what they have already; names are dotted module names.
+        """Give layers their frozen style adapter, in place of an earlier one; names are dotted module names.
 
-        A change that depends on the weight is that of the base layer's weight, whatever else is added.
+        Several adapters belong into one call, summed by `stack`: a change may depend on the weight it finds.
         """
         for name, delta in deltas.items():
             layer = adapt(self.network, name, self.switch)
-            branch = StyleBranch(delta, strength, layer.base)
-            if layer.style is None:
-                layer.style = branch
-            else:
-                layer.style.include(branch)
+            layer.style = StyleLayer(delta, strength, layer.base)
 
-    def add_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> tuple[nn.Parameter, ...]:
-        """Give every layer whose name ends in a target a fresh fake branch; return its parameters.
+    def new_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> FakeAdapter:
+        """Return a fresh fake adapter for every layer whose name ends in a target.
 
-        The layers are visited in the order of the network's own list, so a generator's draws are repeatable.
+        The layers come in the order of the network's own list, so a generator's draws are repeatable.
         """
-        parameters: list[nn.Parameter] = []
-        for name in [n for n in adaptable(self.network) if n.rpartition(".")[2] in targets]:
-            layer = adapt(self.network, name, self.switch)
-            layer.fake = FakeBranch(layer.weight, rank, alpha, rng)
-            parameters += [layer.fake.lora_a, layer.fake.lora_b]
-        return tuple(parameters)
-
-    def fake_state(self) -> dict[str, nn.Parameter]:
-        """Return the fake branches' parameters by name, e.g. `mid_block...to_q.lora_a`."""
-        return {
-            f"{name}.{part}": getattr(module.fake, part)
-            for name, module in self.network.named_modules()
-            if isinstance(module, Adapted) and module.fake is not None
-            for part in ("lora_a", "lora_b")
-        }
+        names = [name for name in adaptable(self.network) if name.rpartition(".")[2] in targets]
+        layers = {name: adapt(self.network, name, self.switch) for name in names}
+        return FakeAdapter({name: FakeLayer(layer.weight, rank, alpha, rng) for name, layer in layers.items()})
 
 
-def fake_route(batch: int, rows: int, device: torch.device) -> Route:
-    """Return the route on which row n uses the fake branch of sample n modulo batch."""
-    return Route(samples=torch.arange(rows, device=device) % batch)
+def fake_route(fake: FakeAdapter, batch: int, rows: int, device: torch.device) -> Route:
+    """Return the route on which row n uses the fake weights of sample n modulo batch."""
+    return Route(fake=fake, samples=torch.arange(rows, device=device) % batch)
 
 
 def merge(network: nn.Module, deltas: Mapping[str, Change], strength: float) -> None:

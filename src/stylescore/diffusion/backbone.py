@@ -1,4 +1,4 @@
-"""A denoising network as scores: batches prompt and no prompt into one call, whatever the network's family."""
+"""A denoising network as a noise predictor, whatever its family: tiles, precision, adapters and counting."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from stylescore.diffusion.adapters import PLAIN, Adapters, Route, fake_route
-from stylescore.diffusion.conditioning import Conditioning, joined
-from stylescore.diffusion.execution.tiling import blended, windows
+from stylescore.diffusion.adapters import Adapters, Route
+from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.execution.tiling import blend_tiles, tile_corners
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction
 from stylescore.method.schedule import NoiseSchedule
@@ -23,12 +23,12 @@ class Backbone:
 
     Attributes:
         network: a diffusers U-Net or transformer, frozen.
-        adapters: its switchable branches.
-        prediction: how it is asked at (z_t, t), and what its answer means.
+        adapters: its adapted layers.
+        prediction: how its input is made of (z_t, t), and what its output means.
         call: how its family is called.
         counter: counts its samples.
-        tile: side in cells of the windows that larger latents are predicted in; `None` predicts them whole.
-        at_once: how many windows go through the network in one call, at most.
+        tile: side in cells of the tiles that larger latents are predicted in; `None` predicts them whole.
+        tiles_per_call: how many tiles go through the network in one call, at most.
     """
 
     network: Any
@@ -37,7 +37,7 @@ class Backbone:
     call: Call
     counter: PassCounter = field(default_factory=PassCounter)
     tile: int | None = None
-    at_once: int = 1
+    tiles_per_call: int = 1
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -48,64 +48,27 @@ class Backbone:
         """Predict the noise in z_t; the network runs in its own precision, the result is float32."""
         height, width = z_t.shape[-2:]
 
-        def predict(parts: Latent) -> Noise:
-            count = len(parts) // len(z_t)
+        def predict(tiles: Latent) -> Noise:
+            count = len(tiles) // len(z_t)
             if count == 1:
-                return self.predict(parts, t, conditioning, route)
-            return self.predict(parts, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
+                return self._predict(tiles, t, conditioning, route)
+            return self._predict(tiles, t.repeat_interleave(count), conditioning.repeated(count), route.repeated(count))
 
-        self.count(len(z_t) * len(windows(height, width, self.tile)))
-        return blended(predict, z_t, side=self.tile, at_once=self.at_once)
+        self._count(len(z_t) * len(tile_corners(height, width, self.tile)))
+        return blend_tiles(predict, z_t, side=self.tile, per_call=self.tiles_per_call)
 
-    def predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
-        """Ask the network once, without counting."""
+    def _predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
+        """Call the network once, without counting."""
         dtype = self.network.dtype
         latents, time = self.prediction.asked(z_t, t)
         with self.adapters.switch.set(route):
             output = self.call(self.network, latents.to(dtype), time, conditioning.to(dtype=dtype))
-        answer = output.to(torch.float32, copy=True)  # a compiled network may write its next answer over this one
-        return self.prediction.noise(answer, z_t, t)
+        output = output.to(torch.float32, copy=True)  # a compiled network may write its next output over this one
+        return self.prediction.noise(output, z_t, t)
 
-    def count(self, rows: int) -> None:
-        """Add to the counter, apart for calls that will be differentiated."""
+    def _count(self, rows: int) -> None:
+        """Add to the counter, separately for calls that will be differentiated."""
         if torch.is_grad_enabled():
             self.counter.trained += rows
         else:
             self.counter.forward += rows
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A backbone under a prompt: the conditional and the unconditional prediction.
-
-    Attributes:
-        backbone: whom to ask.
-        conditional: encoded prompts, one per sample.
-        unconditional: the encoded empty prompt, one per sample.
-        style: whether the style branch acts.
-        fake: whether each sample's fake branch acts.
-    """
-
-    backbone: Backbone
-    conditional: Conditioning
-    unconditional: Conditioning
-    style: bool = False
-    fake: bool = False
-
-    def route(self, batch: int, rows: int, device: torch.device) -> Route:
-        """Return the branches this score uses, for `rows` rows of `batch` samples."""
-        if self.fake:
-            return fake_route(batch, rows, device)
-        return Route(style=True) if self.style else PLAIN
-
-    def pair(self, z_t: Latent, t: Timesteps) -> tuple[Noise, Noise]:
-        """Return (conditional, unconditional) from one call of twice the batch."""
-        conditioning = joined([self.conditional, self.unconditional])
-        route = self.route(len(z_t), 2 * len(z_t), z_t.device)
-        both = self.backbone(torch.cat([z_t, z_t]), torch.cat([t, t]), conditioning, route)
-        eps_c, eps_u = both.chunk(2)
-        return eps_c, eps_u
-
-    def alone(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Return the conditional prediction."""
-        return self.backbone(z_t, t, self.conditional, self.route(len(z_t), len(z_t), z_t.device))

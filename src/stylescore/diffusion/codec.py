@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stylescore.diffusion.execution.memory import visiting
-from stylescore.diffusion.execution.tiling import blended
+from stylescore.diffusion.execution.tiling import blend_tiles
 from stylescore.method.types import Latent, Rng
 
 Pictures = Float[Tensor, "batch 3 picture_height picture_width"]
@@ -22,18 +22,18 @@ class Codec:
 
     An `AutoencoderTiny` decodes too; its latents are in the diffusion model's unit as they are.
 
-    Pictures pass one at a time, so that a batch gives what each picture gives alone and needs no more memory.
+    Pictures are processed one at a time, so that a batch gives what each picture gives alone and needs no more memory.
 
     Attributes:
         vae: the autoencoder, frozen.
-        tile: side in latent cells of the windows that larger pictures pass in; `None` passes them whole.
-        visits: the device that the autoencoder is moved to while it works without gradient; `None` leaves it where it
+        tile: side in latent cells of the tiles of larger pictures; `None` processes them whole.
+        runs_on: the device that the autoencoder is moved to while it runs without gradient; `None` leaves it where it
             is.
     """
 
     vae: Any
     tile: int | None = None
-    visits: torch.device | None = None
+    runs_on: torch.device | None = None
 
     @property
     def factor(self) -> int:
@@ -54,45 +54,45 @@ class Codec:
     def posterior(self, picture: Pictures) -> tuple[Latent, Latent]:
         """Return mean and standard deviation of the encoder's posterior, unscaled, float32."""
 
-        def both(part: Tensor) -> Tensor:
+        def moments(part: Tensor) -> Tensor:
             posterior = self.vae.encode(part.to(self.vae.dtype)).latent_dist
             return torch.cat([posterior.mean, posterior.std], dim=1).float()
 
-        mean, std = blended(both, picture, side=self.tile, taken=self.factor).chunk(2, dim=1)
+        mean, std = blend_tiles(moments, picture, side=self.tile, cell_in=self.factor).chunk(2, dim=1)
         return mean, std
 
-    def scaled(self, latent: Latent) -> Latent:
+    def scale_latent(self, latent: Latent) -> Latent:
         """Return a latent in the diffusion model's unit."""
         return (latent - self.shift) * self.scale
 
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
         """Encode to the posterior's mean, or to a sample of it drawn from `rng`, one generator a picture."""
-        with visiting([self.vae], self.visits):
+        with visiting([self.vae], self.runs_on):
             posteriors = [self.posterior(pictures[n : n + 1]) for n in range(len(pictures))]
         if rng is None:
-            return self.scaled(torch.cat([mean for mean, _ in posteriors]))
+            return self.scale_latent(torch.cat([mean for mean, _ in posteriors]))
         drawn = [
             mean + std * torch.randn(mean.shape[1:], generator=generator).to(mean)
             for (mean, std), generator in zip(posteriors, rng, strict=True)
         ]
-        return self.scaled(torch.cat(drawn))
+        return self.scale_latent(torch.cat(drawn))
 
     def encode_differentiably(self, pictures: Pictures) -> Latent:
         """Encode to the mean with gradient, the whole batch at once."""
-        return self.scaled(self.posterior(pictures)[0])
+        return self.scale_latent(self.posterior(pictures)[0])
 
     @torch.no_grad()
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
         raw = latents / self.scale + self.shift
-        with visiting([self.vae], self.visits):
-            return torch.cat([self.decoded(z[None]) for z in raw])
+        with visiting([self.vae], self.runs_on):
+            return torch.cat([self._decode_one(z[None]) for z in raw])
 
-    def decoded(self, raw: Latent) -> Pictures:
+    def _decode_one(self, raw: Latent) -> Pictures:
         """Decode an unscaled latent."""
 
-        def whole(part: Tensor) -> Tensor:
+        def decode(part: Tensor) -> Tensor:
             return self.vae.decode(part.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
 
-        return blended(whole, raw, side=self.tile, given=self.factor)
+        return blend_tiles(decode, raw, side=self.tile, cell_out=self.factor)

@@ -1,6 +1,6 @@
-"""Photos in, tensors for the models, pictures out.
+"""Reads photos, converts them to tensors for the models, and writes pictures.
 
-Importing this package does not import torch; only asking for `to_tensor` or `to_picture` does.
+Importing this package does not import torch; only the use of `to_tensor` or `to_picture` does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from stylescore.images.reading import read_photo as read_photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sizes import fitted_size as fitted_size
-from stylescore.images.writing import at_source_size as at_source_size
 from stylescore.images.writing import read_metadata as read_metadata
+from stylescore.images.writing import resize_to_photo as resize_to_photo
 from stylescore.images.writing import save_gif as save_gif
 from stylescore.images.writing import save_png as save_png
 

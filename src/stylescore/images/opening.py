@@ -1,4 +1,4 @@
-"""Opening a picture file: everything that can be wrong with it becomes one clear error."""
+"""Opens picture files; every fault of a file becomes a `PictureError`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from PIL import Image, UnidentifiedImageError
 from stylescore.errors import PictureError, StylescoreError
 
 MAX_PIXELS = 150_000_000
-"""Largest picture we decode. Phones reach 108 megapixels; PIL itself refuses from 179 on."""
+"""Largest number of pixels that is decoded. Phones reach 108 megapixels; PIL itself refuses from 179 on."""
 MIN_SIDE = 8
-"""Smallest side we accept: one latent cell of the usual encoders."""
+"""Smallest side in pixels: one latent cell of the usual autoencoders."""
 
-# A list of what photos come in, because some of PIL's other readers start programs (EPS: Ghostscript).
+# Only formats of photos: some of PIL's other readers start programs (EPS starts Ghostscript).
 _FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "HEIF", "AVIF"),
     *("BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS", "PSD", "QOI"),
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_AGAIN = "copy the file again from its source, or open it in a picture viewer and save it anew"
+_COPY_AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a picture whose header has been checked; its pixels are not decoded yet.
+def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a picture and check its header; its pixels are not decoded yet.
 
-    Errors of decoding inside the block are turned into ours as well.
+    Decoding errors inside the `with` block become a `PictureError` too.
 
     Args:
         path: the picture file.
 
     Yields:
-        PIL's lazy picture, closed at the end of the block.
+        PIL's picture, closed at the end of the block.
 
     Raises:
         PictureError: the file is missing, a folder, empty, unreadable, not a picture, damaged, too small, or
@@ -46,28 +46,28 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     name = os.fspath(path)
     _check_file(name)
     try:
-        # By handle, not by name: for a name PIL maps uncompressed files into memory, and TIFFs taken with the
-        # camera held upright come out garbled (Pillow 13.0).
-        with _quiet(), Path(name).open("rb") as file, Image.open(file, formats=_formats()) as image:
+        # By handle, not by name: given a name, PIL maps uncompressed files into memory and garbles TIFFs with a
+        # rotated orientation (Pillow 13.0).
+        with _silence_warnings(), Path(name).open("rb") as file, Image.open(file, formats=_formats()) as image:
             _check_size(name, image.size)
             yield image
     except StylescoreError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
+        raise _size_error(name) from error
     except UnidentifiedImageError as error:
-        raise _unknown(name) from error
+        raise _format_error(name) from error
     except PermissionError as error:
-        raise _forbidden(name) from error
+        raise _permission_error(name) from error
     except Exception as error:
-        # A broken file raises nearly anything in PIL: struct.error, SyntaxError, ValueError, KeyError ...
+        # A damaged file makes PIL raise almost any error: struct.error, SyntaxError, ValueError, KeyError ...
         reason = str(error) or type(error).__name__
-        raise PictureError(f"the picture {name!r} is damaged or incomplete: {reason}", hint=_AGAIN) from error
+        raise PictureError(f"the picture {name!r} is damaged or incomplete: {reason}", hint=_COPY_AGAIN) from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence PIL's warnings about size and odd metadata; our own limit and notes say what matters."""
+def _silence_warnings() -> Iterator[None]:
+    """Silence PIL's warnings about size and metadata; this package has its own limit and notes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
@@ -92,10 +92,10 @@ def _check_file(name: str) -> None:
     try:
         info = Path(name).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        here = f"check the spelling; the working folder is {str(Path.cwd())!r}"
-        raise PictureError(f"there is no file {name!r}", hint=here) from error
+        hint = f"check the spelling; the working folder is {str(Path.cwd())!r}"
+        raise PictureError(f"there is no file {name!r}", hint=hint) from error
     except PermissionError as error:
-        raise _forbidden(name) from error
+        raise _permission_error(name) from error
     except (OSError, ValueError) as error:
         raise PictureError(f"{name!r} is not a usable path: {error}", hint="check the spelling") from error
     _check_kind(name, info)
@@ -107,13 +107,13 @@ def _check_kind(name: str, info: os.stat_result) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise PictureError(f"{name!r} is a device or pipe, not a picture file", hint="save it to a file first")
     if info.st_size == 0:
-        raise PictureError(f"the file {name!r} is empty (0 bytes)", hint=_AGAIN)
+        raise PictureError(f"the file {name!r} is empty (0 bytes)", hint=_COPY_AGAIN)
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise _too_large(name, size)
+        raise _size_error(name, size)
     if min(size) < MIN_SIDE:
         raise PictureError(
             f"the picture {name!r} is {width} x {height} pixels; each side must have at least {MIN_SIDE}",
@@ -121,33 +121,33 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
         )
 
 
-def _too_large(name: str, size: tuple[int, int] | None = None) -> PictureError:
+def _size_error(name: str, size: tuple[int, int] | None = None) -> PictureError:
     claim = f"{size[0]} x {size[1]} pixels" if size else "too many pixels"
     return PictureError(
-        f"the picture {name!r} has {claim}; at most {MAX_PIXELS:,} in all are read",
+        f"the picture {name!r} has {claim}; at most {MAX_PIXELS:,} are allowed",
         hint="scale it down first",
     )
 
 
-def _forbidden(name: str) -> PictureError:
+def _permission_error(name: str) -> PictureError:
     return PictureError(
         f"the file {name!r} may not be read by this user", hint="change its permissions or copy it elsewhere"
     )
 
 
-def _unknown(name: str) -> PictureError:
+def _format_error(name: str) -> PictureError:
     if _is_heic(name) and "HEIF" not in Image.OPEN:
         return PictureError(
-            f"{name!r} is a HEIC picture, and nothing to read those is installed",
-            hint="pip install stylescore[heic], or save the photo as JPEG",
+            f"{name!r} is a HEIC picture, and no HEIC decoder is installed",
+            hint="pip install 'stylescore[heic]', or save the photo as JPEG",
         )
     return PictureError(
-        f"{name!r} is not a picture of a known kind", hint="JPEG, PNG, WebP, TIFF, GIF, BMP and AVIF are read"
+        f"{name!r} is not a picture of a supported format", hint="use JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF"
     )
 
 
 def _is_heic(name: str) -> bool:
-    """Tell by the name or, as phones' photos are often renamed to .jpg, by the first bytes."""
+    """Return whether the name or the first bytes are those of HEIC; photos are often renamed to .jpg."""
     if Path(name).suffix.lower() in {".heic", ".heif"}:
         return True
     with Path(name).open("rb") as file:

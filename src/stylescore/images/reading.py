@@ -1,4 +1,4 @@
-"""Reading a photo, whatever kind of file it is, as upright sRGB."""
+"""Reads photos of any common format as upright sRGB."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from stylescore.images.colour import split
-from stylescore.images.opening import opened
+from stylescore.images.colour import convert_to_srgb
+from stylescore.images.opening import open_picture
 
-_TURNS = {
+_TRANSPOSE_OF = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -25,13 +25,13 @@ _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as the rest of the package sees it.
+    """A photo, decoded and upright.
 
     Attributes:
-        path: where it came from.
+        path: the file it was read from.
         picture: "RGB", in sRGB, upright.
         alpha: "L" of the same size, or `None` if the file had no transparency.
-        notes: sentences worth telling the user, such as that only the first frame is used.
+        notes: sentences for the user, such as that only the first frame is used.
     """
 
     path: Path
@@ -41,10 +41,10 @@ class Photo:
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
-    """Read a photo of any common kind.
+    """Read a photo of any common format.
 
-    EXIF orientation and embedded colour profiles are applied, deep grey is scaled to 8 bits, transparency is
-    kept aside, and of several frames the first is used.
+    EXIF orientation and embedded colour profiles are applied, grey of more than 8 bits is scaled to 8, transparency is
+    separated, and of several frames the first is used.
 
     Args:
         path: the picture file, at most `opening.MAX_PIXELS` pixels.
@@ -56,18 +56,19 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         PictureError: the file is missing, a folder, empty, unreadable, not a picture, damaged, too small or
             too large.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         frames = _frames_note(image)
         image.load()
-        turn, orientation = _turn(image)
-        picture, alpha, notes = split(image)
-    told = (note for note in (frames, orientation, *notes) if note)
-    return Photo(Path(path), _turned(picture, turn), alpha and _turned(alpha, turn), tuple(told))
+        transpose, orientation = _read_orientation(image)
+        picture, alpha, notes = convert_to_srgb(image)
+    if transpose is not None:
+        picture, alpha = picture.transpose(transpose), alpha and alpha.transpose(transpose)
+    return Photo(Path(path), picture, alpha, tuple(note for note in (frames, orientation, *notes) if note))
 
 
 def _frames_note(image: Image.Image) -> str | None:
     count = getattr(image, "n_frames", 1)
-    # Phones put a brightness map behind the photo (MPO), a PSD counts layers: neither is a choice of ours.
+    # The other frames of a phone's MPO are brightness maps, those of a PSD are layers: neither is left out.
     if count < 2 or image.format in {"MPO", "PSD"}:
         return None
     if image.format in _ANIMATED:
@@ -75,14 +76,10 @@ def _frames_note(image: Image.Image) -> str | None:
     return f"file with several pictures: using one of {count}"
 
 
-def _turn(image: Image.Image) -> tuple[Image.Transpose | None, str | None]:
-    """Return how to turn the picture upright, and a note if its EXIF data does not tell."""
+def _read_orientation(image: Image.Image) -> tuple[Image.Transpose | None, str | None]:
+    """Return how to rotate or flip the picture upright, and a note if its EXIF data is unreadable."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # PIL raises nearly anything for a broken EXIF block, and the pixels are still good
+    except Exception:  # PIL raises almost any error for a damaged EXIF block; the pixels are still usable
         return None, "the EXIF data is unreadable and was ignored"
-    return _TURNS.get(orientation), None
-
-
-def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return picture if turn is None else picture.transpose(turn)
+    return _TRANSPOSE_OF.get(orientation), None

@@ -1,4 +1,4 @@
-"""Between PIL pictures and the tensors the models take."""
+"""Converts PIL pictures to the tensors that models take, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from stylescore.errors import PictureError, StylescoreError
 from stylescore.images.sizes import fitted_size as fitted_size
-from stylescore.images.sizes import resized
+from stylescore.images.sizes import resize
 
 
 def to_tensor(picture: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 height width"]:
-    """Resize a picture and make a tensor of it.
+    """Resize a picture and convert it to a tensor.
 
     Args:
         picture: any mode that PIL turns into RGB; alpha is dropped.
@@ -28,12 +28,12 @@ def to_tensor(picture: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3
     """
     if min(size) < 1:
         raise PictureError(f"a picture must have at least 1 pixel on each side, got size {size!r}")
-    pixels = np.array(resized(picture.convert("RGB"), size), dtype=np.float32)
+    pixels = np.array(resize(picture.convert("RGB"), size), dtype=np.float32)  # [h, w, 3]
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous() / 127.5 - 1
 
 
 def to_picture(tensor: Float[Tensor, ...]) -> Image.Image:
-    """Make a picture of a tensor; the inverse of `to_tensor` at unchanged size.
+    """Convert a tensor to a picture; the inverse of `to_tensor` if the size is unchanged.
 
     Args:
         tensor: [3, h, w] or [1, 3, h, w] of any float type on any device; clamped to [-1, 1].
@@ -52,7 +52,7 @@ def to_picture(tensor: Float[Tensor, ...]) -> Image.Image:
             "a picture cannot hold NaN or infinity, got a tensor with such values",
             hint="decode in float32; some models overflow in float16",
         )
-    pixels = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # [3, h, w]
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 

@@ -1,4 +1,4 @@
-"""Writing results: the picture with its metadata, and the film of how it came to be."""
+"""Writes pictures with metadata, and animations of a run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images.opening import opened
+from stylescore.images.opening import open_picture
 from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
-from stylescore.images.sheets import flattened
+from stylescore.images.sheets import flatten_alpha
 from stylescore.images.upsampling import upsample_guided
 from stylescore.storage.files import atomic
 
-_SAMPLES = 8
-_SAMPLE_SIDE = 128
-_LAST_HELD = 2000
+_PALETTE_FRAMES = 8
+_PALETTE_SIDE = 128
+_LAST_FRAME_MS = 2000
 
 
-def at_source_size(result: Image.Image, photo: Photo) -> Image.Image:
-    """Bring a result back to its photo's size and transparency, its edges sharpened by the photo's.
+def resize_to_photo(result: Image.Image, photo: Photo) -> Image.Image:
+    """Resize a result to its photo's size, guided by the photo's edges, and give it the photo's transparency.
 
     Args:
         result: the stylized picture at the model's size.
@@ -39,12 +39,12 @@ def at_source_size(result: Image.Image, photo: Photo) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a PNG, whole or not at all.
+    """Write a PNG file, whole or not at all.
 
     Args:
-        picture: what to write.
-        path: where; an older file is replaced.
-        metadata: texts to store beside the pixels (iTXt, any Unicode). Keys have 1 to 79 printable Latin-1
+        picture: the picture to write.
+        path: the file; an older one is replaced.
+        metadata: texts to store in the file (iTXt, any Unicode). Keys have 1 to 79 printable Latin-1
             characters.
 
     Raises:
@@ -71,19 +71,19 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         PictureError: the file cannot be read as a picture.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         texts = getattr(image, "text", {})
         return {str(key): str(text) for key, text in texts.items()}
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | os.PathLike[str], milliseconds: int = 80) -> None:
-    """Write an endless animation, whole or not at all.
+    """Write an endlessly repeated GIF animation, whole or not at all.
 
-    All frames share one palette, so that still parts do not flicker; the last frame is held for two seconds.
+    All frames share one palette, so that still parts do not flicker. The last frame is shown for two seconds.
 
     Args:
         frames: at least one, all of the same size.
-        path: where; an older file is replaced.
+        path: the file; an older one is replaced.
         milliseconds: time per frame, 20 to 60000; GIF rounds it to hundredths of a second.
 
     Raises:
@@ -95,24 +95,24 @@ def save_gif(frames: Sequence[Image.Image], path: str | os.PathLike[str], millis
     if not 20 <= milliseconds <= 60_000:
         raise ConfigError(f"milliseconds must be from 20 to 60000, got {milliseconds!r}", hint="80 looks smooth")
     palette = _shared_palette(frames)
-    first, *rest = (flattened(frame).quantize(palette=palette) for frame in frames)
-    times = [milliseconds] * len(rest) + [max(milliseconds, _LAST_HELD)]
+    first, *rest = (flatten_alpha(frame).quantize(palette=palette) for frame in frames)
+    times = [milliseconds] * len(rest) + [max(milliseconds, _LAST_FRAME_MS)]
     with atomic(path) as temporary:
-        # Without being told of the palette PIL writes it again for every frame.
+        # Without this option PIL writes the palette again for every frame.
         options = {"append_images": rest, "duration": times, "palette": bytes(palette.getpalette() or ())}
         first.save(temporary, format="GIF", save_all=True, loop=0, **options)
 
 
 def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """Return a palette picture fitted to small copies of frames spread over the film, the last among them."""
-    stride = max(1, len(frames) // _SAMPLES)
-    chosen = [flattened(frame) for frame in frames[::-1][::stride]]
+    """Return a palette picture computed from small copies of evenly spaced frames, the last one included."""
+    stride = max(1, len(frames) // _PALETTE_FRAMES)
+    chosen = [flatten_alpha(frame) for frame in frames[::-1][::stride]]
     for picture in chosen:
-        picture.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE))
+        picture.thumbnail((_PALETTE_SIDE, _PALETTE_SIDE))
     width, height = chosen[0].size
     strip = Image.new("RGB", (width, height * len(chosen)))
-    for place, picture in enumerate(chosen):
-        strip.paste(picture, (0, place * height))
+    for row, picture in enumerate(chosen):
+        strip.paste(picture, (0, row * height))
     return strip.quantize(256, method=Image.Quantize.MEDIANCUT)
 
 
@@ -125,14 +125,14 @@ def _check_frames(frames: Sequence[Image.Image]) -> None:
 
 
 def _check_text(key: str, text: str) -> None:
-    printable = all(" " <= letter <= "~" or "\xa1" <= letter <= "\xff" for letter in key)
-    if not (1 <= len(key) <= 79 and printable and key.strip() == key):
+    is_printable = all(" " <= letter <= "~" or "\xa1" <= letter <= "\xff" for letter in key)
+    if not (1 <= len(key) <= 79 and is_printable and key.strip() == key):
         raise ConfigError(
             f"a PNG key must have 1 to 79 printable Latin-1 characters, got {key!r}",
-            hint="put long or other texts into the value",
+            hint="store long or other texts as the value",
         )
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in text):
         raise ConfigError(
             f"the text under {key!r} must be Unicode without NUL or lone surrogates, got {text[:60]!r}",
-            hint="a file name that is not UTF-8 holds such letters; store its repr()",
+            hint="file names that are not UTF-8 contain such characters; store their repr()",
         )

@@ -1,17 +1,18 @@
 """Directions: what a method subtracts from the latent. One method, one formula, one class.
 
-All are asked without gradient and return a tensor shaped like the latent.
+A direction names the scores it needs and is a pure function of their predictions, shaped like the latent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 
 from stylescore.method.schedule import Coefficient, NoiseSchedule, Weight
-from stylescore.method.scores import Known, Scores
+from stylescore.method.scores import Predictions, ScoreName
 from stylescore.method.types import Draw, Latent, Timesteps
 
 SMALLEST_DISTANCE = 1e-6
@@ -19,9 +20,14 @@ SMALLEST_DISTANCE = 1e-6
 
 
 class Direction(Protocol):
-    """Turns a draw and the scores into the gradient with respect to z."""
+    """Turns noise predictions at a draw into the gradient with respect to z."""
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    @property
+    def needs(self) -> Collection[ScoreName]:
+        """The scores whose predictions it takes."""
+        ...
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the direction, shaped like `draw.z`."""
         ...
 
@@ -37,40 +43,41 @@ class StyleMatching:
             fake becomes (1 - rho) fake + rho eps. 0 is the paper's formula, 1 is `ScoreDistillation`.
     """
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ("style", "fake")
     schedule: NoiseSchedule
     weight: Weight
     anchor: float = 0.0
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the weighted difference of the two noise predictions."""
-        fake = torch.lerp(scores.fake(draw.z_t, draw.t), draw.eps, self.anchor)
-        difference = scores.style(draw.z_t, draw.t) - fake
-        return self.weight(self.schedule, draw.t) * difference
+        fake = torch.lerp(eps["fake"], draw.eps, self.anchor)
+        return self.weight(self.schedule, draw.t) * (eps["style"] - fake)
 
 
 @dataclass(frozen=True)
 class ScoreDistillation:
     """SDS: w_t (style(z_t) - eps) (DreamFusion, arXiv 2209.14988, equation 3)."""
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ("style",)
     schedule: NoiseSchedule
     weight: Weight
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the weighted difference to the drawn noise."""
-        return self.weight(self.schedule, draw.t) * (scores.style(draw.z_t, draw.t) - draw.eps)
+        return self.weight(self.schedule, draw.t) * (eps["style"] - draw.eps)
 
 
 @dataclass(frozen=True)
 class DeltaDenoising:
     """DDS: w_t (style(z_t) - source(z_source_t)), same t and eps in both halves (arXiv 2304.07090, eq. 3)."""
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ("style", "source")
     schedule: NoiseSchedule
     weight: Weight
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the weighted difference to the source's prediction."""
-        difference = scores.style(draw.z_t, draw.t) - scores.source(draw.z_source_t, draw.t)
-        return self.weight(self.schedule, draw.t) * difference
+        return self.weight(self.schedule, draw.t) * (eps["style"] - eps["source"])
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,16 @@ class Normalised:
     direction: Direction
     schedule: NoiseSchedule
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    @property
+    def needs(self) -> Collection[ScoreName]:
+        """What the direction needs, and the style."""
+        return {*self.direction.needs, "style"}
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the direction, divided by each sample's mean distance to the style's clean prediction."""
-        eps = scores.style(draw.z_t, draw.t)
-        clean = self.schedule.to_clean(eps, draw.z_t, draw.t)
+        clean = self.schedule.to_clean(eps["style"], draw.z_t, draw.t)
         distance = (draw.z - clean).abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=SMALLEST_DISTANCE)
-        return self.direction(draw, replace(scores, style=Known(draw.z_t, eps, scores.style))) / distance
+        return self.direction(draw, eps) / distance
 
 
 def posterior_coefficients(schedule: NoiseSchedule, t: Timesteps) -> tuple[Coefficient, Coefficient]:
@@ -116,10 +127,11 @@ def posterior_coefficients(schedule: NoiseSchedule, t: Timesteps) -> tuple[Coeff
 class PosteriorDistillation:
     """PDS: psi (z - z_source) + chi (style(z_t) - source(z_source_t)) (arXiv 2311.13831, section 4)."""
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ("style", "source")
     schedule: NoiseSchedule
 
-    def __call__(self, draw: Draw, scores: Scores) -> Latent:
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
         """Return the difference of the two stochastic latents."""
         psi, chi = posterior_coefficients(self.schedule, draw.t)
-        difference = scores.style(draw.z_t, draw.t) - scores.source(draw.z_source_t, draw.t)
+        difference = eps["style"] - eps["source"]
         return psi.to(draw.z) * (draw.z - draw.z_source) + chi.to(draw.z) * difference

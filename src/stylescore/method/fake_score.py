@@ -42,26 +42,26 @@ Augment = Callable[[Latent, Rng], Latent]
 """Returns other views of latents, sample n drawn from generator n."""
 
 
-def as_it_is(z: Latent, rng: Rng) -> Latent:
+def identity(z: Latent, rng: Rng) -> Latent:
     """Return the latent itself."""
     del rng
     return z
 
 
-def shifted(z: Latent, rng: Rng) -> Latent:
+def random_shift(z: Latent, rng: Rng) -> Latent:
     """Return each latent shifted around its edges by a random number of cells, and mirrored half of the time.
 
-    An adapter that sees a picture nowhere twice in the same place cannot learn it by heart.
+    An adapter that sees a picture nowhere twice in the same place cannot memorize it.
     """
-    return torch.stack([one_shifted(sample, generator) for sample, generator in zip(z, rng, strict=True)])
+    return torch.stack([_random_shift_of_one(sample, generator) for sample, generator in zip(z, rng, strict=True)])
 
 
-def one_shifted(sample: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one latent [c, h, w] as `shifted` does."""
-    share = torch.rand(3, generator=generator).tolist()
+def _random_shift_of_one(sample: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one latent [c, h, w] as `random_shift` does."""
+    down, across, mirror = torch.rand(3, generator=generator).tolist()
     height, width = sample.shape[-2:]
-    moved = sample.roll((int(share[0] * height), int(share[1] * width)), dims=(-2, -1))
-    return moved.flip(-1) if share[2] < 0.5 else moved
+    moved = sample.roll((int(down * height), int(across * width)), dims=(-2, -1))
+    return moved.flip(-1) if mirror < 0.5 else moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class FakeScore:
     timesteps: TimestepSampler
     weight: Weight = alpha_bar_squared_weight
     noise: NoiseSampler = gaussian
-    augment: Augment = as_it_is
+    augment: Augment = identity
 
     def predict(self, z_t: Latent, t: Timesteps) -> Noise:
         """Return the conditional prediction, differentiable in `parameters`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from stylescore.errors import NonFiniteError
 from stylescore.method.fake_score import FakeTraining
 from stylescore.method.objective import Objective
-from stylescore.method.scores import Known, PassCounter, Scores
-from stylescore.method.subjects.base import Subject
+from stylescore.method.scores import PassCounter, Scores
+from stylescore.method.subjects import Subject
 from stylescore.method.types import FakeStep, Rng, Step
 
 
@@ -37,7 +37,7 @@ class Fitting:
     Attributes:
         subject: what is fitted.
         objective: how a step is made.
-        scores: whom the objective asks.
+        scores: what the objective evaluates.
         optimiser: over `subject.parameters()`.
         learning_rate: of the subject's optimiser, as a function of the 0-based iteration.
         fake: training of the fake score, or `None` for methods without one.
@@ -95,37 +95,44 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
             but the iteration it happened in is incomplete: the state at the last yield is the one to keep.
     """
     while fitting.iteration < fitting.iterations:
-        before = fitting.counter.snapshot()
-        if fitting.growth is not None and fitting.iteration >= fitting.growth.at:
-            grow(fitting, fitting.growth)
-        learning_rate = fitting.learning_rate(fitting.iteration)
-        step, fake = steps(fitting, learning_rate)
-        forward, trained = fitting.counter.snapshot()
-        fitting.iteration += 1
-        yield Iteration(
-            index=fitting.iteration - 1,
-            step=step,
-            fake=fake,
-            learning_rate=learning_rate,
-            forward_passes=forward - before[0],
-            trained_passes=trained - before[1],
-        )
+        yield _iterate(fitting)
 
 
-def grow(fitting: Fitting, growth: Growth) -> None:
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _iterate(fitting: Fitting) -> Iteration:
+    """Take one iteration, also where the caller has switched gradients off."""
+    before = fitting.counter.snapshot()
+    if fitting.growth is not None and fitting.iteration >= fitting.growth.at:
+        _grow(fitting, fitting.growth)
+    learning_rate = fitting.learning_rate(fitting.iteration)
+    step, fake = _steps(fitting, learning_rate)
+    forward, trained = fitting.counter.snapshot()
+    fitting.iteration += 1
+    return Iteration(
+        index=fitting.iteration - 1,
+        step=step,
+        fake=fake,
+        learning_rate=learning_rate,
+        forward_passes=forward - before[0],
+        trained_passes=trained - before[1],
+    )
+
+
+def _grow(fitting: Fitting, growth: Growth) -> None:
     """Let a run go on with larger latents."""
     growth.apply(fitting)
     fitting.growth = None
 
 
-def steps(fitting: Fitting, learning_rate: float) -> tuple[Step, FakeStep | None]:
+def _steps(fitting: Fitting, learning_rate: float) -> tuple[Step, FakeStep | None]:
     """Move the subject and train the fake score, from one draw or from two."""
     if fitting.shared and fitting.fake is not None:
-        return shared_step(fitting, fitting.fake, learning_rate)
+        return _shared_step(fitting, fitting.fake, learning_rate)
     return subject_step(fitting, learning_rate), fake_step(fitting)
 
 
-def progress_of(fitting: Fitting) -> float:
+def _progress(fitting: Fitting) -> float:
     """Return the part of the run that is over, in [0, 1)."""
     return fitting.iteration / fitting.iterations
 
@@ -133,12 +140,12 @@ def progress_of(fitting: Fitting) -> float:
 def subject_step(fitting: Fitting, learning_rate: float) -> Step:
     """Move the subject once."""
     z, z_source = fitting.subject.draw(fitting.rng)
-    step = fitting.objective(z, z_source, fitting.scores, progress=progress_of(fitting), rng=fitting.rng)
-    move_subject(fitting, step, learning_rate)
+    step = fitting.objective(z, z_source, fitting.scores, progress=_progress(fitting), rng=fitting.rng)
+    _move_subject(fitting, step, learning_rate)
     return step
 
 
-def move_subject(fitting: Fitting, step: Step, learning_rate: float) -> None:
+def _move_subject(fitting: Fitting, step: Step, learning_rate: float) -> None:
     """Step the subject's optimiser along a step's gradient.
 
     Raises:
@@ -147,23 +154,22 @@ def move_subject(fitting: Fitting, step: Step, learning_rate: float) -> None:
     fitting.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(step.loss.sum())
     gradients = [p.grad for p in fitting.subject.parameters() if p.grad is not None]
-    require_finite([step.gradient, *gradients], fitting, step.t)
+    _check_finite([step.gradient, *gradients], fitting, step.t)
     for group in fitting.optimiser.param_groups:
         group["lr"] = learning_rate
     fitting.optimiser.step()
 
 
-def shared_step(fitting: Fitting, training: FakeTraining, learning_rate: float) -> tuple[Step, FakeStep]:
+def _shared_step(fitting: Fitting, training: FakeTraining, learning_rate: float) -> tuple[Step, FakeStep]:
     """Move the subject, then train the fake score on the prediction that moved it."""
     objective = fitting.objective
     z, z_source = fitting.subject.draw(fitting.rng)
-    draw = objective.draw(z, z_source, progress=progress_of(fitting), rng=fitting.rng)
+    draw = objective.draw(z, z_source, progress=_progress(fitting), rng=fitting.rng)
     eps_hat = training.predict(draw.z_t, draw.t)
-    scores = replace(fitting.scores, fake=Known(draw.z_t, eps_hat.detach(), fitting.scores.fake))
-    step = objective.at(draw, z, scores)
-    move_subject(fitting, step, learning_rate)
+    step = objective.at(draw, z, fitting.scores, known={"fake": eps_hat.detach()})
+    _move_subject(fitting, step, learning_rate)
     fake = training.learn(eps_hat, draw.eps, draw.t)
-    require_trained(fake, fitting)
+    _check_trained(fake, fitting)
     return step, fake
 
 
@@ -172,18 +178,18 @@ def fake_step(fitting: Fitting) -> FakeStep | None:
     if fitting.fake is None:
         return None
     z, _ = fitting.subject.draw(fitting.rng)
-    step = fitting.fake(z, progress=progress_of(fitting), rng=fitting.rng)
-    require_trained(step, fitting)
+    step = fitting.fake(z, progress=_progress(fitting), rng=fitting.rng)
+    _check_trained(step, fitting)
     return step
 
 
-def require_trained(step: FakeStep, fitting: Fitting) -> None:
+def _check_trained(step: FakeStep, fitting: Fitting) -> None:
     """Raise `NonFiniteError` if a training step found something that is not finite."""
     if not step.finite:
         raise NonFiniteError("the fake score", iteration=fitting.iteration, timesteps=step.t.tolist())
 
 
-def require_finite(tensors: list[Tensor], fitting: Fitting, t: Tensor) -> None:
+def _check_finite(tensors: list[Tensor], fitting: Fitting, t: Tensor) -> None:
     """Raise `NonFiniteError` naming the step and t if any entry of a gradient is NaN or infinite."""
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise NonFiniteError("the gradient", iteration=fitting.iteration, timesteps=t.tolist())

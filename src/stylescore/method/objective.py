@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from stylescore.method.directions import (
     ScoreDistillation,
     StyleMatching,
 )
-from stylescore.method.relevance import Relevance, SemanticRelevance, everywhere
+from stylescore.method.relevance import Relevance, UniformRelevance
 from stylescore.method.schedule import (
     NoiseSchedule,
     Weight,
@@ -24,7 +25,7 @@ from stylescore.method.schedule import (
     posterior_weight,
     unit_weight,
 )
-from stylescore.method.scores import ScoreName, Scores
+from stylescore.method.scores import Predictions, ScoreName, Scores
 from stylescore.method.spectrum import SpectrumLoss, no_spectrum
 from stylescore.method.timesteps import TimestepSampler
 from stylescore.method.types import Draw, Latent, Noise, PerSample, Rng, Step
@@ -91,17 +92,19 @@ class Objective:
         relevance: where, as a map in [0, 1].
         spectrum: regulariser towards the source.
         noise: source of the step's noise.
-        asks: the scores that direction and relevance ask, which may be asked together; a score that is not named is
-            asked alone.
     """
 
     schedule: NoiseSchedule
     timesteps: TimestepSampler
     direction: Direction
-    relevance: Relevance = everywhere
+    relevance: Relevance = field(default_factory=UniformRelevance)
     spectrum: SpectrumLoss = no_spectrum
     noise: NoiseSampler = gaussian
-    asks: tuple[ScoreName, ...] = ()
+
+    @property
+    def needs(self) -> tuple[ScoreName, ...]:
+        """The scores that a step evaluates, in the order of `ScoreName`."""
+        return tuple(name for name in get_args(ScoreName) if name in (*self.direction.needs, *self.relevance.needs))
 
     def __call__(self, z: Latent, z_source: Latent, scores: Scores, *, progress: float, rng: Rng) -> Step:
         """Take one step.
@@ -109,7 +112,7 @@ class Objective:
         Args:
             z: the current latent; `Step.loss` is differentiable with respect to it.
             z_source: the source's latent, same shape.
-            scores: the scores to ask.
+            scores: the scores to evaluate.
             progress: part of the run that is over, in [0, 1).
             rng: one CPU generator per sample; timesteps are drawn first, then noise.
         """
@@ -120,12 +123,13 @@ class Objective:
         t = self.timesteps(progress, rng).to(z.device)
         return self.schedule.draw(z, z_source, t=t, eps=self.noise(z, rng))
 
-    def at(self, draw: Draw, z: Latent, scores: Scores) -> Step:
-        """Take the step at a draw made from z."""
+    def at(self, draw: Draw, z: Latent, scores: Scores, known: Predictions = MappingProxyType({})) -> Step:
+        """Take the step at a draw made from z; a prediction that is known already is not made again."""
         with torch.no_grad():
-            scores = scores.ahead(draw, self.asks)
-            relevance = self.relevance(draw, scores)
-            gradient = self.direction(draw, scores) * relevance
+            missing = [name for name in self.needs if name not in known]
+            eps = {**known, **scores.predict(draw, missing)}
+            relevance = self.relevance(draw, eps)
+            gradient = self.direction(draw, eps) * relevance
         score_loss = surrogate(z, gradient)
         spectrum_loss = self.spectrum(z, draw.z_source, draw.t)
         return Step(
@@ -156,7 +160,6 @@ def sms(
         relevance=relevance,
         spectrum=spectrum,
         noise=noise,
-        asks=("style", "fake", "edit") if isinstance(relevance, SemanticRelevance) else ("style", "fake"),
     )
 
 
@@ -164,7 +167,7 @@ def vsd(
     schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight, anchor: float = 0.0
 ) -> Objective:
     """Variational Score Distillation: style minus fake, everywhere, with nothing held."""
-    return sms(schedule, timesteps, relevance=everywhere, spectrum=no_spectrum, weight=weight, anchor=anchor)
+    return sms(schedule, timesteps, relevance=UniformRelevance(), spectrum=no_spectrum, weight=weight, anchor=anchor)
 
 
 def sds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = noise_weight) -> Objective:
@@ -174,11 +177,9 @@ def sds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight =
 
 def dds(schedule: NoiseSchedule, timesteps: TimestepSampler, *, weight: Weight = unit_weight) -> Objective:
     """Delta Denoising Score: style minus the plain model's prediction on the source."""
-    direction = DeltaDenoising(schedule, weight)
-    return Objective(schedule=schedule, timesteps=timesteps, direction=direction, asks=("style", "source"))
+    return Objective(schedule=schedule, timesteps=timesteps, direction=DeltaDenoising(schedule, weight))
 
 
 def pds(schedule: NoiseSchedule, timesteps: TimestepSampler) -> Objective:
     """Posterior Distillation Sampling: the difference of the stochastic latents."""
-    direction = PosteriorDistillation(schedule)
-    return Objective(schedule=schedule, timesteps=timesteps, direction=direction, asks=("style", "source"))
+    return Objective(schedule=schedule, timesteps=timesteps, direction=PosteriorDistillation(schedule))

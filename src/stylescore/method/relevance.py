@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import Scores
+from stylescore.method.scores import Predictions, ScoreName, Scores
 from stylescore.method.types import Draw, Latent, Map, Noise
 
 
 class Relevance(Protocol):
-    """Turns a draw into a map that multiplies the direction."""
+    """Turns noise predictions at a draw into a map that multiplies the direction."""
 
-    def __call__(self, draw: Draw, scores: Scores) -> Map:
+    @property
+    def needs(self) -> Collection[ScoreName]:
+        """The scores whose predictions it takes."""
+        ...
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
         """Return a map in [0, 1], one per sample."""
         ...
 
@@ -52,10 +57,16 @@ def normalise(raw: Map, upper: float = 1.0) -> Map:
     return torch.where(span > 0, stretched, torch.ones_like(stretched))
 
 
-def everywhere(draw: Draw, scores: Scores) -> Map:
-    """Return ones: no refinement."""
-    del scores
-    return torch.ones_like(draw.z[:, :1])
+@dataclass(frozen=True)
+class UniformRelevance:
+    """The same for all of the picture: no refinement."""
+
+    needs: ClassVar[tuple[ScoreName, ...]] = ()
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
+        """Return ones."""
+        del eps
+        return torch.ones_like(draw.z[:, :1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +79,20 @@ class SemanticRelevance:
         strength: 1 uses the map as it is, 0 ignores it; between, 1 - strength + strength R.
     """
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ("edit",)
     reduce: Reduction = mean_then_absolute
     upper: float = 1.0
     strength: float = 1.0
 
-    def __call__(self, draw: Draw, scores: Scores) -> Map:
-        """Ask the plain model at the source, never at the current picture."""
-        raw = self.reduce(scores.edit(draw.z_source_t, draw.t))
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
+        """Return the map of the source, never of the current picture."""
+        del draw
+        raw = self.reduce(eps["edit"])
         return 1 - self.strength + self.strength * normalise(raw, self.upper)
 
 
 @dataclass(frozen=True)
-class KeptRelevance:
+class PrecomputedRelevance:
     """Maps of one source made before the run; a step uses that of the nearest timestep.
 
     Attributes:
@@ -87,46 +100,47 @@ class KeptRelevance:
         maps: [n, batch, 1, height, width].
     """
 
+    needs: ClassVar[tuple[ScoreName, ...]] = ()
     timesteps: Tensor
     maps: Tensor
 
-    def __call__(self, draw: Draw, scores: Scores) -> Map:
-        """Look up each sample's map; ask nobody."""
-        del scores
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
+        """Look up each sample's map."""
+        del eps
         nearest = (draw.t[:, None] - self.timesteps).abs().argmin(dim=1)
         return self.maps[nearest, torch.arange(len(nearest), device=nearest.device)]
 
 
-def enlarged(maps: KeptRelevance, height: int, width: int) -> KeptRelevance:
+def resize_maps(maps: PrecomputedRelevance, height: int, width: int) -> PrecomputedRelevance:
     """Return the maps at another size, bilinear."""
     count, batch = maps.maps.shape[:2]
     resized = F.interpolate(maps.maps.flatten(0, 1), (height, width), mode="bilinear", antialias=True)
-    return KeptRelevance(maps.timesteps, resized.reshape(count, batch, 1, height, width))
+    return PrecomputedRelevance(maps.timesteps, resized.reshape(count, batch, 1, height, width))
 
 
-def spread(t_min: int, t_max: int, count: int) -> Tensor:
+def evenly_spaced(t_min: int, t_max: int, count: int) -> Tensor:
     """Return the middles of `count` equal parts of [t_min, t_max], int64."""
     width = (t_max - t_min) / count
     return torch.tensor([round(t_min + (part + 0.5) * width) for part in range(count)])
 
 
 @torch.no_grad()
-def kept(
+def precompute(
     relevance: Relevance, schedule: NoiseSchedule, scores: Scores, z_source: Latent, timesteps: Tensor, eps: Tensor
-) -> KeptRelevance:
+) -> PrecomputedRelevance:
     """Make the maps of a source that does not change.
 
     Args:
         relevance: makes one map.
         schedule: noise schedule of the diffusion model.
-        scores: the scores it asks.
+        scores: the scores it needs.
         z_source: latents of the source pictures, [batch, c, h, w].
         timesteps: [n].
         eps: noise for each of them, [n, batch, c, h, w].
     """
     timesteps = timesteps.to(z_source.device)
-    maps = [
-        relevance(schedule.draw(z_source, z_source, t=t.expand(len(z_source)), eps=noise), scores)
-        for t, noise in zip(timesteps, eps, strict=True)
-    ]
-    return KeptRelevance(timesteps, torch.stack(maps))
+    maps = []
+    for t, noise in zip(timesteps, eps, strict=True):
+        draw = schedule.draw(z_source, z_source, t=t.expand(len(z_source)), eps=noise)
+        maps.append(relevance(draw, scores.predict(draw, relevance.needs)))
+    return PrecomputedRelevance(timesteps, torch.stack(maps))

@@ -79,7 +79,6 @@ class NoiseSchedule:
             z=z,
             z_source=z_source,
             t=t,
-            t_prev=t - self.stride,
             eps=eps,
             z_t=self.add_noise(z, eps, t),
             z_source_t=self.add_noise(z_source, eps, t),

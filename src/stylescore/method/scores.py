@@ -1,13 +1,13 @@
-"""The one signature every score has, `(z_t, t) -> eps`, and what is built from it.
+"""The one signature every score has, `(z_t, t) -> eps`, and how several are evaluated at one draw.
 
 The score of a distribution at noise level t is -eps / sigma_t; working with eps keeps the paper's signs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from stylescore.method.types import Draw, Latent, Noise, Timesteps
 
@@ -20,7 +20,7 @@ class NoisePredictor(Protocol):
         ...
 
 
-Finish = Callable[[Noise, Noise], Noise]
+Combine = Callable[[Noise, Noise], Noise]
 """Makes a score of the conditional and the unconditional prediction."""
 
 
@@ -34,67 +34,52 @@ def contrast(eps_c: Noise, eps_u: Noise) -> Noise:
     return eps_c - eps_u
 
 
-@dataclass(frozen=True)
-class Known:
-    """A score that has been asked already at one noised latent.
-
-    Attributes:
-        z_t: the latent it was asked at.
-        eps: its answer there.
-        otherwise: whom to ask at any other latent.
-    """
-
-    z_t: Latent
-    eps: Noise
-    otherwise: NoisePredictor
-
-    def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Return the answer, if the question is the same."""
-        return self.eps if z_t is self.z_t else self.otherwise(z_t, t)
-
-
 ScoreName = Literal["style", "fake", "edit", "source"]
+"""The scores a method may need.
+
+style: target distribution, at z_t (style model, guided, target prompt).
+fake: the current picture's distribution, at z_t (base with the trained adapter, guided).
+edit: contrast of the plain base under the edit prompt, at z_source_t; makes the relevance map.
+source: plain base under the source caption, guided, at z_source_t (DDS, PDS).
+"""
+Predictions = Mapping[ScoreName, Noise]
+"""Noise predictions at one draw, each at its score's own latent."""
 
 
-class Together(Protocol):
-    """Asks several scores of one draw in as few calls of the network as it can."""
+def score_latent(draw: Draw, name: ScoreName) -> Latent:
+    """Return the noised latent that a score is evaluated at."""
+    return draw.z_t if name in ("style", "fake") else draw.z_source_t
 
-    def __call__(self, draw: Draw, names: Sequence[ScoreName]) -> Mapping[ScoreName, Noise]:
-        """Return each score's answer, at z_t for style and fake, at z_source_t for edit and source."""
+
+class Scores(Protocol):
+    """The scores of a run. One that no part of the objective needs is never evaluated."""
+
+    def __getitem__(self, name: ScoreName) -> NoisePredictor:
+        """Return one score."""
+        ...
+
+    def predict(self, draw: Draw, names: Collection[ScoreName]) -> Predictions:
+        """Evaluate scores at a draw, in as few forward passes as the implementation can."""
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The scores an objective may ask; one it does not ask costs nothing.
+@dataclass(frozen=True)
+class SeparateScores:
+    """Scores that have no network in common: each takes a call of its own.
 
     Attributes:
-        style: target distribution, asked at z_t (style model, guided, target prompt).
-        fake: current picture's distribution, asked at z_t (base with the trained adapter, guided).
-        edit: contrast of the plain base under the edit prompt, asked at z_source_t; makes the relevance map.
-        source: plain base under the source caption, guided, asked at z_source_t (DDS, PDS).
-        together: asks several at once; `None` where each is asked alone.
+        predictors: by name.
     """
 
-    style: NoisePredictor
-    fake: NoisePredictor
-    edit: NoisePredictor
-    source: NoisePredictor
-    together: Together | None = None
+    predictors: Mapping[ScoreName, NoisePredictor]
 
-    def ahead(self, draw: Draw, names: Sequence[ScoreName]) -> Scores:
-        """Return scores that know their answers at this draw, as far as asking them together saves a call."""
-        unknown = [name for name in names if not isinstance(getattr(self, name), Known)]
-        if self.together is None or len(unknown) < 2:
-            return self
-        found = self.together(draw, unknown)
-        known: dict[str, Any] = {n: Known(asked_at(draw, n), eps, getattr(self, n)) for n, eps in found.items()}
-        return replace(self, **known)
+    def __getitem__(self, name: ScoreName) -> NoisePredictor:
+        """Return one score."""
+        return self.predictors[name]
 
-
-def asked_at(draw: Draw, name: ScoreName) -> Latent:
-    """Return the noised latent that a score is asked at."""
-    return draw.z_t if name in ("style", "fake") else draw.z_source_t
+    def predict(self, draw: Draw, names: Collection[ScoreName]) -> Predictions:
+        """Evaluate each score at its own latent."""
+        return {name: self.predictors[name](score_latent(draw, name), draw.t) for name in names}
 
 
 @dataclass
@@ -107,7 +92,7 @@ class PassCounter:
     """
 
     forward: int = 0
-    trained: int = field(default=0)
+    trained: int = 0
 
     def snapshot(self) -> tuple[int, int]:
         """Return (forward, trained) as they stand."""

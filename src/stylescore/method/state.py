@@ -66,8 +66,8 @@ def restore(fitting: Fitting, states: Sequence[PictureState]) -> None:
         restore_parameter(name, parameter, optimiser, _stack_parameter(states[: len(parameter)], name))
 
 
-def stack_sources(states: Sequence[PictureState]) -> Latent:
-    """Return the source latents of saved states as a batch.
+def source_latents(states: Sequence[PictureState]) -> Latent:
+    """Return the source latents of saved states, [batch, c, h, w].
 
     Raises:
         ConfigError: they are missing, or their shape is not that of the pictures' latents.

@@ -32,7 +32,6 @@ class Draw:
     z: Latent
     z_source: Latent
     t: Timesteps
-    t_prev: Timesteps
     eps: Noise
     z_t: Latent
     z_source_t: Latent

@@ -1,11 +1,11 @@
-"""What pictures are judged by: pure functions on features or pixels, and the networks that make the features.
+"""Measures of stylized pictures: pure functions of features or pixels, and the networks that compute the features.
 
-No weights come with the package and none are read here: a network takes a state dict that the caller has loaded.
+The package contains no weights of these networks and loads none: the caller passes a state dict.
 """
 
 from __future__ import annotations
 
-from stylescore.metrics.artefacts import clipped_share as clipped_share
+from stylescore.metrics.artefacts import clipped_fraction as clipped_fraction
 from stylescore.metrics.artefacts import grain as grain
 from stylescore.metrics.artefacts import grid_energy as grid_energy
 from stylescore.metrics.classifier import StyleClassifier as StyleClassifier

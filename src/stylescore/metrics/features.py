@@ -1,4 +1,4 @@
-"""What the figures over sets of features share: the shape, and the refusal of sets they cannot be computed from."""
+"""The shape of features, and the check of two sets of them, for all distances between sets."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from stylescore.errors import ConfigError
 
 Features = Float[Tensor, "_pictures _features"]
-"""One row of numbers for every picture; sets of several sizes and widths meet in one call."""
+"""One row of numbers for each picture; the sets of one call may differ in both sizes."""
 
 
-def require_sets(first: Features, second: Features) -> None:
-    """Raise `ConfigError` unless both sets hold two pictures or more, described by equally many numbers."""
+def check_sets(first: Features, second: Features) -> None:
+    """Raise `ConfigError` unless both sets have the same number of features and at least two pictures."""
     if first.shape[1] != second.shape[1]:
         raise ConfigError(
-            f"two sets of features must have one width, not {first.shape[1]} and {second.shape[1]}",
-            hint="make both with the same network",
+            f"two sets must have the same number of features, not {first.shape[1]} and {second.shape[1]}",
+            hint="compute both with the same network",
         )
     fewest = min(len(first), len(second))
     if fewest < 2:
-        raise ConfigError(f"a set of features needs at least 2 pictures, got {fewest}", hint="take more pictures")
+        raise ConfigError(f"a set of features needs at least 2 pictures, got {fewest}", hint="use more pictures")

@@ -1,8 +1,8 @@
-"""How far two pictures are apart for an eye: LPIPS with a trunk that tolerates small shifts.
+"""Perceptual distance of two pictures: LPIPS with a network that tolerates small shifts.
 
 Sources: "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, equation 1;
-"Shift-tolerant Perceptual Similarity Metric", ECCV 2022, whose AlexNet halves its resolution by blurring instead of by
-strides.
+"Shift-tolerant Perceptual Similarity Metric", ECCV 2022, whose AlexNet halves the resolution by blurred subsampling
+instead of strides alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stylescore.method.types import PerSample
 
 CHANNELS = (64, 192, 384, 256, 256)
 SMALLEST_SIDE = 21
-NAMES = {
+PUBLISHED_NAMES = {
     "shift": "scaling_layer.shift",
     "scale": "scaling_layer.scale",
     "blurs.0.kernel": "net.slice1.1.filt",
@@ -33,13 +33,13 @@ NAMES = {
     },
     **{f"weights.{level}": f"lin{level}.model.1.weight" for level in range(5)},
 }
-"""Our names, and what the published weights call the same tensors."""
+"""Names of the tensors here, and in the published weights."""
 
 Activation = Float[Tensor, "batch _channels _height _width"]
 
 
 class Blur(nn.Module):
-    """Halves the resolution after a binomial blur of 3 x 3 pixels, over two pixels of mirrored border."""
+    """Halves the resolution after a binomial blur of 3 x 3 pixels, with two pixels of mirrored border."""
 
     kernel: Tensor
 
@@ -49,7 +49,7 @@ class Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).clone())
 
     def forward(self, x: Activation) -> Activation:
-        """Return the smaller picture."""
+        """Return the activations at half the resolution."""
         bordered = functional.pad(x, (2, 2, 2, 2), mode="reflect")
         return functional.conv2d(bordered, self.kernel, stride=2, groups=len(self.kernel))
 
@@ -58,8 +58,8 @@ class PerceptualDistance(nn.Module):
     """LPIPS: the weighted squared difference of five levels of unit feature vectors, averaged over the picture.
 
     Attributes:
-        convolutions: AlexNet's five, the first without its stride.
-        blurs: in front of the first three levels' ends.
+        convolutions: the five of AlexNet, the first without its stride.
+        blurs: one for each of the first three levels.
         weights: one learned factor per channel and level, shaped [1, channels, 1, 1].
     """
 
@@ -83,36 +83,38 @@ class PerceptualDistance(nn.Module):
         self.weights = nn.ParameterList([torch.zeros(1, channels, 1, 1) for channels in CHANNELS])
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> PerceptualDistance:
-        """Return the distance with published weights, under their published names.
+    def from_state(cls, state: Mapping[str, Any]) -> PerceptualDistance:
+        """Build the network from a state dict in the published names.
 
         Raises:
             ModelError: a tensor is missing or has another shape.
         """
-        missing = sorted(set(NAMES.values()) - set(state))
+        missing = sorted(set(PUBLISHED_NAMES.values()) - set(state))
         if missing:
-            raise ModelError(f"weights of LPIPS lack {missing[0]!r}", hint="give the shift-tolerant AlexNet's")
+            raise ModelError(
+                f"weights of LPIPS lack {missing[0]!r}", hint="use the weights of the shift-tolerant AlexNet"
+            )
         network = cls()
         try:
-            network.load_state_dict({ours: state[theirs] for ours, theirs in NAMES.items()})
+            network.load_state_dict({ours: state[theirs] for ours, theirs in PUBLISHED_NAMES.items()})
         except RuntimeError as error:
             raise ModelError(
-                f"weights of LPIPS do not fit: {error}", hint="give the shift-tolerant AlexNet's"
+                f"weights of LPIPS do not fit: {error}", hint="use the weights of the shift-tolerant AlexNet"
             ) from error
         return network.eval().requires_grad_(False)
 
     def levels(self, pictures: Activation) -> list[Activation]:
-        """Return the five levels' features, each of unit length at every place."""
+        """Return the features of the five levels, of unit length at every position."""
         x = (pictures - self.shift) / self.scale
-        found = []
+        features = []
         for level, convolution in enumerate(self.convolutions):
-            x = convolution(self.shrunk(x, level)) if level else self.blurs[0](convolution(x))
+            x = convolution(self._downsample(x, level)) if level else self.blurs[0](convolution(x))
             x = x.relu()
-            found.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
-        return found
+            features.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
+        return features
 
-    def shrunk(self, x: Activation, level: int) -> Activation:
-        """Return what the convolution of a level above the first sees: at levels 1 and 2 the blurred maximum."""
+    def _downsample(self, x: Activation, level: int) -> Activation:
+        """Return the input of a level's convolution, for levels above 0: at levels 1 and 2 the blurred maximum."""
         return self.blurs[level](functional.max_pool2d(x, 3, stride=1)) if level < len(self.blurs) else x
 
     def forward(self, first: Float[Tensor, ...], second: Float[Tensor, ...]) -> PerSample:
@@ -120,22 +122,22 @@ class PerceptualDistance(nn.Module):
 
         Args:
             first: pictures in [-1, 1], [batch, 3, height, width], both sides at least 21.
-            second: as many of the same size; the order of the two does not matter.
+            second: pictures of the same shape; the distance is symmetric.
 
         Raises:
-            PictureError: the shapes differ or are none of pictures.
+            PictureError: the shapes differ, or are not those of pictures.
         """
-        require_pictures(first, second)
+        _check_pictures(first, second)
         pairs = zip(self.levels(first), self.levels(second), self.weights, strict=True)
         differences = [((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2)) for a, b, weight in pairs]
         return torch.stack(differences).sum(dim=0)
 
 
-def require_pictures(first: Tensor, second: Tensor) -> None:
-    """Raise `PictureError` unless both are batches of pictures of one shape and not too small."""
+def _check_pictures(first: Tensor, second: Tensor) -> None:
+    """Raise `PictureError` unless both are batches of pictures of the same, sufficient size."""
     shapes = list(first.shape), list(second.shape)
     if shapes[0] != shapes[1]:
-        raise PictureError(f"two pictures are compared at one size, got {shapes[0]} and {shapes[1]}")
+        raise PictureError(f"two batches of pictures must have the same shape, got {shapes[0]} and {shapes[1]}")
     if first.dim() != 4 or first.shape[1] != 3 or min(first.shape[2:]) < SMALLEST_SIDE:
         raise PictureError(
             f"pictures must be [batch, 3, height, width] with sides of at least {SMALLEST_SIDE}, got {shapes[0]}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.execution import StyleWeights
 from stylescore.config.run import RunConfig
 from stylescore.images import Photo, read_photo
 from stylescore.method.state import PictureState
@@ -136,7 +137,7 @@ def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, previ
     settings = StylizeSettings(
         photo=str(photo.path.resolve()),
         style_prompt=stylizer.style_prompt,
-        run=_map_names(resolve_style_copy(stylizer), absolute_model, absolute_style, absolute_preview_model),
+        run=_map_names(resolve_style_weights(stylizer), absolute_model, absolute_style, absolute_preview_model),
         gif=gif,
         preview_every=preview_every,
     )
@@ -148,10 +149,13 @@ def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, previ
     return Job(photo, folder, record)
 
 
-def resolve_style_copy(stylizer: Stylizer) -> RunConfig:
-    """Return the run with its style copy decided, so that a resumed run decides the same."""
+def resolve_style_weights(stylizer: Stylizer) -> RunConfig:
+    """Return the run with the place of its style weights decided, so that a resumed run decides the same."""
     run = stylizer.run
-    return run if run.style_model else replace(run, style_copy=stylizer.style_has_network)
+    if run.style_model:
+        return run
+    chosen: StyleWeights = "merged" if stylizer.style_has_network else "adapter"
+    return replace(run, execution=replace(run.execution, style_weights=chosen))
 
 
 def _model_hashes(stylizer: Stylizer) -> dict[str, str | tuple[str, ...]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from stylescore.assembly.stylizer import Result, Stylizer
 from stylescore.images import save_gif, save_png
-from stylescore.images.sizes import resized
+from stylescore.images.sizes import resize
 from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.state import PictureState, capture
 from stylescore.runs.folder import make_folder
@@ -125,7 +125,7 @@ class Batch:
 
 def _equal_frames(frames: Sequence[Image.Image], last: Image.Image) -> list[Image.Image]:
     """Return an animation's frames and the last one, all of its size: a run may have grown in between."""
-    return [*(resized(frame, last.size) for frame in frames), last]
+    return [*(resize(frame, last.size) for frame in frames), last]
 
 
 def step_row(iteration: Iteration, picture: int) -> dict[str, Any]:

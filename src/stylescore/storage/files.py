@@ -1,4 +1,4 @@
-"""Writing files so that they are either whole or not there, and naming them by their content."""
+"""Writes files so that they are either complete or absent, and computes their SHA-256."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _HINTS = {
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` when the block succeeds.
 
-    Whatever goes wrong, Ctrl-C included, the temporary file is removed and an older `path` stays as it was.
+    After any failure, Ctrl-C included, the temporary file is removed and an older `path` is unchanged.
 
     Args:
         path: the file to write. Its folder must exist.
 
     Yields:
-        A path in the same folder with the same suffix, at which nothing exists yet.
+        A path in the same folder with the same suffix; the file does not exist yet.
 
     Raises:
         OutputError: `path` is a folder or a device, its folder is missing or is a file, or the system
             refuses to write (permission, full disk).
     """
     target = Path(path)
-    # The name does not contain the target's: that one may already be as long as the system allows.
+    # Without the target's name, which may already have the largest length that the system allows.
     temporary = target.parent / f".partial-{secrets.token_hex(6)}{target.suffix}"
     try:
-        _check_place(target)
+        _check_target(target)
         yield temporary
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise _refused(target, error) from error
+        raise _write_error(target, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -56,8 +56,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, or of a folder's names and contents.
 
-    A folder's files are taken in the order of their relative names, written with `/`, so the digest is the
-    same on every system and changes when a file is renamed.
+    A folder's files are hashed in the order of their relative names, written with `/`: the digest is the same on every
+    system, and changes when a file is renamed.
 
     Args:
         path: a file or a folder.
@@ -68,9 +68,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
     Raises:
         InputError: `path` is missing or cannot be read.
     """
-    place = Path(path)
+    target = Path(path)
     try:
-        return _folder_digest(place) if place.is_dir() else _file_digest(place)
+        return _folder_digest(target) if target.is_dir() else _file_digest(target)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read: {_reason(error)}", hint="check the path and its permissions"
@@ -88,10 +88,10 @@ def _folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _check_place(target: Path) -> None:
-    """Refuse early what could only fail, or do harm, at the final rename."""
+def _check_target(target: Path) -> None:
+    """Raise `OutputError` for a target at which the final rename would fail or do harm."""
     if "\0" in str(target):
-        raise OutputError(f"a file name cannot hold NUL, got {str(target)!r}", hint="choose another name")
+        raise OutputError(f"a file name cannot contain NUL, got {str(target)!r}", hint="choose another name")
     if not target.parent.exists():
         raise OutputError(f"the folder of {str(target)!r} does not exist", hint="create the folder first")
     if not target.parent.is_dir():
@@ -102,16 +102,16 @@ def _check_place(target: Path) -> None:
     if target.is_dir():
         raise OutputError(f"{str(target)!r} is a folder, not a file", hint="add a file name to it")
     if target.exists() and not target.is_file():
-        raise OutputError(f"{str(target)!r} is a device, not a file", hint="choose an ordinary file name")
+        raise OutputError(f"{str(target)!r} is a device, not a file", hint="choose the name of a regular file")
 
 
 def _flush(path: Path) -> None:
-    """Put the content on the disk before its name, so that a power cut cannot leave an empty file."""
+    """Write the content to the disk before the rename, so that a power failure cannot leave an empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _refused(target: Path, error: OSError) -> OutputError:
+def _write_error(target: Path, error: OSError) -> OutputError:
     hint = _HINTS.get(error.errno or 0, "check the folder, its permissions and the free space")
     return OutputError(f"{str(target)!r} cannot be written: {_reason(error)}", hint=hint)
 

@@ -85,7 +85,7 @@ class Cache:
         z = posterior.mean
         if self.config.sample_posterior:
             z = z + posterior.std * torch.randn(z.shape, generator=rng)
-        return self.codec.scaled(z[None])
+        return self.codec.scale_latent(z[None])
 
 
 def _crop(picture: Image.Image, side: int, multiple: int, whole: bool) -> tuple[Image.Image, tuple[int, int]]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stylescore.errors import PictureError, StylescoreError
 from stylescore.images import Photo, read_photo
-from stylescore.images.sheets import flattened
+from stylescore.images.sheets import flatten_alpha
 from stylescore.images.sizes import fitted_size
 from stylescore.storage.files import sha256
 
@@ -98,7 +98,7 @@ def load_picture(path: Path) -> Image.Image:
 def _put_on_white(photo: Photo) -> Image.Image:
     if photo.alpha is None:
         return photo.picture
-    return flattened(Image.merge("RGBA", (*photo.picture.split(), photo.alpha)))
+    return flatten_alpha(Image.merge("RGBA", (*photo.picture.split(), photo.alpha)))
 
 
 def _read_picture(path: Path, strict: bool, left_out: list[str], notes: list[str]) -> TrainingPicture | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from stylescore.catalog.hashes import model_hash
+from stylescore.assembly.sources import model_hash
 from stylescore.catalog.registry import resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
-from stylescore.diffusion.execution.devices import DTYPES, Places
+from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
 from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.method.schedule import NoiseSchedule
@@ -91,7 +91,7 @@ def load_base(plan: Plan) -> BaseModel:
     config = resolve(plan.request.given, "small")
     process = make_process(config)
     source = resolve_model(config.model)
-    parts = load_components(source.location, dtype=process.dtype, places=Places.on(process.device))
+    parts = load_components(source.location, dtype=process.dtype, places=DevicePlacement.on(process.device))
     prediction_type = _require_prediction_type(parts)
     parts.vae.float()  # it runs little, and some overflow in half precision
     family = family_of(parts.text_width)
@@ -100,7 +100,7 @@ def load_base(plan: Plan) -> BaseModel:
     _check_resolution(config, parts)
     origin = Origin(
         base=source.name,
-        base_sha256=model_hash(config.model),
+        base_sha256=model_hash(source),
         family=family,
         prediction_type=prediction_type,
         pictures=len(plan.dataset.pictures),

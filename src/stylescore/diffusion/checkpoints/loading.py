@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stylescore.catalog.hub import download_model
 from stylescore.diffusion.checkpoints.folders import SUPPORTED, load_folder
 from stylescore.diffusion.checkpoints.single_file import load_single_file
-from stylescore.diffusion.execution.devices import Places, laid_out
+from stylescore.diffusion.execution.devices import DevicePlacement, set_memory_format
 from stylescore.diffusion.families import Family, Parts
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
@@ -81,7 +81,7 @@ class Components:
         return VariancePreserving(schedule, self.prediction_type)
 
 
-def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -> Components:
+def load_components(source: Path | str, *, dtype: torch.dtype, places: DevicePlacement) -> Components:
     """Load a model.
 
     Args:
@@ -98,7 +98,7 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -
     family.require_fit(name, parts)
     scheduler = _schedule_of(name, parts)
     _freeze(parts.network, places.weights)
-    laid_out(parts.network, places.network)
+    set_memory_format(parts.network, places.network)
     _freeze(parts.vae, places.codec)
     for _, model in parts.texts.values():
         _freeze(model, places.texts)
@@ -120,14 +120,14 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: Places) -
     )
 
 
-def text_encoder(parts: Parts, places: Places) -> TextEncoder:
+def text_encoder(parts: Parts, places: DevicePlacement) -> TextEncoder:
     """Return a model's text models as one."""
     lengths = parts.family.lengths(parts)
     readers = tuple(
         Reader(name, tokenizer, model, lengths.get(name, tokenizer.model_max_length))
         for name, (tokenizer, model) in parts.texts.items()
     )
-    visits = places.reading if places.reading != places.texts else None
+    visits = places.encoding if places.encoding != places.texts else None
     return TextEncoder(readers, parts.family.make_encode(parts), device=places.network, visits=visits)
 
 
@@ -192,11 +192,11 @@ def _native_side(parts: Parts) -> int:
     return cells * parts.vae_scale
 
 
-def _widen(parts: Parts, places: Places) -> None:
+def _widen(parts: Parts, places: DevicePlacement) -> None:
     """Give the parts float32 that would overflow in float16, or work slowly in it."""
     if parts.vae.config.force_upcast:
         parts.vae.float()
-    if places.reading.type == "cpu":
+    if places.encoding.type == "cpu":
         for _, model in parts.texts.values():
             model.float()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from stylescore.config.run import RunConfig
+from stylescore.config.execution import DtypeName, ExecutionConfig
 from stylescore.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -17,36 +17,36 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a model's parts are kept and where they work.
+class DevicePlacement:
+    """Where a model's components are stored and where they run.
 
     Attributes:
-        network: where the denoising network works, with all latents and features.
-        weights: where its weights are kept.
-        codec: where the autoencoder is kept; it works beside the network.
-        texts: where text models are kept.
-        reading: where text models work.
+        network: where the denoising network runs, with all latents and features.
+        weights: where its weights are stored.
+        codec: where the autoencoder is stored; it runs on the network's device.
+        texts: where text encoders are stored.
+        encoding: where text encoders run.
     """
 
     network: torch.device
     weights: torch.device
     codec: torch.device
     texts: torch.device
-    reading: torch.device
+    encoding: torch.device
 
     @classmethod
-    def on(cls, device: torch.device) -> Places:
-        """Return one place for everything."""
+    def on(cls, device: torch.device) -> DevicePlacement:
+        """Place everything on one device."""
         return cls(device, device, device, device, device)
 
     @classmethod
-    def of_run(cls, device: torch.device, run: RunConfig) -> Places:
-        """Return the places of a run: text models visit a card while they read, or stay away to save memory.
+    def of_run(cls, device: torch.device, execution: ExecutionConfig) -> DevicePlacement:
+        """Place the components of a run: text encoders are on a GPU only while they run, or never to save memory.
 
-        A run reads its prompts once, before its first iteration. Only a card has memory of its own to be freed.
+        A run encodes its prompts once, before its first iteration. Only a GPU has memory of its own to be freed.
         """
-        weights = CPU if run.offload else device
-        if run.saves_memory:
+        weights = CPU if execution.memory == "offload" else device
+        if execution.saves_memory:
             return cls(device, weights, CPU, CPU, CPU)
         return cls(device, weights, device, CPU if device.type == "cuda" else device, device)
 
@@ -63,7 +63,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"no device is called {name!r}", hint="use auto, cpu, cuda, cuda:N or mps") from error
-    if not present(device):
+    if not _is_present(device):
         raise DeviceError(f"this machine has no device {name!r}", hint="use --device cpu")
     return device
 
@@ -75,7 +75,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def present(device: torch.device) -> bool:
+def _is_present(device: torch.device) -> bool:
     """Tell whether tensors can be put on the device."""
     match device.type:
         case "cpu":
@@ -88,7 +88,7 @@ def present(device: torch.device) -> bool:
             return False
 
 
-def pick_dtype(name: Literal["auto", "float32", "bfloat16", "float16"], device: torch.device) -> torch.dtype:
+def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     """Return the networks' precision; "auto" is float32 on the CPU, else bfloat16 where it is native.
 
     Raises:
@@ -102,10 +102,10 @@ def pick_dtype(name: Literal["auto", "float32", "bfloat16", "float16"], device: 
     return DTYPES[name]
 
 
-def laid_out(network: Any, device: torch.device) -> Any:
-    """Lay a network's weights as the device that will work with them reads them, and return the network.
+def set_memory_format(network: Any, device: torch.device) -> Any:
+    """Store a network's weights in the memory format that is fastest on a device, and return the network.
 
-    Tensor cores read convolutions' channels side by side; on a CPU that was measured to gain nothing on the whole.
+    Tensor cores read channels-last convolutions; on a CPU that was measured to gain nothing on the whole.
     """
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
 
@@ -113,13 +113,13 @@ def laid_out(network: Any, device: torch.device) -> Any:
 def require_compiler(device: torch.device) -> None:
     """Raise `DeviceError` where torch.compile cannot be trusted.
 
-    On a CPU with several threads the compiled way back of torch 2.13 writes past its memory and ends the program.
+    On a CPU with several threads the compiled backward pass of torch 2.13 writes past its memory and ends the program.
     """
     if device.type == "cpu":
         raise DeviceError("--compile needs a GPU, the device is 'cpu'", hint="leave it out: it saves no time there")
 
 
-def require_card(device: torch.device) -> None:
-    """Raise `DeviceError` where a network's weights are in main memory anyway."""
+def require_gpu(device: torch.device) -> None:
+    """Raise `DeviceError` where a network's weights are in CPU memory anyway."""
     if device.type == "cpu":
-        raise DeviceError("--offload needs a GPU, the device is 'cpu'", hint="use --low-memory")
+        raise DeviceError("--memory offload needs a GPU, the device is 'cpu'", hint="use --memory low")

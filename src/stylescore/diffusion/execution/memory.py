@@ -1,4 +1,4 @@
-"""Working in less memory: parts that visit the device only while they work, and inner results that are made twice."""
+"""Less memory: modules that are on the device only while they run, and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def visiting(modules: Sequence[nn.Module], device: torch.device | None) -> Itera
     finally:
         for module, home in zip(modules, homes, strict=False):
             module.to(home)
-        torch.cuda.empty_cache()  # else what they took stays reserved; without CUDA this does nothing
+        torch.cuda.empty_cache()  # else their memory stays reserved; without CUDA this does nothing
 
 
-def routed_checkpoint(switch: Switch) -> Callable[..., Any]:
-    """Return a checkpoint for networks with adapters: on the way back a block takes its route on the way out."""
+def _routed_checkpoint(switch: Switch) -> Callable[..., Any]:
+    """Return a checkpoint for networks with adapters: the backward pass recomputes a block on its forward route."""
 
     def run(block: Callable[..., Any], *inputs: Any) -> Any:
         route = switch.route
 
-        def again(*given: Any) -> Any:
+        def compute(*given: Any) -> Any:
             with switch.set(route):
                 return block(*given)
 
-        return checkpoint(again, *inputs, use_reentrant=False)
+        return checkpoint(compute, *inputs, use_reentrant=False)
 
     return run
 
 
-def keep_less(adapters: Adapters) -> None:
-    """Have the network drop its blocks' inner results in calls with gradient, and make them again on the way back."""
+def enable_gradient_checkpointing(adapters: Adapters) -> None:
+    """Have the network recompute its blocks' activations in the backward pass instead of storing them."""
     network: Any = adapters.network
-    network.enable_gradient_checkpointing(routed_checkpoint(adapters.switch))
+    network.enable_gradient_checkpointing(_routed_checkpoint(adapters.switch))

@@ -1,0 +1,213 @@
+"""From networks and constants to a run that can be fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from stylescore.assembly.networks import Networks
+from stylescore.assembly.objectives import (
+    make_fake_sampler,
+    make_fake_weight,
+    make_learning_rate,
+    make_objective,
+    make_optimiser,
+    make_sampler,
+)
+from stylescore.config.method import MethodConfig
+from stylescore.diffusion.adapters import FakeAdapter
+from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
+from stylescore.diffusion.codec import Pictures
+from stylescore.method import relevance, timesteps
+from stylescore.method.fake_score import FakeScore, identity, random_shift
+from stylescore.method.fit import Fitting
+from stylescore.method.objective import Objective, gaussian, stream
+from stylescore.method.scores import ScoreName, contrast, guide
+from stylescore.method.subjects import LatentSubject, Subject
+from stylescore.method.types import Latent, Rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """The words of a batch, one entry per picture."""
+
+    target: Sequence[str]
+    edit: Sequence[str]
+    caption: Sequence[str]
+
+    @classmethod
+    def of(cls, method: MethodConfig, style: str, captions: Sequence[str]) -> Prompts:
+        """Fill in the method's prompt templates; an empty caption leaves no dangling comma."""
+        return cls(
+            target=[fill_template(method.target_prompt, style, caption) for caption in captions],
+            edit=[fill_template(method.relevance.edit_prompt, style, caption) for caption in captions],
+            caption=list(captions),
+        )
+
+
+def fill_template(template: str, style: str, caption: str) -> str:
+    """Fill in a prompt template."""
+    return template.format(style=style, caption=caption).strip().strip(",").strip()
+
+
+def _guided(score: PromptedScore, guidance_scale: float) -> PromptedScore:
+    """Return a score under guidance; scale 1 leaves out the unconditional prediction."""
+    return replace(score, combine=None if guidance_scale == 1 else partial(guide, s=guidance_scale))
+
+
+def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake: FakeAdapter | None) -> BatchedScores:
+    """Encode the prompts and return the scores.
+
+    Args:
+        networks: the networks.
+        method: guidance scales.
+        prompts: one entry per picture.
+        fake: the run's fake adapter; without one there is no fake score.
+    """
+    count = len(prompts.target)
+    empty = [""] * count
+    null, target, edit, caption = networks.text.groups([empty, prompts.target, prompts.edit, prompts.caption])
+    style_null, style_target = networks.style_text.groups([empty, prompts.target])
+    style = PromptedScore(networks.style, style_target, style_null, style=True)
+    scores: dict[ScoreName, PromptedScore] = {
+        "style": _guided(style, method.guidance_scale),
+        "edit": PromptedScore(networks.base, edit, null, contrast),
+        "source": _guided(PromptedScore(networks.base, caption, null), method.guidance_scale),
+    }
+    if fake is not None:
+        scores["fake"] = _guided(PromptedScore(networks.base, target, null, fake=fake), method.fake.guidance_scale)
+    faster = batching_is_faster(count, networks.base.network.device)
+    return BatchedScores(scores, faster if networks.batched is None else networks.batched)
+
+
+def new_fake_adapter(networks: Networks, method: MethodConfig, rng: Rng) -> FakeAdapter:
+    """Return a fresh fake adapter for the base: one for each picture, or one for the batch."""
+    config = method.fake
+    owners = rng[:1] if config.scope == "batch" else rng
+    return networks.base.adapters.new_fake(config.targets, config.rank, config.alpha, owners)
+
+
+def make_fake_score(method: MethodConfig, adapter: FakeAdapter, scores: BatchedScores) -> FakeScore:
+    """Return the training of the fake adapter; its unconditional prediction is never trained."""
+    config, score = method.fake, scores["fake"]
+    return FakeScore(
+        predictor=replace(score, combine=None),
+        parameters=adapter.parameters,
+        optimiser=torch.optim.AdamW(adapter.parameters, lr=config.lr, weight_decay=0.0),
+        schedule=score.backbone.schedule,
+        timesteps=make_fake_sampler(method, score.backbone.schedule.stride),
+        weight=make_fake_weight(config.weight),
+        augment=random_shift if config.augment == "shifts" else identity,
+    )
+
+
+def encode_sources(networks: Networks, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
+    """Encode the photos as the method states."""
+    return networks.codec.encode(pictures, rng if method.sample_posterior else None)
+
+
+def fit_latents(
+    networks: Networks, method: MethodConfig, prompts: Prompts, z_source: Latent, rng: Rng, *, refined: bool = False
+) -> Fitting:
+    """Assemble a run that fits one latent per picture.
+
+    Args:
+        networks: the networks.
+        method: constants, with the content knob applied.
+        prompts: one entry per picture.
+        z_source: latents of the photos, [batch, c, h, w].
+        rng: one CPU generator per picture.
+        refined: whether the run's iterations are followed by those of the refinement.
+    """
+    subject = LatentSubject.at(z_source)
+    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject))
+    if method.relevance.timesteps and fitting.objective.relevance.needs:
+        fitting.objective = _precompute_maps(fitting, method, subject.z_source)
+    if refined:
+        _add_refinement(fitting, method, networks.base.schedule.stride)
+        scale = _rate_scale(method, subject)
+        fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
+    return fitting
+
+
+def _rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
+    """Return what a learning rate is multiplied with: plain gradient descent undoes the mean of the loss."""
+    return subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
+
+
+def _add_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> None:
+    """Add the refinement's iterations and timesteps to a run, in place."""
+    total = method.iterations + method.refine.iterations
+    small = make_sampler(replace(method.timesteps, t_max=method.refine.t_max), stride)
+    share = method.iterations / total
+    fitting.iterations = total
+    fitting.objective = replace(
+        fitting.objective, timesteps=timesteps.Staged(fitting.objective.timesteps, small, share)
+    )
+    if isinstance(fitting.fake, FakeScore) and method.fake.sampler == "run":
+        fitting.fake = replace(fitting.fake, timesteps=fitting.objective.timesteps)
+
+
+def enlarge(
+    fitting: Fitting, networks: Networks, method: MethodConfig, prompts: Prompts, z: Latent, z_source: Latent
+) -> None:
+    """Let a run go on with larger latents; the fake adapter and the maps are carried over.
+
+    Args:
+        fitting: the run, changed in place.
+        networks: the networks for latents of the new size.
+        method: its constants.
+        prompts: its prompts.
+        z: the pictures as they are now, at the new size.
+        z_source: latents of the photos at the new size.
+    """
+    assert isinstance(fitting.scores, BatchedScores)
+    old = fitting.scores.scores.get("fake")
+    subject = LatentSubject(z_source.float(), torch.nn.Parameter(z.float()))
+    scores = make_scores(networks, method, prompts, None if old is None else old.fake)
+    fitting.scores, fitting.subject = scores, subject
+    fitting.optimiser = make_optimiser(method.optimiser, subject.parameters())
+    scale = _rate_scale(method, subject)
+    fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
+    if isinstance(fitting.fake, FakeScore):
+        fitting.fake = replace(fitting.fake, predictor=replace(scores["fake"], combine=None))
+    maps = fitting.objective.relevance
+    if isinstance(maps, relevance.PrecomputedRelevance):
+        fitting.objective = replace(fitting.objective, relevance=relevance.resize_maps(maps, *z.shape[-2:]))
+
+
+def _precompute_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> Objective:
+    """Return the run's objective with the maps made beforehand.
+
+    Their noise comes from generators of their own, so that a resumed run has the same maps and the run's draws do not
+    depend on how many maps there are.
+    """
+    objective, count = fitting.objective, method.relevance.timesteps
+    rng = stream(fitting.rng, 1)
+    at = relevance.evenly_spaced(method.timesteps.t_min, method.timesteps.t_max, count)
+    eps = torch.stack([gaussian(z_source, rng) for _ in range(count)])
+    maps = relevance.precompute(objective.relevance, objective.schedule, fitting.scores, z_source, at, eps)
+    return replace(objective, relevance=maps)
+
+
+def assemble(
+    networks: Networks, method: MethodConfig, prompts: Prompts, subject: Subject, rng: Rng, lr_scale: float = 1.0
+) -> Fitting:
+    """Assemble a run for any subject."""
+    adapter = new_fake_adapter(networks, method, rng) if method.has_fake_score else None
+    scores = make_scores(networks, method, prompts, adapter)
+    return Fitting(
+        subject=subject,
+        objective=make_objective(method, networks.base.schedule),
+        scores=scores,
+        optimiser=make_optimiser(method.optimiser, subject.parameters()),
+        learning_rate=make_learning_rate(method.optimiser, method.iterations, lr_scale),
+        fake=None if adapter is None else make_fake_score(method, adapter, scores),
+        rng=rng,
+        iterations=method.iterations,
+        shared=method.fake.shared,
+        counter=networks.base.counter,
+    )

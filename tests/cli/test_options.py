@@ -1,0 +1,80 @@
+"""Option texts become values, or one clear error that names the setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stylescore.cli.options import parse_settings, parse_styles
+from stylescore.config.method import MethodConfig
+from stylescore.config.run import StyleChoice
+from stylescore.config.toml import overlay
+from stylescore.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[("0.5", 0.5), (".5", 0.5), ("+.5", 0.5), ("-.5", -0.5), ("5.", 5.0), ("5.e-1", 0.5), (".5e1", 5.0)],
+        *[("+3", 3), ("3", 3), ("007", 7), ("-03", -3), ("1_000", 1000), ("1e3", 1000.0), ("00.5", 0.5)],
+        *[("true", True), ("[1, 2]", [1, 2]), ('"5"', "5"), ("'a b'", "a b")],
+        *[("clean", "clean"), ("ink, 3d render", "ink, 3d render"), ("3d", "3d"), ("1950s", "1950s"), ("", "")],
+    ],
+)
+def test_a_value_is_read_as_what_it_looks_like(text: str, value: Any) -> None:
+    found = parse_settings([f"part.x={text}"])
+    assert found == {"part": {"x": value}}
+    assert type(found["part"]["x"]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["0,5", "1.2.3", "1/2", "50%", "5e", "--5", "1e-", "3-4", "1,000", "1__0", "9" * 5000])
+def test_a_number_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings([f"optimiser.lr={text}"])
+    assert str(caught.value) == f"optimiser.lr must be a number or a text in quotes, not {text[:40]}"
+    assert caught.value.hint == "write numbers as 300, 0.5 or 5e-4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("iterations=.5", "iterations must be a whole number, not 0.5", "write a whole number"),
+        ("iterations=many", "iterations must be a whole number, not 'many'", "write a whole number"),
+        ("optimiser.lr=fast", "optimiser.lr must be a number, not 'fast'", "write a number"),
+        ("text_encoder_lora=.5", "text_encoder_lora must be true or false, not 0.5", "write true or false"),
+        ("target_prompt=.5", "target_prompt must be a text, not 0.5", 'write a text in quotes: "0.5"'),
+        ("target_prompt=1950", "target_prompt must be a text, not 1950", 'write a text in quotes: "1950"'),
+        ("fake.targets=.5", "fake.targets must be a list, not 0.5", 'write ["a", "b"]'),
+        ("spectrum=.5", "spectrum must be a table of settings, not 0.5", "write a table of settings"),
+    ],
+)
+def test_a_value_of_the_wrong_type_names_its_setting(text: str, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        overlay(MethodConfig(), parse_settings([text]))
+    assert (str(caught.value), caught.value.hint) == (message, hint)
+
+
+def test_settings_of_one_table_are_merged_and_later_ones_win() -> None:
+    texts = ["fake.rank=2", "fake.lr=.1", "fake.rank=3"]
+    assert parse_settings(texts, iterations=4, style_strength=None) == {"iterations": 4, "fake": {"rank": 3, "lr": 0.1}}
+
+
+@pytest.mark.parametrize("text", ["iterations", "=3", " = 3"])
+def test_a_setting_without_a_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set needs KEY=VALUE"):
+        parse_settings([text])
+
+
+def test_styles_may_have_weights() -> None:
+    found = parse_styles(["ink", "hub/oil=.5", "a=b=-1"])
+    assert found == (
+        StyleChoice(name="ink"),
+        StyleChoice(name="hub/oil", weight=0.5),
+        StyleChoice(name="a=b", weight=-1),
+    )
+
+
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a style's weight must be a number, not 'lots'"):
+        parse_styles(["ink=lots"])
