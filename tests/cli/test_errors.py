@@ -223,7 +223,7 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --output {here}/a_file/below", "cannot write to '{here}/a_file/below/...", "choose another --output"),
     ("{photo} --prewiew-every 3", "No such option: --prewiew-every...", HELP),
     ("{photo} --prompt \udcff", "prompt must be Unicode text, not '\\udcff'", "write it in UTF-8"),
-    ("{here}/\udcff.png", "the path '{here}/\\udcff.png' holds bytes that are no letters", "rename the file or folder"),
+    ("{here}/\udcff.png", "the path '{here}/\\udcff.png' is not valid Unicode", "rename the file or folder"),
 ]
 
 

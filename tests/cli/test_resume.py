@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load, load_file, save_file
 
@@ -88,7 +89,7 @@ class TestInterruption:
         assert outcome.code == 130
         assert outcome.out == ""
         lines = [line for line in outcome.err.splitlines() if line]
-        assert lines == [f"kept; go on with: stylescore stylize --resume {folder}", "error: interrupted"]
+        assert lines == [f"saved; resume with: stylescore stylize --resume {folder}", "error: interrupted"]
         assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "state.safetensors", "steps.jsonl"]
         assert len(steps(folder)) == 2
         assert signal.getsignal(number) == before
@@ -133,6 +134,22 @@ class TestInterruption:
             assert f"--resume {folder}" in outcome.err
             assert resume(folder).picture.is_file()
 
+    def test_a_state_that_could_not_be_saved_is_not_offered(
+        self, interrupt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from stylescore.runs.job import PictureFolder
+
+        def interrupted_again(folder: Any, state: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(PictureFolder, "save_state", interrupted_again)
+
+        outcome, (folder,) = interrupt(PHOTO)
+
+        assert outcome.code == 130
+        assert "resume with" not in outcome.err
+        assert not (folder / "state.safetensors").exists()
+
     def test_photos_that_wait_are_not_begun(self, interrupt: Callable[..., Any]) -> None:
         outcome, folders = interrupt(PHOTO, PHOTO)
 
@@ -144,13 +161,13 @@ class TestInterruption:
     ) -> None:
         import stylescore.runs.runner
 
-        original = stylescore.runs.runner.shared_record
+        original = stylescore.runs.runner.public_record
 
-        def shared_record(record: Any) -> str:
+        def public_record(record: Any) -> str:
             send(signal.SIGINT)()
             return original(record)
 
-        monkeypatch.setattr(stylescore.runs.runner, "shared_record", shared_record)
+        monkeypatch.setattr(stylescore.runs.runner, "public_record", public_record)
 
         outcome = stylize(PHOTO, PHOTO)
 
@@ -277,11 +294,11 @@ class TestRefusals:
 
         metadata_only = load_file(STYLE)
         save_file(metadata_only, own_styles / "oil.safetensors", {"other": "file"})
-        refused("the style has changed since the run began")
+        refused("the style changed after the run began")
         (own_styles / "oil.safetensors").unlink()
         refused("there is no style 'oil'")
         Image.open(PHOTO).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "photo.png")
-        refused(f"the photo {str(tmp_path / 'photo.png')!r} has changed since the run began")
+        refused(f"the photo {str(tmp_path / 'photo.png')!r} changed after the run began")
         (tmp_path / "photo.png").unlink()
         refused(f"there is no file {str(tmp_path / 'photo.png')!r}")
 
@@ -300,7 +317,7 @@ class TestRefusals:
 
         for content in (sound[:2000], b"", b"garbage" * 100):
             state.write_bytes(content)
-            refused(f"the kept state {str(state)!r} is damaged")
+            refused(f"the saved state {str(state)!r} is damaged")
         for name in ("z", "z_source", "generator", "fake.0"):
             save_file({key: value for key, value in tensors.items() if key != name}, state, {"iteration": "2"})
             refused(name)
@@ -311,8 +328,22 @@ class TestRefusals:
         save_file(tensors | {"z": tensors["z"][:, :-1].contiguous()}, state, {"iteration": "2"})
         refused("shape")
         save_file(tensors | {"generator": tensors["generator"] * 0}, state, {"iteration": "2"})
-        refused("the kept state cannot be taken up")
+        refused("the saved 'generator' cannot be used: ")
         state.write_bytes(sound)
+        assert resume(folder).code == 0
+
+    def test_out_of_memory_is_not_blamed_on_the_state(
+        self, folder: Path, resume: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from stylescore.assembly import stylizer
+
+        def exhaust(*_: Any, **__: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stylizer, "fit_latents", exhaust)
+            with pytest.raises(torch.OutOfMemoryError):
+                resume(folder)
         assert resume(folder).code == 0
 
     def test_a_damaged_record(self, folder: Path, resume: Callable[..., Any]) -> None:
@@ -326,10 +357,74 @@ class TestRefusals:
             assert words in outcome.complaint[0], outcome.err
 
         refused(text[:300], "is not a run folder: config.toml: ")
-        refused("", "lacks photo, photo_sha256, model_sha256, style_sha256, style_prompt, run")
+        refused("", "its config.toml does not say which command made it")
+        refused(text[: text.index("photo = ")], "lacks photo, style_prompt, run")
         refused(text.replace("iterations = 4", "iterations = 0"), "iterations must be at least 1, not 0")
         refused(text.replace("seed = 0", 'seed = "zero"'), "run.seed must be a whole number, not 'zero'")
         refused(text.replace("[run.method]", "[run.methods]"), "unknown setting 'run.methods'")
+
+    @pytest.mark.parametrize("name", ["previews", "picture.png", "run.gif"])
+    def test_what_stands_in_the_way(self, name: str, folder: Path, resume: Callable[..., Any]) -> None:
+        place = folder / name
+        place.mkdir() if "." in name else place.write_text("mine", encoding="utf-8")
+        before = sorted(path.name for path in folder.iterdir())
+
+        outcome = resume(folder)
+
+        assert outcome.code == 2
+        needed = (
+            "is a folder, the run needs a file there" if "." in name else "is not a folder, the run needs one there"
+        )
+        assert outcome.complaint == [f"{str(place)!r} {needed}", "move it away"]
+        assert sorted(path.name for path in folder.iterdir()) == before
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b'{"iteration": 0}\n\xff\xfe\n', "cannot be read: it is not UTF-8 text"),
+            (b'{"iteration": 0}\n{"iterat', "is damaged in line 2"),
+            (None, "is a folder, the run needs a file there"),
+        ],
+    )
+    def test_a_damaged_log(
+        self, content: bytes | None, words: str, folder: Path, resume: Callable[..., Any], steps: Steps
+    ) -> None:
+        log = folder / "steps.jsonl"
+        log.unlink()
+        log.mkdir() if content is None else log.write_bytes(content)
+
+        outcome = resume(folder)
+
+        assert outcome.code == 2
+        assert str(log) in outcome.complaint[0]
+        assert outcome.complaint[0].endswith(words)
+        log.rmdir() if content is None else log.unlink()
+        assert resume(folder).code == 0
+        assert [row["iteration"] for row in steps(folder)] == [2, 3]
+
+    def test_a_state_of_more_iterations_than_the_run_has(self, folder: Path, resume: Callable[..., Any]) -> None:
+        state = folder / "state.safetensors"
+        tensors = load_file(state)
+        for iteration in ("-5", "999"):
+            save_file(tensors, state, {"iteration": iteration})
+            assert f"is that of iteration {iteration}" in resume(folder).complaint[0]
+        save_file(
+            {name: tensor for name, tensor in tensors.items() if name != "z.exp_avg_sq"}, state, {"iteration": "2"}
+        )
+        assert resume(folder).complaint[0] == "the saved state has no 'z.exp_avg_sq'"
+        assert not (folder / "picture.png").exists()
+
+    def test_a_training_is_not_resumed_as_a_run(
+        self, folder: Path, resume: Callable[..., Any], program: Callable[..., Any]
+    ) -> None:
+        outcome = program("train-style", "--quiet", "--resume", folder)
+
+        assert outcome.code == 2
+        assert outcome.complaint == [
+            f"the run in {str(folder)!r} was made by 'stylize', not by 'train-style'",
+            f"stylescore stylize --resume {folder}",
+        ]
+        assert resume(folder).code == 0
 
     def test_a_finished_run(self, stylize: Callable[..., Any], resume: Callable[..., Any]) -> None:
         picture = stylize(PHOTO, "--iterations", "1").picture
@@ -357,6 +452,9 @@ class TestRefusals:
             (["--output", "elsewhere"], "--output"),
             (["--set", "iterations=9"], "--set"),
             (["--gif"], "--gif"),
+            (["--compile", "on"], "--compile"),
+            (["--style-weights", "merged"], "--style-weights"),
+            (["--preview-every", 3], "--preview-every"),
         ],
     )
     def test_other_options_are_not_ignored(
@@ -365,7 +463,7 @@ class TestRefusals:
         outcome = resume(tmp_path, *more)
 
         assert outcome.code == 2
-        assert outcome.complaint[0].endswith(f"takes no {called}")
+        assert outcome.complaint[0].endswith(f"cannot be combined with {called}")
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -401,7 +499,7 @@ def test_real_processes_and_real_signals(
         assert process.returncode == 130, err
         assert out == ""
         assert "Traceback" not in err
-        assert f"kept; go on with: stylescore stylize --resume {folders[name]}" in err
+        assert f"saved; resume with: stylescore stylize --resume {folders[name]}" in err
         assert 3 <= len(steps(folders[name])) < 30
     straight = stylize(PHOTO, "--iterations", "30").picture
     for folder in folders.values():

@@ -57,9 +57,9 @@ class TestWhatIsWritten:
         ).picture.parent
         kept = record(folder)
 
-        assert kept["photo_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
-        assert kept["style_sha256"] == [hashlib.sha256(style.read_bytes()).hexdigest()]
-        assert kept["model_sha256"] == sha256(tiny)
+        assert kept["hashes"]["photo"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+        assert kept["hashes"]["style"] == [hashlib.sha256(style.read_bytes()).hexdigest()]
+        assert kept["hashes"]["model"] == sha256(tiny)
         assert kept["style_prompt"] == "ink"
         run = kept["run"]
         assert (run["seed"], run["content"], run["size"], run["caption"]) == (3, 0.25, 64, "a dog")
@@ -80,7 +80,8 @@ class TestWhatIsWritten:
             assert str(tmp_path) not in text
             assert (told["photo"], told["run"]["model"]) == (photo.name, tiny.name)
             assert told["run"]["styles"] == [{"name": style.name, "weight": 1.0}]
-            for key in ("photo_sha256", "model_sha256", "style_sha256", "version"):
+            assert set(told["hashes"]) == {"photo", "model", "style"}
+            for key in ("command", "hashes", "version"):
                 assert told[key] == kept[key]
             assert told["run"]["method"] == kept["run"]["method"]
 
@@ -293,7 +294,7 @@ class TestStyles:
         shared, apart = stylize(photo).picture, stylize(photo, "--style-model", tiny).picture
 
         assert record(apart.parent)["run"]["style_model"] == str(tiny)
-        assert record(apart.parent)["style_model_sha256"] == sha256(tiny)
+        assert record(apart.parent)["hashes"]["style_model"] == sha256(tiny)
         difference = np.abs(pixels(shared).astype(int) - pixels(apart).astype(int))
         assert difference.mean() < 1
 

@@ -17,7 +17,7 @@ from stylescore.config.method import FakeConfig, MethodConfig
 from stylescore.errors import ConfigError
 from stylescore.method.fake_score import FakeScore
 from stylescore.method.fit import Fitting, fit
-from stylescore.method.state import PictureState, capture, restore
+from stylescore.method.state import PictureState, capture, restore, source_latents
 
 Maker = Callable[..., Networks]
 CAPTIONS = ("a red house", "a lake")
@@ -179,10 +179,10 @@ def test_a_restored_state_does_not_change_with_the_run(models: Networks) -> None
     assert all(torch.equal(before[name], tensor) for name, tensor in states[0].tensors.items())
 
 
-def test_pictures_that_have_not_come_equally_far_are_refused(models: Networks) -> None:
+def test_states_of_different_iterations_are_refused(models: Networks) -> None:
     method = method_of("dds")
     states = [interrupted(models, method, [n], n + 1)[0] for n in range(2)]
-    with pytest.raises(ConfigError, match="equally far"):
+    with pytest.raises(ConfigError, match="must have the same iteration"):
         resumed(models, method, [0, 1], states)
 
 
@@ -199,6 +199,77 @@ def test_a_state_without_a_fake_score_is_refused_where_one_is_needed(models: Net
     states = interrupted(models, method_of("dds"), [0], 1)
     with pytest.raises(ConfigError, match=r"the saved state has no 'fake\.0'"):
         resumed(models, method_of("sms"), [0], states)
+
+
+def changed(state: PictureState, **tensors: Tensor | None) -> PictureState:
+    """Return a state with tensors replaced, or removed where `None` is given; `__` stands for a dot."""
+    named = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    merged = {**state.tensors, **named}
+    return replace(state, tensors={name: tensor for name, tensor in merged.items() if tensor is not None})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"z": None}, "has no 'z'"),
+        ({"generator": None}, "has no 'generator'"),
+        ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "the saved 'generator' cannot be used: "),
+        ({"generator": torch.zeros(3)}, "the saved 'generator' cannot be used: "),
+        ({"z__exp_avg": None}, r"has no 'z\.exp_avg'"),
+        ({"z__step": None}, r"has no 'z\.step'"),
+        ({"fake__0__exp_avg_sq": None}, r"has no 'fake\.0\.exp_avg_sq'"),
+        ({"z": torch.zeros(4, 8, 9)}, r"the saved 'z' has shape \(1, 4, 8, 9\), the run needs \(1, 4, 8, 8\)"),
+        ({"z__exp_avg": torch.zeros(())}, r"the saved 'z\.exp_avg' has shape"),
+        ({"z__step": torch.zeros(2)}, r"the saved 'z\.step' must be one number"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_a_config_error(
+    models: Networks, tensors: dict[str, Tensor | None], message: str
+) -> None:
+    method = method_of("sms")
+    (state,) = interrupted(models, method, [0], 1)
+    with pytest.raises(ConfigError, match=message) as caught:
+        resumed(models, method, [0], [changed(state, **tensors)])
+    assert caught.value.hint == "it was made by another configuration"
+
+
+@pytest.mark.parametrize("iteration", [-5, LENGTH + 1])
+def test_a_state_of_an_iteration_that_the_run_does_not_have_is_refused(models: Networks, iteration: int) -> None:
+    method = method_of("dds")
+    (state,) = interrupted(models, method, [0], 1)
+    with pytest.raises(ConfigError, match=f"is that of iteration {iteration}, the run has {LENGTH} iterations"):
+        resumed(models, method, [0], [replace(state, iteration=iteration)])
+
+
+def test_states_of_one_batch_must_have_one_shape(models: Networks) -> None:
+    method = method_of("dds")
+    one, other = interrupted(models, method, [0, 1], 1)
+    with pytest.raises(ConfigError, match="the saved 'z' has another shape in every picture"):
+        resumed(models, method, [0, 1], [one, changed(other, z=torch.zeros(4, 8, 9))])
+    with pytest.raises(ConfigError, match="has no 'z'"):
+        resumed(models, method, [0, 1], [one, changed(other, z=None)])
+
+
+def test_source_latents_come_as_a_batch_or_not_at_all(models: Networks) -> None:
+    states = interrupted(models, method_of("dds"), [0, 1], 1)
+    assert torch.equal(source_latents(states), sources())
+    for z_source in (None, torch.zeros(4, 8, 9), torch.zeros(())):
+        with pytest.raises(ConfigError, match="'z_source'"):
+            source_latents([changed(states[0], z_source=z_source)])
+
+
+def test_an_error_of_the_machine_while_restoring_passes_through(
+    models: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = method_of("dds")
+    states = interrupted(models, method, [0], 1)
+
+    def exhaust(*_: Any, **__: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "stack", exhaust)
+    with pytest.raises(torch.OutOfMemoryError):
+        resumed(models, method, [0], states)
 
 
 def seeded(method: MethodConfig, **fake: Any) -> MethodConfig:

@@ -5,27 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from stylescore.config import presets
-from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError, OutputError
-from stylescore.method.fit import Iteration
 from stylescore.method.state import PictureState
-from stylescore.method.types import FakeStep, Step
-from stylescore.runs.folder import Record, RunFolder, step_row
-
-
-def record(**changes: Any) -> Record:
-    styles = (StyleChoice(name="ink", weight=0.5), StyleChoice(name="wash"))
-    run = RunConfig(styles=styles, caption='a "red" house', seed=7, method=presets.load("reference", "vsd"))
-    values: dict[str, Any] = {
-        "photo": "photos/ü.jpg",
-        "photo_sha256": "aa",
-        "model_sha256": "bb",
-        "style_sha256": ("cc", "dd"),
-        "style_prompt": "ink",
-        "run": run,
-    }
-    return Record(**(values | changes))
+from stylescore.runs.folder import RunFolder, make_folder
 
 
 @pytest.fixture
@@ -54,39 +36,6 @@ def test_a_name_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "house").write_text("")
     with pytest.raises(OutputError, match="cannot write to"):
         RunFolder.new(tmp_path, "house")
-
-
-def test_where_things_lie(folder: RunFolder) -> None:
-    names = [folder.picture, folder.model_picture, folder.before_after, folder.animation, folder.preview(20)]
-    assert [path.relative_to(folder.path).as_posix() for path in names] == [
-        "picture.png",
-        "picture-model-size.png",
-        "before-after.png",
-        "run.gif",
-        "previews/step-00020.png",
-    ]
-
-
-def test_a_record_comes_back_as_it_was(folder: RunFolder) -> None:
-    written = record(gif=True, preview_every=25)
-    folder.write_record(written)
-    assert folder.read_record() == written
-
-
-@pytest.mark.parametrize("content", [None, b"[[", b"\xff\xfe"])
-def test_a_folder_without_a_readable_record_is_no_run_folder(folder: RunFolder, content: bytes | None) -> None:
-    if content is not None:
-        (folder.path / "config.toml").write_bytes(content)
-    with pytest.raises(ConfigError, match="is not a run folder") as caught:
-        folder.read_record()
-    assert caught.value.hint == "give the folder that holds config.toml"
-
-
-@pytest.mark.parametrize(("text", "message"), [("", "lacks photo"), ("fotto = 1", "unknown setting")])
-def test_a_record_of_another_kind_is_refused(folder: RunFolder, text: str, message: str) -> None:
-    (folder.path / "config.toml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        folder.read_record()
 
 
 def lines(folder: RunFolder) -> list[str]:
@@ -122,6 +71,60 @@ def test_cutting_steps_that_are_not_there_does_nothing(folder: RunFolder) -> Non
     assert list(folder.path.iterdir()) == []
 
 
+def test_a_log_that_is_no_text_is_told(folder: RunFolder) -> None:
+    folder.log_file.write_bytes(b'{"iteration": 0}\n\xff\xfe')
+    for read in (folder.count_steps, lambda: folder.check_steps(1), lambda: folder.cut_steps(0)):
+        with pytest.raises(ConfigError, match=r"the log '.*steps\.jsonl' cannot be read: it is not UTF-8 text"):
+            read()
+
+
+def test_a_folder_in_the_place_of_the_log_is_told(folder: RunFolder) -> None:
+    folder.log_file.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        folder.check_steps(1)
+    with pytest.raises(OutputError, match="cannot write to"):
+        folder.append_step({"iteration": 0})
+
+
+def test_a_log_without_permission_is_told(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
+        folder.check_steps(1)
+
+
+@pytest.mark.parametrize("line", ['{"iteration": 1', '{"iteration": 1}', "\n", "1\n", "\0\0\0\n", "[" * 100_000 + "\n"])
+def test_a_damaged_line_of_an_iteration_that_is_done_is_told(folder: RunFolder, line: str) -> None:
+    folder.append_step({"iteration": 0})
+    with folder.log_file.open("a") as file:
+        file.write(line)
+    before = folder.log_file.read_bytes()
+    with pytest.raises(ConfigError, match="is damaged in line 2") as caught:
+        folder.cut_steps(2)
+    assert caught.value.hint == "remove it to resume without the log of the earlier iterations, or begin a new run"
+    assert folder.log_file.read_bytes() == before
+    assert len(folder.check_steps(1)) == 1
+
+
+@pytest.mark.parametrize("name", ["tensorboard"])
+def test_a_file_in_the_place_of_a_folder_is_told(folder: RunFolder, name: str) -> None:
+    folder.check_places()
+    (folder.path / name).write_text("")
+    with pytest.raises(OutputError, match=f"{name}' is not a folder, the run needs one there"):
+        folder.check_places()
+    with pytest.raises(OutputError, match="cannot write to"):
+        make_folder(folder.path / name)
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "state.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_told(folder: RunFolder, name: str) -> None:
+    (folder.path / name).mkdir()
+    with pytest.raises(OutputError, match=f"{name}' is a folder, the run needs a file there"):
+        folder.check_places()
+
+
 def state() -> PictureState:
     tensors = {"z": torch.arange(6.0).view(1, 2, 3), "generator": torch.Generator().manual_seed(1).get_state()}
     return PictureState(17, tensors)
@@ -129,7 +132,7 @@ def state() -> PictureState:
 
 def test_a_state_comes_back_bit_for_bit(folder: RunFolder) -> None:
     folder.save_state(state())
-    found = folder.load_state()
+    found = folder.load_state(PictureState)
     assert found is not None
     assert found.iteration == 17
     assert found.tensors.keys() == state().tensors.keys()
@@ -138,12 +141,12 @@ def test_a_state_comes_back_bit_for_bit(folder: RunFolder) -> None:
         assert found.tensors[name].dtype == tensor.dtype
 
 
-def test_there_is_no_state_before_one_is_kept_and_after_it_is_dropped(folder: RunFolder) -> None:
-    assert folder.load_state() is None
+def test_there_is_no_state_before_one_is_saved_and_after_it_is_removed(folder: RunFolder) -> None:
+    assert folder.load_state(PictureState) is None
     folder.save_state(state())
-    folder.drop_state()
-    folder.drop_state()
-    assert folder.load_state() is None
+    folder.remove_state()
+    folder.remove_state()
+    assert folder.load_state(PictureState) is None
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "noise"])
@@ -152,15 +155,19 @@ def test_a_damaged_state_is_told(folder: RunFolder, damage: str) -> None:
     whole = folder.state_file.read_bytes()
     folder.state_file.write_bytes({"empty": b"", "short": whole[:-8], "noise": bytes(range(256))}[damage])
     with pytest.raises(ConfigError, match="is damaged"):
-        folder.load_state()
+        folder.load_state(PictureState)
 
 
-def test_a_state_without_its_iteration_is_told(folder: RunFolder) -> None:
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {}, {"iteration": "1.5"}, {"iteration": "true"}, {"iteration": "x"}, {"iteration": "1", "x": "2"}],
+)
+def test_a_state_without_its_iteration_is_told(folder: RunFolder, metadata: dict[str, str] | None) -> None:
     from safetensors.torch import save_file
 
-    save_file(dict(state().tensors), folder.state_file)
+    save_file(dict(state().tensors), folder.state_file, metadata)
     with pytest.raises(ConfigError, match="is damaged"):
-        folder.load_state()
+        folder.load_state(PictureState)
 
 
 def test_an_older_state_survives_a_failed_write(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +181,7 @@ def test_an_older_state_survives_a_failed_write(folder: RunFolder, monkeypatch: 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OutputError):
         folder.save_state(PictureState(18, state().tensors))
-    found = folder.load_state()
+    found = folder.load_state(PictureState)
     assert found is not None
     assert found.iteration == 17
     assert [path.name for path in folder.path.iterdir()] == ["state.safetensors"]
@@ -183,53 +190,4 @@ def test_an_older_state_survives_a_failed_write(folder: RunFolder, monkeypatch: 
 def test_a_state_that_is_not_finite_is_damaged(folder: RunFolder) -> None:
     folder.save_state(PictureState(17, {"z": torch.tensor([1.0, float("nan")])}))
     with pytest.raises(ConfigError, match="is damaged: it holds NaN or infinity"):
-        folder.load_state()
-
-
-def test_a_folder_whose_record_cannot_be_written_is_not_left_behind(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: RunFolder, written: Record) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "write_record", refuse)
-    with pytest.raises(KeyboardInterrupt):
-        folder.begin(record())
-    assert not folder.path.exists()
-
-
-def test_a_run_begins_with_its_record(folder: RunFolder) -> None:
-    folder.begin(record())
-    assert folder.read_record() == record()
-
-
-def iteration(*, fake: bool) -> Iteration:
-    step = Step(
-        t=torch.tensor([21, 499]),
-        gradient=torch.zeros(2, 4, 1, 2),
-        relevance=torch.tensor([[0.0, 0.5], [0.5, 1.0]]).view(2, 1, 1, 2),
-        score_loss=torch.tensor([1.0, 2.0]),
-        spectrum_loss=torch.tensor([3.0, 4.0]),
-        loss=torch.tensor([4.0, 6.0]),
-    )
-    fake_step = FakeStep(t=torch.tensor([101, 201]), loss=torch.tensor([5.0, 6.0])) if fake else None
-    return Iteration(index=3, step=step, fake=fake_step, learning_rate=0.25, forward_passes=12, trained_passes=2)
-
-
-def test_a_row_tells_one_pictures_share_of_a_step() -> None:
-    assert step_row(iteration(fake=True), 1) == {
-        "iteration": 3,
-        "t": 499,
-        "learning_rate": 0.25,
-        "score_loss": 2.0,
-        "spectrum_loss": 4.0,
-        "relevance_mean": 0.75,
-        "forward_passes": 6.0,
-        "trained_passes": 1.0,
-        "fake_t": 201,
-        "fake_loss": 6.0,
-    }
-
-
-def test_a_row_of_a_method_without_a_fake_score_does_not_mention_it() -> None:
-    assert "fake_loss" not in step_row(iteration(fake=False), 0)
+        folder.load_state(PictureState)

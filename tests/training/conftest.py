@@ -108,16 +108,16 @@ def train_style(program: Callable[..., Outcome], pictures: Path, tmp_path: Path)
 def session(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
     """Return a maker of trainings that are ready to run, by the settings that differ."""
     from stylescore.training.cache import Cache
-    from stylescore.training.captions import Words
+    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request, make_plan
-    from stylescore.training.session import begin, encode, load_base
+    from stylescore.training.session import encode, load_base, start
 
     def make(**given: Any) -> Any:
         table = {"name": "discs", "model": str(TINY), "steps": 3, "batch": 2, "rank": 4, "warmup": 0, **QUICK, **given}
-        plan = make_plan(Request(pictures=pictures, given=table, words=Words()), sheets=2)
+        plan = make_plan(Request(pictures=pictures, given=table, captions=CaptionSource()), sheets=2)
         base = load_base(plan)
         cache = next(event for event in encode(base, plan) if isinstance(event, Cache))
-        return begin(base, plan, cache, tmp_path / "out")
+        return start(base, plan, cache, tmp_path / "out")
 
     return make
 

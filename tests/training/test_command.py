@@ -95,7 +95,7 @@ def test_what_has_changed_cannot_be_gone_on_with(
         train_style()
     (pictures / "p1.txt").write_text("something else")
     error, _ = program("train-style", "--quiet", "--resume", tools.out / "discs").complaint
-    assert error == "the pictures or captions have changed since the training began"
+    assert error == "the pictures or captions changed after the run began"
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,45 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(
     )
 
 
+@pytest.mark.parametrize("name", ["samples", "tensorboard", "steps.jsonl"])
+def test_what_stands_in_the_way_of_a_resumed_training_is_told(
+    train_style: Program, program: Program, tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        train_style()
+    place = tools.out / "discs" / name
+    if name == "steps.jsonl":
+        place.unlink()
+        place.mkdir()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+        place.write_text("mine")
+    error, hint = program("train-style", "--quiet", "--resume", tools.out / "discs").complaint
+    assert error.startswith(f"{str(place)!r} is ")
+    assert hint == "move it away"
+
+
+def test_a_training_that_was_killed_before_its_style_was_written_is_not_finished(
+    train_style: Program, program: Program, tools: SimpleNamespace, own_styles: Path
+) -> None:
+    train_style()
+    expected = (own_styles / "discs.safetensors").read_bytes()
+    (own_styles / "discs.safetensors").unlink()
+    resumed = program("train-style", "--quiet", "--resume", tools.out / "discs")
+    assert resumed.code == 0, resumed.err
+    assert (own_styles / "discs.safetensors").read_bytes() == expected
+    assert len(tools.rows(tools.out / "discs")) == 3
+
+
 def test_resume_takes_nothing_else(program: Program, tmp_path: Path) -> None:
     error, _ = program("train-style", "--resume", tmp_path, "--rank", 4).complaint
-    assert error.endswith("takes no --rank")
+    assert error.endswith("cannot be combined with --rank")
+    for option in (("--set", "warmup=1"), ("--gradient-checkpointing",), ("--captions", "a.csv"), ("--output", "b")):
+        error, _ = program("train-style", "--resume", tmp_path, *option).complaint
+        assert error.endswith(f"cannot be combined with {option[0]}")
+    error, _ = program("train-style", tmp_path, "--resume", tmp_path).complaint
+    assert error.endswith("cannot be combined with PICTURES")
     assert program("train-style", "--resume", tmp_path, "--json").complaint[0].endswith("No such file or directory")
 
 

@@ -11,16 +11,22 @@ from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError
 from stylescore.training.cache import Example
-from stylescore.training.captions import Words, captions, prompt, sheet_captions, without_trigger
+from stylescore.training.captions import (
+    CaptionSource,
+    choose_sheet_captions,
+    find_captions,
+    make_prompt,
+    remove_trigger,
+)
 from stylescore.training.config import StyleTrainingConfig
-from stylescore.training.draws import generator, members
-from stylescore.training.pictures import load, picture_files, survey
+from stylescore.training.draws import batch_members, make_generator
+from stylescore.training.pictures import list_pictures, load_picture, read_dataset
 
 
 def test_pictures_come_by_name_and_other_files_are_no_concern(pictures: Path) -> None:
     (pictures / "notes.md").write_text("x")
     (pictures / ".hidden.png").write_text("x")
-    found = survey(pictures)
+    found = read_dataset(pictures)
     assert [picture.path.name for picture in found.pictures] == ["p0.png", "p1.png", "p2.png", "p3.png"]
     assert found.left_out == ()
 
@@ -29,7 +35,7 @@ def test_what_cannot_be_used_is_named_and_left_out(pictures: Path) -> None:
     (pictures / "bad.jpg").write_text("no picture")
     (pictures / "p4.png").write_bytes((pictures / "p0.png").read_bytes())
     Image.new("RGB", (400, 20)).save(pictures / "strip.png")
-    left_out = survey(pictures).left_out
+    left_out = read_dataset(pictures).left_out
     assert [line.partition(":")[0] for line in left_out] == ["bad.jpg", "strip.png", "p4.png"]
     assert "the same picture as p0.png" in left_out[2]
 
@@ -42,50 +48,50 @@ def test_strict_refuses_them(pictures: Path, name: str) -> None:
     else:
         Image.new("RGB", (400, 20)).save(pictures / name)
     with pytest.raises(PictureError):
-        survey(pictures, strict=True)
+        read_dataset(pictures, strict=True)
 
 
 def test_transparent_pictures_lie_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert load(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
+    assert load_picture(tmp_path / "clear.png").getpixel((3, 3)) == (255, 255, 255)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("x")
     with pytest.raises(PictureError, match="there are no pictures"):
-        picture_files(tmp_path)
+        list_pictures(tmp_path)
 
 
 def test_a_folder_is_needed(pictures: Path) -> None:
     with pytest.raises(PictureError, match=r"must be a folder, .* is a file"):
-        picture_files(pictures / "p0.png")
+        list_pictures(pictures / "p0.png")
     with pytest.raises(PictureError, match=r"must be a folder, .* does not exist"):
-        picture_files(pictures / "none")
+        list_pictures(pictures / "none")
 
 
 def test_two_pictures_are_too_few(pictures: Path) -> None:
     (pictures / "p0.png").unlink()
     (pictures / "p1.png").write_text("broken")
     with pytest.raises(PictureError, match=r"at least 3 usable pictures, .* has 2; left out: p1.png"):
-        survey(pictures)
+        read_dataset(pictures)
 
 
 def files(pictures: Path) -> list[Path]:
-    return picture_files(pictures)
+    return list_pictures(pictures)
 
 
 def test_captions_lie_beside_the_pictures(pictures: Path) -> None:
     (pictures / "p1.txt").write_text("\ufeff two\n lines ", encoding="utf-8")
     (pictures / "p2.png.txt").write_text("by the whole name", encoding="utf-8")
     (pictures / "p3.txt").unlink()
-    found = captions(files(pictures), Words())
+    found = find_captions(files(pictures), CaptionSource())
     assert list(found.values()) == ["disc number 0", "two lines", "by the whole name", ""]
     with pytest.raises(ConfigError, match=r"1 of 4 pictures have no caption, such as 'p3.png'"):
-        captions(files(pictures), Words(), strict=True)
+        find_captions(files(pictures), CaptionSource(), strict=True)
 
 
 def test_one_caption_stands_for_all(pictures: Path) -> None:
-    assert set(captions(files(pictures), Words(caption="a disc")).values()) == {"a disc"}
+    assert set(find_captions(files(pictures), CaptionSource(caption="a disc")).values()) == {"a disc"}
 
 
 @pytest.mark.parametrize("head", ["file,caption", "file_name,text", "id,Caption,FILE"])
@@ -93,7 +99,7 @@ def test_captions_come_from_a_table(pictures: Path, tmp_path: Path, head: str) -
     table, turned = tmp_path / "captions.csv", head.startswith("id")
     rows = [f'7,"one, two",p{n}.png' if turned else f'p{n}.png,"one, two"' for n in range(3)]
     table.write_text("\n".join([head, *rows]), encoding="utf-8")
-    found = captions(files(pictures), Words(table=table))
+    found = find_captions(files(pictures), CaptionSource(table=table))
     assert list(found.values()) == ["one, two"] * 3 + [""]
 
 
@@ -110,55 +116,55 @@ def test_a_table_that_does_not_fit_is_refused(pictures: Path, tmp_path: Path, te
     table = tmp_path / "captions.csv"
     table.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        captions(files(pictures), Words(table=table))
+        find_captions(files(pictures), CaptionSource(table=table))
 
 
 def test_captions_that_are_no_text_are_refused(pictures: Path, tmp_path: Path) -> None:
     (pictures / "p0.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="it is not UTF-8 text"):
-        captions(files(pictures), Words())
+        find_captions(files(pictures), CaptionSource())
     with pytest.raises(ConfigError, match="No such file"):
-        captions(files(pictures), Words(table=tmp_path / "none.csv"))
+        find_captions(files(pictures), CaptionSource(table=tmp_path / "none.csv"))
 
 
 def test_two_sources_of_captions_are_refused(pictures: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be given together"):
-        captions(files(pictures), Words(caption="a", table=Path("b.csv")))
+        find_captions(files(pictures), CaptionSource(caption="a", table=Path("b.csv")))
 
 
 def test_pictures_that_share_a_caption_file_are_refused(pictures: Path, tools: SimpleNamespace) -> None:
     tools.draw(pictures / "p0.jpg", 5)
     with pytest.raises(ConfigError, match=r"'p0.txt' would be the caption of several pictures: p0.jpg, p0.png"):
-        captions(files(pictures), Words())
+        find_captions(files(pictures), CaptionSource())
 
 
 def test_a_prompt_begins_with_the_trigger_and_has_no_dangling_comma() -> None:
-    assert prompt("ink wash", "a cat,") == "ink wash, a cat"
-    assert prompt("ink wash", "") == "ink wash"
-    assert sheet_captions({Path("a"): "x", Path("b"): "x", Path("c"): "y"}, 4) == ["x", "y"]
+    assert make_prompt("ink wash", "a cat,") == "ink wash, a cat"
+    assert make_prompt("ink wash", "") == "ink wash"
+    assert choose_sheet_captions({Path("a"): "x", Path("b"): "x", Path("c"): "y"}, 4) == ["x", "y"]
 
 
 def test_every_picture_comes_once_an_epoch_whatever_the_batch() -> None:
     for batch in (1, 2, 3, 7):
-        places = [picture for step in range(15) for picture in members(4, step, batch, 5)][:15]
+        places = [picture for step in range(15) for picture in batch_members(4, step, batch, 5)][:15]
         for epoch in range(3):
             assert sorted(places[5 * epoch : 5 * epoch + 5]) == list(range(5))
-    assert members(0, 3, 4, 10) == members(0, 3, 4, 10)
+    assert batch_members(0, 3, 4, 10) == batch_members(0, 3, 4, 10)
 
 
 def test_draws_differ_by_seed_purpose_and_place() -> None:
-    seeds: Callable[..., int] = lambda *key: generator(*key).initial_seed()  # noqa: E731
+    seeds: Callable[..., int] = lambda *key: make_generator(*key).initial_seed()  # noqa: E731
     drawn = {seeds(0, "sample", 1, 2), seeds(0, "sample", 2, 1), seeds(1, "sample", 1, 2), seeds(0, "sheet", 1, 2)}
     assert len(drawn) == 4
 
 
 @pytest.mark.parametrize("caption", ["a cat", "", "my style of a cat"])
 def test_a_prompt_without_its_trigger_words_is_the_caption(caption: str) -> None:
-    assert without_trigger("my style", prompt("my style", caption)) == caption
+    assert remove_trigger("my style", make_prompt("my style", caption)) == caption
 
 
 def test_prompts_captions_and_nothing_are_drawn_in_the_shares_asked_for() -> None:
     config = StyleTrainingConfig(name="x", caption_dropout=0.1, trigger_dropout=0.6)
     example = Example((), "style, a cat", "a cat")
-    drawn = [example.words(chance / 100, config) for chance in range(100)]
+    drawn = [example.choose_prompt(chance / 100, config) for chance in range(100)]
     assert {words: drawn.count(words) for words in drawn} == {"": 10, "a cat": 60, "style, a cat": 30}

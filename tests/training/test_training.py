@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,13 @@ from torch import Tensor
 from stylescore.errors import ConfigError, NonFiniteError, OutputError
 from stylescore.storage.safetensors_header import read_header
 from stylescore.training import session as sessions
-from stylescore.training.checkpoint import load_checkpoint, tensors_of
+from stylescore.training.checkpoint import capture, restore
 from stylescore.training.config import resolve
-from stylescore.training.loop import TrainStep, batch_loss, draw_batch, learning_rate, members, train
+from stylescore.training.draws import batch_members
+from stylescore.training.folder import TrainingFolder, TrainingState
+from stylescore.training.loop import TrainStep, batch_loss, draw_batch, learning_rate, train
 from stylescore.training.lora import target_layers
-from stylescore.training.session import Session, Written
+from stylescore.training.session import SavedStyle, Session
 
 Make = Callable[..., Session]
 PARAGRAPH = {"rank": 4, "alpha": 2.0, "targets": "attention+conv", "file_dtype": "float32"}
@@ -32,8 +35,14 @@ PARAGRAPH = {"rank": 4, "alpha": 2.0, "targets": "attention+conv", "file_dtype":
 def finish(session: Session) -> Path:
     """Run a training to its end and return the style's file."""
     *_, written = session.run()
-    assert isinstance(written, Written)
+    assert isinstance(written, SavedStyle)
     return written.style
+
+
+def read(folder: TrainingFolder) -> TrainingState:
+    state = folder.load_state(TrainingState)
+    assert state is not None
+    return state
 
 
 def output_of(unet: Any) -> Tensor:
@@ -76,7 +85,7 @@ def test_training_lowers_the_loss_on_a_fixed_probe(session: Make, kind: Any) -> 
 
 def test_a_batch_costs_what_its_pictures_cost_one_by_one(session: Make) -> None:
     trainer = session(batch=3).trainer
-    batch = draw_batch(trainer, members(0, 0, 3, 4))
+    batch = draw_batch(trainer, batch_members(0, 0, 3, 4))
     with torch.no_grad():
         together = batch_loss(trainer, batch)
         alone = [
@@ -96,43 +105,64 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
     assert begun.folder is not None
     with pytest.raises(KeyboardInterrupt):
         list(begun.run(lambda: begun.trainer.step >= 2))
-    assert begun.folder.checkpoint.is_file()
+    assert begun.folder.state_file.is_file()
     again = session(steps=5, **setting)
-    load_checkpoint(again.trainer, begun.folder.checkpoint)
+    restore(again.trainer, read(begun.folder))
     assert again.trainer.step == 2
     again.folder = begun.folder
     assert finish(again).read_bytes() == expected
     assert whole.folder is not None
     assert (begun.folder.path / "steps.jsonl").read_bytes() == (whole.folder.path / "steps.jsonl").read_bytes()
-    assert not begun.folder.checkpoint.exists()
+    assert not begun.folder.state_file.exists()
 
 
 def test_a_checkpoint_holds_adapter_and_moments_and_no_pickle(session: Make) -> None:
     made = session(checkpoint_every=2)
     assert made.folder is not None
     list(islice(made.run(), 2))
-    assert {key.rpartition(":")[2] for key in load_file(made.folder.checkpoint)} == {
+    assert {key.rpartition(".")[2] for key in load_file(made.folder.state_file)} == {
         *("weight", "step", "exp_avg", "exp_avg_sq")
     }
-    with safe_open(made.folder.checkpoint, "pt") as file:
-        assert json.loads(file.metadata()["training"]) == {"step": 2, "scaler": None}
+    with safe_open(made.folder.state_file, "pt") as file:
+        assert file.metadata() == {"iteration": "2", "scaler": "null"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "rank", "nan", "plain"])
 def test_a_checkpoint_that_does_not_fit_is_refused(session: Make, tmp_path: Path, damage: str) -> None:
     from safetensors.torch import save_file
 
-    trainer = session().trainer
-    tensors, file = tensors_of(trainer), tmp_path / "checkpoint.safetensors"
+    trainer, folder = session().trainer, TrainingFolder(tmp_path)
+    tensors, file = dict(capture(trainer).tensors), folder.state_file
     if damage == "nan":
         next(iter(tensors.values()))[:] = math.nan
     if damage == "rank":
         tensors = {name: tensor[:1].contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, file, None if damage == "plain" else {"training": '{"step": 1, "scaler": null}'})
+    save_file(tensors, file, None if damage == "plain" else {"iteration": "1", "scaler": "null"})
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ConfigError, match="cannot be taken up"):
-        load_checkpoint(trainer, file)
+    with pytest.raises(ConfigError, match="has shape" if damage == "rank" else "is damaged"):
+        restore(trainer, read(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iteration": 9}, "is that of iteration 9, the run has 3 iterations"),
+        ({"drop": "exp_avg"}, r"the saved state has no '.*\.exp_avg'"),
+        ({"drop": "weight"}, r"the saved state has no '.*\.weight'"),
+        ({"add": "conv.weight"}, "the saved state has 'conv.weight', which this training does not have"),
+        ({"scaler": {"scale": 2.0}}, "the saved state is one of float16"),
+    ],
+)
+def test_a_state_of_another_training_is_refused(session: Make, change: dict[str, Any], message: str) -> None:
+    trainer = session().trainer
+    next(iter(train(trainer)))
+    state = capture(trainer)
+    dropped, added = change.pop("drop", None), change.pop("add", None)
+    tensors = {name: tensor for name, tensor in state.tensors.items() if name.rpartition(".")[2] != dropped}
+    tensors |= {added: torch.zeros(1)} if added else {}
+    with pytest.raises(ConfigError, match=message):
+        restore(session().trainer, replace(state, tensors=tensors, **change))
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_before_anything_moves(session: Make) -> None:
@@ -140,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_before_anything_moves(sess
     trainer.cache.examples[0].views[0].mean.fill_(math.nan)
     with pytest.raises(NonFiniteError, match="the training loss became non-finite at step"):
         list(train(trainer))
-    assert all(bool(tensor.isfinite().all()) for tensor in tensors_of(trainer).values())
+    assert all(bool(tensor.isfinite().all()) for tensor in capture(trainer).tensors.values())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -228,7 +258,7 @@ def test_a_sample_sheet_and_curves_are_kept(session: Make) -> None:
     assert made.folder is not None
     finish(made)
     assert [file.name for file in sorted((made.folder.path / "samples").iterdir())] == ["step-000002.png"]
-    curves = EventAccumulator(str(made.folder.events))
+    curves = EventAccumulator(str(made.folder.curves))
     curves.Reload()
     rows = [json.loads(line) for line in (made.folder.path / "steps.jsonl").read_text().splitlines()]
     assert [event.value for event in curves.Scalars("loss")] == pytest.approx([row["loss"] for row in rows])
@@ -272,5 +302,5 @@ def test_a_full_disk_at_the_end_keeps_the_training(
     assert not list(own_styles.glob("*.safetensors"))
     again = session()
     again.folder = made.folder
-    load_checkpoint(again.trainer, made.folder.checkpoint)
-    assert [type(event) for event in again.run()] == [Written]
+    restore(again.trainer, read(made.folder))
+    assert [type(event) for event in again.run()] == [SavedStyle]

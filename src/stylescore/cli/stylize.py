@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylescore.cli.options import parse_settings, parse_styles
+from stylescore.cli.resume import refuse_with_resume
 from stylescore.config.method import Method
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, PictureError
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from stylescore.cli.signals import Interrupts
     from stylescore.images import Photo
     from stylescore.method.state import PictureState
-    from stylescore.runs.runner import Job, Kept
+    from stylescore.runs.job import Job
+    from stylescore.runs.runner import SavedResult
 
 WHAT = "What to make"
 HOW = "How"
 WHERE = "Where and how loud"
-LEFT_TO_RESUME = ("resume", "json", "quiet")
 SHARED_FAKE = "note: fake.scope = batch: the pictures of a batch share a fake score, so each depends on the others"
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How the command behaves: what it keeps, how many pictures at once, how much it says."""
+class Options:
+    """How the command behaves: what it writes, how many pictures make a batch, how much it prints."""
 
     output: Path
     preview_every: int
@@ -134,10 +133,10 @@ def stylize(
     everything needed to repeat the run.
     """
     given = dict(locals())
-    manner = Manner(output, preview_every, gif, batch, json, quiet)
+    options = Options(output, preview_every, gif, batch, json, quiet)
     if resume is not None:
-        refuse_with_resume(given)
-        report(go_on(resume, manner), manner)
+        refuse_with_resume(stylize, given)
+        _report(_resume(resume, options), options)
         return
     base = RunConfig(
         styles=parse_styles(style or []),
@@ -159,30 +158,18 @@ def stylize(
         "tile": tile,
     }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
-    report(begin(photos or [], base, execution, preset, method, constants, manner), manner)
+    _report(_start(photos or [], base, execution, preset, method, constants, options), options)
 
 
-def refuse_with_resume(given: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if a run that is to go on is given anything that its folder has fixed."""
-    called_otherwise = {"photos": "PHOTO", "setting": "--set"}
-    for name, parameter in signature(stylize).parameters.items():
-        if name not in LEFT_TO_RESUME and given[name] not in (parameter.default, []):
-            called = called_otherwise.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(
-                f"--resume goes on with everything as its run folder has it and takes no {called}",
-                hint=f"leave out {called}, or begin a new run without --resume",
-            )
-
-
-def begin(
+def _start(
     photos: Sequence[Path],
     base: RunConfig,
     execution: Mapping[str, Any],
     preset: str | None,
     method: str | None,
     constants: dict[str, Any],
-    manner: Manner,
-) -> Iterator[Kept]:
+    options: Options,
+) -> Iterator[SavedResult]:
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
@@ -194,7 +181,7 @@ def begin(
     from stylescore.config.toml import check_choice, overlay
     from stylescore.images import read_photo
 
-    require_readable_names([*photos, manner.output])
+    _require_writable_names([*photos, options.output])
     chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
@@ -205,165 +192,153 @@ def begin(
     if run.preview_model is not None:
         resolve_preview_model(run.preview_model)
     sources = [read_photo(photo) for photo in photos]
-    speak_of(sources, manner)
-    stylizer = load(run, manner)
-    groups = list(batches(sources, stylizer, manner.batch))
+    _print_notes(sources, options)
+    stylizer = _load(run, options)
+    groups = list(_split(sources, stylizer, options.batch))
     with Interrupts() as interrupts:
         for group in groups:
             interrupts.raise_if_requested()
-            jobs = [keep_new(stylizer, photo, manner) for photo in group]
-            yield from work(stylizer, jobs, None, manner, interrupts)
+            jobs = [_make_job(stylizer, photo, options) for photo in group]
+            yield from _run(stylizer, jobs, None, options, interrupts)
 
 
-def require_readable_names(paths: Sequence[Path]) -> None:
-    """Raise `PictureError` for a name that cannot be written down in the run's record."""
+def _require_writable_names(paths: Sequence[Path]) -> None:
+    """Raise `PictureError` for a name that cannot be written into the run's record."""
     from stylescore.config.ranges import has_stray_bytes
 
     for path in paths:
         if has_stray_bytes(str(path.absolute())):
-            raise PictureError(
-                f"the path {str(path)!r} holds bytes that are no letters", hint="rename the file or folder"
-            )
+            raise PictureError(f"the path {str(path)!r} is not valid Unicode", hint="rename the file or folder")
 
 
-def speak_of(sources: Sequence[Photo], manner: Manner) -> None:
-    """Pass on what reading the photos had to say."""
+def _print_notes(sources: Sequence[Photo], options: Options) -> None:
+    """Print what the user should know about the photos."""
     from stylescore.cli.output import say
 
     for photo in sources:
         for note in photo.notes:
-            say(f"note: {photo.path.name}: {note}", quiet=manner.quiet)
+            say(f"note: {photo.path.name}: {note}", quiet=options.quiet)
 
 
-def load(run: RunConfig, manner: Manner) -> Stylizer:
-    """Load the models; say which, and what of the prompts they cannot read."""
+def _load(run: RunConfig, options: Options) -> Stylizer:
+    """Load the models; print which, and what of the prompts the text encoder cuts off."""
     from stylescore.cli.output import say, silence_libraries
 
-    say(f"loading {run.model} ...", quiet=manner.quiet)
+    say(f"loading {run.model} ...", quiet=options.quiet)
     silence_libraries()
     from stylescore.assembly.stylizer import Stylizer
 
     stylizer = Stylizer(run)
-    place = "merged into a second network" if stylizer.style_has_network else "beside the one network's layers"
-    say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=manner.quiet)
+    place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
+    say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
-        say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=manner.quiet)
+        say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=options.quiet)
     return stylizer
 
 
-def batches(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator[Sequence[Photo]]:
-    """Yield neighbouring photos of one working size, at most `limit` at a time."""
+def _split(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator[Sequence[Photo]]:
+    """Yield batches: neighbouring photos of one working size, at most `limit` of them."""
     for _, group in groupby(sources, key=stylizer.working_size):
         photos = list(group)
         for start in range(0, len(photos), limit):
             yield photos[start : start + limit]
 
 
-def keep_new(stylizer: Stylizer, photo: Photo, manner: Manner) -> Job:
+def _make_job(stylizer: Stylizer, photo: Photo, options: Options) -> Job:
     """Make the run folder of a photo."""
-    from stylescore.runs.runner import new_job
+    from stylescore.runs.job import make_job
 
-    return new_job(stylizer, photo, manner.output, gif=manner.gif, preview_every=manner.preview_every)
+    return make_job(stylizer, photo, options.output, gif=options.gif, preview_every=options.preview_every)
 
 
-def go_on(path: Path, manner: Manner) -> Iterator[Kept]:
-    """Take up an interrupted run."""
+def _resume(path: Path, options: Options) -> Iterator[SavedResult]:
+    """Resume an interrupted run."""
     from stylescore.cli.signals import Interrupts
-    from stylescore.images import read_photo
-    from stylescore.runs.folder import RunFolder
-    from stylescore.runs.runner import Job, require_previews, require_same, require_unchanged
-    from stylescore.storage.files import sha256
+    from stylescore.runs.job import read_job, require_same_models
 
-    folder = RunFolder(path)
-    record = folder.read_record()
-    state = folder.load_state()
-    if state is None and folder.picture.is_file():
-        raise ConfigError(f"the run in {str(path)!r} is finished", hint=f"its picture is {folder.picture}")
-    photo = read_photo(record.photo)
-    require_same(f"photo {record.photo!r}", record.photo_sha256, sha256(photo.path))
-    stylizer = load(record.run, manner)
-    require_unchanged(record, stylizer)
-    require_previews(record, stylizer)
+    job, state = read_job(path)
+    stylizer = _load(job.record.settings.run, options)
+    require_same_models(job, stylizer)
     with Interrupts() as interrupts:
-        yield from work(stylizer, [Job(photo, folder, record)], None if state is None else [state], manner, interrupts)
+        yield from _run(stylizer, [job], None if state is None else [state], options, interrupts)
 
 
-def work(
+def _run(
     stylizer: Stylizer,
     jobs: Sequence[Job],
     states: Sequence[PictureState] | None,
-    manner: Manner,
+    options: Options,
     interrupts: Interrupts,
-) -> Iterator[Kept]:
+) -> Iterator[SavedResult]:
     """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
     from stylescore.cli.output import describe_iteration, progress, say
     from stylescore.method.fit import Iteration
     from stylescore.runs.runner import Batch
 
-    say(size_words(stylizer, jobs[0].photo), quiet=manner.quiet)
+    say(_describe_size(stylizer, jobs[0].photo), quiet=options.quiet)
     if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
-        say(SHARED_FAKE, quiet=manner.quiet)
-    batch = Batch.begin(stylizer, jobs, states)
+        say(SHARED_FAKE, quiet=options.quiet)
+    batch = Batch.start(stylizer, jobs, states)
     title = ", ".join(job.photo.path.name for job in jobs)
     total, done = batch.fitting.iterations, batch.fitting.iteration
     events = batch.run()
-    with progress(title, total, done, quiet=manner.quiet) as tick:
+    with progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
                 tick(describe_iteration(event))
                 if interrupts.requested:
-                    stop(events, jobs)
+                    _interrupt(events, jobs)
             else:
                 yield event
 
 
-def size_words(stylizer: Stylizer, photo: Photo) -> str:
-    """Say at which size the model works on a photo, and that the result has the photo's own."""
+def _describe_size(stylizer: Stylizer, photo: Photo) -> str:
+    """Return a line on the size the model works at, and the size of the result."""
     size = stylizer.working_size(photo)
-    begun = stylizer.coarse_size(size)
-    first = "" if begun == size else f"{begun[0]} x {begun[1]}, then "
+    coarse = stylizer.coarse_size(size)
+    first = "" if coarse == size else f"{coarse[0]} x {coarse[1]}, then "
     own = photo.picture.size
-    enlarged = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
-    return f"size: {first}{size[0]} x {size[1]} pixels{enlarged}"
+    resized = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
+    return f"size: {first}{size[0]} x {size[1]} pixels{resized}"
 
 
-def stop(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
-    """Interrupt a batch, which keeps its state, and say how to go on."""
-    from stylescore.cli.output import say
+def _interrupt(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
+    """Interrupt a batch, which saves its states, and print how to resume."""
+    from stylescore.cli.resume import print_resume
 
     try:
         events.throw(KeyboardInterrupt())
     except KeyboardInterrupt:
         for job in jobs:
-            say(f"kept; go on with: stylescore stylize --resume {shlex.quote(str(job.folder.path))}")
+            print_resume("stylize", job.folder)
         raise
 
 
-def report(finished: Iterator[Kept], manner: Manner) -> None:
-    """Print where the pictures lie, as they are finished or as one JSON document."""
+def _report(results: Iterator[SavedResult], options: Options) -> None:
+    """Print the path of each picture when it is finished, or all results as one JSON document."""
     from stylescore.cli.output import print_json
 
     rows = []
-    for kept in finished:
-        rows.append(row(kept))
-        if not manner.json:
-            typer.echo(str(kept.job.folder.picture))
-    if manner.json:
+    for saved in results:
+        rows.append(_to_row(saved))
+        if not options.json:
+            typer.echo(str(saved.job.folder.picture))
+    if options.json:
         print_json({"pictures": rows})
 
 
-def row(kept: Kept) -> dict[str, Any]:
-    """Return what a program wants to know of a finished picture."""
-    folder = kept.job.folder
+def _to_row(saved: SavedResult) -> dict[str, Any]:
+    """Return one picture's entry of the JSON document."""
+    folder, settings = saved.job.folder, saved.job.record.settings
     return {
-        "photo": str(kept.job.photo.path),
+        "photo": str(saved.job.photo.path),
         "folder": str(folder.path),
         "picture": str(folder.picture),
         "model_picture": str(folder.model_picture),
         "before_after": str(folder.before_after),
-        "gif": str(folder.animation) if kept.job.record.gif else None,
-        "width": kept.result.picture.width,
-        "height": kept.result.picture.height,
-        "iterations": kept.job.record.run.method.iterations,
-        "seed": kept.job.record.run.seed,
+        "gif": str(folder.animation) if settings.gif else None,
+        "width": saved.result.picture.width,
+        "height": saved.result.picture.height,
+        "iterations": settings.run.method.iterations,
+        "seed": settings.run.seed,
     }

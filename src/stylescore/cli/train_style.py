@@ -6,27 +6,26 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stylescore.cli.options import parse_settings
+from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
     from stylescore.training.cache import Cache
     from stylescore.training.config import StyleTrainingConfig
-    from stylescore.training.folder import TrainingFolder
+    from stylescore.training.folder import TrainingSettings
     from stylescore.training.loop import TrainStep
     from stylescore.training.plan import Plan, Request
-    from stylescore.training.session import Base, Session, Written
+    from stylescore.training.session import BaseModel, SavedStyle, Session
 
 WHAT = "What to learn"
 HOW = "How"
 WHERE = "Where and how loud"
-LEFT_TO_RESUME = ("resume", "json", "quiet")
 NUMBERS = (
     *("name", "trigger", "model", "rank", "alpha", "targets", "resolution", "steps", "batch", "learning_rate", "loss"),
     *("crop", "flip", "gradient_checkpointing", "seed", "device", "dtype", "samples_every", "checkpoint_every"),
@@ -35,8 +34,8 @@ NUMBERS = (
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How the command behaves: where it keeps its folder, and how much it says."""
+class Options:
+    """How the command behaves: where it makes its folder, and how much it prints."""
 
     output: Path
     json: bool
@@ -47,9 +46,9 @@ def train_style(
     pictures: Annotated[
         Path | None, typer.Argument(metavar="PICTURES", help="Folder with pictures of one style.", show_default=False)
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the style.", rich_help_panel=WHAT)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the style.", rich_help_panel=WHAT)] = None,
     trigger: Annotated[
-        str | None, typer.Option(help="Words that call the style; else its name.", rich_help_panel=WHAT)
+        str | None, typer.Option(help="Trigger words of the style; else its name.", rich_help_panel=WHAT)
     ] = None,
     caption: Annotated[
         str | None, typer.Option(help="One caption for all pictures; else .txt beside them.", rich_help_panel=WHAT)
@@ -72,8 +71,10 @@ def train_style(
     resolution: Annotated[
         int | None, typer.Option(help="Side of the square crops, in pixels.", rich_help_panel=HOW)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the training.", rich_help_panel=HOW)] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures a step, over all processes.", rich_help_panel=HOW)] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps.", rich_help_panel=HOW)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Pictures per step, over all processes.", rich_help_panel=HOW)
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=HOW)] = None,
     loss: Annotated[
         str | None, typer.Option(metavar="plain|min_snr", help="Weight of the timesteps.", rich_help_panel=HOW)
@@ -93,7 +94,8 @@ def train_style(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the folder kept.", rich_help_panel=WHERE)
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Parent of the training's folder.", rich_help_panel=WHERE),
     ] = Path("out"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an older style of this name.", rich_help_panel=WHERE)
@@ -105,11 +107,11 @@ def train_style(
         int | None, typer.Option(metavar="K", help="Checkpoint every K steps.", rich_help_panel=WHERE)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted training.", rich_help_panel=WHERE)
+        Path | None, typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=WHERE)
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
     """Train a style LoRA from a folder of pictures.
@@ -120,190 +122,173 @@ def train_style(
     from stylescore.training.extras import require_extras
 
     require_extras()
-    manner = Manner(output, json, quiet or not first_process())
+    options = Options(output, json, quiet or not _is_first_process())
     if resume is not None:
-        refuse_with_resume(given)
-        taken_up(resume, manner)
+        refuse_with_resume(train_style, given)
+        _resume(resume, options)
         return
     if pictures is None or name is None:
-        lack = "a folder of PICTURES" if pictures is None else "a --name for the style"
-        raise ConfigError(f"train-style needs {lack}", hint="stylescore train-style pictures --name my-style")
-    started(requested(given), manner)
+        missing = "a folder of PICTURES" if pictures is None else "a --name for the style"
+        raise ConfigError(f"train-style needs {missing}", hint="stylescore train-style pictures --name my-style")
+    _start(_make_request(given), options)
 
 
-def first_process() -> bool:
-    """Tell whether this process is the one that speaks, by what `accelerate launch` says."""
+def _is_first_process() -> bool:
+    """Return whether this process is the one that prints; `accelerate launch` numbers them."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def refuse_with_resume(given: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if a training that is to go on is given anything that its folder has fixed."""
-    called_otherwise = {"pictures": "PICTURES", "setting": "--set"}
-    for name, parameter in signature(train_style).parameters.items():
-        if name not in LEFT_TO_RESUME and given[name] not in (parameter.default, []):
-            called = called_otherwise.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(
-                f"--resume goes on with everything as its folder has it and takes no {called}",
-                hint=f"leave out {called}, or begin a new training without --resume",
-            )
-
-
-def requested(given: Mapping[str, Any]) -> Request:
-    """Return what the options ask for; a switch that is off leaves its number to the family."""
-    from stylescore.training.captions import Words
+def _make_request(given: Mapping[str, Any]) -> Request:
+    """Return the options as a request; a switch that is off leaves its setting to the family's default."""
+    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request
 
     numbers = {name: None if given[name] is False else given[name] for name in NUMBERS}
     return Request(
         pictures=given["pictures"],
         given=parse_settings(given["setting"] or [], **numbers),
-        words=Words(given["caption"], given["captions"]),
+        captions=CaptionSource(given["caption"], given["captions"]),
         strict=given["strict"],
         replace=given["replace"],
     )
 
 
-def started(request: Request, manner: Manner) -> None:
-    """Begin a new training and run it."""
+def _start(request: Request, options: Options) -> None:
+    """Run a new training."""
     from stylescore.training.plan import make_plan
-    from stylescore.training.session import begin
+    from stylescore.training.session import start
 
     plan = make_plan(request, sheets=4)
-    base = load(plan, manner)
-    work(begin(base, plan, encoded(base, plan, manner), manner.output), manner)
+    base = _load(plan, options)
+    _run(start(base, plan, _encode(base, plan, options), options.output), options)
 
 
-def taken_up(path: Path, manner: Manner) -> None:
-    """Go on with a training that was interrupted."""
-    from stylescore.runs.folder import RunFolder
-    from stylescore.training.folder import TrainingFolder
+def _resume(path: Path, options: Options) -> None:
+    """Resume an interrupted training."""
     from stylescore.training.plan import make_plan
-    from stylescore.training.session import go_on, require_unchanged, unfinished
+    from stylescore.training.session import read_training, require_same_inputs, resume
 
-    folder = TrainingFolder(RunFolder(path))
-    record = folder.read_record()
-    unfinished(folder, record)
-    plan = make_plan(request_of(folder), sheets=4)
-    base = load(plan, manner)
-    require_unchanged(record, plan, base)
-    work(go_on(base, plan, encoded(base, plan, manner), folder), manner)
+    folder, record, state = read_training(path)
+    plan = make_plan(_restore_request(record.settings), sheets=4)
+    base = _load(plan, options)
+    require_same_inputs(record, plan, base)
+    _run(resume(base, plan, _encode(base, plan, options), folder, state), options)
 
 
-def request_of(folder: TrainingFolder) -> Request:
-    """Return what was asked for when a training began."""
+def _restore_request(settings: TrainingSettings) -> Request:
+    """Return the request that a training began with."""
     from stylescore.config.toml import to_table
-    from stylescore.training.captions import Words
+    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request
 
-    record = folder.read_record()
-    words = Words(record.caption, None if record.captions is None else Path(record.captions))
+    table = None if settings.captions is None else Path(settings.captions)
     return Request(
-        pictures=Path(record.pictures),
-        given=to_table(record.config),
-        words=words,
-        strict=record.strict,
-        replace=record.replace,
+        pictures=Path(settings.pictures),
+        given=to_table(settings.config),
+        captions=CaptionSource(settings.caption, table),
+        strict=settings.strict,
+        replace=settings.replace,
     )
 
 
-def load(plan: Plan, manner: Manner) -> Base:
-    """Tell of the pictures, then load the base."""
+def _load(plan: Plan, options: Options) -> BaseModel:
+    """Print what the user should know of the pictures, then load the base model."""
     from stylescore.cli.output import say, silence_libraries
 
-    for line in plan.survey.left_out:
-        say(f"warning: left out {line}", quiet=manner.quiet)
-    for line in plan.survey.notes:
-        say(f"note: {line}", quiet=manner.quiet)
-    say(f"loading the base for {len(plan.survey.pictures)} pictures ...", quiet=manner.quiet)
+    for line in plan.dataset.left_out:
+        say(f"warning: left out {line}", quiet=options.quiet)
+    for line in plan.dataset.notes:
+        say(f"note: {line}", quiet=options.quiet)
+    say(f"loading the base model for {len(plan.dataset.pictures)} pictures ...", quiet=options.quiet)
     silence_libraries()
-    from stylescore.training.session import cut_prompts, load_base
+    from stylescore.training.session import load_base, long_prompts
 
     base = load_base(plan)
-    say(facts(base), quiet=manner.quiet)
-    cut = cut_prompts(base, plan)
-    if cut:
-        say(f"warning: {len(cut)} prompts are longer than the text encoder reads: {cut[0]!r}", quiet=manner.quiet)
+    say(_describe(base), quiet=options.quiet)
+    long = long_prompts(base, plan)
+    if long:
+        say(f"warning: {len(long)} prompts are longer than the text encoder reads: {long[0]!r}", quiet=options.quiet)
     return base
 
 
-def facts(base: Base) -> str:
-    """Return a line on what is about to happen."""
+def _describe(base: BaseModel) -> str:
+    """Return a line on the training that is about to begin."""
     config = base.config
     return (
         f"{base.origin.base} ({base.origin.family}): {config.steps} steps of {config.batch} at {config.resolution} "
-        f"pixels, rank {config.rank}, {config.targets}, rate {config.learning_rate:g}, on {base.machine.device}"
+        f"pixels, rank {config.rank}, {config.targets}, rate {config.learning_rate:g}, on {base.process.device}"
     )
 
 
-def encoded(base: Base, plan: Plan, manner: Manner) -> Cache:
+def _encode(base: BaseModel, plan: Plan, options: Options) -> Cache:
     """Encode pictures and prompts under a progress bar."""
     from stylescore.cli.output import progress
-    from stylescore.training.session import Encoded, encode
+    from stylescore.training.session import EncodedPicture, encode
 
-    with progress("encoding", len(plan.survey.pictures), 0, quiet=manner.quiet) as tick:
+    with progress("encoding", len(plan.dataset.pictures), 0, quiet=options.quiet) as tick:
         for event in encode(base, plan):
-            if not isinstance(event, Encoded):
+            if not isinstance(event, EncodedPicture):
                 return event
             tick("")
     raise AssertionError("encoding ends with the cache")
 
 
-def work(session: Session, manner: Manner) -> None:
+def _run(session: Session, options: Options) -> None:
     """Train under a progress bar; an interrupt ends it after the step in progress."""
-    from stylescore.cli.output import progress, say
+    from stylescore.cli.output import progress
     from stylescore.cli.signals import Interrupts
-    from stylescore.training.session import Written
+    from stylescore.training.session import SavedStyle
 
     trainer = session.trainer
-    last, written = None, None
+    last, saved = None, None
     try:
         with (
             Interrupts() as interrupts,
-            progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=manner.quiet) as tick,
+            progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=options.quiet) as tick,
         ):
             for event in session.run(lambda: interrupts.requested):
-                if isinstance(event, Written):
-                    written = event
+                if isinstance(event, SavedStyle):
+                    saved = event
                 else:
                     last = event
                     tick(f"loss {event.loss:.3f}")
     except BaseException:
-        if session.folder is not None and session.folder.checkpoint.is_file():
-            say(f"kept; go on with: stylescore train-style --resume {shlex.quote(str(session.folder.path))}")
+        if session.folder is not None:
+            print_resume("train-style", session.folder)
         raise
-    if written is not None:
-        report(written, session, last, manner)
+    if saved is not None:
+        _report(saved, session, last, options)
 
 
-def report(written: Written, session: Session, last: TrainStep | None, manner: Manner) -> None:
-    """Print where the style lies, or everything about it as JSON."""
+def _report(saved: SavedStyle, session: Session, last: TrainStep | None, options: Options) -> None:
+    """Print the path of the style, or everything about it as JSON."""
     from stylescore.cli.output import print_json, say
 
-    if not manner.json:
-        typer.echo(str(written.style))
-        say(f"use it with: {advice(session.trainer.config)}", quiet=manner.quiet)
+    if not options.json:
+        typer.echo(str(saved.style))
+        say(f"use it with: {_use_command(session.trainer.config)}", quiet=options.quiet)
         return
-    print_json(row(written, session, last))
+    print_json(_to_row(saved, session, last))
 
 
-def advice(config: StyleTrainingConfig) -> str:
+def _use_command(config: StyleTrainingConfig) -> str:
     """Return the command that uses a style."""
     model = "" if config.model == "mini" else f" --model {shlex.quote(config.model)}"
     return f"stylescore stylize PHOTO --style {config.name}{model}"
 
 
-def row(written: Written, session: Session, last: TrainStep | None) -> dict[str, Any]:
-    """Return what a program wants to know of a trained style."""
+def _to_row(saved: SavedStyle, session: Session, last: TrainStep | None) -> dict[str, Any]:
+    """Return the JSON document on a trained style."""
     config, origin = session.trainer.config, session.base.origin
     return {
         "name": config.name,
-        "style": str(written.style),
-        "folder": str(written.folder),
+        "style": str(saved.style),
+        "folder": str(saved.folder),
         "trigger": config.trigger,
         "base": origin.base,
         "steps": session.trainer.step,
         "loss": None if last is None else last.loss,
         "pictures": origin.pictures,
-        "left_out": list(session.plan.survey.left_out),
+        "left_out": list(session.plan.dataset.left_out),
         "data_sha256": origin.data_sha256,
     }

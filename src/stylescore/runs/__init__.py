@@ -1,1 +1,1 @@
-"""The run folder, its record, and the runner that keeps what a run yields."""
+"""The folder, the record and the resuming of a run, the same for every command; and the runner of `stylize`."""

@@ -1,64 +1,36 @@
-"""The run folder: everything a run leaves behind, written whole or not at all."""
+"""The folder of a run: settings, log, saved state and curves; every file but the log is written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import tomli_w
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
-from stylescore._version import __version__
-from stylescore.config.run import RunConfig
-from stylescore.config.toml import from_table, to_table
 from stylescore.errors import ConfigError, OutputError
-from stylescore.method.fit import Iteration
-from stylescore.method.state import PictureState
+from stylescore.method.state import State
 from stylescore.storage.files import atomic
 
+S = TypeVar("S", bound=State)
+F = TypeVar("F", bound="RunFolder")
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What `config.toml` holds: enough to repeat the run exactly.
-
-    Attributes:
-        photo: path of the source picture.
-        photo_sha256: hash of its file.
-        model_sha256: hash of the base model's files.
-        style_sha256: hashes of the adapters' files, in the order of the run's styles.
-        style_prompt: the words the style prompt resolved to.
-        style_model_sha256: hash of the style model's files; empty without one.
-        gif: whether an animation of the run is made.
-        preview_every: iterations between previews; 0 for none.
-        version: of this program.
-        run: the configuration.
-    """
-
-    photo: str
-    photo_sha256: str
-    model_sha256: str
-    style_sha256: tuple[str, ...]
-    style_prompt: str
-    style_model_sha256: str = ""
-    run: RunConfig
-    gif: bool = False
-    preview_every: int = 0
-    version: str = __version__
+WITHOUT_LOG = "remove it to resume without the log of the earlier iterations, or begin a new run"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One picture's folder."""
+    """One run's folder. What a command writes into it besides is for a subclass to name."""
 
     path: Path
 
     @classmethod
-    def new(cls, parent: Path, name: str) -> RunFolder:
+    def new(cls: type[F], parent: Path, name: str) -> F:
         """Make a folder `parent/name`, or `name-2`, `name-3`... where it is taken.
 
         Raises:
@@ -71,137 +43,193 @@ class RunFolder:
                 path.mkdir(parents=True)
             except FileExistsError as error:
                 if not path.is_dir():
-                    raise unwritable(path, error) from error
+                    raise _write_error(path, error) from error
                 number += 1
             except OSError as error:
-                raise unwritable(path, error) from error
+                raise _write_error(path, error) from error
             else:
                 return cls(path)
 
     @property
-    def picture(self) -> Path:
-        """The result at the photo's own size."""
-        return self.path / "picture.png"
+    def config_file(self) -> Path:
+        """The record of the run, see `stylescore.runs.record`."""
+        return self.path / "config.toml"
 
     @property
-    def model_picture(self) -> Path:
-        """The result at the size the model worked at."""
-        return self.path / "picture-model-size.png"
-
-    @property
-    def before_after(self) -> Path:
-        """Photo and result side by side."""
-        return self.path / "before-after.png"
-
-    @property
-    def animation(self) -> Path:
-        """The run as an animation."""
-        return self.path / "run.gif"
+    def log_file(self) -> Path:
+        """The log, one line for each iteration."""
+        return self.path / "steps.jsonl"
 
     @property
     def state_file(self) -> Path:
-        """Where an unfinished run is kept."""
+        """The saved state of an unfinished run."""
         return self.path / "state.safetensors"
 
-    def preview(self, iteration: int) -> Path:
-        """Where the preview after `iteration` iterations goes."""
-        return self.path / "previews" / f"step-{iteration:05d}.png"
+    @property
+    def curves(self) -> Path:
+        """The folder of TensorBoard's files."""
+        return self.path / "tensorboard"
 
-    def begin(self, record: object) -> None:
-        """Write `config.toml` into the new folder, which is removed if that fails."""
-        try:
-            self.write_record(record)
-        except BaseException:
-            self.path.rmdir()
-            raise
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the run writes, but those in subfolders."""
+        return (self.log_file, self.state_file)
 
-    def write_record(self, record: object) -> None:
-        """Write `config.toml` from a dataclass."""
-        with atomic(self.path / "config.toml") as temporary:
-            temporary.write_text(tomli_w.dumps(to_table(record)), encoding="utf-8")
+    @property
+    def subfolders(self) -> tuple[Path, ...]:
+        """Every folder that the run may write in this one."""
+        return (self.curves,)
 
-    def read_record(self) -> Record:
-        """Read `config.toml`.
-
-        Raises:
-            ConfigError: there is none, or it is not one of ours.
-        """
-        file = self.path / "config.toml"
-        try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            reason = f"config.toml: {getattr(error, 'strerror', None) or error}"
-            raise ConfigError(
-                f"{str(self.path)!r} is not a run folder: {reason}", hint="give the folder that holds config.toml"
-            ) from error
-        record: Record = from_table(Record, table)
-        return record
+    def check_places(self) -> None:
+        """Raise `OutputError` if a file stands where the run writes a subfolder, or a folder where it writes a file."""
+        for path in self.subfolders:
+            if os.path.lexists(path) and not path.is_dir():
+                raise OutputError(f"{str(path)!r} is not a folder, the run needs one there", hint="move it away")
+        for path in self.files:
+            if path.is_dir():
+                raise OutputError(f"{str(path)!r} is a folder, the run needs a file there", hint="move it away")
 
     def append_step(self, row: Mapping[str, Any]) -> None:
-        """Add a line to `steps.jsonl`."""
+        """Add a line to the log."""
         try:
-            with (self.path / "steps.jsonl").open("a", encoding="utf-8") as file:
+            with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise _write_error(self.path, error) from error
 
-    def cut_steps(self, iterations: int) -> None:
-        """Keep the first lines of `steps.jsonl` only, one per finished iteration."""
-        file = self.path / "steps.jsonl"
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            with atomic(file) as temporary:
-                temporary.write_text("".join(lines[:iterations]), encoding="utf-8")
-
-    def save_state(self, state: PictureState) -> None:
-        """Keep an unfinished run."""
-        with atomic(self.state_file) as temporary:
-            temporary.write_bytes(save(dict(state.tensors), metadata={"iteration": str(state.iteration)}))
-
-    def load_state(self) -> PictureState | None:
-        """Return the kept state, or `None` if there is none.
+    def count_steps(self) -> int:
+        """Return how many lines the log has; 0 without a log.
 
         Raises:
-            ConfigError: the file is damaged.
+            ConfigError: it cannot be read.
+        """
+        return len(self._lines())
+
+    def check_steps(self, iterations: int) -> list[str]:
+        """Return the lines of the first iterations; fewer if the log is shorter.
+
+        Raises:
+            ConfigError: the log cannot be read, or one of these lines is not a whole JSON object.
+        """
+        lines = self._lines()[:iterations]
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n") or not _is_json_object(line):
+                raise ConfigError(f"the log {str(self.log_file)!r} is damaged in line {number}", hint=WITHOUT_LOG)
+        return lines
+
+    def cut_steps(self, iterations: int) -> None:
+        """Remove from the log what comes after the first iterations."""
+        lines = self.check_steps(iterations)
+        if self.log_file.is_file():
+            with atomic(self.log_file) as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"the log {str(self.log_file)!r} cannot be read: {reason}", hint=WITHOUT_LOG) from error
+
+    def save_state(self, state: State) -> None:
+        """Write the state of an unfinished run: its tensors, and its other fields as JSON in the file's metadata."""
+        others = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "tensors"}
+        metadata = {name: json.dumps(value) for name, value in others.items()}
+        with atomic(self.state_file) as temporary:
+            temporary.write_bytes(save(dict(state.tensors), metadata=metadata))
+
+    def load_state(self, kind: type[S]) -> S | None:
+        """Return the saved state, or `None` if there is none.
+
+        Raises:
+            ConfigError: the file is damaged, or its metadata are not those of this kind of state.
         """
         if not self.state_file.is_file():
             return None
         try:
-            with safe_open(self.state_file, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if any(tensor.is_floating_point() and not tensor.isfinite().all() for tensor in tensors.values()):
-                    raise ValueError("it holds NaN or infinity")
-                return PictureState(int(file.metadata()["iteration"]), tensors)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            tensors, metadata = _read_tensors(self.state_file)
+            state = kind(tensors=tensors, **{name: json.loads(value) for name, value in metadata.items()})
+            if type(state.iteration) is not int:
+                raise ValueError("its iteration is not a whole number")
+        except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"the kept state {str(self.state_file)!r} is damaged: {error}", hint="begin a new run"
+                f"the saved state {str(self.state_file)!r} is damaged: {error}", hint="begin a new run"
             ) from error
+        return state
 
-    def drop_state(self) -> None:
-        """Forget the kept state of a finished run."""
-        self.state_file.unlink(missing_ok=True)
+    def remove_state(self) -> None:
+        """Delete the saved state of a finished run.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        try:
+            self.state_file.unlink(missing_ok=True)
+        except OSError as error:
+            raise _write_error(self.path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> OutputError:
-    """Return the error for a folder that cannot be written to."""
-    reason = error.strerror or error
-    return OutputError(f"cannot write to {str(path)!r}: {reason}", hint="choose another --output")
+class Curves:
+    """TensorBoard's curves of a run; the points of a run that was resumed from earlier are hidden."""
+
+    def __init__(self, folder: RunFolder, iteration: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        try:
+            self._writer = SummaryWriter(str(folder.curves), purge_step=iteration or None)
+        except OSError as error:
+            raise _write_error(folder.curves, error) from error
+
+    def add(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Write one point of every curve."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        """Write the points that are not written yet."""
+        self._writer.close()
 
 
-def step_row(iteration: Iteration, picture: int) -> dict[str, Any]:
-    """Return one picture's line of `steps.jsonl`."""
-    step, fake = iteration.step, iteration.fake
-    batch = len(step.t)
-    row = {
-        "iteration": iteration.index,
-        "t": int(step.t[picture]),
-        "learning_rate": iteration.learning_rate,
-        "score_loss": float(step.score_loss[picture]),
-        "spectrum_loss": float(step.spectrum_loss[picture]),
-        "relevance_mean": float(step.relevance[picture].mean()),
-        "forward_passes": iteration.forward_passes / batch,
-        "trained_passes": iteration.trained_passes / batch,
-    }
-    if fake is not None:
-        row |= {"fake_t": int(fake.t[picture]), "fake_loss": float(fake.loss[picture])}
-    return row
+def make_folder(path: Path) -> None:
+    """Make a subfolder of a run's folder unless it is there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _write_error(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write to {str(path)!r}: {error.strerror or error}", hint="choose another --output")
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return a safetensors file's tensors and metadata.
+
+    Raises:
+        ValueError: it has no metadata, or a tensor holds NaN or infinity.
+    """
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        metadata = file.metadata()
+    if not metadata:
+        raise ValueError("it has no metadata")
+    _require_finite(tensors.values())
+    return tensors, metadata
+
+
+def _require_finite(tensors: Iterable[Tensor]) -> None:
+    if any(tensor.is_floating_point() and not bool(tensor.isfinite().all()) for tensor in tensors):
+        raise ValueError("it holds NaN or infinity")

@@ -1,4 +1,4 @@
-"""Pictures and prompts, encoded once and kept in memory."""
+"""Pictures and prompts, encoded once before the training and held in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.text import TextEncoder
 from stylescore.images.sizes import fitted_size
 from stylescore.images.tensors import to_tensor
-from stylescore.training.captions import without_trigger
+from stylescore.training.captions import remove_trigger
 from stylescore.training.config import StyleTrainingConfig
-from stylescore.training.pictures import TrainingPicture, load
+from stylescore.training.pictures import TrainingPicture, load_picture
 
 CPU = torch.device("cpu")
 
@@ -32,11 +32,11 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture as the training sees it.
+    """One encoded picture with its texts.
 
     Attributes:
         views: the picture, and its mirror image where pictures are flipped.
-        prompt: its words.
+        prompt: trigger words and caption.
         caption: the same without the trigger words.
     """
 
@@ -44,8 +44,8 @@ class Example:
     prompt: str
     caption: str
 
-    def words(self, chance: float, config: StyleTrainingConfig) -> str:
-        """Return nothing, the caption or the whole prompt, as a number drawn from [0, 1) has it."""
+    def choose_prompt(self, chance: float, config: StyleTrainingConfig) -> str:
+        """Return the empty prompt, the caption or the whole prompt, by a number drawn from [0, 1)."""
         if chance < config.caption_dropout:
             return ""
         return self.caption if chance < config.caption_dropout + config.trigger_dropout else self.prompt
@@ -57,10 +57,10 @@ class Cache:
 
     Attributes:
         examples: one a picture.
-        contexts: encoded prompts by their words, one row each on the CPU; the empty one is among them.
-        codec: brings latents into the diffusion model's unit.
+        contexts: encoded prompts by their texts, one row each on the CPU; the empty one is among them.
+        codec: scales latents to the diffusion model's unit.
         side: of the latents that are trained on, in cells.
-        config: how examples are drawn.
+        config: settings of the draws.
     """
 
     examples: Sequence[Example]
@@ -74,13 +74,13 @@ class Cache:
         example = self.examples[index]
         view, top, left, chance = torch.rand(4, generator=rng).tolist()
         posterior = example.views[int(view * len(example.views))]
-        latent = self.latent(posterior, rng)
+        latent = self._sample(posterior, rng)
         rows, columns = (size - self.side + 1 for size in latent.shape[-2:])
         y, x = int(top * rows), int(left * columns)
-        context = self.contexts[example.words(chance, self.config)]
+        context = self.contexts[example.choose_prompt(chance, self.config)]
         return latent[..., y : y + self.side, x : x + self.side], context
 
-    def latent(self, posterior: Posterior, rng: Generator) -> Tensor:
+    def _sample(self, posterior: Posterior, rng: Generator) -> Tensor:
         """Return the posterior's mean, or a sample of it, as a batch of one."""
         z = posterior.mean
         if self.config.sample_posterior:
@@ -88,32 +88,32 @@ class Cache:
         return self.codec.scale_latent(z[None])
 
 
-def framed(picture: Image.Image, side: int, multiple: int, whole: bool) -> tuple[Image.Image, tuple[int, int]]:
-    """Return what of a picture is encoded and the size to encode it at: the middle square, or all of it."""
+def _crop(picture: Image.Image, side: int, multiple: int, whole: bool) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the part of a picture to encode, the middle square or all of it, and the size to encode it at."""
     if whole:
         return picture, fitted_size(*picture.size, side, multiple)
     return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS), (side, side)
 
 
-def views_of(picture: Image.Image, config: StyleTrainingConfig) -> Iterator[Image.Image]:
-    """Yield the picture and, where asked for, its mirror image."""
+def _views(picture: Image.Image, config: StyleTrainingConfig) -> Iterator[Image.Image]:
+    """Yield the picture and, where pictures are flipped, its mirror image."""
     yield picture
     if config.flip:
         yield ImageOps.mirror(picture)
 
 
 @torch.no_grad()
-def encode_picture(codec: Codec, path: TrainingPicture, config: StyleTrainingConfig, side: int) -> Iterator[Posterior]:
+def _encode_picture(codec: Codec, path: TrainingPicture, config: StyleTrainingConfig, side: int) -> Iterator[Posterior]:
     """Yield the posterior of each view of a picture."""
-    for view in views_of(load(path.path), config):
-        framing, size = framed(view, side, codec.factor, config.crop == "random")
-        mean, std = codec.posterior(to_tensor(framing, size).to(codec.vae.device))
+    for view in _views(load_picture(path.path), config):
+        part, size = _crop(view, side, codec.factor, config.crop == "random")
+        mean, std = codec.posterior(to_tensor(part, size).to(codec.vae.device))
         yield Posterior(mean[0].cpu(), std[0].cpu())
 
 
-def encode_prompts(text: TextEncoder, prompts: Iterable[str]) -> dict[str, Conditioning]:
+def _encode_prompts(text: TextEncoder, prompts: Iterable[str]) -> dict[str, Conditioning]:
     """Encode every different prompt once, and the empty one."""
-    return {words: text([words]).to(CPU) for words in dict.fromkeys(["", *prompts])}
+    return {prompt: text([prompt]).to(CPU) for prompt in dict.fromkeys(["", *prompts])}
 
 
 def make_cache(
@@ -122,7 +122,7 @@ def make_cache(
     config: StyleTrainingConfig,
     prompts: Iterable[str] = (),
 ) -> Iterator[int | Cache]:
-    """Encode everything: yield how many pictures are done, then the cache.
+    """Encode everything: yield the number of pictures done after each, then the cache.
 
     Args:
         parts: the base's `Components`.
@@ -132,10 +132,10 @@ def make_cache(
     """
     codec = Codec(parts.vae)
     examples = []
-    for picture, words in pictures:
-        views = tuple(encode_picture(codec, picture, config, config.resolution))
-        examples.append(Example(views, words, without_trigger(config.trigger, words)))
+    for picture, prompt in pictures:
+        views = tuple(_encode_picture(codec, picture, config, config.resolution))
+        examples.append(Example(views, prompt, remove_trigger(config.trigger, prompt)))
         yield len(examples)
     captions = [example.caption for example in examples] if config.trigger_dropout else []
-    contexts = encode_prompts(parts.text, [*(example.prompt for example in examples), *captions, *prompts])
+    contexts = _encode_prompts(parts.text, [*(example.prompt for example in examples), *captions, *prompts])
     yield Cache(examples, contexts, codec, config.resolution // codec.factor, config)

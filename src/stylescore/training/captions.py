@@ -1,4 +1,4 @@
-"""The words for each picture: from files beside them, from a table, or one for all."""
+"""The caption of each picture: from files beside the pictures, from a table, or one for all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ TEXT_COLUMNS = ("caption", "text", "prompt")
 
 
 @dataclass(frozen=True)
-class Words:
-    """Where captions come from; at most one of the two is given, and else files beside the pictures are read.
+class CaptionSource:
+    """Where captions come from: one of these two, or else files beside the pictures.
 
     Attributes:
         caption: one for all.
@@ -27,74 +27,74 @@ class Words:
     table: Path | None = None
 
 
-def captions(pictures: Sequence[Path], words: Words, *, strict: bool = False) -> dict[Path, str]:
+def find_captions(pictures: Sequence[Path], source: CaptionSource, *, strict: bool = False) -> dict[Path, str]:
     """Return the caption of each picture; an empty text where there is none.
 
     Raises:
-        ConfigError: two sources at once, a table or text that cannot be read or does not fit the pictures, or,
+        ConfigError: two sources, a table or text that cannot be read or does not fit the pictures, or,
             when strict, a picture without a caption.
     """
-    if words.caption is not None and words.table is not None:
+    if source.caption is not None and source.table is not None:
         raise ConfigError("--caption and --captions cannot be given together", hint="leave one of them out")
-    if words.caption is not None:
-        return dict.fromkeys(pictures, tidy(words.caption))
-    found = beside(pictures) if words.table is None else from_table(words.table, pictures)
-    lacking = [path.name for path in pictures if not found.get(path)]
-    if strict and lacking:
+    if source.caption is not None:
+        return dict.fromkeys(pictures, _join_lines(source.caption))
+    found = _read_sidecars(pictures) if source.table is None else _read_table(source.table, pictures)
+    missing = [path.name for path in pictures if not found.get(path)]
+    if strict and missing:
         raise ConfigError(
-            f"{len(lacking)} of {len(pictures)} pictures have no caption, such as {lacking[0]!r}",
+            f"{len(missing)} of {len(pictures)} pictures have no caption, such as {missing[0]!r}",
             hint="write them, or leave --strict out to use the trigger words alone",
         )
     return {path: found.get(path, "") for path in pictures}
 
 
-def prompt(trigger: str, caption: str) -> str:
-    """Return what the network reads: the trigger words, then the caption."""
+def make_prompt(trigger: str, caption: str) -> str:
+    """Return the prompt of a picture: the trigger words, then the caption."""
     return ", ".join(filter(None, (trigger.strip(), caption.strip().strip(",").strip())))
 
 
-def without_trigger(trigger: str, words: str) -> str:
-    """Return what is left of a prompt when its trigger words are taken away: the way back from `prompt`."""
-    return words.removeprefix(trigger.strip()).removeprefix(",").strip()
+def remove_trigger(trigger: str, prompt: str) -> str:
+    """Return the caption in a prompt that `make_prompt` has made."""
+    return prompt.removeprefix(trigger.strip()).removeprefix(",").strip()
 
 
-def tidy(text: str) -> str:
-    """Return a text as one line."""
+def _join_lines(text: str) -> str:
+    """Return a text as one line, with single spaces."""
     return " ".join(text.split())
 
 
-def beside(pictures: Sequence[Path]) -> dict[Path, str]:
+def _read_sidecars(pictures: Sequence[Path]) -> dict[Path, str]:
     """Read `name.txt` or `name.jpg.txt` beside each `name.jpg`."""
-    shared = [stem for stem, count in Counter(path.with_suffix(".txt") for path in pictures).items() if count > 1]
-    clash = next((stem for stem in shared if stem.is_file()), None)
+    shared = [file for file, count in Counter(path.with_suffix(".txt") for path in pictures).items() if count > 1]
+    clash = next((file for file in shared if file.is_file()), None)
     if clash is not None:
         names = ", ".join(path.name for path in pictures if path.with_suffix(".txt") == clash)
         raise ConfigError(
             f"{clash.name!r} would be the caption of several pictures: {names}",
             hint="rename the pictures so that their names differ before the suffix",
         )
-    return {path: tidy(read_text(file)) for path in pictures if (file := sidecar(path)) is not None}
+    return {path: _join_lines(_read_text(file)) for path in pictures if (file := _find_sidecar(path)) is not None}
 
 
-def sidecar(path: Path) -> Path | None:
+def _find_sidecar(path: Path) -> Path | None:
     """Return the caption file of a picture, if there is one."""
     candidates = (path.with_name(path.name + ".txt"), path.with_suffix(".txt"))
     return next((file for file in candidates if file.is_file()), None)
 
 
-def from_table(table: Path, pictures: Sequence[Path]) -> dict[Path, str]:
+def _read_table(table: Path, pictures: Sequence[Path]) -> dict[Path, str]:
     """Read a CSV file; its rows may name pictures that are in the folder but not used."""
-    rows = list(csv.reader(read_text(table).splitlines(), delimiter="\t" if table.suffix == ".tsv" else ","))
+    rows = list(csv.reader(_read_text(table).splitlines(), delimiter="\t" if table.suffix == ".tsv" else ","))
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    name, text = column(table, head, FILE_COLUMNS), column(table, head, TEXT_COLUMNS)
+    name, text = _find_column(table, head, FILE_COLUMNS), _find_column(table, head, TEXT_COLUMNS)
     pairs = [(row[name].strip(), row[text]) for row in rows[1:] if len(row) > max(name, text)]
-    require_names(table, [file for file, _ in pairs], pictures)
+    _require_names(table, [file for file, _ in pairs], pictures)
     by_name = {path.name: path for path in pictures}
-    return {by_name[file]: tidy(words) for file, words in pairs if file in by_name}
+    return {by_name[file]: _join_lines(caption) for file, caption in pairs if file in by_name}
 
 
-def column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
-    """Return the place of a column by any of its names."""
+def _find_column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
+    """Return the index of a column that may have any of these names."""
     for name in names:
         if name in head:
             return head.index(name)
@@ -104,7 +104,7 @@ def column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
     )
 
 
-def require_names(table: Path, names: Iterable[str], pictures: Sequence[Path]) -> None:
+def _require_names(table: Path, names: Iterable[str], pictures: Sequence[Path]) -> None:
     """Raise `ConfigError` if a table names a picture twice or one that is not there."""
     counts = Counter(names)
     twice = next((name for name, count in counts.items() if count > 1), None)
@@ -117,7 +117,7 @@ def require_names(table: Path, names: Iterable[str], pictures: Sequence[Path]) -
         raise ConfigError(f"the table {str(table)!r} names {absent!r}, which is not in {str(folder)!r}", hint=hint)
 
 
-def read_text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Read a UTF-8 file, with or without a byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -126,6 +126,6 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"the captions {str(path)!r} cannot be read: {reason}", hint="save it as UTF-8") from error
 
 
-def sheet_captions(known: Mapping[Path, str], count: int) -> list[str]:
+def choose_sheet_captions(known: Mapping[Path, str], count: int) -> list[str]:
     """Return the first different captions, for the sample sheets."""
     return list(dict.fromkeys(known.values()))[:count]

@@ -1,94 +1,55 @@
-"""An unfinished training, as tensors and JSON in one safetensors file."""
+"""The state of a training, copied out to be saved and put back in to resume it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from stylescore.errors import ConfigError
-from stylescore.storage.files import atomic
+from stylescore.method.state import check_iteration, copy_to_cpu, named_tensors, restore_parameter
+from stylescore.training.folder import TrainingState
 from stylescore.training.loop import Trainer
 
-WEIGHT = "weight"
+OTHER_TRAINING = "it was made by another training"
 
 
-def tensors_of(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the adapter and the optimiser's state as `name:part`, copied to the CPU."""
-    return {f"{name}:{part}": tensor.detach().cpu().clone() for name, part, tensor in _named(trainer)}
-
-
-def _named(trainer: Trainer) -> Iterator[tuple[str, str, Tensor]]:
+def capture(trainer: Trainer) -> TrainingState:
+    """Return a copy of a training's state after a whole step."""
+    tensors: dict[str, Tensor] = {}
     for name, parameter in trainer.parameters.items():
-        yield name, WEIGHT, parameter
-        for part, value in trainer.optimiser.state.get(parameter, {}).items():
-            yield name, part, value
+        tensors |= named_tensors(name, parameter, trainer.optimiser)
+    scaler = trainer.process.accelerator.scaler
+    return TrainingState(trainer.step, copy_to_cpu(tensors), scaler.state_dict() if scaler else None)
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Keep a training after a whole step.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    scaler = trainer.machine.accelerator.scaler
-    facts = {"step": trainer.step, "scaler": scaler.state_dict() if scaler else None}
-    with atomic(path) as temporary:
-        temporary.write_bytes(save(tensors_of(trainer), {"training": json.dumps(facts)}))
-
-
-def load_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Put a kept state into a freshly assembled training; without a file it stays at its beginning.
+def restore(trainer: Trainer, state: TrainingState) -> None:
+    """Put a saved state into a freshly assembled training.
 
     Raises:
-        ConfigError: the file is damaged or belongs to another training.
+        ConfigError: it belongs to another training.
     """
-    if not path.is_file():
+    step = check_iteration(state.iteration, trainer.config.steps)
+    _require_known(trainer, state)
+    for name, parameter in trainer.parameters.items():
+        restore_parameter(name, parameter, trainer.optimiser, state.tensors)
+    _restore_scaler(trainer, state)
+    trainer.step = step
+
+
+def _require_known(trainer: Trainer, state: TrainingState) -> None:
+    """Raise `ConfigError` if a tensor belongs to no parameter of this training."""
+    for key in state.tensors:
+        if key not in trainer.parameters and key.rpartition(".")[0] not in trainer.parameters:
+            raise ConfigError(f"the saved state has {key!r}, which this training does not have", hint=OTHER_TRAINING)
+
+
+def _restore_scaler(trainer: Trainer, state: TrainingState) -> None:
+    """Restore the loss scaler; raise `ConfigError` if this training has none or cannot use the saved one."""
+    if not state.scaler:
         return
+    scaler = trainer.process.accelerator.scaler
+    if scaler is None:
+        raise ConfigError("the saved state is one of float16, this training is not", hint=OTHER_TRAINING)
     try:
-        tensors, facts = read_checkpoint(path)
-        restore(trainer, tensors, facts)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"the checkpoint {str(path)!r} cannot be taken up: {error}", hint="begin a new training"
-        ) from error
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a file's tensors and facts."""
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        facts: dict[str, Any] = json.loads(file.metadata()["training"])
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise ValueError("it holds NaN or infinity")
-    return tensors, facts
-
-
-@torch.no_grad()
-def restore(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Copy weights and moments; AdamW's step count stays on the CPU, where AdamW keeps it."""
-    states: dict[str, dict[str, Tensor]] = {name: {} for name in trainer.parameters}
-    for key, tensor in tensors.items():
-        name, _, part = key.rpartition(":")
-        states[name][part] = tensor
-    for name, parameter in trainer.parameters.items():
-        parameter.copy_(_same_shape(name, states[name].pop(WEIGHT), parameter))
-        moments = states[name].items()
-        trainer.optimiser.state[parameter] = {
-            part: value if value.ndim == 0 else value.to(parameter.device) for part, value in moments
-        }
-    if facts["scaler"]:
-        trainer.machine.accelerator.scaler.load_state_dict(facts["scaler"])
-    trainer.step = int(facts["step"])
-
-
-def _same_shape(name: str, tensor: Tensor, like: Tensor) -> Tensor:
-    if tensor.shape != like.shape:
-        raise ValueError(f"{name!r} has shape {tuple(tensor.shape)}, not {tuple(like.shape)}")
-    return tensor
+        scaler.load_state_dict(state.scaler)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"the saved loss scaler cannot be used: {error}", hint=OTHER_TRAINING) from error

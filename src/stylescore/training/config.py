@@ -1,4 +1,4 @@
-"""Every number of a style's training, with defaults for each family of models. No tensor, no model."""
+"""All settings of a style's training, with defaults for each family of models; needs neither torch nor a model."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ class StyleTrainingConfig:
 
     Attributes:
         name: of the style, and of its file.
-        trigger: words that call the style; they begin every caption.
+        trigger: trigger words of the style; every prompt begins with them.
         model: the base: bundled name, folder, file or hub id.
         rank: of the adapter.
-        alpha: its change is scaled by alpha / rank.
+        alpha: the LoRA is scaled by alpha / rank.
         targets: attention (all linear layers of the attention blocks), or with the 3x3 convolutions.
         resolution: side in pixels of the square crops; 0 is the model's own.
-        crop: the middle of each picture, or another part of it at each step.
+        crop: the middle of each picture, or a random part at each step.
         flip: whether pictures are mirrored at random.
         sample_posterior: whether latents are samples of the encoder's posterior or its mean.
-        caption_dropout: share of the draws that see the empty prompt.
-        trigger_dropout: share of the draws that see the caption without the trigger words; needed where the base
-            knows the style by these words already, so that the adapter learns it all the same.
-        steps: length of the training.
+        caption_dropout: fraction of the draws with the empty prompt.
+        trigger_dropout: fraction of the draws with the caption but no trigger words; needed where the base
+            model already draws this style from its trigger words, so that the adapter has something left to learn.
+        steps: number of steps.
         batch: pictures per step, over all processes.
-        learning_rate: AdamW's, at its peak.
+        learning_rate: peak of AdamW's.
         rate_schedule: constant after the warm-up, or a cosine down to 0.
         warmup: steps of linear warm-up.
         weight_decay: decoupled.
         clip_norm: largest norm of the gradient; a longer one is scaled down.
         loss: plain mean square, or weighted by Min-SNR.
-        min_snr_gamma: where Min-SNR cuts the signal-to-noise ratio.
-        gradient_checkpointing: compute activations twice instead of keeping them.
-        dtype: precision of the networks; adapter, optimiser and latents are float32 always.
+        min_snr_gamma: upper limit of the signal-to-noise ratio in Min-SNR.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
+        dtype: precision of the networks; adapter, optimiser and latents are always float32.
         file_dtype: precision of the written file.
         samples_every: steps between sample sheets; 0 for none.
-        checkpoint_every: steps between checkpoints; 0 keeps one only when the training is interrupted.
+        checkpoint_every: steps between checkpoints; 0 for one only when the training is interrupted.
         seed: of every random draw.
         device: auto, cpu, cuda, cuda:N or mps.
     """
@@ -133,7 +133,7 @@ def family_of(width: int) -> str:
 
 
 def resolve(given: Mapping[str, Any], family: str) -> StyleTrainingConfig:
-    """Return the defaults of a family with what the user gave laid over them, checked.
+    """Return the checked settings of a training: the user's, and the defaults of a family for the others.
 
     Args:
         given: fields of `StyleTrainingConfig` by name; `name` must be among them.
@@ -146,10 +146,10 @@ def resolve(given: Mapping[str, Any], family: str) -> StyleTrainingConfig:
     config = overlay(base, given)
     if "alpha" not in given:
         config = overlay(config, {"alpha": float(config.rank)})
-    return check_training(overlay(config, {"trigger": config.trigger.strip() or plain_words(config.name)}))
+    return _check_training(overlay(config, {"trigger": config.trigger.strip() or _to_words(config.name)}))
 
 
-def check_training(config: StyleTrainingConfig) -> StyleTrainingConfig:
+def _check_training(config: StyleTrainingConfig) -> StyleTrainingConfig:
     """Return `config` if every value is in range, else raise `ConfigError`."""
     if NAME.fullmatch(config.name) is None:
         raise ConfigError(
@@ -164,6 +164,6 @@ def check_training(config: StyleTrainingConfig) -> StyleTrainingConfig:
     return config
 
 
-def plain_words(name: str) -> str:
+def _to_words(name: str) -> str:
     """Return a name as words: `oil-painting` is "oil painting"."""
     return name.replace("-", " ").replace("_", " ").strip()

@@ -1,4 +1,4 @@
-"""The trained adapter as one LoRA file that other programs read: kohya's names, alpha beside every layer."""
+"""The trained adapter as one LoRA file that other programs can use: kohya's names, an alpha for every layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tens
 
     Args:
         unet: a U-Net with our adapter.
-        alpha: written beside every layer; diffusers' conversion would write the rank there.
+        alpha: written for every layer; diffusers' conversion would write the rank.
         dtype: of all tensors.
     """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
@@ -40,11 +40,11 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         OutputError: the file cannot be written.
     """
     with atomic(path) as temporary:
-        temporary.write_bytes(in_order(save(dict(tensors), dict(metadata))))
+        temporary.write_bytes(_sort_metadata(save(dict(tensors), dict(metadata))))
 
 
-def in_order(data: bytes) -> bytes:
-    """Return a safetensors file with its metadata sorted; the library writes them in a random order.
+def _sort_metadata(data: bytes) -> bytes:
+    """Return a safetensors file with sorted metadata; the library writes them in a random order.
 
     Tensors are placed from the end of the header, so none of their ranges changes.
     """

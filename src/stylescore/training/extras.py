@@ -1,4 +1,4 @@
-"""The optional libraries of training, asked for before anything is done."""
+"""The optional libraries of training, checked before anything is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter that is trained: peft's, in the U-Net's own layers."""
+"""The adapter that is trained: a LoRA in the layers of the U-Net, through peft."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONVOLUTIONS = ("conv1", "conv2")
 
 
 def target_layers(unet: nn.Module, targets: Targets) -> list[str]:
-    """Return the dotted names of the layers that get an adapter.
+    """Return the dotted names of the layers to adapt.
 
     Raises:
         ModelError: the network has no attention to adapt.
@@ -33,7 +33,7 @@ def target_layers(unet: nn.Module, targets: Targets) -> list[str]:
 
 
 def add_adapter(unet: Any, config: StyleTrainingConfig) -> dict[str, nn.Parameter]:
-    """Give a frozen U-Net a fresh adapter; its change is zero at first.
+    """Add a fresh adapter to a frozen U-Net; it changes nothing at first.
 
     Args:
         unet: a diffusers `UNet2DConditionModel`.

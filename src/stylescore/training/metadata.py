@@ -1,4 +1,4 @@
-"""What the written file tells about itself: where it comes from, and nothing that is not known."""
+"""The metadata of a trained style's file: what it was trained on and how, as far as that is known."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class Origin:
 
 def data_hash(examples: Iterable[tuple[TrainingPicture, str]]) -> str:
     """Return the SHA-256 over the hash of each picture's file and its prompt, in the order of the names."""
-    lines = [f"{picture.sha256}  {words}\n" for picture, words in examples]
+    lines = [f"{picture.sha256}  {prompt}\n" for picture, prompt in examples]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> dict[str, str]:
-    """Return the texts of the file's header: those that other programs look for, and our own.
+    """Return the metadata of the file: those that other programs read, and our own.
 
     Dates are left out, so that the same training writes the same bytes.
     """
     family = family_facts(origin.family)
     own = f"stylescore-{origin.base}" if family is MINI else origin.base
-    facts = {
+    metadata = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{family.modelspec_architecture or own}/lora",
         "modelspec.implementation": "diffusers",
@@ -80,16 +80,16 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
         "stylescore.data_sha256": origin.data_sha256,
         "stylescore.pictures": str(origin.pictures),
     }
-    return facts | convolution_facts(config) | min_snr_facts(config)
+    return metadata | _convolution_metadata(config) | _min_snr_metadata(config)
 
 
-def convolution_facts(config: StyleTrainingConfig) -> dict[str, str]:
-    """Return what kohya's tools note of adapted convolutions."""
+def _convolution_metadata(config: StyleTrainingConfig) -> dict[str, str]:
+    """Return what kohya's tools write about adapted convolutions."""
     if config.targets == "attention":
         return {}
     return {"ss_network_args": json.dumps({"conv_dim": str(config.rank), "conv_alpha": f"{config.alpha:g}"})}
 
 
-def min_snr_facts(config: StyleTrainingConfig) -> dict[str, str]:
-    """Return what kohya's tools note of Min-SNR."""
+def _min_snr_metadata(config: StyleTrainingConfig) -> dict[str, str]:
+    """Return what kohya's tools write about Min-SNR."""
     return {"ss_min_snr_gamma": f"{config.min_snr_gamma:g}"} if config.loss == "min_snr" else {}

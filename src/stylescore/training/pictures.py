@@ -1,4 +1,4 @@
-"""The pictures to learn from: finding them, and leaving out by name what cannot be used."""
+"""The training pictures of a folder: the usable ones, and why the others are left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stylescore.images.sizes import fitted_size
 from stylescore.storage.files import sha256
 
 FEWEST = 3
-"""Below this a network learns the pictures and not what they share."""
+"""With fewer pictures a network overfits: it memorizes them instead of what they have in common."""
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905
@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """One picture that can be read: where it is, the hash of its file, and its sides in pixels."""
+    """One usable picture: its path, the hash of its file, and its sides in pixels."""
 
     path: Path
     sha256: str
@@ -33,8 +33,8 @@ class TrainingPicture:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What a folder holds.
+class Dataset:
+    """The pictures of a folder.
 
     Attributes:
         pictures: the usable ones, by name.
@@ -47,11 +47,11 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(folder: Path, *, strict: bool = False) -> Survey:
+def read_dataset(folder: Path, *, strict: bool = False) -> Dataset:
     """Read every picture of a folder once.
 
     Args:
-        folder: its own files are looked at, not those of folders in it.
+        folder: its own files are read, not those of folders in it.
         strict: raise for the first picture that cannot be used instead of leaving it out.
 
     Raises:
@@ -59,22 +59,22 @@ def survey(folder: Path, *, strict: bool = False) -> Survey:
     """
     left_out: list[str] = []
     notes: list[str] = []
-    found = [_usable(path, strict, left_out, notes) for path in picture_files(folder)]
-    pictures = tuple(_different([picture for picture in found if picture], strict, left_out))
+    found = [_read_picture(path, strict, left_out, notes) for path in list_pictures(folder)]
+    pictures = tuple(_drop_copies([picture for picture in found if picture], strict, left_out))
     if len(pictures) < FEWEST:
         rest = f"; left out: {'; '.join(left_out)}" if left_out else ""
         raise PictureError(
             f"a style needs at least {FEWEST} usable pictures, {str(folder)!r} has {len(pictures)}{rest}",
             hint="twenty or more of one style, with different things in them, work best",
         )
-    return Survey(pictures, tuple(left_out), tuple(notes))
+    return Dataset(pictures, tuple(left_out), tuple(notes))
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that are pictures by their names, sorted.
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the files of a folder whose suffix is that of a picture, sorted by name.
 
     Raises:
-        PictureError: it is no folder, or holds none.
+        PictureError: it is no folder, or has none.
     """
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
@@ -89,19 +89,19 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def load(path: Path) -> Image.Image:
+def load_picture(path: Path) -> Image.Image:
     """Return a picture as upright RGB, on white where it is transparent."""
     photo = read_photo(path)
-    return _on_white(photo)
+    return _put_on_white(photo)
 
 
-def _on_white(photo: Photo) -> Image.Image:
+def _put_on_white(photo: Photo) -> Image.Image:
     if photo.alpha is None:
         return photo.picture
     return flatten_alpha(Image.merge("RGBA", (*photo.picture.split(), photo.alpha)))
 
 
-def _usable(path: Path, strict: bool, left_out: list[str], notes: list[str]) -> TrainingPicture | None:
+def _read_picture(path: Path, strict: bool, left_out: list[str], notes: list[str]) -> TrainingPicture | None:
     try:
         photo = read_photo(path)
         width, height = photo.picture.size
@@ -116,8 +116,8 @@ def _usable(path: Path, strict: bool, left_out: list[str], notes: list[str]) -> 
     return TrainingPicture(path, digest, width, height)
 
 
-def _different(pictures: Sequence[TrainingPicture], strict: bool, left_out: list[str]) -> Iterator[TrainingPicture]:
-    """Yield each file content once."""
+def _drop_copies(pictures: Sequence[TrainingPicture], strict: bool, left_out: list[str]) -> Iterator[TrainingPicture]:
+    """Yield each picture once, though several files may have the same content."""
     seen: dict[str, Path] = {}
     for picture in pictures:
         first = seen.setdefault(picture.sha256, picture.path)

@@ -1,4 +1,4 @@
-"""What is asked for, checked as far as that goes without loading a model."""
+"""A training's request and its pictures, checked as far as that is possible without loading a model."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from stylescore.catalog.registry import list_styles, resolve_model, user_styles_dir
 from stylescore.config.ranges import check_texts
 from stylescore.errors import OutputError, StyleError
-from stylescore.training.captions import Words, captions, prompt, sheet_captions
+from stylescore.training.captions import CaptionSource, choose_sheet_captions, find_captions, make_prompt
 from stylescore.training.config import FAMILIES, resolve
 from stylescore.training.metadata import data_hash
-from stylescore.training.pictures import Survey, TrainingPicture, survey
+from stylescore.training.pictures import Dataset, TrainingPicture, read_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asked for.
+    """The settings that a user has given for a training.
 
     Attributes:
         pictures: the folder.
-        given: settings that were given, fields of `StyleTrainingConfig`.
-        words: where captions come from.
+        given: fields of `StyleTrainingConfig` by name; the others follow the base's family.
+        captions: where captions come from.
         strict: whether a picture that cannot be used stops the training.
         replace: whether an older style of this name is replaced.
     """
 
     pictures: Path
     given: Mapping[str, Any]
-    words: Words
+    captions: CaptionSource
     strict: bool = False
     replace: bool = False
 
@@ -41,21 +41,21 @@ class Plan:
     """A request whose pictures have been read.
 
     Attributes:
-        request: what was asked for.
-        survey: the pictures.
-        prompts: what the network will read, one per picture.
+        request: what the user has given.
+        dataset: the pictures.
+        prompts: trigger words and caption, one per picture.
         sheet_prompts: prompts of the sample sheets.
     """
 
     request: Request
-    survey: Survey
+    dataset: Dataset
     prompts: tuple[str, ...]
     sheet_prompts: tuple[str, ...]
 
     @property
     def examples(self) -> list[tuple[TrainingPicture, str]]:
         """Each picture with its prompt."""
-        return list(zip(self.survey.pictures, self.prompts, strict=True))
+        return list(zip(self.dataset.pictures, self.prompts, strict=True))
 
     @property
     def data_sha256(self) -> str:
@@ -67,29 +67,31 @@ def make_plan(request: Request, sheets: int) -> Plan:
     """Check a request and read its pictures and captions.
 
     Args:
-        request: what was asked for.
+        request: what the user has given.
         sheets: number of different prompts on a sample sheet.
 
     Raises:
-        InputError: whatever of it cannot be used.
+        InputError: a part of it that cannot be used.
     """
     config = resolve(request.given, next(iter(FAMILIES)))
-    check_texts({"PICTURES": str(request.pictures.absolute()), "caption": request.words.caption})
-    check_texts({"captions": str(request.words.table)})
+    check_texts({"PICTURES": str(request.pictures.absolute()), "caption": request.captions.caption})
+    check_texts({"captions": str(request.captions.table)})
     resolve_model(config.model)
     style_file(config.name, replace=request.replace)
-    found = survey(request.pictures, strict=request.strict)
-    known = captions([picture.path for picture in found.pictures], request.words, strict=request.strict)
+    dataset = read_dataset(request.pictures, strict=request.strict)
+    captions = find_captions([p.path for p in dataset.pictures], request.captions, strict=request.strict)
     return Plan(
         request=request,
-        survey=found,
-        prompts=tuple(prompt(config.trigger, caption) for caption in known.values()),
-        sheet_prompts=tuple(prompt(config.trigger, caption) for caption in sheet_captions(known, sheets)),
+        dataset=dataset,
+        prompts=tuple(make_prompt(config.trigger, caption) for caption in captions.values()),
+        sheet_prompts=tuple(
+            make_prompt(config.trigger, caption) for caption in choose_sheet_captions(captions, sheets)
+        ),
     )
 
 
 def style_file(name: str, *, replace: bool) -> Path:
-    """Return where a style of this name is written, in the user's style folder.
+    """Return the file of a style of this name in the user's style folder.
 
     Raises:
         StyleError: the name is taken.

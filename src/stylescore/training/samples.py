@@ -1,4 +1,4 @@
-"""Sample sheets: what the style makes of some prompts at this point of its training."""
+"""Sample sheets: pictures of some prompts with the style as trained so far."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylescore.diffusion.checkpoints.folders import silence_libraries
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import concatenate
 from stylescore.images import contact_sheet, to_picture
-from stylescore.training.draws import generator
+from stylescore.training.draws import make_generator
 from stylescore.training.loop import Trainer
 
 STEPS = 20
@@ -21,7 +21,7 @@ GUIDANCE = 5.0
 COUNT = 4
 
 
-def sampler(config: Mapping[str, Any]) -> Any:
+def _make_sampler(config: Mapping[str, Any]) -> Any:
     """Return diffusers' DDIM sampler for a base's scheduler settings."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -32,25 +32,25 @@ def sampler(config: Mapping[str, Any]) -> Any:
 
 
 @torch.no_grad()
-def sample_latent(trainer: Trainer, scheduler: Any, prompt: str, number: int) -> Tensor:
+def _sample_latent(trainer: Trainer, scheduler: Any, prompt: str, number: int) -> Tensor:
     """Return a latent [1, c, h, w] for a prompt, under classifier-free guidance."""
-    machine, cache = trainer.machine, trainer.cache
-    unet = machine.accelerator.unwrap_model(trainer.unet)
+    process, cache = trainer.process, trainer.cache
+    unet = process.accelerator.unwrap_model(trainer.unet)
     shape = (1, unet.config.in_channels, cache.side, cache.side)
-    z = torch.randn(shape, generator=generator(trainer.config.seed, "sheet", number)).to(machine.device)
-    context = concatenate([cache.contexts[prompt], cache.contexts[""]]).to(machine.device, machine.dtype)
+    z = torch.randn(shape, generator=make_generator(trainer.config.seed, "sheet", number)).to(process.device)
+    context = concatenate([cache.contexts[prompt], cache.contexts[""]]).to(process.device, process.dtype)
     for t in scheduler.timesteps:
-        output = trainer.call(unet, torch.cat([z, z]).to(machine.dtype), t, context).float()
-        with_words, without = output.chunk(2)
-        z = scheduler.step(without + GUIDANCE * (with_words - without), t, z).prev_sample
+        output = trainer.call(unet, torch.cat([z, z]).to(process.dtype), t, context).float()
+        conditional, unconditional = output.chunk(2)
+        z = scheduler.step(unconditional + GUIDANCE * (conditional - unconditional), t, z).prev_sample
     return z
 
 
 def sample_sheet(
     trainer: Trainer, vae: Any, scheduler_config: Mapping[str, Any], prompts: Sequence[str]
 ) -> Image.Image:
-    """Return one picture a prompt, side by side; the same noise every time."""
-    scheduler, codec = sampler(scheduler_config), Codec(vae)
-    latents = [sample_latent(trainer, scheduler, prompt, number) for number, prompt in enumerate(prompts)]
+    """Return one picture for each prompt, side by side; the noise is the same in every sheet."""
+    scheduler, codec = _make_sampler(scheduler_config), Codec(vae)
+    latents = [_sample_latent(trainer, scheduler, prompt, number) for number, prompt in enumerate(prompts)]
     pictures = [to_picture(codec.decode(latent)) for latent in latents]
     return contact_sheet([pictures], cell=trainer.config.resolution)

@@ -1,4 +1,4 @@
-"""A training from the base's loading to the written style."""
+"""A whole training, from loading the base model to writing the style."""
 
 from __future__ import annotations
 
@@ -18,33 +18,48 @@ from stylescore.errors import ConfigError, InputError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
-from stylescore.runs.folder import RunFolder, unwritable
+from stylescore.runs.folder import Curves, make_folder
+from stylescore.runs.record import Hashes, Record, read_record, write_record
+from stylescore.runs.resume import absolute_model, require_resumable, require_unchanged
 from stylescore.training.cache import Cache, make_cache
-from stylescore.training.checkpoint import load_checkpoint, save_checkpoint
+from stylescore.training.checkpoint import capture, restore
 from stylescore.training.config import StyleTrainingConfig, family_of, resolve
 from stylescore.training.export import kohya_tensors, write_lora
-from stylescore.training.folder import Events, TrainingFolder, TrainingRecord, step_row
+from stylescore.training.folder import (
+    COMMAND,
+    TrainingFolder,
+    TrainingRecord,
+    TrainingSettings,
+    TrainingState,
+    curve_points,
+    step_row,
+)
 from stylescore.training.loop import Trainer, TrainStep, train
 from stylescore.training.lora import add_adapter
-from stylescore.training.machine import Machine, make_machine
 from stylescore.training.metadata import Origin, file_metadata
 from stylescore.training.plan import Plan, require_space, style_file
+from stylescore.training.process import Process, make_process
 from stylescore.training.samples import sample_sheet
 
-BYTES_KEPT = 12
+STATE_BYTES = 12
 """Of each trained number: itself and two moments in float32."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One more picture has been encoded; `total` of them there are."""
+class EncodedPicture:
+    """One more picture is encoded.
+
+    Attributes:
+        done: pictures encoded so far.
+        total: of the training.
+    """
 
     done: int
     total: int
 
 
 @dataclass(frozen=True)
-class Written:
+class SavedStyle:
     """The training is over: the style's file, and the folder of the training."""
 
     style: Path
@@ -52,50 +67,51 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Base:
-    """A loaded base with what a training takes from it.
+class BaseModel:
+    """A loaded base model, with the settings of a training on it.
 
     Attributes:
         parts: its networks.
-        machine: this process.
-        config: the numbers, resolved for it.
-        origin: what the file will tell.
+        process: this one.
+        config: the numbers, resolved for this model.
+        origin: what the metadata of the style's file say of the training.
     """
 
     parts: Components
-    machine: Machine
+    process: Process
     config: StyleTrainingConfig
     origin: Origin
 
 
-def load_base(plan: Plan) -> Base:
-    """Load the base that a plan names and fill in its defaults.
+def load_base(plan: Plan) -> BaseModel:
+    """Load the base model that a plan names, and fill in the settings that follow from it.
 
     Raises:
-        InputError: a base, device or number that cannot be used.
+        InputError: a base model, device or number that cannot be used.
     """
     config = resolve(plan.request.given, MINI.key)
-    machine = make_machine(config)
+    process = make_process(config)
     source = resolve_model(config.model)
-    parts = load_components(source.location, dtype=machine.dtype, places=DevicePlacement.on(machine.device))
-    kind = trainable(parts)
+    parts = load_components(source.location, dtype=process.dtype, places=DevicePlacement.on(process.device))
+    prediction_type = _require_prediction_type(parts)
     parts.vae.float()  # it runs little, and some overflow in half precision
     family = family_of(parts.text_width)
     config = resolve(plan.request.given, family)
-    config = fitted(replace(config, resolution=config.resolution or parts.native_size), parts)
+    config = replace(config, resolution=config.resolution or parts.native_size)
+    _check_resolution(config, parts)
     origin = Origin(
         base=source.name,
         base_sha256=model_hash(source),
         family=family,
-        prediction_type=kind,
-        pictures=len(plan.survey.pictures),
+        prediction_type=prediction_type,
+        pictures=len(plan.dataset.pictures),
         data_sha256=plan.data_sha256,
     )
-    return Base(parts, machine, config, origin)
+    return BaseModel(parts, process, config, origin)
 
 
-def trainable(parts: Components) -> PredictionType:
-    """Return what a base predicts.
+def _require_prediction_type(parts: Components) -> PredictionType:
+    """Return what a base model predicts.
 
     Raises:
         ModelError: it is a flow model, whose training is another one.
@@ -109,8 +125,8 @@ def trainable(parts: Components) -> PredictionType:
     return parts.prediction_type
 
 
-def fitted(config: StyleTrainingConfig, parts: Components) -> StyleTrainingConfig:
-    """Return `config` if its resolution suits the base, and its batch the processes."""
+def _check_resolution(config: StyleTrainingConfig, parts: Components) -> None:
+    """Raise `ConfigError` if the resolution does not divide into the cells of the U-Net's smallest feature map."""
     multiple = parts.vae_scale * 2 ** (len(parts.network.config.block_out_channels) - 1)
     if config.resolution % multiple:
         nearest = max(1, round(config.resolution / multiple)) * multiple
@@ -118,23 +134,22 @@ def fitted(config: StyleTrainingConfig, parts: Components) -> StyleTrainingConfi
             f"resolution must be a multiple of {multiple} for this base, not {config.resolution!r}",
             hint=f"use --resolution {nearest}",
         )
-    return config
 
 
-def encode(base: Base, plan: Plan) -> Iterator[Encoded | Cache]:
-    """Encode pictures and prompts, telling of each picture."""
+def encode(base: BaseModel, plan: Plan) -> Iterator[EncodedPicture | Cache]:
+    """Encode pictures and prompts: yield after each picture, then the cache."""
     for event in make_cache(base.parts, plan.examples, base.config, plan.sheet_prompts):
-        yield event if isinstance(event, Cache) else Encoded(event, len(plan.survey.pictures))
+        yield event if isinstance(event, Cache) else EncodedPicture(event, len(plan.dataset.pictures))
 
 
-def cut_prompts(base: Base, plan: Plan) -> list[str]:
-    """Return the prompts that are longer than the text encoder reads."""
-    return [words for words in dict.fromkeys(plan.prompts) if base.parts.text.truncated_end(words)]
+def long_prompts(base: BaseModel, plan: Plan) -> list[str]:
+    """Return the prompts whose ends the text encoder cuts off."""
+    return [prompt for prompt in dict.fromkeys(plan.prompts) if base.parts.text.truncated_end(prompt)]
 
 
-def make_trainer(base: Base, cache: Cache) -> Trainer:
-    """Give the base its adapter and an optimiser."""
-    config, accelerator = base.config, base.machine.accelerator
+def _make_trainer(base: BaseModel, cache: Cache) -> Trainer:
+    """Add an adapter and an optimiser to the base model."""
+    config, accelerator = base.config, base.process.accelerator
     unet = base.parts.network
     base.parts.text.to(torch.device("cpu"))  # every prompt is encoded by now
     parameters = add_adapter(unet, config)
@@ -147,7 +162,7 @@ def make_trainer(base: Base, cache: Cache) -> Trainer:
         call=base.parts.call,
         parameters=parameters,
         optimiser=prepared,
-        machine=base.machine,
+        process=base.process,
         cache=cache,
         schedule=NoiseSchedule(base.parts.betas, stride=1),
         prediction_type=base.origin.prediction_type,
@@ -157,182 +172,184 @@ def make_trainer(base: Base, cache: Cache) -> Trainer:
 
 @dataclass
 class Session:
-    """A training under way, with the folder it is kept in.
+    """A training in progress, with its folder.
 
     Attributes:
-        base: the loaded base.
-        plan: what was asked for.
-        trainer: how far it is.
-        folder: where it is kept; processes but the first have none.
+        base: the loaded base model.
+        plan: the user's request, with its pictures.
+        trainer: the loop's parts and state.
+        folder: of the training; `None` in processes but the first.
     """
 
-    base: Base
+    base: BaseModel
     plan: Plan
     trainer: Trainer
     folder: TrainingFolder | None
 
-    def run(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[TrainStep | Written]:
-        """Yield every step, then the written style.
+    def run(self, is_interrupted: Callable[[], bool] = lambda: False) -> Iterator[TrainStep | SavedStyle]:
+        """Yield every step, then the saved style.
 
         Args:
-            stopped: asked after every step; when it is true, the state is kept.
+            is_interrupted: called after every step; when it returns true, the state is saved and the training ends.
 
         Raises:
-            KeyboardInterrupt: the training was stopped.
+            KeyboardInterrupt: the training was interrupted.
             StylescoreError: it failed.
         """
-        keeper = Keeper.of(self)
+        writer = _Writer.open(self)
         try:
             for step in train(self.trainer):
-                keeper.keep(step)
+                writer.write_step(step)
                 yield step
-                if self.base.machine.agreed(stopped()):
-                    keeper.save()
+                if self.base.process.is_any(is_interrupted()):
+                    writer.save_state()
                     raise KeyboardInterrupt
         finally:
-            keeper.close()
-        self.base.machine.accelerator.wait_for_everyone()
+            writer.close()
+        self.base.process.accelerator.wait_for_everyone()
         if self.folder is not None:
-            yield keeper.finish(self.folder)
+            yield writer.write_style(self.folder)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the adapter as the file will have it."""
-        config, unet = self.trainer.config, self.base.machine.accelerator.unwrap_model(self.trainer.unet)
+    def style_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the adapter's tensors as the style's file has them."""
+        config, unet = self.trainer.config, self.base.process.accelerator.unwrap_model(self.trainer.unet)
         return kohya_tensors(unet, config.alpha, DTYPES[config.file_dtype])
 
 
 @dataclass
-class Keeper:
+class _Writer:
     """Writes what a session yields; in processes but the first it does nothing."""
 
     session: Session
-    events: Events | None = None
+    curves: Curves | None = None
 
     @classmethod
-    def of(cls, session: Session) -> Keeper:
-        """Cut the log to the steps that are done, and open TensorBoard's."""
+    def open(cls, session: Session) -> _Writer:
+        """Cut the log to the steps that are done, and open TensorBoard's curves."""
         if session.folder is None:
             return cls(session)
-        session.folder.run.cut_steps(session.trainer.step)
-        return cls(session, Events(session.folder.events, session.trainer.step))
+        session.folder.cut_steps(session.trainer.step)
+        return cls(session, Curves(session.folder, session.trainer.step))
 
-    def keep(self, step: TrainStep) -> None:
-        """Write a step's row and curves, and sheet and checkpoint when they are due."""
-        if self.session.folder is None or self.events is None:
+    def write_step(self, step: TrainStep) -> None:
+        """Write a step's row and curves, and the state and a sample sheet when they are due."""
+        if self.session.folder is None or self.curves is None:
             return
         config, done = self.session.trainer.config, step.index + 1
-        self.session.folder.run.append_step(step_row(step))
-        self.events.add(step)
-        if due(config.samples_every, done):
+        self.session.folder.append_step(step_row(step))
+        self.curves.add(step.index, curve_points(step))
+        sheet_due = _is_due(config.samples_every, done)
+        if _is_due(config.checkpoint_every, done) if done < config.steps else sheet_due:
+            self.save_state()
+        if sheet_due:
             self.write_sheet(self.session.folder, done)
-        if due(config.checkpoint_every, done) and done < config.steps:
-            self.save()
 
     def write_sheet(self, folder: TrainingFolder, done: int) -> None:
         """Draw and write a sample sheet."""
         parts, prompts = self.session.base.parts, self.session.plan.sheet_prompts
         sheet = sample_sheet(self.session.trainer, parts.vae, parts.scheduler_config, prompts)
-        target = folder.sheet(done)
-        try:
-            target.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise unwritable(target.parent, error) from error
-        save_png(sheet, target, {"prompts": "\n".join(prompts)})
+        make_folder(folder.samples)
+        save_png(sheet, folder.sheet(done), {"prompts": "\n".join(prompts)})
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save_state(self) -> None:
+        """Save the state of the training."""
         if self.session.folder is not None:
-            save_checkpoint(self.session.trainer, self.session.folder.checkpoint)
+            self.session.folder.save_state(capture(self.session.trainer))
 
-    def finish(self, folder: TrainingFolder) -> Written:
-        """Write the style and forget the checkpoint; if the style cannot be written, the checkpoint is kept."""
+    def write_style(self, folder: TrainingFolder) -> SavedStyle:
+        """Write the style and remove the saved state; if the style cannot be written, the state is saved."""
         trainer, base = self.session.trainer, self.session.base
         try:
             target = style_file(trainer.config.name, replace=self.session.plan.request.replace)
             require_space(target.parent, 0)
-            write_lora(target, self.session.tensors(), file_metadata(trainer.config, base.origin, trainer.step))
+            write_lora(target, self.session.style_tensors(), file_metadata(trainer.config, base.origin, trainer.step))
         except InputError:
             with suppress(OutputError):
-                self.save()
+                self.save_state()
             raise
-        folder.checkpoint.unlink(missing_ok=True)
-        return Written(target, folder.path)
+        folder.remove_state()
+        return SavedStyle(target, folder.path)
 
     def close(self) -> None:
-        """Close TensorBoard's log."""
-        if self.events is not None:
-            self.events.close()
+        """Close TensorBoard's curves."""
+        if self.curves is not None:
+            self.curves.close()
 
 
-def due(every: int, done: int) -> bool:
-    """Tell whether something that happens every so many steps happens after `done`."""
+def _is_due(every: int, done: int) -> bool:
+    """Return whether something that happens every so many steps, or never if 0, happens after `done` steps."""
     return every > 0 and done % every == 0
 
 
-def begin(base: Base, plan: Plan, cache: Cache, output: Path) -> Session:
-    """Make a new training and its folder under `output`.
+def start(base: BaseModel, plan: Plan, cache: Cache, output: Path) -> Session:
+    """Return a new training, with a new folder in `output`.
 
     Raises:
-        OutputError: there is no room, or the folder cannot be made.
+        OutputError: the disk is too full, or the folder cannot be made.
     """
-    trainer = make_trainer(base, cache)
-    if not base.machine.main:
+    trainer = _make_trainer(base, cache)
+    if not base.process.is_main:
         return Session(base, plan, trainer, None)
     count = sum(parameter.numel() for parameter in trainer.parameters.values())
-    require_space(output, BYTES_KEPT * count)
+    require_space(output, STATE_BYTES * count)
     require_space(style_file(base.config.name, replace=True).parent, 4 * count)
-    folder = TrainingFolder(RunFolder.new(output, base.config.name))
-    folder.begin(record_of(base, plan))
+    folder = TrainingFolder.new(output, base.config.name)
+    write_record(folder, _make_record(base, plan))
     return Session(base, plan, trainer, folder)
 
 
-def record_of(base: Base, plan: Plan) -> TrainingRecord:
-    """Return what is written down of a training."""
+def _make_record(base: BaseModel, plan: Plan) -> TrainingRecord:
+    """Return the record of a new training."""
     request = plan.request
-    table = request.words.table
-    return TrainingRecord(
+    table = request.captions.table
+    settings = TrainingSettings(
         pictures=str(request.pictures.absolute()),
-        caption=request.words.caption,
+        caption=request.captions.caption,
         captions=str(table.absolute()) if table else None,
         strict=request.strict,
         replace=request.replace,
-        data_sha256=plan.data_sha256,
-        model_sha256=base.origin.base_sha256,
-        config=replace(base.config, model=lasting(base.config.model)),
+        config=replace(base.config, model=absolute_model(base.config.model)),
     )
+    return Record(command=COMMAND, hashes=_hash_inputs(base, plan), settings=settings)
 
 
-def lasting(model: str) -> str:
-    """Return a model's name so that it means the same in any working folder."""
-    source = resolve_model(model)
-    return model if source.bundled or source.kind == "hub" else str(Path(source.location).absolute())
+def _hash_inputs(base: BaseModel, plan: Plan) -> Hashes:
+    return {"pictures_or_captions": plan.data_sha256, "base_model": base.origin.base_sha256}
 
 
-def go_on(base: Base, plan: Plan, cache: Cache, folder: TrainingFolder) -> Session:
-    """Take up a training where its checkpoint left it.
+def read_training(path: Path) -> tuple[TrainingFolder, TrainingRecord, TrainingState | None]:
+    """Read the folder of an interrupted training: its record, and its state if one was saved.
 
     Raises:
-        ConfigError: the checkpoint is damaged or belongs to another training.
+        ConfigError: it is not the folder of a training that can be resumed.
+        OutputError: something stands in the way of what the training would write.
     """
-    trainer = make_trainer(base, cache)
-    load_checkpoint(trainer, folder.checkpoint)
-    return Session(base, plan, trainer, folder if base.machine.main else None)
+    folder = TrainingFolder(path)
+    record = read_record(folder, COMMAND, TrainingSettings)
+    state = folder.load_state(TrainingState)
+    config = record.settings.config
+    all_steps = state is None and folder.count_steps() >= config.steps
+    require_resumable(
+        folder,
+        0 if state is None else state.iteration,
+        finished=all_steps and style_file(config.name, replace=True).is_file(),
+        hint=f"stylescore stylize PHOTO --style {config.name}",
+    )
+    return folder, record, state
 
 
-def require_unchanged(record: TrainingRecord, plan: Plan, base: Base) -> None:
-    """Raise `ConfigError` if pictures, captions or the base are not what they were when the training began."""
-    for what, then, now in (
-        ("pictures or captions have", record.data_sha256, plan.data_sha256),
-        ("base model has", record.model_sha256, base.origin.base_sha256),
-    ):
-        if then != now:
-            raise ConfigError(f"the {what} changed since the training began", hint="begin a new training")
+def require_same_inputs(record: TrainingRecord, plan: Plan, base: BaseModel) -> None:
+    """Raise `ConfigError` if pictures, captions or the base model changed after the training began."""
+    require_unchanged(record, _hash_inputs(base, plan))
 
 
-def unfinished(folder: TrainingFolder, record: TrainingRecord) -> None:
-    """Raise `ConfigError` if there is nothing left to do."""
-    if not folder.checkpoint.is_file() and folder.steps_written() >= record.config.steps:
-        raise ConfigError(
-            f"the training in {str(folder.path)!r} is finished",
-            hint=f"stylescore stylize PHOTO --style {record.config.name}",
-        )
+def resume(base: BaseModel, plan: Plan, cache: Cache, folder: TrainingFolder, state: TrainingState | None) -> Session:
+    """Return a training that continues from its saved state, or from the first step if none was saved.
+
+    Raises:
+        ConfigError: the state belongs to another training.
+    """
+    trainer = _make_trainer(base, cache)
+    if state is not None:
+        restore(trainer, state)
+    return Session(base, plan, trainer, folder if base.process.is_main else None)

@@ -1,4 +1,4 @@
-"""What a network is to predict, and how much each timestep counts.
+"""The target of a network's prediction, and the weight of each timestep.
 
 Letters as in `stylescore.method.schedule`: `z_t = alpha_t z + sigma_t eps`, `alpha_t^2 = abar_t`,
 `SNR_t = abar_t / (1 - abar_t)`.
@@ -16,7 +16,7 @@ from stylescore.method.types import Latent, Noise, PerSample, PredictionType, Ti
 
 
 def network_target(schedule: NoiseSchedule, kind: PredictionType, z: Latent, eps: Noise, t: Timesteps) -> Tensor:
-    """Return what a network of this kind should have said at z_t; `NoiseSchedule.to_eps` is the way back.
+    """Return what a network of this kind should predict at z_t; `NoiseSchedule.to_eps` is the inverse.
 
     epsilon: eps. v_prediction: v = alpha_t eps - sigma_t z. sample: z.
     """

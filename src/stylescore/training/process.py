@@ -1,4 +1,4 @@
-"""Processes, device and precision, through accelerate."""
+"""The process that trains, one of several perhaps: its device and precision, through accelerate."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 from stylescore.errors import ConfigError
 from stylescore.training.config import StyleTrainingConfig
 
-MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where and with whom this process trains.
+class Process:
+    """This process among those that train together.
 
     Attributes:
         accelerator: accelerate's.
@@ -28,12 +28,12 @@ class Machine:
 
     @property
     def device(self) -> torch.device:
-        """Where this process's networks are."""
+        """The device of this process's networks."""
         return torch.device(self.accelerator.device)
 
     @property
-    def main(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
         return bool(self.accelerator.is_main_process)
 
     @property
@@ -42,38 +42,38 @@ class Machine:
         return int(self.accelerator.process_index)
 
     @property
-    def processes(self) -> int:
-        """How many train together."""
+    def count(self) -> int:
+        """Number of processes that train together."""
         return int(self.accelerator.num_processes)
 
-    def agreed(self, wish: bool) -> bool:
-        """Tell whether any process has this wish; all get the same answer."""
-        if self.processes == 1:
-            return wish
-        if wish:
+    def is_any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process, the same in all of them."""
+        if self.count == 1:
+            return flag
+        if flag:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
 
-def make_machine(config: StyleTrainingConfig) -> Machine:
-    """Set up this process; how many there are is told by `accelerate launch`.
+def make_process(config: StyleTrainingConfig) -> Process:
+    """Set up this process; `accelerate launch` decides how many there are.
 
     Raises:
         DeviceError: a device or precision that this machine does not have.
-        ConfigError: the batch cannot be shared out among the processes.
+        ConfigError: the batch cannot be split evenly over the processes.
     """
     from accelerate import Accelerator, PartialState
 
     if config.device != "auto":
-        wanted = pick_device(config.device)
-        if wanted.type == "cuda" and wanted.index is not None:
-            torch.cuda.set_device(wanted)
+        device = pick_device(config.device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
     cpu = config.device == "cpu"
     dtype = pick_dtype(config.dtype, PartialState(cpu=cpu).device)
-    accelerator = Accelerator(mixed_precision=MIXED[dtype], cpu=cpu)
+    accelerator = Accelerator(mixed_precision=MIXED_PRECISION[dtype], cpu=cpu)
     if config.batch % accelerator.num_processes:
         raise ConfigError(
             f"batch must be a multiple of the {accelerator.num_processes} processes, not {config.batch!r}",
             hint=f"use --batch {accelerator.num_processes}",
         )
-    return Machine(accelerator, dtype)
+    return Process(accelerator, dtype)

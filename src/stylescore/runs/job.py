@@ -1,0 +1,203 @@
+"""The job of `stylize`: one photo, the folder of its run, and its record, made anew or read to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.execution import StyleWeights
+from stylescore.config.run import RunConfig
+from stylescore.images import Photo, read_photo
+from stylescore.method.state import PictureState
+from stylescore.runs.folder import RunFolder
+from stylescore.runs.record import Record, read_record, to_toml, write_record
+from stylescore.runs.resume import (
+    absolute_model,
+    absolute_preview_model,
+    absolute_style,
+    require_resumable,
+    require_same,
+    require_unchanged,
+)
+from stylescore.storage.files import sha256
+
+COMMAND = "stylize"
+LONGEST_NAME = 200
+"""Bytes of a folder's name; file systems accept 255, and a number may be added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeSettings:
+    """What `config.toml` holds of a run besides its hashes.
+
+    Attributes:
+        photo: path of the source picture.
+        style_prompt: the style prompt, resolved.
+        gif: whether an animation of the run is made.
+        preview_every: iterations between previews; 0 for none.
+        run: the configuration.
+    """
+
+    photo: str
+    style_prompt: str
+    gif: bool = False
+    preview_every: int = 0
+    run: RunConfig
+
+
+StylizeRecord = Record[StylizeSettings]
+
+
+class PictureFolder(RunFolder):
+    """The folder of one photo's run."""
+
+    @property
+    def picture(self) -> Path:
+        """The result at the photo's own size; the last file that is written."""
+        return self.path / "picture.png"
+
+    @property
+    def model_picture(self) -> Path:
+        """The result at the size the model worked at."""
+        return self.path / "picture-model-size.png"
+
+    @property
+    def before_after(self) -> Path:
+        """Photo and result side by side."""
+        return self.path / "before-after.png"
+
+    @property
+    def animation(self) -> Path:
+        """The run as an animation."""
+        return self.path / "run.gif"
+
+    @property
+    def previews(self) -> Path:
+        """The folder of the previews."""
+        return self.path / "previews"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the run writes, but those in subfolders."""
+        return (*super().files, self.picture, self.model_picture, self.before_after, self.animation)
+
+    @property
+    def subfolders(self) -> tuple[Path, ...]:
+        """Every folder that the run may write in this one."""
+        return (self.previews,)
+
+    def preview(self, iteration: int) -> Path:
+        """The preview after `iteration` iterations."""
+        return self.previews / f"step-{iteration:05d}.png"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo and the folder of its run."""
+
+    photo: Photo
+    folder: PictureFolder
+    record: StylizeRecord
+
+
+def public_record(record: StylizeRecord) -> str:
+    """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
+    settings = record.settings
+    run = _map_names(settings.run, _base_name, _base_name, _base_name)
+    public = replace(settings, photo=Path(settings.photo).name, run=run)
+    return to_toml(replace(record, settings=public))
+
+
+def _map_names(
+    run: RunConfig, model: Callable[[str], str], style: Callable[[str], str], preview: Callable[[str], str]
+) -> RunConfig:
+    """Return a configuration with a function applied to every name of its models and styles."""
+    return replace(
+        run,
+        model=model(run.model),
+        style_model=model(run.style_model) if run.style_model else run.style_model,
+        preview_model=preview(run.preview_model) if run.preview_model else run.preview_model,
+        styles=tuple(replace(entry, name=style(entry.name)) for entry in run.styles),
+    )
+
+
+def _base_name(name: str) -> str:
+    """Return a path's last part, and any other name unchanged."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int) -> Job:
+    """Make the run folder of a photo, with its record.
+
+    Raises:
+        ModelError: there will be previews, and the preview model cannot be used; no folder is made then.
+    """
+    settings = StylizeSettings(
+        photo=str(photo.path.resolve()),
+        style_prompt=stylizer.style_prompt,
+        run=_map_names(resolve_style_weights(stylizer), absolute_model, absolute_style, absolute_preview_model),
+        gif=gif,
+        preview_every=preview_every,
+    )
+    hashes = {"photo": sha256(photo.path), **_model_hashes(stylizer)}
+    record = Record(command=COMMAND, hashes=hashes, settings=settings)
+    _require_previews(settings, stylizer)
+    folder = PictureFolder.new(parent, _folder_name(photo.path, stylizer.run))
+    write_record(folder, record)
+    return Job(photo, folder, record)
+
+
+def resolve_style_weights(stylizer: Stylizer) -> RunConfig:
+    """Return the run with the place of its style weights decided, so that a resumed run decides the same."""
+    run = stylizer.run
+    if run.style_model:
+        return run
+    chosen: StyleWeights = "merged" if stylizer.style_has_network else "adapter"
+    return replace(run, execution=replace(run.execution, style_weights=chosen))
+
+
+def _model_hashes(stylizer: Stylizer) -> dict[str, str | tuple[str, ...]]:
+    """Return the hashes of models and styles by what they are; there is none for a model that is not used."""
+    return {name.removesuffix("_sha256"): value for name, value in stylizer.hashes.items() if value}
+
+
+def _require_previews(settings: StylizeSettings, stylizer: Stylizer) -> None:
+    """Raise `ModelError` if the run makes previews or an animation and its preview model cannot be used."""
+    if settings.gif or settings.preview_every:
+        _ = stylizer.preview_codec
+
+
+def _folder_name(photo: Path, run: RunConfig) -> str:
+    """Return the name of a run's folder: photo and styles, cut to what file systems accept."""
+    name = f"{photo.stem}-{'+'.join(Path(style.name).stem for style in run.styles)}"
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
+
+
+def read_job(path: Path) -> tuple[Job, PictureState | None]:
+    """Read the folder of an interrupted run: its photo, its record, and its state if one was saved.
+
+    Raises:
+        ConfigError: it is not the folder of a run that can be resumed, or the photo changed.
+        OutputError: something stands in the way of what the run would write.
+        PictureError: the photo cannot be read.
+    """
+    folder = PictureFolder(path)
+    record = read_record(folder, COMMAND, StylizeSettings)
+    state = folder.load_state(PictureState)
+    require_resumable(
+        folder,
+        0 if state is None else state.iteration,
+        finished=state is None and folder.picture.is_file(),
+        hint=f"its picture is {folder.picture}",
+    )
+    photo = read_photo(record.settings.photo)
+    require_same(f"photo {record.settings.photo!r}", record.hashes.get("photo"), sha256(photo.path))
+    return Job(photo, folder, record), state
+
+
+def require_same_models(job: Job, stylizer: Stylizer) -> None:
+    """Raise one of our errors if models or styles changed after a run began, or its preview model cannot be used."""
+    require_unchanged(job.record, _model_hashes(stylizer))
+    _require_previews(job.record.settings, stylizer)
