@@ -398,7 +398,7 @@ def test_an_autoencoder_that_overflows_stays_in_full_precision(tiny_family: Fami
 def plan_for(tmp_path: Any, photos: Sequence[Photo], monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     from accelerate.state import AcceleratorState
 
-    from stylescore.training.captions import Words
+    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request, make_plan
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -409,7 +409,8 @@ def plan_for(tmp_path: Any, photos: Sequence[Photo], monkeypatch: pytest.MonkeyP
     for photo in photos:
         shutil.copy(photo.path, folder)
     return lambda tiny: make_plan(
-        Request(pictures=folder, given={**given, "model": str(tiny.folder)}, words=Words(caption="a cat")), sheets=1
+        Request(pictures=folder, given={**given, "model": str(tiny.folder)}, captions=CaptionSource(caption="a cat")),
+        sheets=1,
     )
 
 
@@ -419,14 +420,14 @@ def test_a_style_can_be_trained_on_a_unet_of_any_family(
 ) -> None:
     from stylescore.training import samples
     from stylescore.training.cache import Cache
-    from stylescore.training.session import Written, begin, encode, load_base
+    from stylescore.training.session import SavedStyle, encode, load_base, start
 
     monkeypatch.setattr(samples, "STEPS", 2)
     plan = plan_for(tiny_family(family))
     base = load_base(plan)
     cache = next(event for event in encode(base, plan) if isinstance(event, Cache))
-    *steps, written = begin(base, plan, cache, tmp_path / "out").run()
-    assert isinstance(written, Written)
+    *steps, written = start(base, plan, cache, tmp_path / "out").run()
+    assert isinstance(written, SavedStyle)
     assert [step.loss > 0 and step.gradient_norm > 0 for step in steps] == [True, True]
     change = read_lora(written.style).parts["unet"]
     assert bind(read_lora(written.style), adaptable(tiny_family(family).network)).keys()

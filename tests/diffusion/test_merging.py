@@ -18,7 +18,7 @@ from stylescore.config.toml import overlay
 from stylescore.diffusion.execution import merging
 from stylescore.diffusion.execution.merging import free_memory, merging_is_faster, network_bytes
 from stylescore.method.fit import fit
-from stylescore.runs.runner import settled
+from stylescore.runs.job import resolve_style_weights
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 SHARED = replace(load("swift"), iterations=3)
@@ -90,9 +90,9 @@ def test_sizes_by_hand() -> None:
 
 def test_by_default_the_choice_is_made_and_recorded() -> None:
     shared, alone = Stylizer(run_config()), Stylizer(run_config(method=load("balanced")))
-    assert settled(shared).execution.style_weights == "merged"
-    assert settled(alone).execution.style_weights == "adapter"
-    assert settled(Stylizer(run_config(memory="low"))).execution.style_weights == "adapter"
+    assert resolve_style_weights(shared).execution.style_weights == "merged"
+    assert resolve_style_weights(alone).execution.style_weights == "adapter"
+    assert resolve_style_weights(Stylizer(run_config(memory="low"))).execution.style_weights == "adapter"
     own = Stylizer(run_config(style_model=str(PARITY / "tiny_base")))
     assert own.style_has_network
-    assert settled(own).execution.style_weights == "auto"
+    assert resolve_style_weights(own).execution.style_weights == "auto"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.assembly import stylizer
 from stylescore.assembly.networks import Networks
+from stylescore.catalog.registry import resolve_preview_model
 from stylescore.config.presets import load
 from stylescore.config.run import with_options
 from stylescore.config.toml import overlay
@@ -27,7 +28,8 @@ from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ModelError
 from stylescore.images import to_picture
 from stylescore.method.types import Latent
-from stylescore.runs.runner import Batch, Kept, new_job
+from stylescore.runs.job import make_job
+from stylescore.runs.runner import Batch, SavedResult
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 PHOTO = PARITY / "input_128x128.png"
@@ -74,9 +76,9 @@ def run_config(iterations: int = 2, **more: Any) -> RunConfig:
 def run(config: RunConfig, out: Path, *, gif: bool = False, preview_every: int = 0) -> tuple[Batch, Path]:
     """Make a whole run and return it and its folder."""
     made = Stylizer(config)
-    job = new_job(made, read_photo(PHOTO), out, gif=gif, preview_every=preview_every)
-    batch = Batch.begin(made, [job])
-    assert isinstance(list(batch.run())[-1], Kept)
+    job = make_job(made, read_photo(PHOTO), out, gif=gif, preview_every=preview_every)
+    batch = Batch.start(made, [job])
+    assert isinstance(list(batch.run())[-1], SavedResult)
     return batch, job.folder.path
 
 
@@ -220,7 +222,7 @@ def test_less_memory_and_windows(tiny: Path) -> None:
 
 
 def test_its_latents_are_in_the_models_unit(tiny: Path, own: Codec) -> None:
-    codec = choose_codec(str(tiny), None, own)
+    codec = choose_codec(resolve_preview_model(str(tiny)), None, own)
     assert (codec.factor, codec.scale, codec.shift) == (8, 1.0, 0.0)
     assert (codec.vae.dtype, codec.vae.training) == (torch.float32, False)
     assert not any(weight.requires_grad for weight in codec.vae.parameters())
@@ -237,7 +239,7 @@ def test_it_gets_the_precision_of_the_full_one(tiny: Path, own: Codec) -> None:
     from diffusers import AutoencoderKL
 
     half = replace(own, vae=AutoencoderKL.from_config(own.vae.config).to(torch.bfloat16))
-    assert choose_codec(str(tiny), None, half).vae.dtype == torch.bfloat16
+    assert choose_codec(resolve_preview_model(str(tiny)), None, half).vae.dtype == torch.bfloat16
 
 
 def test_every_family_has_a_default_one() -> None:
@@ -328,7 +330,7 @@ def test_what_is_refused_when_named_is_passed_over_in_the_cache(
 ) -> None:
     damage(tiny)
     with pytest.raises(ModelError) as caught:
-        choose_codec(str(tiny), None, own)
+        choose_codec(resolve_preview_model(str(tiny)), None, own)
     assert str(caught.value).startswith(message.format(tiny))
 
     cache(monkeypatch, tiny)
@@ -338,7 +340,7 @@ def test_what_is_refused_when_named_is_passed_over_in_the_cache(
 def test_a_refusal_says_what_to_do(tiny: Path, own: Codec) -> None:
     pickled(tiny)
     with pytest.raises(ModelError) as caught:
-        choose_codec(str(tiny), None, own)
+        choose_codec(resolve_preview_model(str(tiny)), None, own)
     assert caught.value.hint == "get it with .safetensors weights"
 
 
@@ -353,6 +355,6 @@ def test_a_hub_id_is_fetched_only_when_it_is_named(tiny: Path, own: Codec, monke
     asked = cache(monkeypatch, None)
     assert choose_codec(None, "maker/usual", own) is own
     assert (asked, fetched) == (["maker/usual"], [])
-    assert choose_codec("maker/tiny", "maker/usual", own).vae is not own.vae
+    assert choose_codec(resolve_preview_model("maker/tiny"), "maker/usual", own).vae is not own.vae
     assert (asked, fetched) == (["maker/usual"], ["maker/tiny"])
     assert choose_codec(None, None, own) is own

@@ -59,13 +59,14 @@ def interrupt_a_run(folder: Path) -> None:
     """Make a run in `folder` that was stopped after one iteration."""
     from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
     from stylescore.config.presets import preset_for
-    from stylescore.runs.runner import Batch, new_job
+    from stylescore.runs.job import make_job
+    from stylescore.runs.runner import Batch
 
     run = RunConfig(styles=(StyleChoice(name="oil-painting"),), method=preset_for("mini", None, None))
     stylizer = Stylizer(run)
-    job = new_job(stylizer, read_photo("photo.jpg"), folder.parent, gif=False, preview_every=0)
+    job = make_job(stylizer, read_photo("photo.jpg"), folder.parent, gif=False, preview_every=0)
     assert job.folder.path == folder
-    events = Batch.begin(stylizer, [job]).run()
+    events = Batch.start(stylizer, [job]).run()
     next(events)
     events.close()
 

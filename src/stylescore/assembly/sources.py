@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ class Sources:
     style_model: ModelSource | None
     preview_model: ModelSource | None
     styles: tuple[StyleSource, ...]
+
+    def apply(self, run: RunConfig) -> RunConfig:
+        """Return the run with names that mean the same in any working folder."""
+        styles = zip(run.styles, self.styles, strict=True)
+        return replace(
+            run,
+            model=self.model.reference,
+            style_model=None if self.style_model is None else self.style_model.reference,
+            preview_model=None if self.preview_model is None else self.preview_model.reference,
+            styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
+        )
 
     @property
     def hashes(self) -> dict[str, Any]:

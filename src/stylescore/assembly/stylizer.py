@@ -70,14 +70,18 @@ class Stylizer:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, run: RunConfig, sources: Sources | None = None) -> None:
         """Load what `run` names.
+
+        Args:
+            run: the configuration.
+            sources: what its names stand for, if that is known already.
 
         Raises:
             InputError: a number out of range, or a model, style or device that cannot be used.
         """
         check_run(run)
-        self.sources: Sources = resolve_sources(run)
+        self.sources = resolve_sources(run) if sources is None else sources
         self._networks: Networks = load_networks(run, self.sources)
         self._configure(run)
 
@@ -238,7 +242,7 @@ class Stylizer:
         Raises:
             ModelError: the run names a preview model that cannot be used.
         """
-        return choose_codec(self.run.preview_model, self._networks.tiny, self._networks.codec)
+        return choose_codec(self.sources.preview_model, self._networks.tiny, self._networks.codec)
 
     def preview(self, fitting: Fitting, index: int) -> Image.Image:
         """Return one picture of a batch approximately, by a tiny autoencoder in a fraction of the time.

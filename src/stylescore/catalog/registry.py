@@ -43,13 +43,25 @@ class ModelSource:
     location: Path | str
     bundled: bool = False
 
+    @property
+    def reference(self) -> str:
+        """A name that means the same in any working folder: an absolute path, or what is bundled or on the hub."""
+        return self.name if self.bundled or self.kind == "hub" else str(Path(self.location).absolute())
+
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSource:
-    """A style's file, and its name in messages and files."""
+    """Where a style is loaded from.
+
+    Attributes:
+        path: its file.
+        name: its name in messages and files.
+        reference: a name that means the same in any working folder: an absolute path, a style's name or a hub id.
+    """
 
     path: Path
     name: str
+    reference: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +149,14 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
     known = dict(_style_files(styles_dirs))
     path = Path(name).expanduser()
     if name in known:
-        return StyleSource(path=known[name], name=name)
+        return StyleSource(path=known[name], name=name, reference=name)
     if name and path.is_file():
-        return StyleSource(path=path, name=path.stem)
+        return StyleSource(path=path, name=path.stem, reference=str(path.absolute()))
     owner, _, file = name.partition(":")
     if _looks_like_hub_id(owner):
         downloaded = download_style(owner, file or None)
-        return StyleSource(path=downloaded, name=downloaded.stem if file else owner.split("/")[1])
+        short = downloaded.stem if file else owner.split("/")[1]
+        return StyleSource(path=downloaded, name=short, reference=name)
     raise StyleError(f"there is no style {name!r}", hint=did_you_mean(name, known) or _style_hint(name))
 
 

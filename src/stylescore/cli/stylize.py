@@ -17,6 +17,7 @@ from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
+    from stylescore.assembly.sources import Sources
     from stylescore.assembly.stylizer import Stylizer
     from stylescore.cli.signals import Interrupts
     from stylescore.images import Photo
@@ -173,7 +174,7 @@ def _start(
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
-    from stylescore.catalog.registry import resolve_preview_model, resolve_style
+    from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.signals import Interrupts
     from stylescore.config.presets import METHODS, origin, preset_for
     from stylescore.config.ranges import check_run
@@ -187,14 +188,11 @@ def _start(
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
-    for entry in run.styles:
-        resolve_style(entry.name)
-    if run.preview_model is not None:
-        resolve_preview_model(run.preview_model)
-    sources = [read_photo(photo) for photo in photos]
-    _print_notes(sources, options)
-    stylizer = _load(run, options)
-    groups = list(_split(sources, stylizer, options.batch))
+    sources = resolve_sources(run)
+    opened = [read_photo(photo) for photo in photos]
+    _print_notes(opened, options)
+    stylizer = _load(run, options, sources)
+    groups = list(_split(opened, stylizer, options.batch))
     with Interrupts() as interrupts:
         for group in groups:
             interrupts.raise_if_requested()
@@ -220,7 +218,7 @@ def _print_notes(sources: Sequence[Photo], options: Options) -> None:
             say(f"note: {photo.path.name}: {note}", quiet=options.quiet)
 
 
-def _load(run: RunConfig, options: Options) -> Stylizer:
+def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> Stylizer:
     """Load the models; print which, and what of the prompts the text encoder cuts off."""
     from stylescore.cli.output import say, silence_libraries
 
@@ -228,7 +226,7 @@ def _load(run: RunConfig, options: Options) -> Stylizer:
     silence_libraries()
     from stylescore.assembly.stylizer import Stylizer
 
-    stylizer = Stylizer(run)
+    stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stylescore.catalog.hub import TINY_FILES, cached_tiny, download_tiny
-from stylescore.catalog.registry import TINY_FOLDER, resolve_preview_model
+from stylescore.catalog.registry import TINY_FOLDER, ModelSource
 from stylescore.diffusion.checkpoints.folders import (
     network_class,
     read_json,
@@ -27,7 +27,7 @@ _COLOURS = 3
 _FIT_HINT = "choose the tiny autoencoder of the model's family, or leave out --preview-model"
 
 
-def choose_codec(given: str | None, default: str | None, own: Codec) -> Codec:
+def choose_codec(given: ModelSource | None, default: str | None, own: Codec) -> Codec:
     """Return the codec that decodes previews.
 
     Args:
@@ -39,7 +39,8 @@ def choose_codec(given: str | None, default: str | None, own: Codec) -> Codec:
         ModelError: the given one cannot be fetched, is invalid or does not fit the model.
     """
     if given is not None:
-        return _load_tiny(_find_folder(given), own)
+        place = given.location if given.kind == "folder" else download_tiny(str(given.location))
+        return _load_tiny(Path(place), own)
     folder = cached_tiny(default) if default else None
     if folder is None:
         return own
@@ -47,12 +48,6 @@ def choose_codec(given: str | None, default: str | None, own: Codec) -> Codec:
         return _load_tiny(folder, own)
     except ModelError:
         return own  # the user did not ask for it, so it must not stop the run
-
-
-def _find_folder(name: str) -> Path:
-    """Return the folder of a tiny autoencoder, downloaded if `name` is a hub id."""
-    source = resolve_preview_model(name)
-    return Path(source.location) if source.kind == "folder" else download_tiny(str(source.location))
 
 
 def _load_tiny(folder: Path, own: Codec) -> Codec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from stylescore.method.state import PictureState
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record, read_record, to_toml, write_record
 from stylescore.runs.resume import (
-    absolute_model,
-    absolute_preview_model,
-    absolute_style,
     require_resumable,
     require_same,
     require_unchanged,
@@ -105,21 +101,19 @@ class Job:
 def public_record(record: StylizeRecord) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
     settings = record.settings
-    run = _map_names(settings.run, _base_name, _base_name, _base_name)
+    run = _with_base_names(settings.run)
     public = replace(settings, photo=Path(settings.photo).name, run=run)
     return to_toml(replace(record, settings=public))
 
 
-def _map_names(
-    run: RunConfig, model: Callable[[str], str], style: Callable[[str], str], preview: Callable[[str], str]
-) -> RunConfig:
-    """Return a configuration with a function applied to every name of its models and styles."""
+def _with_base_names(run: RunConfig) -> RunConfig:
+    """Return a configuration whose models and styles are named without their folders."""
     return replace(
         run,
-        model=model(run.model),
-        style_model=model(run.style_model) if run.style_model else run.style_model,
-        preview_model=preview(run.preview_model) if run.preview_model else run.preview_model,
-        styles=tuple(replace(entry, name=style(entry.name)) for entry in run.styles),
+        model=_base_name(run.model),
+        style_model=run.style_model and _base_name(run.style_model),
+        preview_model=run.preview_model and _base_name(run.preview_model),
+        styles=tuple(replace(entry, name=_base_name(entry.name)) for entry in run.styles),
     )
 
 
@@ -137,7 +131,7 @@ def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, previ
     settings = StylizeSettings(
         photo=str(photo.path.resolve()),
         style_prompt=stylizer.style_prompt,
-        run=_map_names(resolve_style_weights(stylizer), absolute_model, absolute_style, absolute_preview_model),
+        run=stylizer.sources.apply(resolve_style_weights(stylizer)),
         gif=gif,
         preview_every=preview_every,
     )

@@ -1,11 +1,9 @@
-"""What resuming a run needs: names that mean the same in any working folder, and inputs that have not changed."""
+"""What resuming a run needs: something left to do, and inputs that have not changed."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from stylescore.catalog.registry import ModelSource, resolve_model, resolve_preview_model, resolve_style
 from stylescore.errors import ConfigError
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Hashes, Record
@@ -40,24 +38,3 @@ def require_same(what: str, before: object, now: object) -> None:
     """Raise `ConfigError` if one input of a run, named by `what`, is not what it was when the run began."""
     if before != now:
         raise ConfigError(f"the {what} changed after the run began", hint="begin a new run")
-
-
-def absolute_model(name: str) -> str:
-    """Return a model's name so that it means the same in any working folder."""
-    return _absolute(name, resolve_model(name))
-
-
-def absolute_preview_model(name: str) -> str:
-    """Return a preview model's name so that it means the same in any working folder."""
-    return _absolute(name, resolve_preview_model(name))
-
-
-def absolute_style(name: str) -> str:
-    """Return a style's name so that it means the same in any working folder."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if resolve_style(name).path == path else name
-
-
-def _absolute(name: str, source: ModelSource) -> str:
-    """Return the path of a folder or file, and the name itself for what is bundled or on the hub."""
-    return name if source.bundled or source.kind == "hub" else str(Path(source.location).absolute())

@@ -11,7 +11,7 @@ import torch
 
 from stylescore.assembly.sources import model_hash
 from stylescore.catalog.families import MINI
-from stylescore.catalog.registry import resolve_model
+from stylescore.catalog.registry import ModelSource, resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
 from stylescore.errors import ConfigError, InputError, ModelError, OutputError
@@ -20,7 +20,7 @@ from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
 from stylescore.runs.folder import Curves, make_folder
 from stylescore.runs.record import Hashes, Record, read_record, write_record
-from stylescore.runs.resume import absolute_model, require_resumable, require_unchanged
+from stylescore.runs.resume import require_resumable, require_unchanged
 from stylescore.training.cache import Cache, make_cache
 from stylescore.training.checkpoint import capture, restore
 from stylescore.training.config import StyleTrainingConfig, family_of, resolve
@@ -71,12 +71,14 @@ class BaseModel:
     """A loaded base model, with the settings of a training on it.
 
     Attributes:
+        source: where it was loaded from.
         parts: its networks.
         process: this one.
         config: the numbers, resolved for this model.
         origin: what the metadata of the style's file say of the training.
     """
 
+    source: ModelSource
     parts: Components
     process: Process
     config: StyleTrainingConfig
@@ -107,7 +109,7 @@ def load_base(plan: Plan) -> BaseModel:
         pictures=len(plan.dataset.pictures),
         data_sha256=plan.data_sha256,
     )
-    return BaseModel(parts, process, config, origin)
+    return BaseModel(source, parts, process, config, origin)
 
 
 def _require_prediction_type(parts: Components) -> PredictionType:
@@ -308,7 +310,7 @@ def _make_record(base: BaseModel, plan: Plan) -> TrainingRecord:
         captions=str(table.absolute()) if table else None,
         strict=request.strict,
         replace=request.replace,
-        config=replace(base.config, model=absolute_model(base.config.model)),
+        config=replace(base.config, model=base.source.reference),
     )
     return Record(command=COMMAND, hashes=_hash_inputs(base, plan), settings=settings)
 
