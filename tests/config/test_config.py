@@ -397,6 +397,8 @@ def test_merging_tables_changes_neither() -> None:
         ("Turn into {style}", "a red house", "Turn into ink"),
         ("{style}, {caption}", "{braces} stay", "ink, {braces} stay"),
         ("{{literal}} {style}", "", "{literal} ink"),
+        ("{style}, {caption}, detailed", "", "ink, detailed"),
+        ("{caption}, {style}, ", " ", "ink"),
     ],
 )
 def test_prompt_templates(template: str, caption: str, expected: str) -> None:

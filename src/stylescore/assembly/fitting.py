@@ -49,8 +49,11 @@ class Prompts:
 
 
 def fill_template(template: str, style: str, caption: str) -> str:
-    """Fill in a prompt template."""
-    return template.format(style=style, caption=caption).strip().strip(",").strip()
+    """Fill in a prompt template; an empty field leaves no comma behind, wherever it stands."""
+    filled = template.format(style=style, caption=caption).strip()
+    if style.strip() and caption.strip():
+        return filled.strip(",").strip()
+    return ", ".join(part for part in map(str.strip, filled.split(",")) if part)
 
 
 def _guided(score: PromptedScore, guidance_scale: float) -> PromptedScore:
