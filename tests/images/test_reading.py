@@ -536,4 +536,4 @@ def test_long_texts_and_profiles_do_not_make_a_sound_picture_damaged(tmp_path: P
     Image.new("RGB", (16, 16), (10, 20, 30)).save(tmp_path / "a.png", pnginfo=texts, icc_profile=profile)
     before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     assert read_photo(tmp_path / "a.png").picture.size == (16, 16)
-    assert (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY) == before
+    assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
