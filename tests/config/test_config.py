@@ -431,7 +431,7 @@ def test_a_methods_table_that_sets_the_method_is_refused_in_a_preset_that_is_ext
     ("content", "reason"),
     [
         (b"a = .5", "Invalid value"),
-        (b"a = \xff", "utf-8"),
+        (b"a = \xff", "it is not UTF-8 text"),
         (b"a = " + b"1" * 5000, "a number has too many digits"),
         (b"a = " + b"[" * 3000, "too many nested brackets"),
     ],
@@ -582,3 +582,47 @@ def test_constants_of_a_style_cannot_set_the_method(own_constants: Path) -> None
     own_constants.write_text('method = "sds"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot set method, got 'sds'"):
         presets.preset_for("mini", None, "vsd", ["ink-drawing"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a." * 200 + b"a = 1", "a name has too many dots"),
+        (b"a = 1\n" * 100_000, "it has more than 262,144 bytes"),
+        (b"a = " + b"{a = " * 50 + b"1" + b"}" * 50, "too many nested brackets"),
+        (b"\0\0", "Invalid"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", "it is a picture, not a TOML file"),
+        (b"<html>", "it is a web page, not a TOML file: the download was refused or needs a login"),
+        (b'{"a": 1}', "it is a JSON file, not a TOML file"),
+    ],
+)
+def test_a_hostile_toml_file_is_refused_in_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"as TOML: .*{reason}"):
+        load_toml(tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", "", "."])
+def test_a_name_that_no_file_can_have_is_no_preset(name: str) -> None:
+    with pytest.raises(ConfigError, match="no preset named"):
+        presets.load(name)
+
+
+def test_a_device_is_no_settings_file() -> None:
+    with pytest.raises(ConfigError, match="it is a device or pipe"):
+        load_toml(Path("/dev/zero"))
+
+
+def test_a_long_chain_of_presets_is_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.toml").write_text(f'extends = "{tmp_path / str(number + 1)}.toml"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="extends must name another preset"):
+        presets.load(str(tmp_path / "0.toml"))
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, [1] * 100_000, 10**5000], ids=["letters", "entries", "digits"])
+def test_a_huge_value_is_not_repeated_in_the_message(value: Any) -> None:
+    for table in ({"method": value}, {"fake": value}, {"fake": {"shared": value}}, {"sample_posterior": value}):
+        with pytest.raises(ConfigError) as caught:
+            overlay(MethodConfig(), table)
+        assert len(str(caught.value)) + len(caught.value.hint or "") < 700

@@ -93,6 +93,8 @@ def file_kind(path: Path) -> FileKind | None:
     Raises:
         OSError: it cannot be read.
     """
+    if not path.is_file():  # a pipe could block, a device has no end
+        return None
     with path.open("rb") as file:
         return kind_of_bytes(file.read(HEAD_LENGTH))
 
