@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylescore.assembly.api import as_photo
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import list_styles
 from stylescore.config.presets import preset_for
@@ -18,6 +17,7 @@ from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, fake_route
 from stylescore.diffusion.execution.memory import enable_gradient_checkpointing, visiting
+from stylescore.images import as_photo
 from stylescore.method.fit import fit
 
 Rngs = Callable[..., list[torch.Generator]]
