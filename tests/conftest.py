@@ -20,7 +20,6 @@ from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
-
 PUBLIC_CALLS = {"stylize", "make_run", "Stylizer.load", "Stylizer.stylize", "Stylizer.split", "make_styles"}
 
 

@@ -115,7 +115,7 @@ class Stylizer:
         """Return a stylizer for another configuration on the networks that are loaded already.
 
         Raises:
-            InputError: a number out of range, or something that would have to be loaded anew.
+            InputError: a number out of range, or something that would have to be loaded again.
         """
         if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
@@ -261,7 +261,7 @@ class Stylizer:
             raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
 
     def _short_side(self, width: int, height: int) -> int:
-        """Return the short side for a picture of this size: the run's, else as the preset has it."""
+        """Return the short side for a picture of this size: the run's, else the preset's choice."""
         native = self._networks.native_size
         own = min(width, height, round(native * self.run.method.refine.factor))
         return self.run.size or (own if own >= WORTH_REFINING * native else native)
@@ -403,7 +403,7 @@ class Stylizer:
 
 
 def _what_is_loaded(run: RunConfig) -> RunConfig:
-    """Return a configuration that keeps only what matters while the networks are loaded."""
+    """Return a configuration with only what matters while the networks are loaded."""
     loading = MethodConfig(style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora)
     return RunConfig(
         styles=run.styles,

@@ -34,14 +34,14 @@ class RunConfig:
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder that previews are decoded with, a folder or a hub id; `None` takes the usual one
             of the model's family if it is in the hub's local cache and fits, else the model's own autoencoder.
-        style_prompt: words for the style; `None` takes the adapter's trigger words, else its name.
-        caption: words for the photo's content; may be empty.
+        style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
+        caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
-        size: length of the short side the model works at; `None` is the model's own, or with `refine.factor` above 1
-            the photo's own as far as that allows.
+        size: short side in pixels that photos are processed at; `None` is the native resolution, or with
+            `refine.factor` above 1 the photo's own up to that factor.
         seed: of every random draw.
         execution: where and how the networks compute.
-        preset: where the method's constants come from, in words; nothing depends on it.
+        preset: where the method's constants come from, for the record only.
         method: the preset, resolved.
     """
 
