@@ -28,7 +28,7 @@ from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
-from stylescore.errors import ConfigError, PictureError
+from stylescore.errors import ConfigError, PictureError, memory_limit
 from stylescore.images import Photo, as_photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
 from stylescore.method.state import PictureState, restore, source_latents
@@ -101,7 +101,8 @@ class Stylizer:
         """
         check_run(run)
         self.sources = resolve_sources(run) if sources is None else sources
-        self._networks: Networks = load_networks(run, self.sources)
+        with memory_limit("loading the model"):
+            self._networks: Networks = load_networks(run, self.sources)
         self._configure(run)
 
     def _configure(self, run: RunConfig) -> None:
@@ -309,9 +310,10 @@ class Stylizer:
         prompts = self.prompts([self.run.caption] * len(photos) if captions is None else captions)
         size = self.working_size(photos[0])
         coarse = self.coarse_size(size)
-        z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
-        networks = self._networks_for(*z_source.shape[-2:])
-        fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
+        with memory_limit("encoding the photos"):
+            z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
+            networks = self._networks_for(*z_source.shape[-2:])
+            fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
         if states is not None:
             restore(fitting, states)
         if fitting.iteration <= self._method.iterations and coarse != size:
@@ -386,8 +388,9 @@ class Stylizer:
 
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
-        picture = self.picture(fitting, index)
-        return Result(resize_to_photo(picture, photo), picture, photo)
+        with memory_limit("decoding the picture"):
+            picture = self.picture(fitting, index)
+            return Result(resize_to_photo(picture, photo), picture, photo)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:

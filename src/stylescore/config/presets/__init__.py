@@ -14,8 +14,10 @@ from typing import Any, get_args
 from stylescore.catalog.registry import bundled_style, resolve_model
 from stylescore.config.method import Method, MethodConfig
 from stylescore.config.toml import convert, load_toml, merge_tables, overlay
-from stylescore.errors import ConfigError, did_you_mean
+from stylescore.errors import ConfigError, did_you_mean, quote
+from stylescore.storage.texts import is_file, user_path
 
+_LONGEST_CHAIN = 16
 FOLDER = Path(__file__).parent
 
 
@@ -30,12 +32,12 @@ def find(name: str) -> Path:
     Raises:
         ConfigError: there is no such preset.
     """
-    bundled, file = FOLDER / f"{name}.toml", Path(name).expanduser()
+    bundled, file = FOLDER / f"{name}.toml", user_path(name)
     if name in names():
         return bundled
-    if file.is_file():
+    if is_file(file):
         return file
-    raise ConfigError(f"no preset named {name!r}", hint=did_you_mean(name, names()))
+    raise ConfigError(f"no preset named {quote(name)}", hint=did_you_mean(name, names()))
 
 
 def _resolve_extends(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Mapping[str, Any]:
@@ -47,9 +49,9 @@ def _resolve_extends(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Ma
     name = table.get("extends")
     if name is None:
         return table
-    if not isinstance(name, str) or name in seen:
+    if not isinstance(name, str) or name in seen or len(seen) > _LONGEST_CHAIN:
         raise ConfigError(
-            f"extends must name another preset, not {name!r}", hint=f"the package has {', '.join(names())}"
+            f"extends must name another preset, not {quote(name)}", hint=f"the package has {', '.join(names())}"
         )
     base = _resolve_extends(load_toml(find(name)), (*seen, name))
     return merge_tables(base, {key: value for key, value in table.items() if key != "extends"})
@@ -72,7 +74,9 @@ def _method_tables(table: Any) -> Mapping[str, Mapping[str, Any]]:
         ConfigError: an entry is not a table, names no method, or sets the method itself.
     """
     if not isinstance(table, Mapping) or not all(isinstance(entry, Mapping) for entry in table.values()):
-        raise ConfigError(f"methods must hold one table for each method, not {table!r}", hint="write [methods.vsd]")
+        raise ConfigError(
+            f"methods must hold one table for each method, not {quote(table)}", hint="write [methods.vsd]"
+        )
     for name, entry in table.items():
         convert(name, Method, "methods")
         _refuse_method(entry, f"[methods.{name}]")
@@ -83,7 +87,7 @@ def _refuse_method(table: Mapping[str, Any], where: str) -> None:
     """Raise `ConfigError` if constants that hold for a chosen method would change that method."""
     if "method" in table:
         raise ConfigError(
-            f"{where} cannot set method, got {table['method']!r}",
+            f"{where} cannot set method, got {quote(table['method'])}",
             hint="delete that line; --method or the preset's first lines choose the method",
         )
 
