@@ -227,6 +227,13 @@ def test_every_rule_is_tried() -> None:
     assert {name for name, _, _ in BAD} == set(METHOD_RULES)
 
 
+def test_every_number_has_a_rule() -> None:
+    tables = to_table(MethodConfig())
+    flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
+    numbers = {name for name, x in {**tables, **flat}.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    assert numbers == set(METHOD_RULES)
+
+
 def fractions() -> list[str]:
     """Return the names of the numbers that may be fractions, and so NaN or infinite."""
     tables = to_table(MethodConfig())
