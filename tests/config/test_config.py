@@ -227,6 +227,22 @@ def test_every_rule_is_tried() -> None:
     assert {name for name, _, _ in BAD} == set(METHOD_RULES)
 
 
+@pytest.mark.parametrize("style", ["watercolor", "van-gogh"])
+def test_a_run_without_a_method_has_the_preset_of_its_model_and_style(style: str) -> None:
+    run = RunConfig(styles=(StyleChoice(name=style),))
+    assert run.method == presets.preset_for("mini", None, None, [style])
+    assert run.preset.startswith("mini's own")
+    assert RunConfig(styles=(StyleChoice(name=style),), model="owner/other").method == presets.load("balanced")
+    assert replace(run, method=MethodConfig()).method == MethodConfig()
+
+
+def test_every_number_has_a_rule() -> None:
+    tables = to_table(MethodConfig())
+    flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
+    numbers = {name for name, x in {**tables, **flat}.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    assert numbers == set(METHOD_RULES)
+
+
 def fractions() -> list[str]:
     """Return the names of the numbers that may be fractions, and so NaN or infinite."""
     tables = to_table(MethodConfig())
