@@ -207,7 +207,7 @@ def _check_scale(path: Path, name: str, scale: float) -> float:
     """Return a layer's factor if a training can have used it."""
     if scale > _LARGEST_SCALE:
         raise StyleError(
-            f"the alpha of {name!r} in {str(path)!r} gives it the factor {scale:g}, at most {_LARGEST_SCALE:,} is usable",
+            f"the alpha of {name!r} in {str(path)!r} gives it the factor {scale:g}, more than {_LARGEST_SCALE:,}",
             hint="use another file: this one was damaged or changed",
         )
     return scale
