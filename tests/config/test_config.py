@@ -642,3 +642,22 @@ def test_a_huge_value_is_not_repeated_in_the_message(value: Any) -> None:
         with pytest.raises(ConfigError) as caught:
             overlay(MethodConfig(), table)
         assert len(str(caught.value)) + len(caught.value.hint or "") < 700
+
+
+def test_a_preset_states_which_models_it_is_for(tmp_path: Path) -> None:
+    for name in presets.names():
+        assert presets.suited_models(name) == "large"
+        assert "large models" in str(presets.unsuited("mini", name))
+        assert presets.unsuited("owner/model", name) is None
+    assert presets.unsuited("mini", None) is None
+    assert "bundled model" in str(presets.unsuited("owner/model", str(presets.BUNDLED / "mini" / "preset.toml")))
+
+    own = tmp_path / "own.toml"
+    own.write_text('extends = "balanced"\nfor_models = "mini"\n', encoding="utf-8")
+    assert presets.unsuited("mini", str(own)) is None
+    assert presets.load(str(own)) == presets.load("balanced")
+    own.write_text("iterations = 3\n", encoding="utf-8")
+    assert presets.unsuited("mini", str(own)) is presets.unsuited("owner/model", str(own)) is None
+    own.write_text('for_models = "sd"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="for_models must be one of large, mini, not 'sd'"):
+        presets.suited_models(str(own))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylescore.catalog.registry import user_styles_dir
 from stylescore.cli.options import parse_settings
+from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.errors import ConfigError
 
@@ -155,6 +157,8 @@ def _make_request(given: Mapping[str, Any]) -> Request:
 
 def _start(request: Request, options: Options) -> None:
     """Run a new training."""
+    require_writable(options.output)
+    require_writable(user_styles_dir(), "set STYLESCORE_STYLES to a folder you may write to")
     from stylescore.training.plan import make_plan
     from stylescore.training.session import start
 
@@ -262,10 +266,10 @@ def _run(session: Session, options: Options) -> None:
 
 def _report(saved: SavedStyle, session: Session, last: TrainStep | None, options: Options) -> None:
     """Print the path of the style, or everything about it as JSON."""
-    from stylescore.cli.output import print_json, say
+    from stylescore.cli.output import print_json, print_result, say
 
     if not options.json:
-        typer.echo(str(saved.style))
+        print_result(str(saved.style))
         say(f"use it with: {_use_command(session.trainer.config)}", quiet=options.quiet)
         return
     print_json(_to_row(saved, session, last))
