@@ -12,7 +12,6 @@ from pathlib import Path
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.assembly.stylizer import Result
-from stylescore.config.presets import preset_for
 from stylescore.method.directions import StyleMatching
 from stylescore.method.fit import fit
 from stylescore.method.objective import Objective
@@ -50,7 +49,7 @@ def my_objective(schedule: NoiseSchedule) -> Objective:
 
 def main(photo: Path = HERE / "chelsea.jpg", style: str = "pencil-sketch", model: str = "mini") -> Result:
     """Run the model's own preset with this objective."""
-    run = RunConfig(styles=(StyleChoice(name=style),), model=model, method=preset_for(model, None, None))
+    run = RunConfig(styles=(StyleChoice(name=style),), model=model)
     stylizer, source = Stylizer(run), read_photo(photo)
     fitting = stylizer.start([source])
     fitting.objective = my_objective(fitting.objective.schedule)

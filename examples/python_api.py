@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylescore import Iteration, Result, stylize
+from stylescore import Result, Update, stylize
 
 HERE = Path(__file__).parent
 
 
-def print_progress(iteration: Iteration) -> None:
+def print_progress(update: Update) -> None:
     """Print a line every tenth iteration."""
-    if iteration.index % 10 == 0:
-        step = iteration.step
-        print(f"iteration {iteration.index:4d}  t {int(step.t[0]):3d}  score loss {float(step.score_loss[0]):.2e}")
+    if update.index % 10 == 0:
+        step = update.iteration.step
+        print(f"iteration {update.index:4d}  t {int(step.t[0]):3d}  score loss {float(step.score_loss[0]):.2e}")
 
 
 def main(
@@ -33,4 +33,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(caption="a cup of coffee on a wooden table", content=0.6, seed=1)
+    main(prompt="a cup of coffee on a wooden table", content=0.6, seed=1)

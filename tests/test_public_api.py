@@ -81,4 +81,5 @@ def test_errors_form_one_family() -> None:
         "DeviceError": 2,
         "OutputError": 2,
         "NonFiniteError": 1,
+        "MemoryLimitError": 1,
     }

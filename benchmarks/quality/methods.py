@@ -11,13 +11,13 @@ from PIL import Image
 
 from benchmarks.quality.references import render
 from benchmarks.quality.split import Photos
-from stylescore.assembly.api import as_photo
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.baselines import sdedit
 from stylescore.config.method import Method
 from stylescore.config.presets import preset_for
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.config.toml import overlay
+from stylescore.images import as_photo
 from stylescore.method.fit import Fitting, fit
 
 STEPS = 25

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylescore.assembly.api import stylize as stylize
     from stylescore.assembly.stylizer import Result as Result
     from stylescore.assembly.stylizer import Stylizer as Stylizer
+    from stylescore.assembly.updates import Update as Update
     from stylescore.config.method import MethodConfig as MethodConfig
     from stylescore.config.run import RunConfig as RunConfig
     from stylescore.config.run import StyleChoice as StyleChoice
@@ -32,6 +33,7 @@ _HOME = {
     "StyleChoice": "config.run",
     "Fitting": "method.fit",
     "Iteration": "method.fit",
+    "Update": "assembly.updates",
     "read_photo": "images",
     "Result": "assembly.stylizer",
     "Stylizer": "assembly.stylizer",
@@ -48,6 +50,7 @@ __all__ = [
     "StyleChoice",
     "StylescoreError",
     "Stylizer",
+    "Update",
     "__version__",
     "read_photo",
     "stylize",

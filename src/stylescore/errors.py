@@ -9,6 +9,7 @@ StylescoreError            a failure of the package, exit code 1
 │   ├── ConfigError        a preset, option or number outside its range
 │   ├── DeviceError        a device or precision this machine does not have
 │   └── OutputError        a file or folder that cannot be written
+├── MemoryLimitError       the run needed more memory than there is
 └── NonFiniteError         the run produced NaN or infinity and was stopped
 ```
 
@@ -17,8 +18,23 @@ Every message states the rule and the value that broke it; `hint` says what to d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+_LONGEST_QUOTE = 200
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|_ALLOC_FAILED"
+    r"|Storage size calculation overflowed",
+    re.I,
+)
+_WANTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]i?B)", re.I)
+_LESS_MEMORY = (
+    "what takes less: --batch 1, --memory low, on a GPU --memory offload, a smaller --size, or a smaller --tile for a "
+    "large picture"
+)
 
 
 class StylescoreError(Exception):
@@ -66,6 +82,10 @@ class OutputError(InputError):
     """A file or folder that cannot be written."""
 
 
+class MemoryLimitError(StylescoreError):
+    """A computation needed more memory than this machine or its GPU has left."""
+
+
 class NonFiniteError(StylescoreError):
     """The run produced NaN or infinity and was stopped.
 
@@ -78,10 +98,10 @@ class NonFiniteError(StylescoreError):
         self.iteration = iteration
         self.timesteps = tuple(timesteps)
         drawn = ", ".join(str(t) for t in self.timesteps)
-        super().__init__(
-            f"{what} became non-finite at step {iteration} (t = {drawn})",
-            hint="lower the learning rate or guidance scale, or use --dtype float32",
-        )
+        hint = "lower the learning rate or guidance scale, or use --dtype float32"
+        if iteration == 0:
+            hint = "use --dtype float32; if it happens again, the model's or the LoRA's file holds NaN: get another"
+        super().__init__(f"{what} became non-finite at step {iteration} (t = {drawn})", hint=hint)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
@@ -91,3 +111,54 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
         return None
     close = get_close_matches(name, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(names)}"
+
+
+def quote(value: object) -> str:
+    """Return a value as messages show it: its `repr`, shortened if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list nested as deeply
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out, on the CPU or a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+@contextmanager
+def memory_limit(doing: str) -> Iterator[None]:
+    """Raise `MemoryLimitError` if memory runs out inside the block.
+
+    Args:
+        doing: what the block does, such as "loading the model".
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(f"not enough memory for {doing}{_wanted(error)}", hint=_LESS_MEMORY) from error
+
+
+def _wanted(error: BaseException) -> str:
+    """Return how much memory an error says was wanted, in words; empty if it does not say."""
+    match = _WANTED.search(str(error))
+    if match is None:
+        return ""
+    size, unit = float(match[1]), match[2]
+    return f": it wanted {_readable(size) if unit == 'bytes' else f'{size:g} {unit}'} more"
+
+
+def _readable(size: float) -> str:
+    """Return a number of bytes in the largest unit of which there is at least one."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import stylescore
-from stylescore import InputError, Iteration, NonFiniteError, RunConfig, StyleChoice, Stylizer, read_photo, stylize
+from stylescore import InputError, NonFiniteError, RunConfig, StyleChoice, Stylizer, Update, read_photo, stylize
 from stylescore.config.presets import load
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, PictureError, StyleError
@@ -23,9 +24,8 @@ STYLE = str(PARITY / "style_lora_kohya.safetensors")
 TINY = str(PARITY / "tiny_base")
 
 
-def quick(photo: Any = PHOTO, iterations: int = 2, **more: Any) -> stylescore.Result:
-    settings = {"iterations": iterations} | more.pop("settings", {})
-    return stylize(photo, STYLE, **({"model": TINY, "size": 64, "settings": settings} | more))
+def quick(photo: Any = PHOTO, iterations: int = 2, style: Any = STYLE, **more: Any) -> Any:
+    return stylize(photo, style, **({"model": TINY, "size": 64, "iterations": iterations} | more))
 
 
 def run_config(iterations: int, **more: Any) -> RunConfig:
@@ -52,26 +52,39 @@ class TestStylize:
         assert result.picture.getchannel("A").tobytes() == source.getchannel("A").tobytes()
 
     def test_every_iteration_is_reported(self) -> None:
-        seen: list[Iteration] = []
+        seen: list[Update] = []
 
         quick(iterations=3, on_iteration=seen.append)
 
-        assert [iteration.index for iteration in seen] == [0, 1, 2]
+        assert [update.index for update in seen] == [0, 1, 2]
+        assert [update.is_last for update in seen] == [False, False, True]
 
     def test_the_method_is_chosen_by_name(self) -> None:
-        seen: list[Iteration] = []
+        seen: list[Update] = []
 
         quick(iterations=1, method="dds", on_iteration=seen.append)
 
-        assert seen[0].fake is None
+        assert seen[0].iteration.fake is None
 
     @pytest.mark.parametrize(
         ("more", "kind", "words"),
         [
             ({"settings": {"iteratoins": 3}}, ConfigError, "unknown setting 'iteratoins'"),
-            ({"contents": 0.4}, ConfigError, "unknown setting 'contents'"),
+            ({"contents": 0.4}, ConfigError, "unknown option 'contents'"),
             ({"content": 2}, ConfigError, "content must be between 0 and 1, not 2.0"),
             ({"seed": 1.5}, ConfigError, "seed must be a whole number, not 1.5"),
+            ({"caption": "a cat"}, ConfigError, "unknown option 'caption'"),
+            ({"prompt": 3}, ConfigError, "prompt must be a text"),
+            ({"prompt": ["a", "b"]}, ConfigError, "prompt must be a text, or one text per photo, not 2 for 1 photos"),
+            ({"model": 3}, ConfigError, "model must be a name or a path, not int"),
+            ({"preset": 0.5}, ConfigError, "preset must be a name or a path, not float"),
+            ({"method": "smd"}, ConfigError, "method must be one of sms, vsd, sds, dds, pds, not 'smd'"),
+            ({"iterations": 2.5}, ConfigError, "iterations must be a whole number, not 2.5"),
+            ({"batch": 0}, ConfigError, "batch must be a whole number of at least 1, not 0"),
+            ({"device": 1}, ConfigError, "device must be a text, not 1"),
+            ({"memory": "tiny"}, ConfigError, "memory must be one of normal, low, offload, not 'tiny'"),
+            ({"photo": 3}, PictureError, "a photo must be a path, an image, an array or a tensor, not int"),
+            ({"photo": None}, PictureError, "a photo must be a path, an image, an array or a tensor, not NoneType"),
             ({"photo": "none.png"}, PictureError, "there is no file 'none.png'"),
             ({"photo": Image.new("RGB", (400, 20))}, PictureError, "too elongated"),
         ],
@@ -83,6 +96,98 @@ class TestStylize:
         assert str(caught.value).startswith(words) or words in str(caught.value)
         assert caught.value.hint
         assert caught.value.exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("caption", "write prompt='a cat on a sofa'"),
+            ("num_inference_steps", "write iterations=200"),
+            ("spectrum", "write settings={'spectrum': ...}"),
+            ("contant", "did you mean 'content'?"),
+        ],
+    )
+    def test_a_name_that_is_wrong_is_hinted_rightly(self, name: str, hint: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            quick(**{name: 1})
+
+        assert caught.value.hint == hint
+
+    @pytest.mark.parametrize("style", [3, None, [], {}, {"a": "b"}, [3]])
+    def test_a_style_of_the_wrong_type(self, style: Any) -> None:
+        with pytest.raises(StyleError) as caught:
+            stylize(PHOTO, style, model=TINY)
+
+        assert caught.value.hint
+
+    def test_photos_of_every_type_give_the_same(self) -> None:
+        image = Image.open(PHOTO).convert("RGB")
+        pixels = np.asarray(image)
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+        kinds = [PHOTO, image, pixels, pixels / np.float32(255), tensor, (tensor / 255)[None], read_photo(PHOTO)]
+        results = quick(kinds, iterations=1)
+
+        assert len(results) == len(kinds)
+        assert len({result.picture.tobytes() for result in results}) == 1
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            (np.zeros((8, 8, 2), np.uint8), "must have the shape [height, width, 3], not [8, 8, 2]"),
+            (np.zeros((8,), np.uint8), "must have the shape [height, width, 3], not [8]"),
+            (np.zeros((80, 80, 3), np.int64), "must hold uint8 or floats, not int64"),
+            (np.full((80, 80, 3), 2.0), "must be between 0 and 1, not 0 to 2"),
+            (np.full((80, 80, 3), np.nan), "must be between 0 and 1"),
+            (torch.zeros(2, 3, 80, 80), "must have the shape [3, height, width], not [2, 3, 80, 80]"),
+            (torch.zeros(80, 80, 3), "must have the shape [3, height, width], not [80, 80, 3]"),
+        ],
+    )
+    def test_numbers_that_are_no_photo(self, values: Any, words: str) -> None:
+        with pytest.raises(PictureError) as caught:
+            quick(values)
+
+        assert words in str(caught.value)
+        assert caught.value.hint
+
+    def test_several_photos_keep_their_order_prompts_and_sizes(self) -> None:
+        square = Image.open(PHOTO).convert("RGB")
+        wide = square.resize((160, 96))
+
+        both = quick([square, wide, square], prompt=["a cat", "a lake", "a cat"], batch=2)
+
+        assert [result.picture.size for result in both] == [(128, 128), (160, 96), (128, 128)]
+        assert both[0].picture.tobytes() == both[2].picture.tobytes()
+        assert both[1].picture.tobytes() == quick(wide, prompt="a lake").picture.tobytes()
+
+    def test_several_styles_with_weights(self) -> None:
+        half, alone = quick(style={STYLE: 0.5}), quick(style=[STYLE])
+
+        assert alone.picture.tobytes() == quick().picture.tobytes()
+        assert half.picture.tobytes() != alone.picture.tobytes()
+
+    def test_a_callback_may_look_and_stop(self) -> None:
+        seen: list[Image.Image] = []
+
+        def stop(update: Update) -> bool:
+            seen.extend(update.preview())
+            return update.index == 1
+
+        stopped = quick(iterations=4, on_iteration=stop)
+
+        assert [image.size for image in seen] == [(64, 64), (64, 64)]
+        assert stopped.model_picture.tobytes() == seen[-1].tobytes()
+        assert stopped.picture.tobytes() != quick(iterations=4).picture.tobytes()
+
+    def test_a_bar_is_shown_in_a_terminal_only(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        quick()
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        quick()
+        assert "2/2" in capsys.readouterr().err
+        quick(progress=False)
+        assert capsys.readouterr().err == ""
 
     def test_an_unknown_style(self) -> None:
         with pytest.raises(StyleError, match="there is no style 'nothing'"):
@@ -125,6 +230,25 @@ class TestStylizer:
         first, second = ([*stylizer([photo])][-1].picture for _ in range(2))
 
         assert np.array_equal(np.asarray(first), np.asarray(second))
+
+    def test_calls_may_differ_from_what_was_loaded(self) -> None:
+        with Stylizer.load(STYLE, model=TINY, size=64, iterations=2) as stylizer:
+            first = stylizer.stylize(PHOTO)
+            other = stylizer.stylize(PHOTO, content=0.9, seed=4, iterations=3, settings={"spectrum": {"weight": 1e-3}})
+            again = stylizer.stylize(PHOTO)
+            with pytest.raises(ConfigError, match="fixed once loaded"):
+                stylizer.stylize(PHOTO, style_strength=0.3)
+
+        alone = quick(content=0.9, seed=4, iterations=3, settings={"spectrum": {"weight": 1e-3}})
+        assert first.picture.tobytes() == again.picture.tobytes() == quick().picture.tobytes()
+        assert other.picture.tobytes() == alone.picture.tobytes() != first.picture.tobytes()
+
+    def test_a_block_frees_the_networks(self) -> None:
+        with Stylizer.load(STYLE, model=TINY, size=64, iterations=1) as stylizer:
+            network = weakref.ref(stylizer._networks.base.network)
+            stylizer.stylize(PHOTO)
+        gc.collect()
+        assert network() is None
 
     def test_iterations_come_before_results(self) -> None:
         photo = read_photo(PHOTO)

@@ -12,10 +12,10 @@ from benchmarks.steps.living import most_bytes
 from PIL import Image
 from torch import Tensor
 
-from stylescore.assembly.api import as_photo
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config import presets
 from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.images import as_photo
 from stylescore.method.fit import fit
 
 

@@ -7,10 +7,10 @@ import pytest
 from benchmarks.same_picture import ALL_PASSES, PLAINEST, WAYS, difference, made, table
 from PIL import Image
 
-from stylescore.assembly.api import as_photo
 from stylescore.config.presets import preset_for
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.config.toml import overlay
+from stylescore.images import as_photo
 
 
 def test_differences_in_closed_form() -> None:

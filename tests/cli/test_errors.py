@@ -97,7 +97,7 @@ ANY = ""
 # {photo} a good photo, {lora} a good style, and an error that ends in "..." is given by its beginning.
 TABLE: list[tuple[str, str, str]] = [
     ("{here}/none.png", "there is no file '{here}/none.png'", ANY),
-    ("{here}/words.png", "'{here}/words.png' is not a picture of a supported format", ANY),
+    ("{here}/words.png", "'{here}/words.png' is a text file, not a picture", ANY),
     ("{here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
     ("{here}/empty.png", "the file '{here}/empty.png' is empty (0 bytes)", AGAIN),
     (
@@ -126,22 +126,22 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --style {here}/half.safetensors", "'{here}/half.safetensors' is truncated: ...", DOWNLOAD),
     ("{photo} --style {here}/lying.safetensors", "'{here}/lying.safetensors' has a wrong header: ...", DOWNLOAD),
     ("{photo} --style {here}/nan.safetensors", "'{here}/nan.safetensors' has values in ...", ANY),
-    ("{photo} --style {here}/empty.safetensors", "'{here}/empty.safetensors' is empty", DOWNLOAD),
+    ("{photo} --style {here}/empty.safetensors", "'{here}/empty.safetensors' is empty (0 bytes)", DOWNLOAD),
     (
         "{photo} --style {here}/style.pt",
-        "'{here}/style.pt' is a pickle, which may run code when loaded",
+        "'{here}/style.pt' is a pickle, not a LoRA: it may run code when loaded",
         PICKLE_ADVICE,
     ),
     (
         "{photo} --style {here}/style.ckpt",
-        "'{here}/style.ckpt' is a pickle archive, which may run code when loaded",
+        "'{here}/style.ckpt' is a pickle archive, not a LoRA: it may run code when loaded",
         PICKLE_ADVICE,
     ),
     ("{photo} --style {lora}=lots", "a style's weight must be a number, not 'lots'", "write --style NAME=0.7"),
     ("{photo} --style {lora}=9", "style weight must be between -4 and 4, not 9.0", "choose a value between -4 and 4"),
     (
         "{photo} --model {here}/model.ckpt",
-        "'{here}/model.ckpt' is a pickle archive, which may run code when loaded",
+        "'{here}/model.ckpt' is a pickle archive, not a safetensors file with a model: it may run code when loaded",
         PICKLE_ADVICE,
     ),
     ("{photo} --model {here}/model", "'{here}/model' is no diffusers model: it has no model_index.json", ANY),

@@ -99,6 +99,9 @@ def test_without_arguments_the_help_is_shown(program: Callable[..., Any]) -> Non
     assert outcome.code == 2
     assert "Usage: stylescore" in outcome.out + outcome.err
     assert "error" not in outcome.err
+    assert outcome.err.endswith("what works on this machine\n")
+    assert "stylescore stylize photo.jpg --style watercolor" in outcome.err
+    assert max(map(len, outcome.err.splitlines())) <= 80
 
 
 def test_version(program: Callable[..., Any]) -> None:

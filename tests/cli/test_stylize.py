@@ -17,9 +17,12 @@ import pytest
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
+from stylescore.catalog.registry import BUNDLED, list_styles
+from stylescore.cli.options import BUNDLED_STYLES
 from stylescore.images import read_metadata
 from stylescore.storage.files import sha256
 
+PARITY = Path(__file__).parent.parent / "data" / "parity"
 FILES = ["before-after.png", "config.toml", "picture-model-size.png", "picture.png", "steps.jsonl"]
 
 
@@ -154,7 +157,7 @@ class TestTalk:
         assert outcome.paths == [outcome.picture]
         assert outcome.picture.is_file()
         assert outcome.err.startswith("loading ")
-        assert "4/4" in outcome.err
+        assert outcome.err.count("step 4 of 4") == 1
         assert "warn" not in outcome.err.lower()
 
     def test_quiet_is_quiet(self, stylize: Callable[..., Any], photo: Path) -> None:
@@ -180,6 +183,26 @@ class TestTalk:
                 "seed": 5,
             }
             assert all(Path(row[key]).is_file() for key in ("picture", "model_picture", "before_after", "gif"))
+
+    def test_photos_of_one_name_get_folders_that_tell_them_apart(
+        self, stylize: Callable[..., Any], photo: Path, out: Path, tmp_path: Path
+    ) -> None:
+        photos = [tmp_path / "trip" / "a" / "same.png", tmp_path / "trip" / "b" / "same.png", tmp_path / "other.png"]
+        for copy in photos:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo, copy)
+        folders = [out / "a" / "same-style_lora_kohya", out / "b" / "same-style_lora_kohya"]
+        folders.append(out / "other-style_lora_kohya")
+
+        outcome = stylize(*photos, "--iterations", "1", quiet=False)
+        rows = json.loads(stylize(*photos, "--iterations", "1", "--json").out)["pictures"]
+
+        assert outcome.paths == [folder / "picture.png" for folder in folders]
+        told = [line for line in outcome.err.splitlines() if " -> " in line]
+        assert told == [f"{one} -> {path}" for one, path in zip(photos, outcome.paths, strict=True)]
+        assert [(row["photo"], row["folder"]) for row in rows] == [
+            (str(one), f"{folder}-2") for one, folder in zip(photos, folders, strict=True)
+        ]
 
     def test_notes_on_a_photo(self, stylize: Callable[..., Any], photo: Path, tmp_path: Path) -> None:
         frames = [Image.open(photo).convert("RGB"), Image.new("RGB", (128, 128))]
@@ -310,3 +333,40 @@ def test_a_batch_that_shares_a_fake_score_says_so(stylize: Callable[..., Any], p
     shared = ("--set", "fake.scope=batch")
     assert "depends on the others" not in stylize(photo, *shared, quiet=False).err
     assert "depends on the others" in stylize(photo, photo, "--batch", "2", *shared, quiet=False).err
+
+
+def test_a_photo_much_larger_than_the_model_works_at_names_the_option(
+    stylize: Callable[..., Any], photo: Path, tmp_path: Path
+) -> None:
+    Image.open(photo).resize((72, 72)).save(tmp_path / "small.png")
+    hint = "a larger --size is finer"
+    (line,) = [line for line in stylize(photo, quiet=False).err.splitlines() if hint in line]
+    assert line.startswith("size: 64 x 64 pixels; the picture is resized to the photo's 128 x 128")
+    assert hint not in stylize(tmp_path / "small.png", quiet=False).err
+
+
+def test_a_run_without_a_style_lists_them(program: Callable[..., Any], photo: Path, own_styles: Path) -> None:
+    (own_styles / "mine.safetensors").write_bytes((PARITY / "style_lora_kohya.safetensors").read_bytes())
+    outcome = program("stylize", photo)
+    assert (outcome.code, outcome.complaint[0]) == (2, "stylize needs a --style")
+    for words in ("watercolor (pale washes)", "mine (yours)", *BUNDLED_STYLES):
+        assert words in outcome.complaint[1]
+
+
+def test_every_bundled_style_is_described() -> None:
+    assert set(BUNDLED_STYLES) == {entry.name for entry in list_styles() if entry.bundled}
+
+
+def test_a_preset_for_other_models_is_warned_of(stylize: Callable[..., Any], photo: Path) -> None:
+    def warnings(*words: object) -> list[str]:
+        outcome = stylize(photo, *words, "--iterations", "1", quiet=False)
+        assert outcome.code == 0
+        return [line for line in outcome.err.splitlines() if line.startswith("warning: the preset")]
+
+    own = BUNDLED / "mini" / "preset.toml"
+    refined = ("--set", "refine.factor=1", "--set", "text_encoder_lora=false")
+    assert warnings("--preset", "balanced") == []
+    assert warnings("--preset", own, *refined) == [
+        f"warning: the preset {str(own)!r} is for the bundled model mini, not for {PARITY / 'tiny_base'}: "
+        "take balanced or swift"
+    ]

@@ -7,6 +7,7 @@ import math
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from stylescore.assembly.objectives import make_relevance, make_spectrum
 from stylescore.config import presets
 from stylescore.config.content_knob import relevance_strength, spectrum_factor, with_content
 from stylescore.config.method import FakeConfig, MethodConfig, RelevanceConfig, SpectrumConfig
-from stylescore.config.ranges import METHOD_RULES, check_method, check_run
+from stylescore.config.ranges import METHOD_RULES, Rule, check, check_method, check_run
 from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import from_table, load_toml, merge_tables, overlay, to_table
 from stylescore.errors import ConfigError
@@ -108,7 +109,28 @@ def test_overlay_keeps_what_is_not_named() -> None:
 
 # Ranges
 
+MUCH = {
+    "iterations": 1_000_000,
+    "guidance_scale": 1000,
+    "relevance.timesteps": 999,
+    "spectrum.weight": 1000,
+    "spectrum.period": 10_000,
+    "spectrum.free_below": 16_384,
+    "spectrum.largest_factor": 10_000,
+    "optimiser.lr": 1000,
+    "optimiser.weight_decay": 100,
+    "optimiser.warmup": 1_000_000,
+    "optimiser.cosine_length": 1000,
+    "refine.iterations": 1_000_000,
+    "fake.rank": 4096,
+    "fake.alpha": 65_536,
+    "fake.lr": 10,
+    "fake.guidance_scale": 1000,
+}
+"""The largest number of each setting whose range would otherwise have no end."""
 BAD = [
+    *[(name, most + 1, f"at most {most:,}") for name, most in MUCH.items()],
+    *[(name, 10**22, f"at most {most:,}") for name, most in MUCH.items()],
     *[(name, -1, "1") for name in ("iterations", "spectrum.period", "fake.rank")],
     *[(name, 0, "at least 1") for name in ("iterations", "spectrum.period", "spectrum.largest_factor", "fake.rank")],
     ("guidance_scale", -0.1, "0 or more"),
@@ -153,6 +175,46 @@ def test_a_number_outside_its_range_is_refused(name: str, value: float, words: s
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("name", METHOD_RULES)
+def test_every_range_ends_on_both_sides(name: str) -> None:
+    for value in (-(10**30), 10**30, 10**5000, -1e300, 1e300):
+        assert METHOD_RULES[name].broken_by(value)
+
+
+@pytest.mark.parametrize(("name", "most"), MUCH.items())
+def test_the_largest_number_is_in_range(name: str, most: int) -> None:
+    assert METHOD_RULES[name].broken_by(most) is None
+
+
+@pytest.mark.parametrize("name", METHOD_RULES)
+def test_a_number_of_thousands_of_digits_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be ") as caught:
+        check_method(changed(MethodConfig(), name, 10**5000))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", ["5", [5], True, {}])
+def test_what_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^iterations must be a number, not "):
+        check(SimpleNamespace(iterations=value), {"iterations": METHOD_RULES["iterations"]})
+
+
+def documented(rule: Rule) -> str:
+    """Return how the page of settings writes a range."""
+    low = {"at least 1": "1", "0 or more": "0", "greater than 0": "above 0"}.get(rule.words)
+    if low is not None:
+        return f"{low}{', at most' if low == 'above 0' else ' to'} {rule.largest:,}"
+    words = {"greater than 0 and at most 1": "above 0, at most 1", "at least 0 and less than 1": "0 to below 1"}
+    return words.get(rule.words) or rule.words.removeprefix("between ").replace(" and ", " to ")
+
+
+@pytest.mark.parametrize("name", METHOD_RULES)
+def test_the_page_of_settings_states_every_range(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    assert row.split(" | ")[2] == documented(METHOD_RULES[name])
+
+
 def test_a_guided_fake_score_cannot_be_shared() -> None:
     fake = replace(MethodConfig().fake, shared=True)
     with pytest.raises(ConfigError, match=r"fake\.shared needs fake\.guidance_scale of 1, not 4\.5"):
@@ -163,6 +225,22 @@ def test_a_guided_fake_score_cannot_be_shared() -> None:
 
 def test_every_rule_is_tried() -> None:
     assert {name for name, _, _ in BAD} == set(METHOD_RULES)
+
+
+@pytest.mark.parametrize("style", ["watercolor", "van-gogh"])
+def test_a_run_without_a_method_has_the_preset_of_its_model_and_style(style: str) -> None:
+    run = RunConfig(styles=(StyleChoice(name=style),))
+    assert run.method == presets.preset_for("mini", None, None, [style])
+    assert run.preset.startswith("mini's own")
+    assert RunConfig(styles=(StyleChoice(name=style),), model="owner/other").method == presets.load("balanced")
+    assert replace(run, method=MethodConfig()).method == MethodConfig()
+
+
+def test_every_number_has_a_rule() -> None:
+    tables = to_table(MethodConfig())
+    flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
+    numbers = {name for name, x in {**tables, **flat}.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    assert numbers == set(METHOD_RULES)
 
 
 def fractions() -> list[str]:
@@ -188,8 +266,11 @@ def test_a_range_of_timesteps_that_is_too_narrow_is_refused(part: str) -> None:
     check_method(changed(method, f"{part}.t_max", 302))
 
 
+FORMATS = ["{style:>99999999999}", "{style:{caption}}", "{style.__class__}", "{style!r}", "{caption:.3}", "}", "{0}"]
+
+
 @pytest.mark.parametrize("name", ["target_prompt", "relevance.edit_prompt"])
-@pytest.mark.parametrize("template", ["{artist}", "{}", "{style", "{style.a}", "{style[0]}", "{style[a]}"])
+@pytest.mark.parametrize("template", ["{artist}", "{}", "{style", "{style.a}", "{style[0]}", "{style[a]}", *FORMATS])
 def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template: str) -> None:
     with pytest.raises(ConfigError, match=r"must only use \{style\} and \{caption\}") as caught:
         check_method(changed(MethodConfig(), name, template))
@@ -209,6 +290,12 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
         ({"preview_model": "\udcff"}, "preview_model must be Unicode text, not '\\udcff'"),
         ({"tile": 63}, "tile must be 0 or between 64 and 8192, not 63"),
         ({"styles": ()}, "a run needs at least one style"),
+        ({"styles": (StyleChoice(name="a"),) * 33}, "a run has at most 32 styles, not 33"),
+        ({"caption": "a" * 10_001}, "prompt must have at most 10,000 letters, not 10,001"),
+        (
+            {"method": MethodConfig(target_prompt="a" * 10_001)},
+            "target_prompt must have at most 10,000 letters, not 10,001",
+        ),
         ({"styles": (StyleChoice(name="a", weight=5.0),)}, "style weight must be between -4 and 4, not 5.0"),
         ({"method": MethodConfig(iterations=0)}, "iterations must be at least 1, not 0"),
     ],
@@ -360,7 +447,7 @@ def test_a_methods_table_that_sets_the_method_is_refused_in_a_preset_that_is_ext
     ("content", "reason"),
     [
         (b"a = .5", "Invalid value"),
-        (b"a = \xff", "utf-8"),
+        (b"a = \xff", "it is not UTF-8 text"),
         (b"a = " + b"1" * 5000, "a number has too many digits"),
         (b"a = " + b"[" * 3000, "too many nested brackets"),
     ],
@@ -511,3 +598,66 @@ def test_constants_of_a_style_cannot_set_the_method(own_constants: Path) -> None
     own_constants.write_text('method = "sds"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot set method, got 'sds'"):
         presets.preset_for("mini", None, "vsd", ["ink-drawing"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a." * 200 + b"a = 1", "a name has too many dots"),
+        (b"a = 1\n" * 100_000, "it has more than 262,144 bytes"),
+        (b"a = " + b"{a = " * 50 + b"1" + b"}" * 50, "too many nested brackets"),
+        (b"\0\0", "Invalid"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", "it is a picture, not a TOML file"),
+        (b"<html>", "it is a web page, not a TOML file: the download was refused or needs a login"),
+        (b'{"a": 1}', "it is a JSON file, not a TOML file"),
+    ],
+)
+def test_a_hostile_toml_file_is_refused_in_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"as TOML: .*{reason}"):
+        load_toml(tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", "", "."])
+def test_a_name_that_no_file_can_have_is_no_preset(name: str) -> None:
+    with pytest.raises(ConfigError, match="no preset named"):
+        presets.load(name)
+
+
+def test_a_device_is_no_settings_file() -> None:
+    with pytest.raises(ConfigError, match="it is a device or pipe"):
+        load_toml(Path("/dev/zero"))
+
+
+def test_a_long_chain_of_presets_is_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.toml").write_text(f'extends = "{tmp_path / str(number + 1)}.toml"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="extends must name another preset"):
+        presets.load(str(tmp_path / "0.toml"))
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, [1] * 100_000, 10**5000], ids=["letters", "entries", "digits"])
+def test_a_huge_value_is_not_repeated_in_the_message(value: Any) -> None:
+    for table in ({"method": value}, {"fake": value}, {"fake": {"shared": value}}, {"sample_posterior": value}):
+        with pytest.raises(ConfigError) as caught:
+            overlay(MethodConfig(), table)
+        assert len(str(caught.value)) + len(caught.value.hint or "") < 700
+
+
+def test_a_preset_states_which_models_it_is_for(tmp_path: Path) -> None:
+    for name in presets.names():
+        assert presets.suited_models(name) == "large"
+        assert "large models" in str(presets.unsuited("mini", name))
+        assert presets.unsuited("owner/model", name) is None
+    assert presets.unsuited("mini", None) is None
+    assert "bundled model" in str(presets.unsuited("owner/model", str(presets.BUNDLED / "mini" / "preset.toml")))
+
+    own = tmp_path / "own.toml"
+    own.write_text('extends = "balanced"\nfor_models = "mini"\n', encoding="utf-8")
+    assert presets.unsuited("mini", str(own)) is None
+    assert presets.load(str(own)) == presets.load("balanced")
+    own.write_text("iterations = 3\n", encoding="utf-8")
+    assert presets.unsuited("mini", str(own)) is presets.unsuited("owner/model", str(own)) is None
+    own.write_text('for_models = "sd"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="for_models must be one of large, mini, not 'sd'"):
+        presets.suited_models(str(own))

@@ -388,8 +388,10 @@ def test_single_file_of_another_kind(tmp_path, name, match):
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".safetensors"])
 def test_pickled_single_file_is_never_opened(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    path.write_bytes(b"PK\x03\x04" + bytes(26) + b"archive/data.pkl" + bytes(60))
     refused(path, "may run code when loaded")
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    refused(path, "is a ZIP archive")
 
 
 def test_single_file_without_tokenizer_and_network(checkpoint, tmp_path, monkeypatch):

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylescore.assembly.api import as_photo
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import list_styles
 from stylescore.config.presets import preset_for
 from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import Adapters, fake_route
-from stylescore.diffusion.execution.memory import enable_gradient_checkpointing, visiting
+from stylescore.diffusion.execution.memory import enable_gradient_checkpointing, moved_to_device
+from stylescore.images import as_photo
 from stylescore.method.fit import fit
 
 Rngs = Callable[..., list[torch.Generator]]
@@ -38,14 +38,14 @@ class Traveller(nn.Linear):
 
 def test_parts_visit_and_go_home_even_after_a_failure() -> None:
     first, second = Traveller(), Traveller()
-    with pytest.raises(ZeroDivisionError), visiting([first, second], META):
+    with pytest.raises(ZeroDivisionError), moved_to_device([first, second], META):
         _ = 1 / len([each for each in (first, second) if each.sent != [META]])
     assert first.sent == second.sent == [META, CPU]
 
 
 def test_nothing_moves_where_there_is_nowhere_to_go() -> None:
     part = Traveller()
-    with visiting([part], None):
+    with moved_to_device([part], None):
         pass
     assert part.sent == []
 

@@ -209,9 +209,9 @@ def test_less_memory_and_windows(tiny: Path) -> None:
         return made.preview(made.start([read_photo(PHOTO)]), 0), made.preview_codec, seen
 
     whole, codec, seen = shown()
-    assert (whole.size, seen, codec.runs_on) == ((128, 128), [(16, 16)], None)
+    assert (whole.size, seen, codec.execution_device) == ((128, 128), [(16, 16)], None)
     visiting, codec, seen = shown(memory="low")
-    assert (pixels(visiting), seen, codec.runs_on) == (pixels(whole), [(16, 16)], torch.device("cpu"))
+    assert (pixels(visiting), seen, codec.execution_device) == (pixels(whole), [(16, 16)], torch.device("cpu"))
     windows, _, seen = shown(tile=64)
     assert windows.size == (128, 128)
     assert len(seen) == 9
@@ -315,7 +315,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
         pickled,
         "the tiny autoencoder of '{}' is a pickle (diffusion_pytorch_model.bin), which may run code when loaded",
     ),
-    (a_pickle_in_disguise, f"'{{}}/{WEIGHTS}' is a pickle, which may run code when loaded"),
+    (a_pickle_in_disguise, f"'{{}}/{WEIGHTS}' is a pickle, not a safetensors file with a model"),
     (cut, f"'{{}}/{WEIGHTS}' is truncated: "),
     (incomplete, "the tiny autoencoder of '{}' lacks 1 of its weights, such as 'decoder.layers.0.weight'"),
     (other_channels, "the tiny autoencoder of '{}' does not fit the model: it has 16 latent channels, not 4"),

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stylescore.method.schedule import NoiseSchedule, posterior_weight
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "stylescore"
+CONCEPTS = sorted((DOCS / "concepts").glob("*.md"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -168,6 +170,26 @@ def test_the_architecture_page_has_the_layers_of_the_contract() -> None:
     told = [re.split(r"\s{2,}", line)[0].split(", ") for line in block.splitlines()[1:] if line[:1].isalpha()]
     contract = [re.findall(r"stylescore\.([\w.]+)", layer) for layer in layers]
     assert [sorted(layer) for layer in told] == [sorted(layer) for layer in contract]
+
+
+def code_named_on_pages() -> list[str]:
+    """Return what the concept pages name as their code, dotted from the package's top."""
+    lines = [re.findall(r"Code: (.*?)\*$", page.read_text(encoding="utf-8"), re.M | re.S) for page in CONCEPTS]
+    return sorted({name for found in lines for line in found for name in re.findall(r"`([\w.]+)`", line)} - {"refine"})
+
+
+@pytest.mark.parametrize("name", code_named_on_pages())
+def test_the_code_that_a_page_names_is_there(name: str) -> None:
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: Any = import_module(".".join(["stylescore", *parts[:count]]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            found = getattr(found, part)
+        return
+    raise AssertionError(name)
 
 
 def source_text() -> str:

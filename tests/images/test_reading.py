@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from stylescore.errors import PictureError
 from stylescore.images import Photo, read_photo
@@ -524,3 +525,15 @@ def test_damaged_headers_never_raise_other_errors(tmp_path: Path, kind: str) -> 
         (tmp_path / "a").write_bytes(data.tobytes())
         with suppress(PictureError):
             assert read_photo(tmp_path / "a").picture.mode == "RGB"
+
+
+def test_long_texts_and_profiles_do_not_make_a_sound_picture_damaged(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("workflow", "node " * 600_000, zip=True)
+    texts.add_itxt("prompt", "wörter " * 400_000, zip=True)
+    texts.add_text("plain", "x" * 2_000_000)
+    profile = linear_rgb() + bytes(3_000_000)
+    Image.new("RGB", (16, 16), (10, 20, 30)).save(tmp_path / "a.png", pnginfo=texts, icc_profile=profile)
+    before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    assert read_photo(tmp_path / "a.png").picture.size == (16, 16)
+    assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)

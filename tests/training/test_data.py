@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +102,64 @@ def test_captions_come_from_a_table(pictures: Path, tmp_path: Path, head: str) -
     table.write_text("\n".join([head, *rows]), encoding="utf-8")
     found = find_captions(files(pictures), CaptionSource(table=table))
     assert list(found.values()) == ["one, two"] * 3 + [""]
+
+
+@pytest.mark.parametrize("name", ["p1.TXT", "p1.caption", "p1.png.txt", "p1.Caption", "p1.png.caption"])
+def test_a_caption_file_may_have_any_of_the_usual_names(pictures: Path, name: str) -> None:
+    (pictures / "p1.txt").unlink()
+    (pictures / name).write_text("found", encoding="utf-8")
+    assert find_captions(files(pictures), CaptionSource())[pictures / "p1.png"] == "found"
+
+
+@pytest.mark.parametrize("spelling", ["./{}", "{folder}/{}", "../pics/{}", "pics/{}", "x/../{}"])
+def test_a_table_may_name_a_picture_by_any_path(tmp_path: Path, pictures: Path, spelling: str) -> None:
+    folder = tmp_path / "pics"
+    shutil.copytree(pictures, folder)
+    (folder / "x").mkdir()
+    table = tmp_path / "captions.csv"
+    table.write_text(f"file,caption\n{spelling.format('p0.png', folder=folder)},a disc\n", encoding="utf-8")
+    assert find_captions(files(folder), CaptionSource(table=table))[folder / "p0.png"] == "a disc"
+
+
+def test_two_spellings_of_one_picture_are_the_same_picture(pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\np0.png,a\n./p0.png,b\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"names './p0.png' twice"):
+        find_captions(files(pictures), CaptionSource(table=table))
+
+
+def test_captions_come_from_json_lines(pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "metadata.jsonl"
+    table.write_text('{"file_name": "p0.png", "text": "one"}\n\n{"file": "p1.png", "caption": "two"}\n', "utf-8")
+    assert list(find_captions(files(pictures), CaptionSource(table=table)).values()) == ["one", "two", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", "{", "cannot be read: line 1: it is not JSON"),
+        ("a.jsonl", '{"file": 3, "caption": "x"}', "line 1 needs the texts 'file' and 'caption'"),
+        ("a.jsonl", "[" * 5000, "line 1: too many nested brackets"),
+        ("a.csv", 'file,caption\np0.png,"' + "x" * 200_000, "field larger than field limit"),
+        ("a.csv", f"file,caption\n{'x' * 5000}.png,a", "which is not in"),
+        ("a.csv", "file,caption\n\0.png,a", "which is not in"),
+        ("a.csv", f"{'x' * 5000},b", "needs a column 'file'"),
+    ],
+)
+def test_a_hostile_table_is_refused_in_one_short_line(
+    pictures: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        find_captions(files(pictures), CaptionSource(table=tmp_path / name))
+    assert len(str(caught.value)) < 800
+    assert "\n" not in str(caught.value)
+
+
+def test_a_caption_of_megabytes_is_refused(pictures: Path) -> None:
+    (pictures / "p0.txt").write_text("word " * 100_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="it has more than 65,536 bytes"):
+        find_captions(files(pictures), CaptionSource())
 
 
 @pytest.mark.parametrize(

@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
-from PIL import Image
-
+from stylescore.assembly.options import Style
 from stylescore.assembly.stylizer import Result, Stylizer
-from stylescore.config.method import Method
-from stylescore.config.presets import origin, preset_for
-from stylescore.config.run import RunConfig, StyleChoice, with_options
-from stylescore.config.toml import overlay
-from stylescore.images import Photo, read_photo
-from stylescore.images.colour import convert_to_srgb
-from stylescore.method.fit import Iteration
+from stylescore.assembly.updates import Update
 
 
+@overload
+def stylize(photo: list[Any] | tuple[Any, ...], style: Style, **options: Any) -> list[Result]: ...
+@overload
+def stylize(photo: Any, style: Style, **options: Any) -> Result: ...
 def stylize(
-    photo: str | Path | Image.Image,
-    style: str,
+    photo: Any,
+    style: Style,
     *,
-    model: str = "mini",
-    method: Method | None = None,
-    preset: str | None = None,
-    on_iteration: Callable[[Iteration], None] | None = None,
-    settings: dict[str, Any] | None = None,
+    prompt: str | Sequence[str] = "",
+    on_iteration: Callable[[Update], object] | None = None,
+    progress: bool = True,
+    batch: int = 1,
     **options: Any,
-) -> Result:
-    """Stylize one photo.
+) -> Result | list[Result]:
+    """Stylize a photo, or a list of photos.
 
     Args:
-        photo: a file or a PIL image.
-        style: a bundled or own style's name, an adapter file, or a hub id.
-        model: a bundled model's name, a folder, a file, or a hub id.
-        method: sms, vsd, sds, dds or pds; `None` takes the preset's.
-        preset: a preset's name or file; `None` takes the model's own.
-        on_iteration: called after every iteration.
-        settings: constants that differ from the preset's, as nested tables, e.g. `{"iterations": 50}`.
-        options: further fields of `RunConfig` or `ExecutionConfig`, e.g. `content=0.7`, `caption="a cat"`,
-            `device="cuda"`.
+        photo: a path, a PIL image, an array, a tensor, or a list of these; see `images.inputs.as_photo`.
+        style: a style's name, an adapter file or a hub id; several as a list, or with weights as `{name: weight}`.
+        prompt: what the photo shows; for several photos also a list.
+        on_iteration: called after every iteration; if it returns a true value, the run ends there.
+        progress: whether a progress bar is shown, in terminals and notebooks.
+        batch: photos of one working size that are processed together.
+        options: as in `Stylizer.load`: `model`, `method`, `preset`, `content`, `style_strength`, `iterations`, `seed`,
+            `size`, `device`, `dtype`, `memory`, `settings`, ...
 
     Returns:
-        The result, with pictures as PIL images.
+        The result with PIL images, or a list of results in the order of the photos.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: an argument that cannot be used.
         NonFiniteError: the run produced NaN or infinity.
     """
-    constants = overlay(preset_for(model, preset, method, [style]), settings or {})
-    made_of = origin(model, preset, [style])
-    run = RunConfig(styles=(StyleChoice(name=style),), model=model, method=constants, preset=made_of)
-    run = with_options(run, options)
-    source = as_photo(photo) if isinstance(photo, Image.Image) else read_photo(photo)
-    for event in Stylizer(run)([source]):
-        if isinstance(event, Result):
-            return event
-        if on_iteration is not None:
-            on_iteration(event)
-    raise AssertionError("a run ends with a result")
-
-
-def as_photo(image: Image.Image) -> Photo:
-    """Return a picture in memory as a photo, with its transparency and in sRGB; it is upright already."""
-    picture, alpha, notes = convert_to_srgb(image)
-    return Photo(Path("image"), picture, alpha, tuple(notes))
+    with Stylizer.load(style, **options) as stylizer:
+        results: Result | list[Result] = stylizer.stylize(
+            photo, prompt=prompt, on_iteration=on_iteration, progress=progress, batch=batch
+        )
+    return results

@@ -110,7 +110,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     return Networks(
         base=base_backbone,
         style=style_backbone,
-        codec=Codec(styled.vae, runs_on=device if execution.saves_memory else None),
+        codec=Codec(styled.vae, execution_device=device if execution.saves_memory else None),
         text=text,
         style_text=_adapt_text(text, loras, run.method),
         native_size=styled.native_size,

@@ -158,7 +158,7 @@ def _check_timesteps(method: MethodConfig, length: int) -> None:
 
 
 def make_optimiser(config: OptimiserConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser of the subject; its learning rate is set anew in every iteration."""
+    """Return the optimiser of the subject; its learning rate is set in every iteration."""
     betas = (config.beta1, config.beta2)
     match config.name:
         case "adamw":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from itertools import groupby
+from types import TracebackType
+from typing import Any, overload
 
 import torch
 from PIL import Image
@@ -15,16 +17,19 @@ from torch.nn import functional as F
 
 from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
+from stylescore.assembly.options import Style, check_names, make_run
 from stylescore.assembly.sources import Sources, resolve_sources
+from stylescore.assembly.updates import Update, progress_bar
 from stylescore.config.content_knob import with_content
 from stylescore.config.method import MethodConfig
 from stylescore.config.ranges import check_run
-from stylescore.config.run import RunConfig
+from stylescore.config.run import RunConfig, with_options
+from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
-from stylescore.errors import ConfigError, PictureError
-from stylescore.images import Photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
+from stylescore.errors import ConfigError, PictureError, memory_limit
+from stylescore.images import Photo, as_photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
 from stylescore.method.state import PictureState, restore, source_latents
 from stylescore.method.types import Latent, Rng
@@ -69,6 +74,20 @@ class Stylizer:
         style_prompt: text for the style, as resolved.
     """
 
+    @classmethod
+    def load(cls, style: Style, **options: Any) -> Stylizer:
+        """Load a model with a style, for many calls of `stylize`.
+
+        Args:
+            style: a style's name, an adapter file or a hub id; several as a list, or with weights as `{name: weight}`.
+            options: `model`, `method`, `preset`, `content`, `style_strength`, `iterations`, `seed`, `size`, `device`,
+                `dtype`, `memory`, `settings`, ... as on the command line, see `options.make_run`.
+
+        Raises:
+            InputError: an argument that cannot be used.
+        """
+        return cls(make_run(style, **options))
+
     @torch.inference_mode(False)
     def __init__(self, run: RunConfig, sources: Sources | None = None) -> None:
         """Load what `run` names.
@@ -82,7 +101,8 @@ class Stylizer:
         """
         check_run(run)
         self.sources = resolve_sources(run) if sources is None else sources
-        self._networks: Networks = load_networks(run, self.sources)
+        with memory_limit("loading the model"):
+            self._networks: Networks = load_networks(run, self.sources)
         self._configure(run)
 
     def _configure(self, run: RunConfig) -> None:
@@ -96,7 +116,7 @@ class Stylizer:
         """Return a stylizer for another configuration on the networks that are loaded already.
 
         Raises:
-            InputError: a number out of range, or something that would have to be loaded anew.
+            InputError: a number out of range, or something that would have to be loaded again.
         """
         if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
@@ -109,6 +129,119 @@ class Stylizer:
         other.sources = resolve_sources(run)
         other._configure(run)
         return other
+
+    def __enter__(self) -> Stylizer:
+        """Return the stylizer; its networks are freed when the block ends."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the networks."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the networks' memory; the stylizer, and others made of it, cannot be used any more."""
+        self.__dict__.pop("preview_codec", None)
+        self.__dict__.pop("_networks", None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @overload
+    def stylize(self, photo: list[Any] | tuple[Any, ...], **options: Any) -> list[Result]: ...
+    @overload
+    def stylize(self, photo: Any, **options: Any) -> Result: ...
+    def stylize(
+        self,
+        photo: Any,
+        *,
+        prompt: str | Sequence[str] | None = None,
+        on_iteration: Callable[[Update], object] | None = None,
+        progress: bool = True,
+        batch: int = 1,
+        **changes: Any,
+    ) -> Result | list[Result]:
+        """Stylize a photo, or a list of photos.
+
+        Args:
+            photo: a path, a PIL image, an array, a tensor, or a list of these; see `images.inputs.as_photo`.
+            prompt: what the photo shows; for several photos also a list; `None` takes the run's.
+            on_iteration: called after every iteration; if it returns a true value, the run ends there.
+            progress: whether a progress bar is shown, in terminals and notebooks.
+            batch: photos of one working size that are processed together.
+            changes: what differs from the run that was loaded, e.g. `content=0.8`, `seed=3`, `iterations=100`,
+                `settings={...}`; not what is fixed once loaded.
+
+        Returns:
+            The result, or a list of results in the order of the photos.
+
+        Raises:
+            InputError: an argument that cannot be used.
+            NonFiniteError: the run produced NaN or infinity.
+        """
+        photos = [as_photo(each) for each in (photo if isinstance(photo, list | tuple) else [photo])]
+        stylizer = self.with_changes(changes)
+        captions = stylizer._captions(prompt, len(photos))
+        results: dict[int, Result] = {}
+        for numbers in stylizer.split(photos, batch):
+            chosen = [photos[number] for number in numbers]
+            fitting = stylizer.start(chosen, captions=[captions[number] for number in numbers])
+            label = chosen[0].path.name if len(photos) > 1 else "stylizing"
+            with progress_bar(fitting.iterations, label, shown=progress) as advance:
+                for iteration in fit(fitting):
+                    advance()
+                    preview = partial(stylizer._previews, fitting)
+                    update = Update(iteration, fitting.iterations, tuple(numbers), preview)
+                    if on_iteration is not None and on_iteration(update):
+                        break
+            for index, number in enumerate(numbers):
+                results[number] = stylizer.result(fitting, index, photos[number])
+        ordered = [results[number] for number in range(len(photos))]
+        return ordered if isinstance(photo, list | tuple) else ordered[0]
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Stylizer:
+        """Return a stylizer on the same networks with options changed, by the names of `load`.
+
+        Raises:
+            InputError: an unknown name, a value that cannot be used, or something that is fixed once loaded.
+        """
+        check_names(changes)
+        own = ("settings", "iterations", "style_strength", "prompt")
+        constants = {**changes.get("settings", {}), **{key: changes[key] for key in own[1:3] if key in changes}}
+        rest = {key: value for key, value in changes.items() if key not in own}
+        if "prompt" in changes:
+            rest["caption"] = changes["prompt"]
+        run = with_options(replace(self.run, method=overlay(self.run.method, constants)), rest)
+        return self if run == self.run else self.with_run(run)
+
+    def _captions(self, prompt: Any, count: int) -> list[str]:
+        """Return one caption per photo."""
+        if prompt is None or isinstance(prompt, str):
+            return [self.run.caption if prompt is None else prompt] * count
+        captions = list(prompt) if isinstance(prompt, Sequence) else [prompt]
+        wrong = [caption for caption in captions if not isinstance(caption, str)]
+        if wrong or len(captions) != count:
+            what = f"{wrong[0]!r}" if wrong else f"{len(captions)} for {count} photos"
+            raise ConfigError(f"prompt must be a text, or one text per photo, not {what}", hint="prompt='a cat'")
+        return captions
+
+    def split(self, photos: Sequence[Photo], batch: int) -> Iterator[list[int]]:
+        """Yield batches as numbers of photos: neighbours of one working size, at most `batch` of them.
+
+        Raises:
+            ConfigError: `batch` is not at least 1.
+            PictureError: a photo too elongated to process.
+        """
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"batch must be a whole number of at least 1, not {batch!r}", hint="use batch=1")
+        for _, group in groupby(range(len(photos)), key=lambda number: self.working_size(photos[number])):
+            numbers = list(group)
+            for first in range(0, len(numbers), batch):
+                yield numbers[first : first + batch]
+
+    def _previews(self, fitting: Fitting) -> list[Image.Image]:
+        """Return approximate pictures of a batch as it stands."""
+        return [self.preview(fitting, index) for index in range(len(fitting.rng))]
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +262,7 @@ class Stylizer:
             raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
 
     def _short_side(self, width: int, height: int) -> int:
-        """Return the short side for a picture of this size: the run's, else as the preset has it."""
+        """Return the short side for a picture of this size: the run's, else the preset's choice."""
         native = self._networks.native_size
         own = min(width, height, round(native * self.run.method.refine.factor))
         return self.run.size or (own if own >= WORTH_REFINING * native else native)
@@ -177,9 +310,10 @@ class Stylizer:
         prompts = self.prompts([self.run.caption] * len(photos) if captions is None else captions)
         size = self.working_size(photos[0])
         coarse = self.coarse_size(size)
-        z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
-        networks = self._networks_for(*z_source.shape[-2:])
-        fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
+        with memory_limit("encoding the photos"):
+            z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
+            networks = self._networks_for(*z_source.shape[-2:])
+            fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
         if states is not None:
             restore(fitting, states)
         if fitting.iteration <= self._method.iterations and coarse != size:
@@ -254,8 +388,9 @@ class Stylizer:
 
     def result(self, fitting: Fitting, index: int, photo: Photo) -> Result:
         """Return one picture of a batch as the result for its photo."""
-        picture = self.picture(fitting, index)
-        return Result(resize_to_photo(picture, photo), picture, photo)
+        with memory_limit("decoding the picture"):
+            picture = self.picture(fitting, index)
+            return Result(resize_to_photo(picture, photo), picture, photo)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:
@@ -271,7 +406,7 @@ class Stylizer:
 
 
 def _what_is_loaded(run: RunConfig) -> RunConfig:
-    """Return a configuration that keeps only what matters while the networks are loaded."""
+    """Return a configuration with only what matters while the networks are loaded."""
     loading = MethodConfig(style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora)
     return RunConfig(
         styles=run.styles,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stylescore.cli.output import print_json
+from stylescore.cli.output import format_duration, print_json, print_result, say
 
 _WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,8 +38,8 @@ def styles(json: JsonOption = False) -> None:
             f"base {entry.base}" if entry.base else "",
             f"trigger words {entry.trigger!r}" if entry.trigger else "",
         ]
-        typer.echo(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
-    typer.echo(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}", err=True)
+        print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
+    say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")
 
 
 def inspect(
@@ -52,7 +52,7 @@ def inspect(
     if json:
         print_json(report.to_dict())
         return
-    typer.echo("\n".join(format_report(report.to_dict(), _terminal_width())))
+    print_result("\n".join(format_report(report.to_dict(), _terminal_width())))
 
 
 def _terminal_width() -> int | None:
@@ -94,7 +94,7 @@ def doctor(json: JsonOption = False) -> None:
         print_json(facts)
         return
     needed = facts.pop("needs")
-    typer.echo("\n".join([*format_report(facts, _terminal_width()), *_format_needs(needed)]))
+    print_result("\n".join([*format_report(facts, _terminal_width()), *_format_needs(needed)]))
 
 
 def _format_needs(needs: list[dict[str, Any]]) -> list[str]:
@@ -105,12 +105,3 @@ def _format_needs(needs: list[dict[str, Any]]) -> list[str]:
         rows.append([f"{need['family']} {need['size']}", *sizes, *map(format_duration, need["seconds"].values())])
     table = [f"{row[0]:<15}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
     return ["", "One picture on this machine, computed, not measured: peak memory in GB and time", *table]
-
-
-def format_duration(seconds: float) -> str:
-    """Format a time in s, min, h or days: the smallest of these units that gives less than 100."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 100 * 3600 else f"{seconds / 86400:.0f} days"

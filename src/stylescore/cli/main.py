@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,12 +12,21 @@ import typer
 
 from stylescore._version import __version__
 from stylescore.cli.inform import doctor, inspect, styles
-from stylescore.cli.output import print_error
+from stylescore.cli.output import first_failure, print_error, print_result
+from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
 from stylescore.cli.stylize import stylize
 from stylescore.cli.train_style import train_style
-from stylescore.errors import StylescoreError
+from stylescore.errors import OutputError, StylescoreError
 
 INTERRUPTED = 130
+OUTPUT_HINT = "send it to a file, a pipe or /dev/null; pictures that were made are in their folders"
+START = (
+    "Start with:",
+    "  stylescore styles                                 what needs no download",
+    "  stylescore stylize photo.jpg --style watercolor   makes a picture in out/",
+    "  stylescore doctor                                 what works on this machine",
+)
+"""What is printed below the help if nothing is given."""
 
 # Depending on its version, Typer includes a copy of click or uses the installed one; this is the class in both cases.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -39,7 +49,7 @@ app.command()(doctor)
 def _print_version(value: bool) -> bool:
     """Print the version and exit if the option was given."""
     if value:
-        typer.echo(f"stylescore {__version__}")
+        print_result(f"stylescore {__version__}")
         raise typer.Exit
     return value
 
@@ -61,15 +71,33 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    with guarded_streams() as out:
+        return _check_output(out) or _execute(arguments) or _check_output(out)
+
+
+def _check_output(out: GuardedStream) -> int:
+    """Return 0 if everything could be printed, else an exit code; a pipe that is closed early is no error."""
+    if out.error is None:
+        return 0
+    if out.error.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    print_error(f"standard output cannot be written: {out.error.strerror}", OUTPUT_HINT)
+    return OutputError.exit_code
+
+
+def _execute(arguments: Sequence[str] | None) -> int:
+    """Run the command and return its exit code; errors become messages."""
     try:
         result = typer.main.get_command(app).main(
             args=list(arguments) if arguments is not None else None, prog_name="stylescore", standalone_mode=False
         )
     except StylescoreError as error:
-        print_error(str(error), error.hint or "see stylescore --help")
-        return error.exit_code
+        return _print_failure(first_failure(error))
     except UsageError as error:
         return _print_usage_error(error)
+    except OSError as error:
+        print_error(f"the system refused: {error}", "check this path, its permissions and the free space")
+        return OutputError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     if result == INTERRUPTED:  # depending on its version, Typer returns this number for Ctrl-C or raises
@@ -77,12 +105,20 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _print_failure(error: StylescoreError) -> int:
+    """Print one of our errors and return its exit code."""
+    print_error(str(error), error.hint or "see stylescore --help")
+    return error.exit_code
+
+
 def _print_usage_error(error: Any) -> int:
-    """Print what is wrong with the command line; without arguments the help has been printed, and nothing is added."""
+    """Print what is wrong with the command line; without arguments the help has been printed, and how to start."""
     message = error.format_message()
     if message.strip():
         print_error(message, f"see {error.ctx.command_path if error.ctx else 'stylescore'} --help")
-    return 2
+    else:
+        print("\n".join(START), file=sys.stderr)
+    return OutputError.exit_code
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Converts option texts to values."""
+"""Converts option texts to values, and checks them."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,61 @@ from stylescore.config.run import StyleChoice
 from stylescore.config.toml import merge_tables, parse_toml
 from stylescore.errors import ConfigError
 
+BUNDLED_STYLES: Mapping[str, str] = {
+    "flat-illustration": "few even colours",
+    "ink-drawing": "black on white",
+    "oil-painting": "dabs of paint",
+    "pencil-sketch": "graphite on paper",
+    "pixel-art": "large squares",
+    "stained-glass": "panes between lead",
+    "van-gogh": "swirling strokes",
+    "watercolor": "pale washes",
+}
+"""What the bundled styles look like, in few words."""
 _LIKE_A_NUMBER = re.compile(r"[+-]*[.,]?\d[\d.,_/%eE+-]*")
 
 
 def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
     """Parse texts of the form `NAME` or `NAME=WEIGHT`; a text that is an existing file is a name as a whole."""
     return tuple(_parse_style(text) for text in texts)
+
+
+def require_style(styles: Sequence[StyleChoice]) -> None:
+    """Raise `ConfigError` that lists the styles unless at least one is given."""
+    if styles:
+        return
+    from stylescore.catalog.registry import list_styles
+
+    known = (_describe_style(entry.name, entry.bundled) for entry in list_styles())
+    raise ConfigError(
+        "stylize needs a --style", hint=f"add --style NAME, where NAME is one of {', '.join(known)}; or a LoRA file"
+    )
+
+
+def _describe_style(name: str, bundled: bool) -> str:
+    about = BUNDLED_STYLES.get(name) if bundled else "yours"
+    return f"{name} ({about})" if about else name
+
+
+def with_folders_apart(photos: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Return the folder for the run folder of each photo: `output`, or one below it.
+
+    Run folders are named after their photos. Photos of one name in several folders get a folder below `output` that
+    has the name of theirs, so that `a/same.jpg` and `b/same.jpg` can be told apart.
+    """
+    absolute = {photo: photo.absolute() for photo in photos}
+    return {photo: output / _distinguish(path, absolute.values()) for photo, path in absolute.items()}
+
+
+def _distinguish(photo: Path, others: Iterable[Path]) -> Path:
+    """Return a photo's folder relative to the one it shares with all photos of its name; none if it has its name."""
+    folders = {other.parent for other in others if other.stem == photo.stem}
+    if len(folders) == 1:
+        return Path()
+    try:
+        return photo.parent.relative_to(os.path.commonpath(folders))
+    except ValueError:  # on two drives, no folder is shared
+        return Path(photo.parent.name)
 
 
 def _parse_style(text: str) -> StyleChoice:

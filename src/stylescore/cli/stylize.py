@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_settings, parse_styles
+from stylescore.cli.options import parse_settings, parse_styles, require_style, with_folders_apart
+from stylescore.cli.output import add_resume_hint
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.config.method import Method
@@ -31,6 +32,9 @@ WHAT = "What to make"
 HOW = "How"
 WHERE = "Where and how loud"
 SHARED_FAKE = "note: fake.scope = batch: the pictures of a batch share a fake score, so each depends on the others"
+MUCH_LARGER = 1.5
+"""A photo so many times the working size loses detail that the user can see."""
+FINER = "; a larger --size is finer, and slower"
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,16 @@ class Options:
 
 
 def stylize(
-    photos: Annotated[list[Path] | None, typer.Argument(metavar="PHOTO...", show_default=False)] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(metavar="PHOTO...", help="JPEG, PNG and other files.", show_default=False)
+    ] = None,
     style: Annotated[
         list[str] | None,
         typer.Option(
             "--style",
             "-s",
             metavar="NAME|FILE|HUB_ID",
-            help="Style LoRA; give it again to mix several, with shares as NAME=0.7.",
+            help="Needed: a style LoRA. Give it again to mix several, with weights as NAME=0.7.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -62,13 +68,14 @@ def stylize(
     ] = None,
     prompt: Annotated[str, typer.Option(metavar="CAPTION", help="What the photo shows.", rich_help_panel=WHAT)] = "",
     style_prompt: Annotated[
-        str | None, typer.Option(help="Words for the style; else the LoRA's own.", rich_help_panel=WHAT)
+        str | None, typer.Option(help="Prompt for the style; else the LoRA's trigger words.", rich_help_panel=WHAT)
     ] = None,
     content: Annotated[
         float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
     ] = 0.5,
     size: Annotated[
-        int | None, typer.Option(help="Short side the model works at, in pixels.", rich_help_panel=WHAT)
+        int | None,
+        typer.Option(help="Short side the model works at, in pixels; more is finer, and slower.", rich_help_panel=WHAT),
     ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of the tiles of large pictures; 0 none.", rich_help_panel=HOW)
@@ -85,7 +92,9 @@ def stylize(
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE", help="balanced, swift, reference, paper; else the model's.", rich_help_panel=HOW
+            metavar="NAME|FILE",
+            help="For large models: balanced, swift, reference, paper; else the model's own.",
+            rich_help_panel=HOW,
         ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length of the run.", rich_help_panel=HOW)] = None,
@@ -115,19 +124,19 @@ def stylize(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
     ] = Path("out"),
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run.", rich_help_panel=WHERE)
+        Path | None, typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE)
     ] = None,
     preview_every: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Keep a preview every K iterations.", rich_help_panel=WHERE)
+        int, typer.Option(min=0, metavar="K", help="Save a preview every K iterations.", rich_help_panel=WHERE)
     ] = 0,
-    gif: Annotated[bool, typer.Option("--gif", help="Keep an animation of the run.", rich_help_panel=WHERE)] = False,
+    gif: Annotated[bool, typer.Option("--gif", help="Save an animation of the run.", rich_help_panel=WHERE)] = False,
     preview_model: Annotated[
         str | None,
         typer.Option(metavar="FOLDER|HUB_ID", help="Tiny autoencoder for previews.", rich_help_panel=WHERE),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=WHERE)
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
     """Turn photos into pictures in a given style.
@@ -163,7 +172,8 @@ def stylize(
     }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
     with Interrupts(quiet=quiet) as interrupts:
-        _report(_start(photos or [], base, execution, preset, method, constants, options, interrupts), options)
+        results = _start(photos or [], base, execution, preset, method, constants, options, interrupts)
+        _report(results, options, several=len(photos or []) > 1)
 
 
 def _start(
@@ -179,13 +189,16 @@ def _start(
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
+    require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
-    from stylescore.config.presets import METHODS, origin, preset_for
+    from stylescore.cli.output import require_writable, say
+    from stylescore.config.presets import METHODS, origin, preset_for, unsuited
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
     from stylescore.config.toml import check_choice, overlay
     from stylescore.images import read_photo
 
+    require_writable(options.output)
     _require_writable_names([*photos, options.output])
     chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = with_options(base, execution)
@@ -195,12 +208,15 @@ def _start(
     sources = resolve_sources(run)
     opened = [read_photo(photo) for photo in photos]
     _print_notes(opened, options)
+    if warning := unsuited(run.model, preset):
+        say(f"warning: {warning}", quiet=options.quiet)
+    parents = with_folders_apart(photos, options.output)
     stylizer = _load(run, options, sources)
     groups = list(_split(opened, stylizer, options.batch))
     try:
         while groups:
             interrupts.raise_if_requested()
-            yield from _begin(stylizer, groups.pop(0), options, interrupts)
+            yield from _begin(stylizer, groups.pop(0), parents, options, interrupts)
     except KeyboardInterrupt:
         _print_not_begun([photo.path for group in groups for photo in group])
         raise
@@ -215,13 +231,18 @@ def _print_not_begun(photos: Sequence[Path]) -> None:
 
 
 def _begin(
-    stylizer: Stylizer, photos: Sequence[Photo], options: Options, interrupts: Interrupts
+    stylizer: Stylizer,
+    photos: Sequence[Photo],
+    parents: Mapping[Path, Path],
+    options: Options,
+    interrupts: Interrupts,
 ) -> Iterator[SavedResult]:
     """Make the run folders of a batch, and run it."""
     from stylescore.runs.job import make_jobs
     from stylescore.runs.lock import hold
 
-    jobs = make_jobs(stylizer, photos, options.output, gif=options.gif, preview_every=options.preview_every)
+    places = [parents[photo.path] for photo in photos]
+    jobs = make_jobs(stylizer, photos, places, gif=options.gif, preview_every=options.preview_every)
     with ExitStack() as locks:
         for job in jobs:
             locks.enter_context(hold(job.folder.path))
@@ -248,13 +269,14 @@ def _print_notes(sources: Sequence[Photo], options: Options) -> None:
 
 def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> Stylizer:
     """Load the models; print which, and what of the prompts the text encoder cuts off."""
-    from stylescore.cli.output import say, silence_libraries
+    from stylescore.cli.output import say, silence_libraries, working
 
     say(f"loading {run.model} ...", quiet=options.quiet)
     silence_libraries()
-    from stylescore.assembly.stylizer import Stylizer
+    with working("loading", quiet=options.quiet):
+        from stylescore.assembly.stylizer import Stylizer
 
-    stylizer = Stylizer(run, sources)
+        stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
@@ -352,7 +374,7 @@ def _run(
     interrupts: Interrupts,
 ) -> Iterator[SavedResult]:
     """Run one batch; when it is interrupted, print how to resume it."""
-    from stylescore.cli.output import say
+    from stylescore.cli.output import say, working
     from stylescore.runs.job import is_finished
     from stylescore.runs.runner import Batch
 
@@ -360,8 +382,9 @@ def _run(
     if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
         say(SHARED_FAKE, quiet=options.quiet)
     try:
-        batch = Batch.start(stylizer, jobs, states)
-        with interrupts.delayed("iteration"):
+        with working(f"preparing {', '.join(job.photo.path.name for job in jobs)}", quiet=options.quiet):
+            batch = Batch.start(stylizer, jobs, states)
+        with interrupts.delayed("iteration"), add_resume_hint("stylize", [job.folder for job in jobs]):
             yield from _fit(batch, options, interrupts)
     except KeyboardInterrupt:
         print_resume("stylize", *(job.folder for job in jobs if not is_finished(job.folder)))
@@ -370,7 +393,7 @@ def _run(
 
 def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
     """Run a batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.output import describe_iteration, progress
+    from stylescore.cli.output import progress
     from stylescore.method.fit import Iteration
 
     title = ", ".join(job.photo.path.name for job in batch.jobs)
@@ -378,9 +401,10 @@ def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[Sav
     with closing(batch.run()) as events, progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
-                tick(describe_iteration(event))
+                tick()
                 interrupts.raise_if_requested()
             else:
+                tick.finish()
                 yield event
 
 
@@ -391,20 +415,32 @@ def _describe_size(stylizer: Stylizer, photo: Photo) -> str:
     first = "" if coarse == size else f"{coarse[0]} x {coarse[1]}, then "
     own = photo.picture.size
     resized = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
-    return f"size: {first}{size[0]} x {size[1]} pixels{resized}"
+    finer = FINER if min(own) >= MUCH_LARGER * min(size) else ""
+    return f"size: {first}{size[0]} x {size[1]} pixels{resized}{finer}"
 
 
-def _report(results: Iterator[SavedResult], options: Options) -> None:
-    """Print the path of each picture when it is finished, or all results as one JSON document."""
+def _report(results: Iterator[SavedResult], options: Options, *, several: bool = False) -> None:
+    """Print each picture when it is finished, or all results as one JSON document."""
     from stylescore.cli.output import print_json
 
     rows = []
     for saved in results:
         rows.append(_to_row(saved))
         if not options.json:
-            typer.echo(str(saved.job.folder.picture))
+            _print_picture(saved.job, several and not options.quiet)
     if options.json:
         print_json({"pictures": rows})
+
+
+def _print_picture(job: Job, named: bool) -> None:
+    """Print a picture's path; `named` adds the photo it was made from, on stdout only where a person reads it."""
+    from stylescore.cli.output import is_terminal, print_result, say
+
+    path = str(job.folder.picture)
+    line = f"{job.photo.path} -> {path}"
+    if named and not is_terminal():
+        say(line)
+    print_result(line if named and is_terminal() else path)
 
 
 def _to_row(saved: SavedResult) -> dict[str, Any]:

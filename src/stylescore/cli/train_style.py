@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stylescore.catalog.registry import user_styles_dir
 from stylescore.cli.options import parse_settings
+from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.errors import ConfigError
@@ -127,12 +129,14 @@ def train_style(
     options = Options(output, json, quiet or not _is_first_process())
     if resume is not None:
         refuse_with_resume(train_style, given)
-        _resume(resume, options)
+        with Interrupts(quiet=options.quiet) as interrupts:
+            _resume(resume, options, interrupts)
         return
     if pictures is None or name is None:
         missing = "a folder of PICTURES" if pictures is None else "a --name for the style"
         raise ConfigError(f"train-style needs {missing}", hint="stylescore train-style pictures --name my-style")
-    _start(_make_request(given), options)
+    with Interrupts(quiet=options.quiet) as interrupts:
+        _start(_make_request(given), options, interrupts)
 
 
 def _is_first_process() -> bool:
@@ -157,8 +161,10 @@ def _make_request(given: Mapping[str, Any]) -> Request:
 
 def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
-    from stylescore.training.plan import make_plan
+    require_writable(options.output)
+    require_writable(user_styles_dir(), "set STYLESCORE_STYLES to a folder you may write to")
     from stylescore.runs.lock import hold
+    from stylescore.training.plan import make_plan
     from stylescore.training.session import start
 
     plan = make_plan(request, sheets=4)
@@ -273,10 +279,10 @@ def _run(session: Session, options: Options, interrupts: Interrupts) -> None:
 
 def _report(saved: SavedStyle, session: Session, last: TrainStep | None, options: Options) -> None:
     """Print the path of the style, or everything about it as JSON."""
-    from stylescore.cli.output import print_json, say
+    from stylescore.cli.output import print_json, print_result, say
 
     if not options.json:
-        typer.echo(str(saved.style))
+        print_result(str(saved.style))
         say(f"use it with: {_use_command(session.trainer.config)}", quiet=options.quiet)
         return
     print_json(_to_row(saved, session, last))

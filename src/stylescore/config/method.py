@@ -41,7 +41,7 @@ class RelevanceConfig:
         largest_strength: the strength where the content knob stands at 1; at 0 there is no map. Not below `strength`.
         reduction: order of channel mean and absolute value.
         upper_quantile: quantile of the map that counts as 1; 1 is min-max.
-        timesteps: 0 makes the map anew in every iteration; above, the map is made at so many timesteps, spread evenly,
+        timesteps: 0 computes the map in every iteration; above 0 it is computed at so many evenly spaced timesteps
             before the run, and an iteration uses the nearest.
         edit_prompt: prompt of the map; `{style}` and `{caption}` are filled in.
     """
@@ -109,17 +109,16 @@ class FakeConfig:
         alpha: the adapter's output is scaled by alpha / rank.
         targets: last parts of the names of the adapted layers.
         lr: AdamW's constant learning rate.
-        guidance_scale: guidance of the fake prediction in the gradient; 1 asks no unconditional half.
+        guidance_scale: guidance of the fake prediction in the gradient; 1 leaves out the unconditional prediction.
         t_min: smallest timestep it is trained on.
         t_max: largest timestep it is trained on; not narrowed.
         weight: factor of its squared error.
         shared: whether the gradient takes the prediction that the training step is made on, which saves a pass; t_min
-            and t_max have no say then, guidance_scale must be 1 and the run's consistent_noise 0.
+            and t_max have no effect then, guidance_scale must be 1 and the run's consistent_noise 0.
         sampler: timesteps of its training: uniform in [t_min, t_max], or those of the run's own sampler.
-        anchor: share rho of the drawn noise in the fake prediction of the gradient, (1 - rho) fake + rho eps: 0 is the
+        anchor: fraction rho of the drawn noise in the gradient's fake prediction, (1 - rho) fake + rho eps: 0 is the
             method, 1 is SDS.
-        scope: whose picture an adapter learns: one adapter a picture, or one for all pictures of a batch. Pictures of a
-            batch then depend on one another.
+        scope: one adapter per picture, or one for all pictures of a batch, which then depend on one another.
         augment: what it is trained on: the picture, or random circular shifts and mirror images of its latent.
     """
 
@@ -140,11 +139,11 @@ class FakeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """Coarse to fine: a large picture is settled at the model's own size, then refined at its own from small timesteps.
+    """Coarse to fine: a large picture is fitted at the native resolution, then refined at its own from small timesteps.
 
     Attributes:
-        factor: largest short side that is chosen unasked, in units of the model's own; 1 stays with the model's own and
-            refines nothing, whatever the size.
+        factor: largest short side that is chosen by default, in units of the native resolution; 1 always fits at one
+            size and refines nothing.
         iterations: of the refinement, after those of the run.
         t_max: largest timestep of the refinement.
     """
@@ -164,7 +163,7 @@ class MethodConfig:
         guidance_scale: of the style score, and of the source score in dds and pds.
         weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
-        consistent_noise: share f of one noise kept for the whole run in every draw of the gradient,
+        consistent_noise: fraction f of one noise fixed for the whole run in every draw of the gradient,
             sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.
         style_strength: factor of the style LoRA.
         text_encoder_lora: whether a style LoRA's text-encoder part is applied.

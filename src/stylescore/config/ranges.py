@@ -3,57 +3,94 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.run import RunConfig
-from stylescore.errors import ConfigError
+from stylescore.errors import ConfigError, quote
 
-Rule = tuple[Callable[[float], bool], str]
+LARGEST_COUNT = 1_000_000
+"""Most iterations or steps of a run; the largest one that was ever of use had a few thousand."""
+LONGEST_TEXT = 10_000
+"""Longest prompt in letters; text encoders truncate far shorter ones."""
+MOST_STYLES = 32
 
-POSITIVE: Rule = (lambda x: x > 0, "greater than 0")
-NOT_NEGATIVE: Rule = (lambda x: x >= 0, "0 or more")
-UNIT: Rule = (lambda x: 0 <= x <= 1, "between 0 and 1")
-SHARE: Rule = (lambda x: 0 < x <= 1, "greater than 0 and at most 1")
-MOMENT: Rule = (lambda x: 0 <= x < 1, "at least 0 and less than 1")
-COUNT: Rule = (lambda x: x >= 1, "at least 1")
-TIMESTEP: Rule = (lambda x: 3 <= x <= 999, "between 3 and 999")
-SIGNED_STRENGTH: Rule = (lambda x: -4 <= x <= 4, "between -4 and 4")
-SEED: Rule = (lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
-TILE: Rule = (lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
-SHORT_SIDE: Rule = (lambda x: 64 <= x <= 8192, "between 64 and 8192")
+
+@dataclass(frozen=True)
+class Rule:
+    """The range of one number.
+
+    Attributes:
+        holds: whether a number is in range, apart from `largest`.
+        words: how messages state what `holds` checks.
+        largest: a number above it is refused too.
+    """
+
+    holds: Callable[[float], bool]
+    words: str
+    largest: float = math.inf
+
+    def at_most(self, largest: float) -> Rule:
+        """Return this rule with a largest number."""
+        return replace(self, largest=largest)
+
+    def broken_by(self, value: float) -> str | None:
+        """Return the range in words if `value` is outside it, else `None`."""
+        if not self.holds(value):
+            return self.words
+        return f"at most {self.largest:,}" if value > self.largest else None
+
+
+POSITIVE = Rule(lambda x: x > 0, "greater than 0")
+NOT_NEGATIVE = Rule(lambda x: x >= 0, "0 or more")
+UNIT = Rule(lambda x: 0 <= x <= 1, "between 0 and 1")
+FRACTION = Rule(lambda x: 0 < x <= 1, "greater than 0 and at most 1")
+MOMENT = Rule(lambda x: 0 <= x < 1, "at least 0 and less than 1")
+COUNT = Rule(lambda x: x >= 1, "at least 1")
+STEPS = COUNT.at_most(LARGEST_COUNT)
+WARMUP = NOT_NEGATIVE.at_most(LARGEST_COUNT)
+GUIDANCE = NOT_NEGATIVE.at_most(1000)
+ALPHA = POSITIVE.at_most(65_536)
+TIMESTEP = Rule(lambda x: 3 <= x <= 999, "between 3 and 999")
+SIGNED_STRENGTH = Rule(lambda x: -4 <= x <= 4, "between -4 and 4")
+SEED = Rule(lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
+TILE = Rule(lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
+SHORT_SIDE = Rule(lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
-    "iterations": COUNT,
-    "guidance_scale": NOT_NEGATIVE,
+    "iterations": STEPS,
+    "guidance_scale": GUIDANCE,
     "style_strength": SIGNED_STRENGTH,
     "timesteps.t_min": TIMESTEP,
     "timesteps.t_max": TIMESTEP,
     "consistent_noise": UNIT,
     "relevance.strength": UNIT,
     "relevance.largest_strength": UNIT,
-    "relevance.upper_quantile": SHARE,
-    "relevance.timesteps": NOT_NEGATIVE,
-    "spectrum.weight": NOT_NEGATIVE,
-    "spectrum.period": COUNT,
-    "spectrum.free_below": NOT_NEGATIVE,
+    "relevance.upper_quantile": FRACTION,
+    "relevance.timesteps": NOT_NEGATIVE.at_most(999),
+    "spectrum.weight": NOT_NEGATIVE.at_most(1000),
+    "spectrum.period": COUNT.at_most(10_000),
+    "spectrum.free_below": NOT_NEGATIVE.at_most(16_384),
     "spectrum.smallest_factor": UNIT,
-    "spectrum.largest_factor": COUNT,
-    "optimiser.lr": POSITIVE,
-    "optimiser.weight_decay": NOT_NEGATIVE,
+    "spectrum.largest_factor": COUNT.at_most(10_000),
+    "optimiser.lr": POSITIVE.at_most(1000),
+    "optimiser.weight_decay": NOT_NEGATIVE.at_most(100),
     "optimiser.beta1": MOMENT,
     "optimiser.beta2": MOMENT,
-    "optimiser.warmup": NOT_NEGATIVE,
+    "optimiser.warmup": WARMUP,
     "optimiser.warmup_fraction": UNIT,
-    "optimiser.cosine_length": NOT_NEGATIVE,
-    "fake.rank": COUNT,
-    "fake.alpha": POSITIVE,
-    "fake.lr": POSITIVE,
-    "fake.guidance_scale": NOT_NEGATIVE,
+    "optimiser.cosine_length": NOT_NEGATIVE.at_most(1000),
+    "fake.rank": COUNT.at_most(4096),
+    "fake.alpha": ALPHA,
+    "fake.lr": POSITIVE.at_most(10),
+    "fake.guidance_scale": GUIDANCE,
     "fake.anchor": UNIT,
-    "refine.factor": (lambda x: 1 <= x <= 8, "between 1 and 8"),
-    "refine.iterations": COUNT,
+    "refine.factor": Rule(lambda x: 1 <= x <= 8, "between 1 and 8"),
+    "refine.iterations": STEPS,
     "refine.t_max": TIMESTEP,
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
@@ -62,16 +99,23 @@ METHOD_RULES: Mapping[str, Rule] = {
 
 def check(config: object, rules: Mapping[str, Rule], *, where: str = "") -> None:
     """Raise `ConfigError` for the first number outside its range; dotted names reach into parts."""
-    for name, (holds, words) in rules.items():
+    for name, rule in rules.items():
         value = config
         for part in name.split("."):
             value = getattr(value, part)
-        if value is None:
-            continue
-        if not abs(value) < math.inf:  # type: ignore[arg-type]
-            raise ConfigError(f"{where}{name} must be a finite number, not {value!r}", hint=f"choose a value {words}")
-        if not holds(value):  # type: ignore[arg-type]
-            raise ConfigError(f"{where}{name} must be {words}, not {value!r}", hint=f"choose a value {words}")
+        if value is not None:
+            _check_number(f"{where}{name}", value, rule)
+
+
+def _check_number(name: str, value: object, rule: Rule) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a number, not {quote(value)}", hint=f"choose a value {rule.words}")
+    number: float = value  # type: ignore[assignment]
+    if not abs(number) < math.inf:
+        raise ConfigError(f"{name} must be a finite number, not {value!r}", hint=f"choose a value {rule.words}")
+    broken = rule.broken_by(number)
+    if broken is not None:
+        raise ConfigError(f"{name} must be {broken}, not {quote(value)}", hint=f"choose a value {broken}")
 
 
 def check_order(name: str, t_min: int, t_max: int) -> None:
@@ -85,13 +129,16 @@ def check_order(name: str, t_min: int, t_max: int) -> None:
 
 def check_prompt(name: str, template: str) -> None:
     """Raise `ConfigError` unless a prompt template can be filled in."""
+    check_texts({name: template})
     try:
-        template.format(style="", caption="")
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        fields = [("", "", "", None)]
+    if any(field not in ("style", "caption") or spec or conversion for _, field, spec, conversion in fields):
         raise ConfigError(
-            f"{name} must only use {{style}} and {{caption}}, not {template!r}",
+            f"{name} must only use {{style}} and {{caption}}, not {quote(template)}",
             hint="write {{ and }} for literal braces",
-        ) from error
+        )
 
 
 def has_stray_bytes(text: str) -> bool:
@@ -100,10 +147,14 @@ def has_stray_bytes(text: str) -> bool:
 
 
 def check_texts(texts: Mapping[str, str | None]) -> None:
-    """Raise `ConfigError` for a text that cannot be written as UTF-8."""
+    """Raise `ConfigError` for a text that cannot be written as UTF-8, or is too long to be a prompt or a name."""
     for name, text in texts.items():
+        if text and len(text) > LONGEST_TEXT:
+            raise ConfigError(
+                f"{name} must have at most {LONGEST_TEXT:,} letters, not {len(text):,}", hint="shorten it"
+            )
         if text and has_stray_bytes(text):
-            raise ConfigError(f"{name} must be Unicode text, not {text!r}", hint="write it in UTF-8")
+            raise ConfigError(f"{name} must be Unicode text, not {quote(text)}", hint="write it in UTF-8")
 
 
 def check_method(method: MethodConfig) -> MethodConfig:
@@ -151,6 +202,8 @@ def check_run(run: RunConfig) -> RunConfig:
     check_method(run.method)
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")
+    if len(run.styles) > MOST_STYLES:
+        raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
     return run

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
+from stylescore.config.presets import origin, preset_for
 from stylescore.config.toml import overlay
+from stylescore.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,15 @@ class RunConfig:
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder that previews are decoded with, a folder or a hub id; `None` takes the usual one
             of the model's family if it is in the hub's local cache and fits, else the model's own autoencoder.
-        style_prompt: words for the style; `None` takes the adapter's trigger words, else its name.
-        caption: words for the photo's content; may be empty.
+        style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
+        caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
-        size: length of the short side the model works at; `None` is the model's own, or with `refine.factor` above 1
-            the photo's own as far as that allows.
+        size: short side in pixels that photos are processed at; `None` is the native resolution, or with
+            `refine.factor` above 1 the photo's own up to that factor.
         seed: of every random draw.
         execution: where and how the networks compute.
-        preset: where the method's constants come from, in words; nothing depends on it.
-        method: the preset, resolved.
+        preset: where the method's constants come from, for the record only.
+        method: the preset, resolved; left out, the one that suits model and styles.
     """
 
     styles: tuple[StyleChoice, ...]
@@ -56,7 +58,23 @@ class RunConfig:
     seed: int = 0
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     preset: str = ""
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: MethodConfig = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fill in the preset that suits model and styles, where no method is given."""
+        if self.method is None:
+            names = [style.name for style in self.styles]
+            method, preset = _default_method(self.model, names)
+            object.__setattr__(self, "method", method)
+            object.__setattr__(self, "preset", self.preset or preset)
+
+
+def _default_method(model: str, styles: Sequence[str]) -> tuple[MethodConfig, str]:
+    """Return the preset of a model and styles, and where it comes from; a model that is not there has none yet."""
+    try:
+        return preset_for(model, None, None, styles), origin(model, None, styles)
+    except InputError:
+        return MethodConfig(), ""
 
 
 def with_options(run: RunConfig, options: Mapping[str, Any]) -> RunConfig:

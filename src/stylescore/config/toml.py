@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from stylescore.errors import ConfigError, did_you_mean
+from stylescore.errors import ConfigError, did_you_mean, quote
+from stylescore.storage.file_kinds import file_kind
+from stylescore.storage.texts import describe_error, read_text, require_shallow
 
 T = TypeVar("T")
 
+LONGEST_TOML = 256 * 2**10
+"""Longest TOML document in bytes; a run's record has a few thousand."""
+_DEEP_KEY = re.compile(r"(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
+_TEXTS = ("a text file", "a TOML file", "empty (0 bytes)")
 _KINDS: Mapping[Any, str] = {
     str: "a text",
     int: "a whole number",
@@ -27,16 +35,27 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Parse a TOML document.
 
     Raises:
-        ValueError: it is not TOML, is nested too deeply, or holds a number of thousands of digits.
+        ValueError: it is not TOML, too long, nested too deeply, or holds a number of thousands of digits.
     """
+    if len(text) > LONGEST_TOML:
+        raise ValueError(f"it has more than {LONGEST_TOML:,} letters")
+    _refuse_deep_keys(text)
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
     except ValueError:  # Python's limit for the conversion of a text to an integer
         raise ValueError("a number has too many digits") from None
     except RecursionError:
         raise ValueError("too many nested brackets") from None
+    require_shallow(table)
+    return table
+
+
+def _refuse_deep_keys(text: str) -> None:
+    """Raise `ValueError` for names with hundreds of parts, for which Python's parser needs minutes."""
+    if _DEEP_KEY.search(text):
+        raise ValueError("a name has too many dots")
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -46,13 +65,21 @@ def load_toml(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read or is not TOML.
     """
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(read_text(path, limit=LONGEST_TOML))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"cannot read {str(path)!r} as TOML: {reason}",
+            f"cannot read {str(path)!r} as TOML: {_reason(path, error)}",
             hint="compare it with a bundled preset such as balanced.toml",
         ) from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read; what it is instead, if it is no text at all."""
+    with suppress(OSError):
+        kind = file_kind(path)
+        if kind is not None and kind.what not in _TEXTS:
+            return f"it {kind.refuse('a TOML file')}"
+    return describe_error(error)
 
 
 def merge_tables(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +103,7 @@ def overlay(base: T, table: Mapping[str, Any], *, where: str = "") -> T:
     for key, value in table.items():
         name = f"{where}{key}"
         if key not in hints:
-            raise ConfigError(f"unknown setting {name!r}", hint=did_you_mean(key, hints))
+            raise ConfigError(f"unknown setting {quote(name)}", hint=did_you_mean(key, hints))
         current = getattr(base, key)
         if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
             changes[key] = overlay(current, value, where=f"{name}.")
@@ -107,15 +134,15 @@ def check_choice(value: Any, known: Sequence[Any], name: str) -> Any:
     """Return `value` if it is one of the known ones, else raise `ConfigError`."""
     if value not in known:
         raise ConfigError(
-            f"{name} must be one of {', '.join(map(str, known))}, not {value!r}",
-            hint=did_you_mean(str(value), map(str, known)),
+            f"{name} must be one of {', '.join(map(str, known))}, not {quote(value)}",
+            hint=did_you_mean(value if isinstance(value, str) else quote(value), map(str, known)),
         )
     return value
 
 
 def _convert_list(value: Any, item: Any, name: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{name} must be a list, not {value!r}", hint='write ["a", "b"]')
+        raise ConfigError(f"{name} must be a list, not {quote(value)}", hint='write ["a", "b"]')
     return tuple(convert(entry, item, f"{name}[{i}]") for i, entry in enumerate(value))
 
 
@@ -125,8 +152,8 @@ def _convert_scalar(value: Any, hint: Any, name: str) -> Any:
         return float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         kind = _KINDS.get(hint, "a table of settings")
-        quoted = f' in quotes: "{value}"' if hint is str and not isinstance(value, list | Mapping) else ""
-        raise ConfigError(f"{name} must be {kind}, not {value!r}", hint=f"write {kind}{quoted}")
+        quoted = f' in quotes: "{quote(value)}"' if hint is str and not isinstance(value, list | Mapping) else ""
+        raise ConfigError(f"{name} must be {kind}, not {quote(value)}", hint=f"write {kind}{quoted}")
     return value
 
 
@@ -139,7 +166,7 @@ def from_table(kind: Any, table: Mapping[str, Any], *, where: str = "") -> Any:
     hints = get_type_hints(kind)
     for key in table:
         if key not in hints:
-            raise ConfigError(f"unknown setting {where + key!r}", hint=did_you_mean(key, hints))
+            raise ConfigError(f"unknown setting {quote(f'{where}{key}')}", hint=did_you_mean(key, hints))
     values = {key: convert(value, hints[key], f"{where}{key}") for key, value in table.items()}
     try:
         return kind(**values)

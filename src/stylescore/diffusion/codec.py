@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stylescore.diffusion.execution.memory import visiting
+from stylescore.diffusion.execution.memory import moved_to_device
 from stylescore.diffusion.execution.tiling import blend_tiles
 from stylescore.method.types import Latent, Rng
 
@@ -27,13 +27,13 @@ class Codec:
     Attributes:
         vae: the autoencoder, frozen.
         tile: side in latent cells of the tiles of larger pictures; `None` processes them whole.
-        runs_on: the device that the autoencoder is moved to while it runs without gradient; `None` leaves it where it
+        execution_device: where the autoencoder is moved to while it runs without gradient; `None` leaves it where it
             is.
     """
 
     vae: Any
     tile: int | None = None
-    runs_on: torch.device | None = None
+    execution_device: torch.device | None = None
 
     @property
     def factor(self) -> int:
@@ -68,7 +68,7 @@ class Codec:
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
         """Encode to the posterior's mean, or to a sample of it drawn from `rng`, one generator a picture."""
-        with visiting([self.vae], self.runs_on):
+        with moved_to_device([self.vae], self.execution_device):
             posteriors = [self.posterior(pictures[n : n + 1]) for n in range(len(pictures))]
         if rng is None:
             return self.scale_latent(torch.cat([mean for mean, _ in posteriors]))
@@ -86,7 +86,7 @@ class Codec:
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
         raw = latents / self.scale + self.shift
-        with visiting([self.vae], self.runs_on):
+        with moved_to_device([self.vae], self.execution_device):
             return torch.cat([self._decode_one(z[None]) for z in raw])
 
     def _decode_one(self, raw: Latent) -> Pictures:

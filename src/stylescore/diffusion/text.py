@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.conditioning import Conditioning
-from stylescore.diffusion.execution.memory import visiting
+from stylescore.diffusion.execution.memory import moved_to_device
 from stylescore.lora import Change
 
 
@@ -97,7 +97,7 @@ class TextEncoder:
     def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[Conditioning]:
         """Return the features of several lists of prompts, float32; a prompt in several lists is encoded once."""
         prompts = list(dict.fromkeys(chain.from_iterable(groups)))
-        with visiting([model.model for model in self.models], self.execution_device):
+        with moved_to_device([model.model for model in self.models], self.execution_device):
             features = self.encode(self.by_name, prompts).to(self.device, torch.float32)
         return [features.select([prompts.index(prompt) for prompt in group]) for group in groups]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stylescore.images.inputs import as_photo as as_photo
 from stylescore.images.reading import Photo as Photo
 from stylescore.images.reading import read_photo as read_photo
 from stylescore.images.sheets import before_after as before_after

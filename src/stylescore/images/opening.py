@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from stylescore.errors import PictureError, StylescoreError
+from stylescore.errors import PictureError, StylescoreError, is_out_of_memory
+from stylescore.storage.file_kinds import file_kind
 
 MAX_PIXELS = 150_000_000
 """Largest number of pixels that is decoded. Phones reach 108 megapixels; PIL itself refuses from 179 on."""
+LONGEST_TEXT = 64 * 2**20
+"""Largest text or colour profile of a PNG file in bytes; Pillow's own limit of 1 MiB is too small for some programs."""
 MIN_SIDE = 8
 """Smallest side in pixels: one latent cell of the usual autoencoders."""
 
@@ -24,6 +27,8 @@ _FORMATS = (
     *("BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS", "PSD", "QOI"),
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_MAYBE_PICTURES = ("a picture", "a text file")  # PPM has a form that is text
+_USE_FORMATS = "use JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF"
 _COPY_AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
 
 
@@ -48,7 +53,12 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     try:
         # By handle, not by name: given a name, PIL maps uncompressed files into memory and garbles TIFFs with a
         # rotated orientation (Pillow 13.0).
-        with _silence_warnings(), Path(name).open("rb") as file, Image.open(file, formats=_formats()) as image:
+        with (
+            _silence_warnings(),
+            _allow_long_texts(),
+            Path(name).open("rb") as file,
+            Image.open(file, formats=_formats()) as image,
+        ):
             _check_size(name, image.size)
             yield image
     except StylescoreError:
@@ -61,8 +71,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise _permission_error(name) from error
     except Exception as error:
         # A damaged file makes PIL raise almost any error: struct.error, SyntaxError, ValueError, KeyError ...
-        reason = str(error) or type(error).__name__
-        raise PictureError(f"the picture {name!r} is damaged or incomplete: {reason}", hint=_COPY_AGAIN) from error
+        raise _damage_error(name, error) from error
 
 
 @contextmanager
@@ -72,6 +81,18 @@ def _silence_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
         yield
+
+
+@contextmanager
+def _allow_long_texts() -> Iterator[None]:
+    """Let PNG files have texts and colour profiles of several megabytes, as programs write that store their graphs."""
+    before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    PngImagePlugin.MAX_TEXT_CHUNK = max(before[0], LONGEST_TEXT)
+    PngImagePlugin.MAX_TEXT_MEMORY = max(before[1], 2 * LONGEST_TEXT)
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = before
 
 
 def _formats() -> tuple[str, ...]:
@@ -129,6 +150,18 @@ def _size_error(name: str, size: tuple[int, int] | None = None) -> PictureError:
     )
 
 
+def _damage_error(name: str, error: Exception) -> PictureError:
+    """Return the error for a file that a decoder began to read, which may happen with other files than pictures."""
+    kind = file_kind(Path(name))
+    if kind is not None and kind.what not in _MAYBE_PICTURES:
+        return PictureError(f"{name!r} {kind.refuse('a picture')}", hint=kind.hint)
+    if is_out_of_memory(error):  # also what decoders raise for a size that only a damaged file can state
+        reason = "is damaged, or needs more memory than there is"
+        return PictureError(f"the picture {name!r} {reason}", hint="scale it down first, or copy it again")
+    reason = str(error) or type(error).__name__
+    return PictureError(f"the picture {name!r} is damaged or incomplete: {reason}", hint=_COPY_AGAIN)
+
+
 def _permission_error(name: str) -> PictureError:
     return PictureError(
         f"the file {name!r} may not be read by this user", hint="change its permissions or copy it elsewhere"
@@ -141,9 +174,10 @@ def _format_error(name: str) -> PictureError:
             f"{name!r} is a HEIC picture, and no HEIC decoder is installed",
             hint="pip install 'stylescore[heic]', or save the photo as JPEG",
         )
-    return PictureError(
-        f"{name!r} is not a picture of a supported format", hint="use JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF"
-    )
+    kind = file_kind(Path(name))
+    if kind is not None and kind.what != "a picture":
+        return PictureError(f"{name!r} {kind.refuse('a picture')}", hint=kind.hint)
+    return PictureError(f"{name!r} is not a picture of a supported format", hint=_USE_FORMATS)
 
 
 def _is_heic(name: str) -> bool:

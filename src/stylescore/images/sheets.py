@@ -10,6 +10,8 @@ from stylescore.errors import ConfigError, PictureError
 from stylescore.images.sizes import resize
 
 _BACKGROUND = "white"
+BEFORE_AFTER_SIDE = 2048
+"""Longest side in pixels of each half of a before/after sheet: more is not seen on a screen, and is slow to write."""
 _TEXT_COLOUR = "black"
 _GAP = 8
 _TEXT_SIZE = 14
@@ -27,13 +29,15 @@ def before_after(photo_picture: Image.Image, result: Image.Image) -> Image.Image
     """Arrange photo and result side by side with a thin gap.
 
     Args:
-        photo_picture: the photo, on the left; the sheet has its height.
-        result: the stylized picture, on the right, scaled to the photo's height.
+        photo_picture: the photo, on the left; the sheet has its height, as far as `BEFORE_AFTER_SIDE` allows.
+        result: the stylized picture, on the right, scaled to the same height.
 
     Returns:
         An "RGB" sheet.
     """
-    left, right = flatten_alpha(photo_picture), flatten_alpha(result)
+    shrink = min(1.0, BEFORE_AFTER_SIDE / max(photo_picture.size))
+    width, height = (max(1, round(shrink * side)) for side in photo_picture.size)
+    left, right = resize(flatten_alpha(photo_picture), (width, height)), flatten_alpha(result)
     right = resize(right, (max(1, round(right.width * left.height / right.height)), left.height))
     gap = max(2, left.height // 100)
     sheet = Image.new("RGB", (left.width + gap + right.width, left.height), _BACKGROUND)

@@ -12,6 +12,8 @@ from stylescore.lora.deltas import Additive, Change, Hadamard, Kronecker, Produc
 
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, Tensor]
+_MOST_NUMBERS = 2**28
+"""Most numbers of one matrix; the largest weight of the supported models has half as many."""
 _SHARED_ROLES = frozenset({"alpha", "dora_scale", "magnitude"})
 _LORA_ROLES = frozenset({"down", "up", "mid"})
 
@@ -120,6 +122,7 @@ def _build_factor(tensors: Tensors, name: str, core: str | None) -> tuple[Tensor
     if tensors.keys().isdisjoint({f"{name}_a", f"{name}_b"}):
         raise IncompleteError(name)
     product = _build_lycoris_product(tensors, name, core)
+    _require_possible(product.shape)
     return product.dense(), product.rank
 
 
@@ -139,6 +142,7 @@ def _build_product(down: Tensor, up: Tensor, core: Tensor | None) -> Product:
         return Product(down, up.reshape(*up.shape, *(1,) * (down.ndim - 2)))  # up: [out, rank, 1, 1]
     _require(core.ndim == 4 and math.prod(down.shape[2:]) == 1 and 0 not in core.shape)
     _require(core.shape[:2] == (up.shape[1], down.shape[0]))
+    _require_possible((core.shape[0], down.shape[1], *core.shape[2:]))
     return expand_tucker(down.flatten(1), core, up)
 
 
@@ -171,3 +175,9 @@ def _require_pair(tensors: Tensors, *roles: str) -> tuple[Tensor, Tensor]:
 def _require(fits: bool) -> None:
     if not fits:
         raise ShapeError("that do not fit together")
+
+
+def _require_possible(shape: tuple[int, ...]) -> None:
+    """Raise `ShapeError` for a matrix that small factors make larger than any weight."""
+    if math.prod(shape) > _MOST_NUMBERS:
+        raise ShapeError(f"that would make {math.prod(shape):,} numbers, more than any layer has")

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stylescore.catalog.metadata import added_tokens, is_added_token, suggested_trigger_words
-from stylescore.errors import StyleError
+from stylescore.errors import StyleError, is_out_of_memory, memory_limit, quote
 from stylescore.lora.cloneofsimo import unknown_classes
 from stylescore.lora.deltas import Change
 from stylescore.lora.detection import detect_family
@@ -24,6 +23,7 @@ from stylescore.lora.unsupported import other_content, unsupported_adapter
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
 
 _USE_SUPPORTED = "use a LoRA, LoCon, LoHa, LoKr or DoRA in safetensors format"
+_LARGEST_SCALE = 10_000
 _DOWNLOAD_AGAIN = "the file is incomplete: download it again"
 
 
@@ -68,6 +68,11 @@ def read_lora(path: Path | str) -> LoraFile:
     path = Path(path)
     header = read_header(path, error=StyleError)
     _refuse_unsupported(path, header)
+    with memory_limit("reading the LoRA"):
+        return _read(path, header)
+
+
+def _read(path: Path, header: SafetensorsHeader) -> LoraFile:
     tensors = _load(path)
     modules = _group_by_module(path, tensors)
     settings = {part: read_settings(path, header.metadata, part) for part, _ in modules}
@@ -83,7 +88,7 @@ def read_lora(path: Path | str) -> LoraFile:
         family=detect_family(shapes, header.metadata),
         ranks=tuple(sorted(ranks)),
         parts=parts,
-        added_tokens={token: _to_finite(path, token, tensors[token]) for token in added_tokens(header)},
+        added_tokens={token: _read_embedding(path, token, tensors[token]) for token in added_tokens(header)},
         metadata=header.metadata,
         trigger_words=suggested_trigger_words(header),
     )
@@ -128,7 +133,9 @@ def _refuse_unknown_order(path: Path, header: SafetensorsHeader) -> None:
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as reason:
+    except Exception as reason:  # of whatever kind the library finds fitting
+        if is_out_of_memory(reason):
+            raise
         raise StyleError(f"{str(path)!r} cannot be read: {reason}", hint="download the file again") from reason
 
 
@@ -150,7 +157,7 @@ def _group_by_module(path: Path, tensors: Mapping[str, Tensor]) -> dict[tuple[Pa
 
 def _to_finite(path: Path, name: str, tensor: Tensor) -> Tensor:
     """Return a tensor in float32, or raise `StyleError` if it holds integers, NaN or infinity."""
-    if not tensor.is_floating_point() and tensor.numel() != 1:
+    if tensor.is_complex() or (not tensor.is_floating_point() and tensor.numel() != 1):
         raise StyleError(f"{str(path)!r} stores {name!r} as integers ({tensor.dtype})", hint=_USE_SUPPORTED)
     values = tensor.to(torch.float32)
     if not bool(torch.isfinite(values).all()):
@@ -159,6 +166,13 @@ def _to_finite(path: Path, name: str, tensor: Tensor) -> Tensor:
             hint="use another file: the training of this one diverged",
         )
     return values
+
+
+def _read_embedding(path: Path, token: str, tensor: Tensor) -> Tensor:
+    if tensor.ndim != 1 or tensor.numel() == 0:
+        reason = f"an embedding of shape {tuple(tensor.shape)} for {quote(token)}, which must be one row of numbers"
+        raise StyleError(f"{str(path)!r} has {reason}", hint="use another file")
+    return _to_finite(path, token, tensor)
 
 
 def _read_change(path: Path, name: str, tensors: Mapping[str, Tensor], settings: AdapterSettings) -> Change:
@@ -176,9 +190,24 @@ def _read_change(path: Path, name: str, tensors: Mapping[str, Tensor], settings:
 
 
 def _read_scaling(path: Path, name: str, alpha: Tensor | None, settings: AdapterSettings) -> Scaling:
-    if alpha is None:
-        return Scaling(lambda rank: settings.scale(name, rank), settings.scale_without_rank(name))
-    if alpha.numel() != 1 or alpha.item() <= 0:
-        value = json.dumps(alpha.tolist())
-        raise StyleError(f"the alpha of {name!r} in {str(path)!r} must be one positive number, not {value}")
-    return Scaling(lambda rank: float(alpha.item()) / rank)
+    if alpha is not None and (alpha.numel() != 1 or alpha.item() <= 0):
+        value = json.dumps(alpha.tolist()) if alpha.numel() < 10 else f"{alpha.numel()} numbers"
+        raise StyleError(
+            f"the alpha of {name!r} in {str(path)!r} must be one positive number, not {value}", hint="use another file"
+        )
+
+    def of_rank(rank: int) -> float:
+        scale = settings.scale(name, rank) if alpha is None else float(alpha.item()) / rank
+        return _check_scale(path, name, scale)
+
+    return Scaling(of_rank, 1.0 if alpha is not None else _check_scale(path, name, settings.scale_without_rank(name)))
+
+
+def _check_scale(path: Path, name: str, scale: float) -> float:
+    """Return a layer's factor if a training can have used it."""
+    if scale > _LARGEST_SCALE:
+        raise StyleError(
+            f"the alpha of {name!r} in {str(path)!r} gives it the factor {scale:g}, more than {_LARGEST_SCALE:,}",
+            hint="use another file: this one was damaged or changed",
+        )
+    return scale

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stylescore.errors import NonFiniteError
+from stylescore.errors import NonFiniteError, memory_limit
 from stylescore.method.fake_score import FakeTraining
 from stylescore.method.objective import Objective
 from stylescore.method.scores import PassCounter, Scores
@@ -103,10 +103,11 @@ def fit(fitting: Fitting) -> Iterator[Iteration]:
 def _iterate(fitting: Fitting) -> Iteration:
     """Take one iteration, also where the caller has switched gradients off."""
     before = fitting.counter.snapshot()
-    if fitting.growth is not None and fitting.iteration >= fitting.growth.at:
-        _grow(fitting, fitting.growth)
     learning_rate = fitting.learning_rate(fitting.iteration)
-    step, fake = _steps(fitting, learning_rate)
+    with memory_limit("computing an iteration"):
+        if fitting.growth is not None and fitting.iteration >= fitting.growth.at:
+            _grow(fitting, fitting.growth)
+        step, fake = _steps(fitting, learning_rate)
     forward, trained = fitting.counter.snapshot()
     fitting.iteration += 1
     return Iteration(

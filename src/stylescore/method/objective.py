@@ -48,14 +48,14 @@ def gaussian(like: Tensor, rng: Rng) -> Noise:
 def stream(rng: Rng, number: int) -> Rng:
     """Return fresh generators that follow from the seeds of `rng`: their draws change none of the run's own.
 
-    A run that is resumed has the same ones, whatever its generators have drawn. 1 is for maps, 2 for a kept noise.
+    A resumed run has the same ones, whatever its generators have drawn. 1 is for maps, 2 for the noise of a run.
     """
     return [torch.Generator().manual_seed((generator.initial_seed() + number) % 2**63) for generator in rng]
 
 
 @dataclass(frozen=True)
 class ConsistentNoise:
-    """Noise of which a share is the same throughout a run: sqrt(f) eps_run + sqrt(1 - f) eps.
+    """Noise of which a fraction is the same throughout a run: sqrt(f) eps_run + sqrt(1 - f) eps.
 
     eps_run follows from the seed of each sample's generator, so it needs no state and does not depend on the batch. It
     gives strokes a place to grow from, where fresh noise alone averages them away.
@@ -71,8 +71,8 @@ class ConsistentNoise:
         fresh = gaussian(like, rng)
         if self.share == 0:
             return fresh
-        kept = gaussian(like, stream(rng, 2))
-        return math.sqrt(self.share) * kept + math.sqrt(1 - self.share) * fresh
+        fixed = gaussian(like, stream(rng, 2))
+        return math.sqrt(self.share) * fixed + math.sqrt(1 - self.share) * fresh
 
 
 def surrogate(z: Latent, gradient: Latent) -> PerSample:

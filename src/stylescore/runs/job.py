@@ -10,6 +10,7 @@ from pathlib import Path
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.execution import StyleWeights
 from stylescore.config.run import RunConfig
+from stylescore.errors import ConfigError
 from stylescore.images import Photo, read_photo
 from stylescore.method.state import PictureState
 from stylescore.runs.folder import RunFolder
@@ -141,8 +142,10 @@ def _base_name(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def make_jobs(stylizer: Stylizer, photos: Sequence[Photo], parent: Path, *, gif: bool, preview_every: int) -> list[Job]:
-    """Make the run folders of a batch.
+def make_jobs(
+    stylizer: Stylizer, photos: Sequence[Photo], parents: Sequence[Path], *, gif: bool, preview_every: int
+) -> list[Job]:
+    """Make the run folders of a batch, each in the parent of its photo.
 
     Raises:
         ModelError: as for `make_job`.
@@ -151,7 +154,7 @@ def make_jobs(stylizer: Stylizer, photos: Sequence[Photo], parent: Path, *, gif:
     places = [BatchPlace(key=key, index=index) if len(photos) > 1 else None for index in range(len(photos))]
     return [
         make_job(stylizer, photo, parent, gif=gif, preview_every=preview_every, batch=place)
-        for photo, place in zip(photos, places, strict=True)
+        for photo, parent, place in zip(photos, parents, places, strict=True)
     ]
 
 

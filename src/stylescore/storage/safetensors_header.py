@@ -14,20 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from stylescore.errors import InputError
+from stylescore.errors import InputError, ModelError, StyleError, quote
+from stylescore.storage.file_kinds import HEAD_LENGTH, is_safetensors, kind_of_bytes
+from stylescore.storage.texts import describe_error, require_regular
 
-_LARGEST_HEADER = 100_000_000
-_NUMBER_TYPE = re.compile(r"(?:F|BF|I|U|C)(\d+)(?:_E\w+)?")
-_OTHER_FORMATS = {
-    b"PK\x03\x04": "is a pickle archive, which may run code when loaded",
-    b"\x80": "is a pickle, which may run code when loaded",
-    b"<": "is a web page: the download was refused or needs a login",
-    b"version https://git-lfs": "is a Git LFS pointer: the file itself was not downloaded",
-    b"GGUF": "is a GGUF file",
-}
-_GET_SAFETENSORS = (
-    "get the same file as .safetensors, or convert it in an environment where running its code does no harm"
-)
+_LARGEST_HEADER = 32 * 2**20
+_MOST_DIMENSIONS = 8
+_LARGEST_SIDE = 2**40
+_LONGEST_NAME = 1000
+_NUMBER_TYPE = re.compile(r"(?:F|BF|I|U|C)(\d{1,3})(?:_E\w{1,8})?")
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_WANTED: Mapping[type[InputError], str] = {StyleError: "a LoRA", ModelError: "a safetensors file with a model"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +55,19 @@ def read_header(path: Path, *, error: type[InputError]) -> SafetensorsHeader:
     Raises:
         InputError: of type `error`, if there is no such file or it is not a valid safetensors file.
     """
-    if not path.exists():
-        raise error(f"there is no file {str(path)!r}", hint="check the path")
-    if path.is_dir():
-        raise error(f"{str(path)!r} is a folder, a safetensors file is needed", hint=_list_files(path))
     try:
+        if path.is_dir():
+            raise error(f"{str(path)!r} is a folder, a safetensors file is needed", hint=_list_files(path))
+        require_regular(path)
         with path.open("rb") as file:
-            return _parse(file, path.stat().st_size)
-    except OSError as reason:
-        raise error(f"{str(path)!r} cannot be read: {reason.strerror}") from reason
+            return _parse(file, path.stat().st_size, _WANTED.get(error, "a safetensors file"))
+    except FileNotFoundError:
+        raise error(f"there is no file {str(path)!r}", hint="check the path") from None
     except _FormatError as reason:
         raise error(f"{str(path)!r} {reason}", hint=reason.hint) from None
+    except (OSError, ValueError) as reason:
+        hint = "check the path and its permissions"
+        raise error(f"{str(path)!r} cannot be read: {describe_error(reason)}", hint=hint) from reason
 
 
 class _FormatError(ValueError):
@@ -84,9 +83,9 @@ def _list_files(folder: Path) -> str:
     return f"name one of the files in it: {', '.join(names)}" if names else "name a .safetensors file"
 
 
-def _parse(file: BinaryIO, size: int) -> SafetensorsHeader:
-    head = file.read(24)
-    _refuse_other_formats(head)
+def _parse(file: BinaryIO, size: int, wanted: str) -> SafetensorsHeader:
+    head = file.read(HEAD_LENGTH)
+    _refuse_other_formats(head, wanted)
     length = int.from_bytes(head[:8], "little")
     if size < 8 or length > _LARGEST_HEADER:
         raise _FormatError("is not a safetensors file")
@@ -100,31 +99,42 @@ def _parse(file: BinaryIO, size: int) -> SafetensorsHeader:
     return SafetensorsHeader(tensors=tensors, metadata=metadata)
 
 
-def _refuse_other_formats(head: bytes) -> None:
-    if not head:
-        raise _FormatError("is empty")
-    if head[8:9] == b"{" and not head.startswith(b"PK\x03\x04"):
-        return  # the length 640 of a header has the first byte of a pickle
-    for magic, reason in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise _FormatError(reason, hint=_GET_SAFETENSORS)
+def _refuse_other_formats(head: bytes, wanted: str) -> None:
+    kind = None if is_safetensors(head) else kind_of_bytes(head)
+    if kind is not None:
+        raise _FormatError(kind.refuse(wanted), hint=kind.hint)
 
 
-def _parse_fields(text: bytes) -> dict[str, object]:
+def _parse_fields(content: bytes) -> dict[str, object]:
     try:
+        text = content.decode("utf-8")
         fields = json.loads(text, object_pairs_hook=_refuse_duplicates)
+    except _FormatError:
+        raise
     except (ValueError, RecursionError):
         raise _FormatError("is not a safetensors file: its header is not JSON") from None
     if not isinstance(fields, dict):
         raise _FormatError("is not a safetensors file: its header is not a JSON object")
+    if _LONE_SURROGATE.search(text):
+        _refuse_stray(fields)
     return fields
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a name occurs twice")
+    fields: dict[str, object] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _FormatError(f"has a wrong header: it gives {quote(name)} twice")
+        fields[name] = value
     return fields
+
+
+def _refuse_stray(fields: Mapping[str, object]) -> None:
+    """Raise for half of an escaped pair of letters, which no name or text can hold."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise _FormatError("has a wrong header: a name or text in it is not Unicode") from None
 
 
 def _parse_metadata(value: object) -> dict[str, str]:
@@ -134,24 +144,33 @@ def _parse_metadata(value: object) -> dict[str, str]:
 
 
 def _parse_entry(name: str, value: object) -> TensorEntry:
+    if len(name) > _LONGEST_NAME:
+        raise _FormatError(f"has a wrong header: a name in it has {len(name):,} letters")
     match value:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
-            _check_size(name, dtype, shape, end - start)
-            return TensorEntry(dtype=dtype, shape=tuple(shape), start=start, end=end)
+            sides = _parse_shape(name, shape)
+            if math.prod(sides) * _bits(name, dtype) != 8 * (end - start):
+                reason = f"{name!r} of shape {quote(shape)} in {dtype} does not take {quote(end - start)} bytes"
+                raise _FormatError(f"has a wrong header: {reason}")
+            return TensorEntry(dtype=dtype, shape=sides, start=start, end=end)
     raise _FormatError(f"has a wrong header: it does not describe {name!r}")
 
 
-def _check_size(name: str, dtype: str, shape: list[object], size: int) -> None:
-    sides = [side for side in shape if isinstance(side, int) and side >= 0]
-    if len(sides) != len(shape) or math.prod(sides) * _bits(name, dtype) != 8 * size:
-        reason = f"{name!r} of shape {shape} in {dtype} does not take {size} bytes"
-        raise _FormatError(f"has a wrong header: {reason}")
+def _parse_shape(name: str, shape: list[object]) -> tuple[int, ...]:
+    if len(shape) > _MOST_DIMENSIONS:
+        raise _FormatError(
+            f"has a wrong header: {name!r} has {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are allowed"
+        )
+    sides = tuple(side for side in shape if type(side) is int and 0 <= side <= _LARGEST_SIDE)
+    if len(sides) != len(shape):
+        raise _FormatError(f"has a wrong header: {name!r} cannot have the shape {quote(shape)}")
+    return sides
 
 
 def _bits(name: str, dtype: str) -> int:
     match = _NUMBER_TYPE.fullmatch(dtype)
     if match is None and dtype != "BOOL":
-        raise _FormatError(f"stores {name!r} as {dtype!r}, an unknown number type")
+        raise _FormatError(f"stores {name!r} as {quote(dtype)}, an unknown number type")
     return int(match[1]) if match else 8
 
 
@@ -160,9 +179,9 @@ def _check_ranges(tensors: Mapping[str, TensorEntry], available: int) -> None:
     position = 0
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != position:
-            raise _FormatError(f"has a wrong header: {name!r} starts at byte {entry.start}, not {position}")
+            raise _FormatError(f"has a wrong header: {name!r} starts at byte {quote(entry.start)}, not {position}")
         position = entry.end
     if position > available:
-        raise _FormatError(f"is truncated: {available} of {position} bytes are present")
+        raise _FormatError(f"is truncated: {available} of {quote(position)} bytes are present")
     if position < available:
         raise _FormatError(f"has {available - position} bytes that its header does not account for")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
+import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
-from stylescore.errors import ConfigError, did_you_mean
+from stylescore.errors import ConfigError, did_you_mean, quote
+from stylescore.storage.texts import describe_error, is_file, parse_json, read_text
 
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "picture")
+CAPTION_SUFFIXES = (".txt", ".caption")
+LONGEST_CAPTION = 64 * 2**10
+"""Longest caption file in bytes; text encoders truncate at a few hundred."""
+LONGEST_TABLE = 32 * 2**20
 TEXT_COLUMNS = ("caption", "text", "prompt")
 
 
@@ -20,7 +28,7 @@ class CaptionSource:
 
     Attributes:
         caption: one for all.
-        table: a CSV file with the columns `file` and `caption`.
+        table: a CSV or TSV file with the columns `file` and `caption`, or one JSON object a line with these names.
     """
 
     caption: str | None = None
@@ -64,33 +72,102 @@ def _join_lines(text: str) -> str:
 
 
 def _read_sidecars(pictures: Sequence[Path]) -> dict[Path, str]:
-    """Read `name.txt` or `name.jpg.txt` beside each `name.jpg`."""
-    shared = [file for file, count in Counter(path.with_suffix(".txt") for path in pictures).items() if count > 1]
-    clash = next((file for file in shared if file.is_file()), None)
-    if clash is not None:
-        names = ", ".join(path.name for path in pictures if path.with_suffix(".txt") == clash)
-        raise ConfigError(
-            f"{clash.name!r} would be the caption of several pictures: {names}",
-            hint="rename the pictures so that their names differ before the suffix",
-        )
-    return {path: _join_lines(_read_text(file)) for path in pictures if (file := _find_sidecar(path)) is not None}
+    """Read `name.txt`, `name.caption` or `name.jpg.txt` beside each `name.jpg`; their endings may have capitals."""
+    files = {folder: _list_sidecars(folder) for folder in {path.parent for path in pictures}}
+    found = {path: _find_sidecar(path, files[path.parent]) for path in pictures}
+    _refuse_shared(pictures, files)
+    return {path: _join_lines(_read_text(file)) for path, file in found.items() if file is not None}
 
 
-def _find_sidecar(path: Path) -> Path | None:
+def _list_sidecars(folder: Path) -> dict[tuple[str, str], Path]:
+    """Return the caption files of a folder by what stands before their ending, and the ending in small letters."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CAPTION_SUFFIXES)
+    except OSError as error:
+        raise ConfigError(f"the folder {str(folder)!r} cannot be read: {describe_error(error)}") from error
+    return {(path.stem, path.suffix.lower()): path for path in files if is_file(path)}
+
+
+def _find_sidecar(picture: Path, files: Mapping[tuple[str, str], Path]) -> Path | None:
     """Return the caption file of a picture, if there is one."""
-    candidates = (path.with_name(path.name + ".txt"), path.with_suffix(".txt"))
-    return next((file for file in candidates if file.is_file()), None)
+    keys = ((stem, suffix) for suffix in CAPTION_SUFFIXES for stem in (picture.name, picture.stem))
+    return next((files[key] for key in keys if key in files), None)
+
+
+def _refuse_shared(pictures: Sequence[Path], files: Mapping[Path, Mapping[tuple[str, str], Path]]) -> None:
+    """Raise `ConfigError` if pictures whose names differ only in the suffix have a caption file in common."""
+    counts = Counter((path.parent, path.stem) for path in pictures)
+    for (folder, stem), count in counts.items():
+        shared = next((files[folder][stem, end] for end in CAPTION_SUFFIXES if (stem, end) in files[folder]), None)
+        if count > 1 and shared is not None:
+            names = ", ".join(path.name for path in pictures if (path.parent, path.stem) == (folder, stem))
+            raise ConfigError(
+                f"{shared.name!r} would be the caption of several pictures: {names}",
+                hint="rename the pictures so that their names differ before the suffix",
+            )
 
 
 def _read_table(table: Path, pictures: Sequence[Path]) -> dict[Path, str]:
-    """Read a CSV file; its rows may name pictures that are in the folder but not used."""
-    rows = list(csv.reader(_read_text(table).splitlines(), delimiter="\t" if table.suffix == ".tsv" else ","))
+    """Read a table; its rows may name pictures that are in the folder but not used."""
+    rows = _read_json_lines(table) if table.suffix.lower() == ".jsonl" else _read_rows(table)
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
     name, text = _find_column(table, head, FILE_COLUMNS), _find_column(table, head, TEXT_COLUMNS)
     pairs = [(row[name].strip(), row[text]) for row in rows[1:] if len(row) > max(name, text)]
-    _require_names(table, [file for file, _ in pairs], pictures)
-    by_name = {path.name: path for path in pictures}
-    return {by_name[file]: _join_lines(caption) for file, caption in pairs if file in by_name}
+    by_path = {_absolute(path): path for path in pictures}
+    captions: dict[Path, str] = {}
+    for file, caption in pairs:
+        path = _locate(table, file, pictures)
+        if path in captions:
+            raise ConfigError(f"the table {str(table)!r} names {quote(file)} twice", hint="leave one of the rows out")
+        captions[path] = _join_lines(caption)
+    return {by_path[path]: caption for path, caption in captions.items() if path in by_path}
+
+
+def _read_rows(table: Path) -> list[list[str]]:
+    """Return the rows of a table whose cells are separated by commas, or by tabs."""
+    text = _read_text(table, LONGEST_TABLE)
+    try:
+        return list(csv.reader(StringIO(text, newline=""), delimiter="\t" if table.suffix.lower() == ".tsv" else ","))
+    except csv.Error as error:
+        raise _table_error(table, error) from error
+
+
+def _read_json_lines(table: Path) -> list[list[str]]:
+    """Return the rows of a table with one JSON object a line, under the names of the two columns that are needed."""
+    rows = [[FILE_COLUMNS[0], TEXT_COLUMNS[0]]]
+    for number, line in enumerate(_read_text(table, LONGEST_TABLE).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = parse_json(line)
+        except ValueError as error:
+            raise _table_error(table, ValueError(f"line {number}: {error}")) from error
+        cells = [_first_text(fields, names) for names in (FILE_COLUMNS, TEXT_COLUMNS)]
+        if None in cells:
+            raise _table_error(table, ValueError(f"line {number} needs the texts 'file' and 'caption'"))
+        rows.append([cell or "" for cell in cells])
+    return rows
+
+
+def _first_text(fields: object, names: Sequence[str]) -> str | None:
+    """Return the first text that a JSON object has under one of these names."""
+    known = fields if isinstance(fields, Mapping) else {}
+    return next((known[name] for name in names if isinstance(known.get(name), str)), None)
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path without `.` and `..`, so that two spellings of one file are the same."""
+    return Path(os.path.abspath(path))
+
+
+def _locate(table: Path, name: str, pictures: Sequence[Path]) -> Path:
+    """Return the picture that a table's row names, in the folder of the pictures or beside the table."""
+    folder = pictures[0].parent
+    found = next((path for path in (folder / name, table.parent / name) if name and is_file(path)), None)
+    if found is None:
+        hint = did_you_mean(name, (path.name for path in pictures))
+        raise ConfigError(f"the table {str(table)!r} names {quote(name)}, which is not in {str(folder)!r}", hint=hint)
+    return _absolute(found)
 
 
 def _find_column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
@@ -99,31 +176,26 @@ def _find_column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
         if name in head:
             return head.index(name)
     raise ConfigError(
-        f"the table {str(table)!r} needs a column {names[0]!r}, its first line has {', '.join(head) or 'nothing'}",
+        f"the table {str(table)!r} needs a column {names[0]!r}, its first line has {_shorten(head) or 'nothing'}",
         hint="begin it with the line: file,caption",
     )
 
 
-def _require_names(table: Path, names: Iterable[str], pictures: Sequence[Path]) -> None:
-    """Raise `ConfigError` if a table names a picture twice or one that is not there."""
-    counts = Counter(names)
-    twice = next((name for name, count in counts.items() if count > 1), None)
-    if twice is not None:
-        raise ConfigError(f"the table {str(table)!r} names {twice!r} twice", hint="leave one of the two rows out")
-    folder = pictures[0].parent
-    absent = next((name for name in counts if not (folder / name).is_file()), None)
-    if absent is not None:
-        hint = did_you_mean(absent, (path.name for path in pictures))
-        raise ConfigError(f"the table {str(table)!r} names {absent!r}, which is not in {str(folder)!r}", hint=hint)
+def _shorten(head: Sequence[str]) -> str:
+    return textwrap.shorten(", ".join(head), 200, placeholder=" ...")
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, limit: int = LONGEST_CAPTION) -> str:
     """Read a UTF-8 file, with or without a byte order mark."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, limit=limit)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"the captions {str(path)!r} cannot be read: {reason}", hint="save it as UTF-8") from error
+        raise _table_error(path, error) from error
+
+
+def _table_error(path: Path, error: Exception) -> ConfigError:
+    reason = describe_error(error)
+    return ConfigError(f"the captions {str(path)!r} cannot be read: {reason}", hint="save it as UTF-8")
 
 
 def choose_sheet_captions(known: Mapping[Path, str], count: int) -> list[str]:

@@ -9,12 +9,16 @@ from typing import Any, Literal
 
 from stylescore.catalog.families import MINI, SD1, SD2, SDXL, family_of_text_width
 from stylescore.config.ranges import (
+    ALPHA,
     COUNT,
-    NOT_NEGATIVE,
+    FRACTION,
+    MOMENT,
     POSITIVE,
     SEED,
     SHORT_SIDE,
+    STEPS,
     UNIT,
+    WARMUP,
     Rule,
     check,
     check_texts,
@@ -107,19 +111,19 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 """What differs from the defaults above. mini's hold for all models whose text features are narrower than CLIP's."""
 
 RULES: Mapping[str, Rule] = {
-    "rank": (lambda x: 1 <= x <= 512, "between 1 and 512"),
-    "alpha": POSITIVE,
-    "caption_dropout": (lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+    "rank": Rule(lambda x: 1 <= x <= 512, "between 1 and 512"),
+    "alpha": ALPHA,
+    "caption_dropout": MOMENT,
     "trigger_dropout": UNIT,
-    "steps": COUNT,
-    "batch": COUNT,
-    "learning_rate": (lambda x: 0 < x <= 1, "greater than 0 and at most 1"),
-    "warmup": NOT_NEGATIVE,
+    "steps": STEPS,
+    "batch": COUNT.at_most(1024),
+    "learning_rate": FRACTION,
+    "warmup": WARMUP,
     "weight_decay": UNIT,
-    "clip_norm": POSITIVE,
-    "min_snr_gamma": POSITIVE,
-    "samples_every": NOT_NEGATIVE,
-    "checkpoint_every": NOT_NEGATIVE,
+    "clip_norm": POSITIVE.at_most(1_000_000),
+    "min_snr_gamma": POSITIVE.at_most(1000),
+    "samples_every": WARMUP,
+    "checkpoint_every": WARMUP,
     "seed": SEED,
 }
 

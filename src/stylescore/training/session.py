@@ -15,7 +15,7 @@ from stylescore.catalog.families import MINI
 from stylescore.catalog.registry import ModelSource, resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
-from stylescore.errors import ConfigError, InputError, ModelError, OutputError
+from stylescore.errors import ConfigError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType

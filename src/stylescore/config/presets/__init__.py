@@ -1,8 +1,9 @@
 """Presets: TOML files that fix a method with all its constants.
 
 A preset's top-level tables are fields of `MethodConfig`. `[methods.NAME]` holds what differs for one method, `about`
-describes the preset in one line, and `extends` names a preset whose constants are used where the file sets none. A
-model folder may have its own `preset.toml`, and a bundled style its own constants, `NAME.toml` beside its adapter.
+describes the preset in one line, `for_models` states whether it is for `large` models or for `mini`, and `extends`
+names a preset whose constants are used where the file sets none. A model folder may have its own `preset.toml`, and a
+bundled style its own constants, `NAME.toml` beside its adapter.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from stylescore.catalog.registry import bundled_style, resolve_model
+from stylescore.catalog.registry import BUNDLED, BUNDLED_MODELS, bundled_style, resolve_model
 from stylescore.config.method import Method, MethodConfig
-from stylescore.config.toml import convert, load_toml, merge_tables, overlay
-from stylescore.errors import ConfigError, did_you_mean
+from stylescore.config.toml import check_choice, convert, load_toml, merge_tables, overlay
+from stylescore.errors import ConfigError, did_you_mean, quote
+from stylescore.storage.texts import is_file, user_path
 
+_LONGEST_CHAIN = 16
 FOLDER = Path(__file__).parent
+_SUITED = {"large": "large models such as Stable Diffusion", "mini": "the bundled model mini"}
+_WITHOUT_PRESET = {
+    "large": "take balanced or swift",
+    "mini": "leave --preset out, or the style will hardly be visible",
+}
+"""What to use instead, by the kind of the model."""
 
 
 def names() -> list[str]:
@@ -30,12 +39,12 @@ def find(name: str) -> Path:
     Raises:
         ConfigError: there is no such preset.
     """
-    bundled, file = FOLDER / f"{name}.toml", Path(name).expanduser()
+    bundled, file = FOLDER / f"{name}.toml", user_path(name)
     if name in names():
         return bundled
-    if file.is_file():
+    if is_file(file):
         return file
-    raise ConfigError(f"no preset named {name!r}", hint=did_you_mean(name, names()))
+    raise ConfigError(f"no preset named {quote(name)}", hint=did_you_mean(name, names()))
 
 
 def _resolve_extends(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Mapping[str, Any]:
@@ -47,9 +56,9 @@ def _resolve_extends(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Ma
     name = table.get("extends")
     if name is None:
         return table
-    if not isinstance(name, str) or name in seen:
+    if not isinstance(name, str) or name in seen or len(seen) > _LONGEST_CHAIN:
         raise ConfigError(
-            f"extends must name another preset, not {name!r}", hint=f"the package has {', '.join(names())}"
+            f"extends must name another preset, not {quote(name)}", hint=f"the package has {', '.join(names())}"
         )
     base = _resolve_extends(load_toml(find(name)), (*seen, name))
     return merge_tables(base, {key: value for key, value in table.items() if key != "extends"})
@@ -58,7 +67,7 @@ def _resolve_extends(table: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Ma
 def resolve(table: Mapping[str, Any], method: Method | None = None) -> MethodConfig:
     """Convert a preset's table to the configuration of `method`, or of the preset's own method if that is `None`."""
     table = _resolve_extends(table)
-    shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
+    shared = {key: value for key, value in table.items() if key not in ("about", "for_models", "methods")}
     chosen = convert(method or shared.get("method", "sms"), Method, "method")
     differences = _method_tables(table.get("methods", {}))
     base = overlay(MethodConfig(), shared)
@@ -72,7 +81,9 @@ def _method_tables(table: Any) -> Mapping[str, Mapping[str, Any]]:
         ConfigError: an entry is not a table, names no method, or sets the method itself.
     """
     if not isinstance(table, Mapping) or not all(isinstance(entry, Mapping) for entry in table.values()):
-        raise ConfigError(f"methods must hold one table for each method, not {table!r}", hint="write [methods.vsd]")
+        raise ConfigError(
+            f"methods must hold one table for each method, not {quote(table)}", hint="write [methods.vsd]"
+        )
     for name, entry in table.items():
         convert(name, Method, "methods")
         _refuse_method(entry, f"[methods.{name}]")
@@ -83,7 +94,7 @@ def _refuse_method(table: Mapping[str, Any], where: str) -> None:
     """Raise `ConfigError` if constants that hold for a chosen method would change that method."""
     if "method" in table:
         raise ConfigError(
-            f"{where} cannot set method, got {table['method']!r}",
+            f"{where} cannot set method, got {quote(table['method'])}",
             hint="delete that line; --method or the preset's first lines choose the method",
         )
 
@@ -91,6 +102,28 @@ def _refuse_method(table: Mapping[str, Any], where: str) -> None:
 def load(name: str, method: Method | None = None) -> MethodConfig:
     """Load a preset by name or path, for the given method or the preset's own."""
     return resolve(load_toml(find(name)), method)
+
+
+def suited_models(name: str) -> str | None:
+    """Return the models that a preset is for, `large` or `mini`; `None` if it does not state them.
+
+    Raises:
+        ConfigError: it states something else.
+    """
+    path = find(name)
+    if any(path.resolve().is_relative_to(BUNDLED / model) for model in BUNDLED_MODELS):
+        return "mini"
+    stated = _resolve_extends(load_toml(path)).get("for_models")
+    return None if stated is None else str(check_choice(stated, tuple(_WITHOUT_PRESET), "for_models"))
+
+
+def unsuited(model: str, preset: str | None) -> str | None:
+    """Return a warning if the named preset is not for this model, else `None`."""
+    kind = "mini" if model in BUNDLED_MODELS else "large"
+    stated = kind if preset is None else suited_models(preset)
+    if stated in (None, kind):
+        return None
+    return f"the preset {preset!r} is for {_SUITED[stated]}, not for {model}: {_WITHOUT_PRESET[kind]}"
 
 
 def preset_for(model: str, preset: str | None, method: Method | None, styles: Sequence[str] = ()) -> MethodConfig:

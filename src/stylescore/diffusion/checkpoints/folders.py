@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, StylescoreError, is_out_of_memory, quote
+from stylescore.storage.file_kinds import file_kind
 from stylescore.storage.safetensors_header import read_header
+from stylescore.storage.texts import describe_error, is_file, parse_json, read_text
 
 SUPPORTED = f"use a plain text-to-image model of these families: {', '.join(family.label for family in FAMILIES)}"
 _SCHEDULER = ComponentSpec("scheduler", "scheduler")
 _WEIGHT_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-_LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-)
+_DOWNLOAD_AGAIN = "download the whole model again"
+_LARGEST_NUMBER = 10_000_000
+_MOST_LAYERS = 512
+_LONGEST_LIST = 1024
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Checkpoint:
@@ -57,7 +51,12 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Checkpoint:
 
 def _keep_present(specs: Iterable[ComponentSpec], index: Mapping[str, Any]) -> list[ComponentSpec]:
     """Drop optional components that the model lacks according to its index."""
-    return [spec for spec in specs if not spec.is_optional or None not in (index.get(spec.name) or [None])]
+    return [spec for spec in specs if not spec.is_optional or _is_present(index.get(spec.name))]
+
+
+def _is_present(entry: object) -> bool:
+    """Tell whether an entry of a model's index names a library and a class."""
+    return isinstance(entry, list) and bool(entry) and None not in entry
 
 
 def read_json(path: Path, part: str) -> dict[str, Any]:
@@ -66,13 +65,26 @@ def read_json(path: Path, part: str) -> dict[str, Any]:
     Raises:
         ModelError: the file cannot be read or is no JSON object; the message names `part`.
     """
+    folder = str(path.parent)
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise ModelError(f"the {part} of {str(path.parent)!r} cannot be read: {path.name}: {reason}") from reason
+        value = parse_json(read_text(path))
+    except (OSError, ValueError) as reason:
+        why = _other_kind(path) or f"{path.name}: {describe_error(reason)}"
+        raise ModelError(f"the {part} of {folder!r} cannot be read: {why}", hint=_DOWNLOAD_AGAIN) from reason
     if not isinstance(value, dict):
-        raise ModelError(f"the {part} of {str(path.parent)!r} cannot be read: {path.name} is no JSON object")
+        raise ModelError(
+            f"the {part} of {folder!r} cannot be read: {path.name} is no JSON object", hint=_DOWNLOAD_AGAIN
+        )
     return value
+
+
+def _other_kind(path: Path) -> str | None:
+    """Return what a file is that should be JSON, if it is something else by mistake."""
+    with suppress(OSError):
+        kind = file_kind(path)
+        if kind is not None and kind.what != "a JSON file":
+            return f"{path.name} {kind.refuse('a JSON file')}"
+    return None
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -88,7 +100,7 @@ def _find_family(folder: Path, index: Mapping[str, Any]) -> Family:
     pipeline = index.get("_class_name")
     family = next((family for family in FAMILIES if pipeline in family.pipelines), None)
     if family is None:
-        raise ModelError(f"{str(folder)!r} is a {pipeline!r}, which is not supported", hint=SUPPORTED)
+        raise ModelError(f"{str(folder)!r} is a {quote(pipeline)}, which is not supported", hint=SUPPORTED)
     required = [text.name for _, text in family.text_models if not text.is_optional]
     missing = [name for name in required if index.get(name) == [None, None]]
     if missing:
@@ -104,9 +116,41 @@ def _require_config(folder: Path, spec: ComponentSpec, config: str, family: Fami
     if not path.is_file():
         raise _missing_error(folder, spec.name, f"there is no {spec.name}/{config}")
     stated = read_json(path, spec.name)
-    kind = stated.get("_class_name") or next(iter(stated.get("architectures") or [None]))
-    if spec in family.networks and kind not in (spec.kind, None):
-        raise ModelError(f"the {spec.name} of {str(folder)!r} is a {kind!r}, not a {spec.kind}", hint=SUPPORTED)
+    if spec not in family.networks:
+        return
+    kind = _stated_class(stated)
+    if kind not in (spec.kind, None):
+        raise ModelError(f"the {spec.name} of {str(folder)!r} is a {quote(kind)}, not a {spec.kind}", hint=SUPPORTED)
+    for name, value in stated.items():
+        _require_possible(folder, spec.name, name, value)
+
+
+def _stated_class(config: Mapping[str, Any]) -> Any:
+    """Return the class that a network's settings name, or `None`."""
+    architectures = config.get("architectures")
+    listed = architectures[0] if isinstance(architectures, list) and architectures else None
+    return config.get("_class_name") or listed
+
+
+def _require_possible(folder: Path, part: str, name: str, value: Any) -> None:
+    """Raise `ModelError` for a number in a network's settings that would build a network no computer can hold."""
+    if isinstance(value, list):
+        _require_at_most(folder, part, f"the length of {name}", len(value), _LONGEST_LIST)
+        for entry in value:
+            _require_possible(folder, part, name, entry)
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            _require_possible(folder, part, f"{name}.{key}", entry)
+    elif isinstance(value, int | float):
+        _require_at_most(folder, part, name, value, _MOST_LAYERS if "layers" in name else _LARGEST_NUMBER)
+
+
+def _require_at_most(folder: Path, part: str, name: str, value: float, largest: int) -> None:
+    if abs(value) > largest:
+        raise ModelError(
+            f"the {part} of {str(folder)!r} has {quote(value)} for {name}, at most {largest:,} is possible",
+            hint=_DOWNLOAD_AGAIN,
+        )
 
 
 def _require_weights(folder: Path, spec: ComponentSpec) -> str | None:
@@ -115,7 +159,7 @@ def _require_weights(folder: Path, spec: ComponentSpec) -> str | None:
     for variant, pattern in ((None, ""), ("fp16", ".fp16")):
         index = folder / name / f"{stem}.safetensors.index{pattern}.json"
         single = folder / name / f"{stem}{pattern}.safetensors"
-        files = [single] if single.is_file() else _list_shards(index, name)
+        files = [single] if is_file(single) else _list_shards(index, name)
         for file in files:
             _require_valid(folder, name, file)
         if files:
@@ -137,8 +181,13 @@ def refuse_pickles(model: Path, part: str, folder: Path) -> None:
 def _list_shards(index: Path, part: str) -> list[Path]:
     if not index.is_file():
         return []
-    names = read_json(index, part).get("weight_map")
-    return [index.parent / str(name) for name in sorted(set(names.values()))] if isinstance(names, dict) else []
+    weights = read_json(index, part).get("weight_map")
+    names = list(weights.values()) if isinstance(weights, dict) else []
+    wrong = next((name for name in names if not isinstance(name, str) or Path(name).name != name), None)
+    if wrong is not None:
+        reason = f"{index.name} names {quote(wrong)}, which is no file beside it"
+        raise ModelError(f"the {part} of {str(index.parent)!r} cannot be read: {reason}", hint=_DOWNLOAD_AGAIN)
+    return [index.parent / name for name in sorted(set(names))]
 
 
 def _require_valid(folder: Path, part: str, file: Path) -> None:
@@ -149,7 +198,7 @@ def _require_valid(folder: Path, part: str, file: Path) -> None:
 
 
 def _missing_error(folder: Path, part: str, reason: str) -> ModelError:
-    return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint="download the whole model again")
+    return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint=_DOWNLOAD_AGAIN)
 
 
 def _load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant: str | None) -> Any:
@@ -212,9 +261,15 @@ def translate_errors(source: Path, part: str) -> Iterator[None]:
     """Raise a `ModelError` that names the component for whatever a loader raises inside the block."""
     try:
         yield
-    except _LOADING_ERRORS as reason:
+    except StylescoreError:
+        raise
+    except Exception as reason:
+        if is_out_of_memory(reason):
+            raise
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
-        raise ModelError(f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}") from reason
+        raise ModelError(
+            f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=_DOWNLOAD_AGAIN
+        ) from reason
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Where and how networks compute: devices, offload, merged copies, windows."""
+"""Where and how networks compute: devices, offloading, merged copies, tiles."""

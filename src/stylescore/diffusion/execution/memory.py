@@ -14,7 +14,7 @@ from stylescore.diffusion.adapters import Adapters, Switch
 
 
 @contextmanager
-def visiting(modules: Sequence[nn.Module], device: torch.device | None) -> Iterator[None]:
+def moved_to_device(modules: Sequence[nn.Module], device: torch.device | None) -> Iterator[None]:
     """Move modules to a device for the length of the block, and back to where each was; `None` moves nothing."""
     homes = [next(module.parameters()).device for module in modules] if device is not None else []
     try:

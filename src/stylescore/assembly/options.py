@@ -1,0 +1,136 @@
+"""A run from keyword arguments, under the names of the command line's options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from stylescore.config.execution import ExecutionConfig
+from stylescore.config.method import Method, MethodConfig
+from stylescore.config.presets import METHODS, origin, preset_for
+from stylescore.config.ranges import check_run
+from stylescore.config.run import RunConfig, StyleChoice, with_options
+from stylescore.config.toml import check_choice, overlay
+from stylescore.errors import ConfigError, StyleError, did_you_mean
+
+Style = str | os.PathLike[str] | Mapping[Any, float] | Sequence[str | os.PathLike[str]]
+"""One style by name, file or hub id; several as a list; several with weights as `{name: weight}`."""
+
+OTHER_NAMES = {
+    "caption": "prompt='a cat on a sofa'",
+    "image": "the photo as the first argument",
+    "steps": "iterations=200",
+    "num_inference_steps": "iterations=200",
+    "strength": "content=0.4, or style_strength=1.0 for the LoRA",
+    "lora_scale": "style_strength=1.0",
+    "generator": "seed=0",
+    "guidance_scale": "settings={'guidance_scale': 7.5}",
+    "torch_dtype": "dtype='bfloat16'",
+    "height": "size=512, the short side",
+    "width": "size=512, the short side",
+    "low_memory": "memory='low'",
+    "offload": "memory='offload'",
+    "callback_on_step_end": "on_iteration=function",
+}
+"""Names that other versions and libraries have for an argument, and what to write here."""
+
+
+def make_run(
+    style: Style,
+    *,
+    model: str | os.PathLike[str] = "mini",
+    method: Method | None = None,
+    preset: str | os.PathLike[str] | None = None,
+    style_strength: float | None = None,
+    iterations: int | None = None,
+    prompt: str = "",
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> RunConfig:
+    """Return a checked run.
+
+    Args:
+        style: a style, or several, see `Style`.
+        model: a bundled model's name, a folder, a file, or a hub id.
+        method: sms, vsd, sds, dds or pds; `None` takes the preset's.
+        preset: a preset's name or file; `None` takes the model's own.
+        style_strength: factor of the style LoRA; `None` takes the preset's.
+        iterations: length of the run; `None` takes the preset's.
+        prompt: what the photo shows.
+        settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
+        options: further fields of `RunConfig` and `ExecutionConfig`, e.g. `content=0.7`, `device="cuda"`.
+
+    Raises:
+        ConfigError: an unknown name, a value of the wrong type or out of range.
+    """
+    check_names(options)
+    choices, name = make_styles(style), text_of(model, "model")
+    chosen = None if method is None else check_choice(method, METHODS, "method")
+    file = None if preset is None else text_of(preset, "preset")
+    styles = [choice.name for choice in choices]
+    direct = {"style_strength": style_strength, "iterations": iterations}
+    table = {**(settings or {}), **{key: value for key, value in direct.items() if value is not None}}
+    constants = overlay(preset_for(name, file, chosen, styles), table)
+    run = RunConfig(styles=choices, model=name, method=constants, preset=origin(name, file, styles))
+    return check_run(with_options(run, {"caption": prompt, **options}))
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a keyword that is no option, with the right name in the hint."""
+    known = {field.name for config in (RunConfig, ExecutionConfig) for field in fields(config)}
+    known = (known | {"prompt", "settings", "iterations", "style_strength"}) - {"caption", "styles", "execution"}
+    constants = {field.name for field in fields(MethodConfig)}
+    for name in options:
+        if name in known:
+            continue
+        hint = did_you_mean(name, known)
+        if name in OTHER_NAMES:
+            hint = f"write {OTHER_NAMES[name]}"
+        elif name in constants:
+            hint = f"write settings={{{name!r}: ...}}"
+        raise ConfigError(f"unknown option {name!r}", hint=hint)
+
+
+def make_styles(style: Style) -> tuple[StyleChoice, ...]:
+    """Return one style or several as choices.
+
+    Raises:
+        StyleError: it is neither a name nor a list nor a mapping, or names none.
+    """
+    if isinstance(style, str | os.PathLike):
+        return (StyleChoice(name=os.fspath(style)),)
+    if isinstance(style, Mapping):
+        pairs = [(name, weight) for name, weight in style.items()]
+    elif isinstance(style, Sequence):
+        pairs = [(name, 1.0) for name in style]
+    else:
+        raise StyleError(
+            f"a style must be a name, a file or {{name: weight}}, not {type(style).__name__}",
+            hint="for example style='watercolor' or style={'watercolor': 0.6, 'ink-drawing': 0.4}",
+        )
+    choices = tuple(_choice(name, weight) for name, weight in pairs)
+    if not choices:
+        raise StyleError("at least one style is needed, not an empty list", hint="stylescore styles lists them")
+    return choices
+
+
+def _choice(name: Any, weight: Any) -> StyleChoice:
+    if not isinstance(name, str | os.PathLike) or isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise StyleError(
+            f"a style must be a name with a number as its weight, not {name!r}: {weight!r}",
+            hint="for example {'watercolor': 0.6}",
+        )
+    return StyleChoice(name=os.fspath(name), weight=float(weight))
+
+
+def text_of(value: Any, name: str) -> str:
+    """Return a name or path as a string.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    raise ConfigError(f"{name} must be a name or a path, not {type(value).__name__}", hint=f"give {name} as a string")
