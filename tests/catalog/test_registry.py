@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from stylescore.catalog import hub, list_styles, registry, resolve_model, resolve_preview_model, resolve_style
-from stylescore.catalog.metadata import trigger_words
+from stylescore.catalog.metadata import stated_trigger_words, suggested_trigger_words
 from stylescore.errors import ModelError, StyleError
+from stylescore.storage.safetensors_header import SafetensorsHeader
 
 
 @pytest.fixture
@@ -269,13 +270,93 @@ def test_own_style_folder(monkeypatch, platform, variables, expected):
     assert registry.user_styles_dir() == expected
 
 
-@pytest.mark.parametrize("text", ["[", "[]", '{"a": 1}', '{"3_": {"b": "c"}}', '{"img": {"": 3}}'])
+def with_metadata(**metadata: str) -> SafetensorsHeader:
+    return SafetensorsHeader(tensors={}, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[]", '{"a": 1}', '{"3_": {"b": "c"}}', '{"img": {"": 3}}', "9" * 6000, "[" * 6000]
+)
 def test_odd_tag_frequencies_tell_nothing(text):
-    assert trigger_words({"ss_tag_frequency": text}) == ()
+    assert suggested_trigger_words(with_metadata(ss_tag_frequency=text)) == ()
 
 
 def test_frequent_tags_where_no_folder_has_a_token():
-    assert trigger_words({"ss_tag_frequency": '{"img": {"a": 1, "b": 5, "c": 3, "d": 2}}'}) == ("b", "c", "d")
+    header = with_metadata(ss_tag_frequency='{"img": {"a": 1, "b": 5, "c": 3, "d": 2}}')
+    assert suggested_trigger_words(header) == ("b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ss_tag_frequency": '{"img": {"1girl": 96, "brown hair": 75}}'},
+        {"ss_tag_frequency": '{"10_img": {"1girl": 96}}'},
+        {"modelspec.usage_hint": "Use a weight of 0.8, and no other LoRA."},
+        {"modelspec.trigger_phrase": "None"},
+    ],
+)
+def test_what_is_only_a_guess_never_enters_a_prompt(metadata, own):
+    assert stated_trigger_words(with_metadata(**metadata)) == ()
+    write_style(own / "guess.safetensors", **metadata)
+    assert {entry.name: entry.trigger for entry in list_styles()}["guess"] is None
+
+
+def test_a_style_may_be_given_with_its_ending(own, bundled):
+    assert resolve_style("anime.safetensors") == resolve_style("anime")
+    assert registry.bundled_style("glass.safetensors") == bundled / "mini" / "styles" / "glass.safetensors"
+
+
+def test_a_path_without_its_ending_is_completed(own):
+    assert resolve_style(str(own / "anime")).path == own / "anime.safetensors"
+
+
+@pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "adapter_model.safetensors", "mine.safetensors"])
+def test_a_folder_with_a_style_is_never_a_hub_id(own, tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "my-lora"
+    folder.mkdir(parents=True)
+    write_style(folder / file)
+    if file != "mine.safetensors":
+        write_style(folder / "other.safetensors")
+    source = resolve_style("runs/my-lora")
+    assert (source.path.name, source.name, source.reference) == (file, "my-lora", str(folder / file))
+
+
+@pytest.mark.parametrize("names", [(), ("a.safetensors", "b.safetensors")])
+def test_a_folder_without_one_style_is_refused(own, tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "my-lora").mkdir(parents=True)
+    for name in names:
+        write_style(tmp_path / "runs" / "my-lora" / name)
+    with pytest.raises(StyleError, match=rf"has {len(names)} \.safetensors files, exactly one is needed"):
+        resolve_style("runs/my-lora")
+
+
+def test_a_style_may_lie_in_a_folder_of_the_style_folder(own):
+    (own / "painters").mkdir()
+    write_style(own / "painters" / "monet.safetensors")
+    for name in ("painters/monet", "painters/monet.safetensors", "painters"):
+        assert resolve_style(name).path == own / "painters" / "monet.safetensors"
+
+
+def test_what_an_interrupted_program_left_is_no_style(own):
+    write_style(own / ".partial-0123456789ab.safetensors")
+    assert "anime" in {entry.name for entry in list_styles()}
+    assert not any(entry.name.startswith(".") for entry in list_styles())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "~nobody-of-this-name/x/y", "\udcff", "/" * 3000])
+def test_a_name_that_no_file_can_have_is_refused(own, name):
+    for resolve, error in (
+        (resolve_style, StyleError),
+        (resolve_model, ModelError),
+        (resolve_preview_model, ModelError),
+    ):
+        if name.startswith("/") and resolve is not resolve_style:
+            continue  # the root folder
+        with pytest.raises(error) as caught:
+            resolve(name)
+        assert len(str(caught.value)) < 300
 
 
 def test_names_are_resolved_without_torch():

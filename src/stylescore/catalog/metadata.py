@@ -6,17 +6,18 @@ everything here is a suggestion, and no file is refused because of it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from stylescore.storage.safetensors_header import SafetensorsHeader
+from stylescore.storage.texts import parse_json
 
 _BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
 _TITLE_KEYS = ("modelspec.title", "ss_output_name")
-_TRIGGER_KEYS = ("modelspec.trigger_phrase", "modelspec.usage_hint")
+_TRIGGER_KEYS = ("modelspec.trigger_phrase",)
+_HINT_KEYS = ("modelspec.usage_hint",)
 _MOST_TAGS = 3
 _EMPTY = {"", "None", "none", "null"}
 _ADDED_TOKEN = re.compile(r"<[^<>]+>")
@@ -38,17 +39,26 @@ def base_model(metadata: Mapping[str, str]) -> str | None:
     return first_of(metadata, _BASE_KEYS)
 
 
-def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the words that trigger the style, from the most reliable source; empty if none is known.
+def stated_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return the words of which the file says that they trigger the style, else its added tokens, joined.
 
-    In this order: `modelspec.trigger_phrase`, `modelspec.usage_hint`, the token in training folders called
-    "repeats_token", the most frequent tags of the training pictures.
+    These may stand in a prompt without anybody having looked at them, so nothing is guessed here.
     """
-    stated = first_of(metadata, _TRIGGER_KEYS)
-    if stated is not None:
-        return (stated,)
-    folders = _tag_frequency(metadata)
-    return _folder_tokens(folders) or _frequent_tags(folders)
+    stated = first_of(header.metadata, _TRIGGER_KEYS)
+    tokens = added_tokens(header)
+    return (stated,) if stated is not None else (("".join(tokens),) if tokens else ())
+
+
+def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
+    """Return words that may trigger the style, from the most reliable source; empty if none is known.
+
+    In this order: those that the file states, `modelspec.usage_hint`, the token in training folders called
+    "repeats_token", the most frequent tags of the training pictures. The last three are for a user to look at.
+    """
+    hint = first_of(header.metadata, _HINT_KEYS)
+    stated = stated_trigger_words(header) or ((hint,) if hint is not None else ())
+    folders = _tag_frequency(header.metadata)
+    return stated or _folder_tokens(folders) or _frequent_tags(folders)
 
 
 def is_added_token(name: str) -> bool:
@@ -61,16 +71,10 @@ def added_tokens(header: SafetensorsHeader) -> tuple[str, ...]:
     return tuple(sorted(filter(is_added_token, header.tensors)))
 
 
-def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
-    """Return the trigger words of the metadata, else the added tokens, joined."""
-    tokens = added_tokens(header)
-    return trigger_words(header.metadata) or (("".join(tokens),) if tokens else ())
-
-
 def _tag_frequency(metadata: Mapping[str, str]) -> dict[str, dict[str, int]]:
     try:
-        folders: Any = json.loads(metadata.get("ss_tag_frequency", "{}"))
-    except (ValueError, RecursionError):
+        folders: Any = parse_json(metadata.get("ss_tag_frequency", "{}"))
+    except ValueError:
         return {}
     if not isinstance(folders, dict):
         return {}

@@ -8,22 +8,24 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from stylescore.catalog.hub import TINY_FILES, download_style
-from stylescore.catalog.metadata import base_model, suggested_trigger_words
-from stylescore.errors import ModelError, StyleError, did_you_mean
+from stylescore.catalog.hub import DEFAULT_STYLE_FILE, TINY_FILES, download_style
+from stylescore.catalog.metadata import base_model, stated_trigger_words
+from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
+from stylescore.storage.texts import is_file, is_folder, user_path
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
+_STYLE_ENDING = ".safetensors"
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -89,16 +91,16 @@ def resolve_model(name: str) -> ModelSource:
     Raises:
         ModelError: it is none of them. Whether a hub id exists is not checked.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name in BUNDLED_MODELS:
         return _bundled_model(name)
-    if name and path.is_dir():
+    if name and is_folder(path):
         return ModelSource(name=path.resolve().name, kind="folder", location=path)
-    if name and path.is_file():
+    if name and is_file(path):
         return ModelSource(name=path.stem, kind="file", location=path)
     if _looks_like_hub_id(name):
         return ModelSource(name=name, kind="hub", location=name)
-    raise ModelError(f"there is no model {name!r}", hint=_model_hint(name))
+    raise ModelError(f"there is no model {quote(name)}", hint=_model_hint(name))
 
 
 def resolve_preview_model(name: str) -> ModelSource:
@@ -107,14 +109,14 @@ def resolve_preview_model(name: str) -> ModelSource:
     Raises:
         ModelError: it is neither. What is in the folder, and whether the hub id exists, is not checked.
     """
-    path = Path(name).expanduser()
-    if name and path.is_dir():
+    path = user_path(name)
+    if name and is_folder(path):
         return ModelSource(name=path.resolve().name, kind="folder", location=path)
-    if name and path.is_file():
+    if name and is_file(path):
         raise ModelError(f"the preview model {name!r} is a file, a folder is needed", hint=TINY_FOLDER)
     if _looks_like_hub_id(name):
         return ModelSource(name=name, kind="hub", location=name)
-    raise ModelError(f"there is no preview model {name!r}", hint=f"{TINY_FOLDER}, or a hub id owner/name")
+    raise ModelError(f"there is no preview model {quote(name)}", hint=f"{TINY_FOLDER}, or a hub id owner/name")
 
 
 def _model_hint(name: str) -> str:
@@ -147,22 +149,51 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
         StyleError: there is none, or it cannot be downloaded from the hub.
     """
     known = dict(_style_files(styles_dirs))
-    path = Path(name).expanduser()
-    if name in known:
-        return StyleSource(path=known[name], name=name, reference=name)
-    if name and path.is_file():
-        return StyleSource(path=path, name=path.stem, reference=str(path.absolute()))
+    local = _local_style(name, known, default_styles_dirs() if styles_dirs is None else styles_dirs)
+    if local is not None:
+        return local
     owner, _, file = name.partition(":")
     if _looks_like_hub_id(owner):
         downloaded = download_style(owner, file or None)
         short = downloaded.stem if file else owner.split("/")[1]
         return StyleSource(path=downloaded, name=short, reference=name)
-    raise StyleError(f"there is no style {name!r}", hint=did_you_mean(name, known) or _style_hint(name))
+    raise StyleError(f"there is no style {quote(name)}", hint=did_you_mean(name, known) or _style_hint(name))
+
+
+def _local_style(name: str, known: Mapping[str, Path], folders: Iterable[Path]) -> StyleSource | None:
+    """Find a style on this machine: a known name, a path, or a path below one of the style folders."""
+    short = name.removesuffix(_STYLE_ENDING)
+    if short in known and (short == name or not is_file(user_path(name))):
+        return StyleSource(path=known[short], name=short, reference=short)
+    places = [user_path(name), *(folder / name for folder in folders)] if name else []
+    spellings = [spelling for place in places for spelling in (place, Path(f"{place}{_STYLE_ENDING}"))]
+    for path in spellings:
+        if is_file(path):
+            return StyleSource(path=path, name=path.stem, reference=str(path.absolute()))
+        if is_folder(path):
+            file = _style_in(path)
+            return StyleSource(path=file, name=path.resolve().name, reference=str(file.absolute()))
+    return None
+
+
+def _style_in(folder: Path) -> Path:
+    """Return the only LoRA file of a folder, or the one with the usual name.
+
+    Raises:
+        StyleError: there is none, or there are several.
+    """
+    names = sorted(path.name for path in folder.glob(f"*{_STYLE_ENDING}") if not path.name.startswith("."))
+    usual = next((name for name in (DEFAULT_STYLE_FILE, "adapter_model.safetensors") if name in names), None)
+    chosen = names[0] if len(names) == 1 else usual
+    if chosen is None:
+        hint = f"name one of them: {', '.join(names[:5])}" if names else "give a folder with a LoRA file"
+        raise StyleError(f"{str(folder)!r} has {len(names)} .safetensors files, exactly one is needed", hint=hint)
+    return folder / chosen
 
 
 def bundled_style(name: str) -> Path | None:
     """Return the file of a bundled style; `None` if there is none, or a file in another folder takes precedence."""
-    path = dict(_style_files(None)).get(name)
+    path = dict(_style_files(None)).get(name.removesuffix(_STYLE_ENDING))
     return path if path is not None and path.is_relative_to(BUNDLED) else None
 
 
@@ -182,7 +213,7 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         header = read_header(path, error=StyleError)
     except StyleError:
         return None
-    triggers = suggested_trigger_words(header)
+    triggers = stated_trigger_words(header)
     return StyleEntry(
         name=name,
         path=path,
@@ -197,7 +228,7 @@ def _style_files(styles_dirs: Sequence[Path] | None) -> Iterator[tuple[str, Path
     seen: set[str] = set()
     for folder in default_styles_dirs() if styles_dirs is None else styles_dirs:
         for path in sorted(folder.glob("*.safetensors")):
-            if path.stem not in seen:
+            if path.stem not in seen and not path.name.startswith("."):  # else what an interrupted program left
                 seen.add(path.stem)
                 yield path.stem, path
 
@@ -210,7 +241,7 @@ def default_styles_dirs() -> tuple[Path, ...]:
 def user_styles_dir() -> Path:
     """Return the user's style folder: `$STYLESCORE_STYLES`, or one in the platform's folder for application data."""
     chosen = os.environ.get(STYLES_VARIABLE)
-    return Path(chosen).expanduser() if chosen else _data_folder() / "stylescore" / "styles"
+    return user_path(chosen) if chosen else _data_folder() / "stylescore" / "styles"
 
 
 def _data_folder() -> Path:

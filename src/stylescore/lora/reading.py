@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylescore.catalog.metadata import added_tokens, is_added_token, suggested_trigger_words
+from stylescore.catalog.metadata import added_tokens, is_added_token, stated_trigger_words
 from stylescore.errors import StyleError, is_out_of_memory, memory_limit, quote
 from stylescore.lora.cloneofsimo import unknown_classes
 from stylescore.lora.deltas import Change
@@ -40,7 +40,7 @@ class LoraFile:
         parts: for each network, the change of each module by the file's own module name without prefix.
         added_tokens: embeddings of tokens that are added to the first text encoder, [width] each.
         metadata: the header's metadata.
-        trigger_words: words that trigger the style, from the most reliable source only.
+        trigger_words: words of which the file states that they trigger the style, or its added tokens; never a guess.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def _read(path: Path, header: SafetensorsHeader) -> LoraFile:
         parts=parts,
         added_tokens={token: _read_embedding(path, token, tensors[token]) for token in added_tokens(header)},
         metadata=header.metadata,
-        trigger_words=suggested_trigger_words(header),
+        trigger_words=stated_trigger_words(header),
     )
 
 

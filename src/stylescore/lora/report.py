@@ -15,6 +15,7 @@ from stylescore.lora.keys import Part, parse_key
 from stylescore.lora.reading import LoraFile, file_format, file_kind, read_lora
 from stylescore.lora.unsupported import unsupported_adapter
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
+from stylescore.storage.texts import is_file
 
 _EMPTY_HEADER = SafetensorsHeader(tensors={}, metadata={})
 
@@ -93,7 +94,7 @@ def describe(path: Path | str, modules: Modules | None = None) -> LoraReport:
     """
     path = Path(path)
     lora, problem = _try_read(path, modules)
-    if problem is not None and not path.is_file():
+    if problem is not None and not is_file(path):
         raise problem
     header = _read_header(path)
     return LoraReport(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any, Generic, TypeVar
 import tomli_w
 
 from stylescore._version import __version__
-from stylescore.config.toml import from_table, to_table
+from stylescore.config.toml import LONGEST_TOML, from_table, parse_toml, to_table
 from stylescore.errors import ConfigError
 from stylescore.runs.folder import RunFolder
 from stylescore.storage.files import atomic
+from stylescore.storage.texts import read_text
 
 T = TypeVar("T")
 
@@ -112,8 +112,8 @@ def is_made_by(folder: RunFolder, command: str) -> bool:
 
 def _read_table(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_toml(read_text(file, limit=LONGEST_TOML))
+    except (OSError, ValueError) as error:
         reason = f"config.toml: {getattr(error, 'strerror', None) or error}"
         raise ConfigError(
             f"{str(file.parent)!r} is not a run folder: {reason}", hint="give the folder that holds config.toml"
