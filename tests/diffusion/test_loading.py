@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylescore.diffusion.checkpoints import loading, single_file
+from stylescore.diffusion.checkpoints import folders, loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DevicePlacement
@@ -528,3 +528,61 @@ def test_what_a_checkpoint_predicts_is_measured_if_it_does_not_state_it(share, k
     assert single_file.noise_slope(network) == pytest.approx(share, abs=0.02)
     assert single_file._measured_prediction(network, single_file.SD2_LAYOUT) == {"prediction_type": kind}
     assert single_file._measured_prediction(network, single_file.SD1_LAYOUT) == {}
+
+
+NUMBERS: list[tuple[str, dict[str, Any], str]] = [
+    ("scheduler", {"num_train_timesteps": 0}, "num_train_timesteps must be a whole number between 1 and 10,000, not 0"),
+    ("scheduler", {"num_train_timesteps": 10**9}, "num_train_timesteps must be .* not 1000000000"),
+    ("scheduler", {"num_train_timesteps": "1000"}, "num_train_timesteps must be .* not '1000'"),
+    ("scheduler", {"beta_start": 0}, "a beta must be a number above 0 and at most 1, not 0"),
+    ("scheduler", {"beta_end": 7.5}, "a beta must be .* not 7.5"),
+    ("scheduler", {"beta_end": None}, "a beta must be .* not None"),
+    ("scheduler", {"trained_betas": [0.1, -1]}, "a beta must be .* not -1"),
+    ("scheduler", {"trained_betas": "many"}, "trained_betas must be a list"),
+    ("scheduler", {"trained_betas": [0.1] * 20_000}, "trained_betas must be a list of 1 to 10,000 numbers"),
+    ("scheduler", {"beta_start": float("nan")}, "NaN is no number"),
+    ("vae", {"scaling_factor": 0}, "scaling_factor must be a number above 0 and at most 1,000, not 0"),
+    ("vae", {"scaling_factor": -0.18}, "scaling_factor must be .* not -0.18"),
+    ("vae", {"scaling_factor": 1e6}, "scaling_factor must be .* not 1000000"),
+    ("vae", {"scaling_factor": None}, "scaling_factor must be .* not None"),
+    ("vae", {"scaling_factor": float("nan")}, "NaN is no number"),
+    ("vae", {"scaling_factor": float("inf")}, "Infinity is no number"),
+    ("vae", {"shift_factor": "x"}, "shift_factor must be"),
+    ("vae", {"block_out_channels": [32] * 9}, "block_out_channels must be a list of 1 to 8 numbers"),
+    ("vae", {"block_out_channels": []}, "block_out_channels must be"),
+    ("vae", {"latent_channels": 0}, "latent_channels must be a whole number above 0, not 0"),
+    ("vae", {"latents_mean": [0.1] * 4}, "its latents_mean is not applied"),
+    ("unet", {"sample_size": 0}, "sample_size must be .* not 0"),
+    ("unet", {"sample_size": 100_000}, "sample_size must be .* not 100000"),
+    ("unet", {"sample_size": [64, "64"]}, "sample_size must be .* not .64, '64'."),
+    ("unet", {"sample_size": 64.5}, "sample_size must be .* not 64.5"),
+    ("unet", {"in_channels": -4}, "in_channels must be a whole number above 0, not -4"),
+    ("unet", {"block_out_channels": [32, 10**9]}, "has 1000000000 for block_out_channels, at most 10,000,000"),
+    ("unet", {"layers_per_block": 100_000}, "has 100000 for layers_per_block, at most 512"),
+    ("unet", {"attention_head_dim": 2.5}, "attention_head_dim must be a whole number above 0, not 2.5"),
+    ("unet", {"block_out_channels": [32] * 5000}, "has 5000 for the length of block_out_channels, at most 1,024"),
+    ("text_encoder", {"num_hidden_layers": 10**6}, "has 1000000 for num_hidden_layers, at most 512"),
+    ("text_encoder", {"vocab_size": 10**12}, "has 1000000000000 for vocab_size"),
+    ("text_encoder", {"hidden_size": 0}, "hidden_size must be a whole number above 0, not 0"),
+    ("text_encoder", {"max_position_embeddings": 1e30}, "for max_position_embeddings, at most 10,000,000"),
+]
+
+
+@pytest.mark.parametrize(("part", "changes", "match"), NUMBERS)
+def test_impossible_numbers_are_refused_before_weights_are_loaded(copy, monkeypatch, part, changes, match):
+    def fail(*_: Any) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(folders, "_load_network", fail)
+    edit(copy / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **changes)
+    error = refused(copy, match)
+    assert f"the {part} of '" in str(error)
+    assert error.hint
+    assert "\n" not in str(error)
+    assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize("size", [16, [16, 32], None])
+def test_usual_forms_of_sample_size(copy, size):
+    edit(copy / "unet" / "config.json", sample_size=size)
+    assert load(copy).native_size == (512 if size is None else 128)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_settings
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
 from stylescore.errors import ModelError, StylescoreError, is_out_of_memory, quote
 from stylescore.storage.file_kinds import file_kind
@@ -20,10 +21,6 @@ SUPPORTED = f"use a plain text-to-image model of these families: {', '.join(fami
 _SCHEDULER = ComponentSpec("scheduler", "scheduler")
 _WEIGHT_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-_DOWNLOAD_AGAIN = "download the whole model again"
-_LARGEST_NUMBER = 10_000_000
-_MOST_LAYERS = 512
-_LONGEST_LIST = 1024
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Checkpoint:
@@ -35,16 +32,16 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Checkpoint:
     index = _read_index(folder)
     family = _find_family(folder, index)
     networks, tokenizers = _keep_present(family.networks, index), _keep_present(family.tokenizers, index)
-    for spec in networks:
-        _require_config(folder, spec, "config.json", family)
+    configs = {spec.name: _require_config(folder, spec, "config.json", family) for spec in networks}
     for spec in (*tokenizers, _SCHEDULER):
-        _require_config(folder, spec, f"{spec.name.rstrip('_23')}_config.json", family)
+        configs[spec.name] = _require_config(folder, spec, f"{spec.name.rstrip('_23')}_config.json", family)
+    check_settings(str(folder), family, configs)
     variants = {spec: _require_weights(folder, spec) for spec in networks}
     return Checkpoint(
         family=family,
         networks={spec.name: _load_network(folder, spec, dtype, variant) for spec, variant in variants.items()},
         tokenizers={spec.name: load_tokenizer(folder / spec.name, spec.kind) for spec in tokenizers},
-        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json", "scheduler"),
+        scheduler_config=configs["scheduler"],
         index=index,
     )
 
@@ -70,11 +67,9 @@ def read_json(path: Path, part: str) -> dict[str, Any]:
         value = parse_json(read_text(path))
     except (OSError, ValueError) as reason:
         why = _other_kind(path) or f"{path.name}: {describe_error(reason)}"
-        raise ModelError(f"the {part} of {folder!r} cannot be read: {why}", hint=_DOWNLOAD_AGAIN) from reason
+        raise ModelError(f"the {part} of {folder!r} cannot be read: {why}", hint=DOWNLOAD_AGAIN) from reason
     if not isinstance(value, dict):
-        raise ModelError(
-            f"the {part} of {folder!r} cannot be read: {path.name} is no JSON object", hint=_DOWNLOAD_AGAIN
-        )
+        raise ModelError(f"the {part} of {folder!r} cannot be read: {path.name} is no JSON object", hint=DOWNLOAD_AGAIN)
     return value
 
 
@@ -111,18 +106,18 @@ def _find_family(folder: Path, index: Mapping[str, Any]) -> Family:
     return family
 
 
-def _require_config(folder: Path, spec: ComponentSpec, config: str, family: Family) -> None:
+def _require_config(folder: Path, spec: ComponentSpec, config: str, family: Family) -> dict[str, Any]:
+    """Return the settings of a component, which must be of the family's class."""
     path = folder / spec.name / config
     if not path.is_file():
         raise _missing_error(folder, spec.name, f"there is no {spec.name}/{config}")
     stated = read_json(path, spec.name)
     if spec not in family.networks:
-        return
+        return stated
     kind = _stated_class(stated)
     if kind not in (spec.kind, None):
         raise ModelError(f"the {spec.name} of {str(folder)!r} is a {quote(kind)}, not a {spec.kind}", hint=SUPPORTED)
-    for name, value in stated.items():
-        _require_possible(folder, spec.name, name, value)
+    return stated
 
 
 def _stated_class(config: Mapping[str, Any]) -> Any:
@@ -130,27 +125,6 @@ def _stated_class(config: Mapping[str, Any]) -> Any:
     architectures = config.get("architectures")
     listed = architectures[0] if isinstance(architectures, list) and architectures else None
     return config.get("_class_name") or listed
-
-
-def _require_possible(folder: Path, part: str, name: str, value: Any) -> None:
-    """Raise `ModelError` for a number in a network's settings that would build a network no computer can hold."""
-    if isinstance(value, list):
-        _require_at_most(folder, part, f"the length of {name}", len(value), _LONGEST_LIST)
-        for entry in value:
-            _require_possible(folder, part, name, entry)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            _require_possible(folder, part, f"{name}.{key}", entry)
-    elif isinstance(value, int | float):
-        _require_at_most(folder, part, name, value, _MOST_LAYERS if "layers" in name else _LARGEST_NUMBER)
-
-
-def _require_at_most(folder: Path, part: str, name: str, value: float, largest: int) -> None:
-    if abs(value) > largest:
-        raise ModelError(
-            f"the {part} of {str(folder)!r} has {quote(value)} for {name}, at most {largest:,} is possible",
-            hint=_DOWNLOAD_AGAIN,
-        )
 
 
 def _require_weights(folder: Path, spec: ComponentSpec) -> str | None:
@@ -186,7 +160,7 @@ def _list_shards(index: Path, part: str) -> list[Path]:
     wrong = next((name for name in names if not isinstance(name, str) or Path(name).name != name), None)
     if wrong is not None:
         reason = f"{index.name} names {quote(wrong)}, which is no file beside it"
-        raise ModelError(f"the {part} of {str(index.parent)!r} cannot be read: {reason}", hint=_DOWNLOAD_AGAIN)
+        raise ModelError(f"the {part} of {str(index.parent)!r} cannot be read: {reason}", hint=DOWNLOAD_AGAIN)
     return [index.parent / name for name in sorted(set(names))]
 
 
@@ -198,7 +172,7 @@ def _require_valid(folder: Path, part: str, file: Path) -> None:
 
 
 def _missing_error(folder: Path, part: str, reason: str) -> ModelError:
-    return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint=_DOWNLOAD_AGAIN)
+    return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint=DOWNLOAD_AGAIN)
 
 
 def _load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant: str | None) -> Any:
@@ -268,7 +242,7 @@ def translate_errors(source: Path, part: str) -> Iterator[None]:
             raise
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise ModelError(
-            f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=_DOWNLOAD_AGAIN
+            f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=DOWNLOAD_AGAIN
         ) from reason
 
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from stylescore.catalog.hub import download_model
 from stylescore.diffusion.checkpoints.folders import SUPPORTED, load_folder
+from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_sample_size, check_schedule
 from stylescore.diffusion.checkpoints.single_file import load_single_file
 from stylescore.diffusion.execution.devices import DevicePlacement, set_memory_format
 from stylescore.diffusion.families import Checkpoint, Family
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
 from stylescore.diffusion.text import TextEncoder, TextModel
-from stylescore.errors import ModelError, quote
+from stylescore.errors import ModelError
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
 
@@ -30,12 +31,6 @@ _FLOW_SCHEDULE = {
     "beta_end": 0.012,
 }
 """Defines what t means for a flow model, which has no schedule of its own: Stable Diffusion's."""
-
-_DOWNLOAD_AGAIN = "download the whole model again"
-_MOST_TIMESTEPS = 10_000
-_LARGEST_SIDE = 8192
-_LARGEST_FACTOR = 1000
-_DEEPEST_VAE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +95,6 @@ def load_components(source: Path | str, *, dtype: torch.dtype, places: DevicePla
     name, checkpoint = _load_checkpoint(source, dtype)
     family = checkpoint.family
     family.require_fit(name, checkpoint)
-    _check_vae(name, checkpoint.vae.config)
     betas, native_size = _load_betas(name, checkpoint), _native_size(name, checkpoint)
     _freeze(checkpoint.network, places.weights)
     set_memory_format(checkpoint.network, places.network)
@@ -161,25 +155,9 @@ def _load_betas(name: str, checkpoint: Checkpoint) -> Tensor:
     betas: Tensor = _make_scheduler(name, config).betas
     if not bool(((betas > 0) & (betas <= 1)).all()):
         raise ModelError(
-            f"the scheduler of {name!r} adds noise of a variance that is not between 0 and 1", hint=_DOWNLOAD_AGAIN
+            f"the scheduler of {name!r} adds noise of a variance that is not between 0 and 1", hint=DOWNLOAD_AGAIN
         )
     return betas
-
-
-def _check_vae(name: str, config: Any) -> None:
-    """Raise `ModelError` for settings of the autoencoder that would make latents infinite, or nothing."""
-    for key, is_optional in (("scaling_factor", False), ("shift_factor", True)):
-        value = getattr(config, key, None)
-        if value is None and is_optional:
-            continue
-        usable = isinstance(value, int | float) and (is_optional or value > 0) and abs(value) <= _LARGEST_FACTOR
-        if not usable:
-            raise ModelError(f"the vae of {name!r} has the {key} {quote(value)}", hint=_DOWNLOAD_AGAIN)
-    depth = len(config.block_out_channels)
-    if not 1 <= depth <= _DEEPEST_VAE:
-        raise ModelError(
-            f"the vae of {name!r} has {depth} levels, between 1 and {_DEEPEST_VAE} are possible", hint=_DOWNLOAD_AGAIN
-        )
 
 
 def _make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
@@ -191,27 +169,13 @@ def _make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
             f"the scheduler of {name!r} is a {config['_class_name']!r}, whose noise schedule is not supported",
             hint="choose a model that was trained on Stable Diffusion's noise schedule",
         )
-    _check_schedule(name, config)
+    check_schedule(name, config)
     others = ("num_train_timesteps", "trained_betas", "rescale_betas_zero_snr")
     known = [key for key in inspect.signature(DDPMScheduler).parameters if key.startswith("beta_") or key in others]
     try:
         return DDPMScheduler(**{key: config[key] for key in known if key in config})
     except Exception as reason:  # the library checks little: a wrong type may raise anything
-        raise ModelError(f"the scheduler of {name!r} cannot be used: {reason}", hint=_DOWNLOAD_AGAIN) from reason
-
-
-def _check_schedule(name: str, config: Mapping[str, Any]) -> None:
-    """Raise `ModelError` for settings of a noise schedule that describe none."""
-    steps, listed = config.get("num_train_timesteps", 1000), config.get("trained_betas")
-    if type(steps) is not int or not 1 <= steps <= _MOST_TIMESTEPS:
-        reason = f"num_train_timesteps must be a whole number between 1 and {_MOST_TIMESTEPS:,}, not {quote(steps)}"
-        raise ModelError(f"the scheduler of {name!r} cannot be used: {reason}", hint=_DOWNLOAD_AGAIN)
-    betas = [config[key] for key in ("beta_start", "beta_end") if key in config]
-    betas += listed[: _MOST_TIMESTEPS + 1] if isinstance(listed, list) else []
-    wrong = next((beta for beta in betas if not isinstance(beta, int | float) or not 0 < beta <= 1), None)
-    if wrong is not None:
-        reason = f"a beta must be a number above 0 and at most 1, not {quote(wrong)}"
-        raise ModelError(f"the scheduler of {name!r} cannot be used: {reason}", hint=_DOWNLOAD_AGAIN)
+        raise ModelError(f"the scheduler of {name!r} cannot be used: {reason}", hint=DOWNLOAD_AGAIN) from reason
 
 
 def _prediction_type(name: str, config: Mapping[str, Any]) -> PredictionType:
@@ -225,21 +189,8 @@ def _prediction_type(name: str, config: Mapping[str, Any]) -> PredictionType:
 
 def _native_size(name: str, checkpoint: Checkpoint) -> int:
     """Return the side in pixels of the training pictures, the smaller one if two are stated."""
-    match getattr(checkpoint.network.config, "sample_size", None):
-        case int(side):
-            cells = side
-        case [int(height), int(width)]:
-            cells = min(height, width)
-        case _:
-            cells = checkpoint.family.facts.native_cells
-    size = cells * checkpoint.vae_scale
-    if not 8 <= size <= _LARGEST_SIDE:
-        raise ModelError(
-            f"the {checkpoint.family.network.name} of {name!r} has the sample_size {quote(cells)}, pictures of "
-            f"{quote(size)} pixels; between 8 and {_LARGEST_SIDE:,} are possible",
-            hint=_DOWNLOAD_AGAIN,
-        )
-    return size
+    cells = getattr(checkpoint.network.config, "sample_size", None) or checkpoint.family.facts.native_cells
+    return check_sample_size(name, checkpoint.family.network.name, cells, checkpoint.vae_scale)
 
 
 def _widen(checkpoint: Checkpoint, places: DevicePlacement) -> None:
