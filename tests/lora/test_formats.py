@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stylescore.errors import StyleError
-from stylescore.lora import LoraFile, Product, bind, read_lora, stack
+from stylescore.lora import LoraFile, Product, bind, describe, read_lora, stack
 from stylescore.lora.sgm import sgm_names
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -141,6 +141,55 @@ def test_alpha_from_the_settings_peft_writes_beside(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA, "r": RANK}))
     tensors = named(lambda n: f"base_model.model.{n}", *PEFT)
     check(bind(write(tmp_path / "adapter_model.safetensors", tensors), SHAPES), ALPHA / RANK)
+
+
+def test_alpha_from_the_settings_beside_the_only_adapter_of_a_folder(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA, "r": RANK}))
+    tensors = named(lambda n: f"base_model.model.{n}", *PEFT)
+    assert write(tmp_path / "mine.safetensors", tensors).parts["unet"][Q].scale == ALPHA / RANK
+    write(tmp_path / "another.safetensors", tensors)
+    assert read_lora(tmp_path / "mine.safetensors").parts["unet"][Q].scale == 1.0
+
+
+def test_alpha_from_the_embedded_settings_of_a_transformer(tmp_path):
+    settings = json.dumps(
+        {
+            "transformer.lora_alpha": 1.0,
+            "transformer.r": RANK,
+            "transformer.alpha_pattern": {"to_q": ALPHA},
+            "transformer.use_rslora": True,
+            "text_encoder.lora_alpha": 7.0,
+        }
+    )
+    tensors = named(lambda n: f"transformer.{n}", *PEFT)
+    lora = write(tmp_path / "a.safetensors", tensors, lora_adapter_metadata=settings)
+    assert lora.parts["unet"][Q].scale == pytest.approx(ALPHA / math.sqrt(RANK))
+    assert lora.parts["unet"][OUT].scale == pytest.approx(1 / math.sqrt(RANK))
+
+
+def test_a_pattern_of_alternatives_is_matched_as_a_whole(tmp_path):
+    settings = json.dumps({"unet.lora_alpha": 1.0, "unet.r": RANK, "unet.alpha_pattern": {"to_k|proj_in": ALPHA}})
+    lora = write(tmp_path / "a.safetensors", named(lambda n: f"unet.{n}", *PEFT), lora_adapter_metadata=settings)
+    assert lora.parts["unet"][PROJ].scale == pytest.approx(ALPHA / RANK)
+    assert lora.parts["unet"][Q].scale == pytest.approx(1 / RANK)
+
+
+def test_only_an_alpha_that_is_stated_is_described(tmp_path):
+    tensors = named(lambda n: f"unet.{n}", *PEFT)
+    write(tmp_path / "a.safetensors", tensors)
+    assert describe(tmp_path / "a.safetensors").alphas == ()
+    write(tmp_path / "b.safetensors", tensors, lora_adapter_metadata=json.dumps({"unet.lora_alpha": ALPHA}))
+    assert describe(tmp_path / "b.safetensors").alphas == (ALPHA,)
+    write(tmp_path / "c.safetensors", named(underscored, *KOHYA))
+    assert describe(tmp_path / "c.safetensors").alphas == (ALPHA,)
+
+
+def test_the_third_text_encoder_of_a_kohya_file_is_the_second_of_flux(tmp_path):
+    stems = ("lora_unet_double_blocks_0_img_attn_proj", "lora_te1_layers_0_q", "lora_te3_encoder_block_0_q")
+    tensors = {f"{stem}{end}": torch.ones(4, 4) for stem in stems for end in KOHYA[:2]}
+    assert set(write(tmp_path / "a.safetensors", tensors).parts) == {"unet", "text_encoder", "text_encoder_2"}
+    sd3 = {name.replace("double_blocks", "joint_blocks"): tensor.clone() for name, tensor in tensors.items()}
+    assert set(write(tmp_path / "b.safetensors", sd3).parts) == {"unet", "text_encoder", "text_encoder_3"}
 
 
 @pytest.mark.parametrize(

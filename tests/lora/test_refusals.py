@@ -165,6 +165,44 @@ def test_useless_alpha(tmp_path, alpha):
     refused(saved(tmp_path / "a.safetensors", alpha=alpha), "alpha")
 
 
+@pytest.mark.parametrize("alpha", [1e9, 3e38])
+def test_an_alpha_that_no_training_writes(tmp_path, alpha):
+    error = refused(saved(tmp_path / "a.safetensors", alpha=torch.tensor(alpha)), "the alpha of .* gives it the factor")
+    assert error.hint
+
+
+@pytest.mark.parametrize("alpha", [torch.ones(0), torch.tensor(float("nan")), torch.ones(3, 3), torch.ones(1, 0)])
+def test_an_alpha_that_is_no_number(tmp_path, alpha):
+    refused(saved(tmp_path / "a.safetensors", alpha=alpha), "alpha")
+
+
+def test_a_rank_of_zero(tmp_path):
+    changes = {"lora_down__weight": torch.ones(0, 4), "lora_up__weight": torch.ones(4, 0)}
+    refused(saved(tmp_path / "a.safetensors", **changes), "do not fit together")
+
+
+def test_small_factors_of_a_matrix_that_no_computer_holds(tmp_path):
+    wide = {"lokr_w1_a": torch.ones(200_000, 1), "lokr_w1_b": torch.ones(1, 200_000)}
+    error = refused(adapter(tmp_path / "a.safetensors", "LoKr", **wide), "would make 40,000,000,000 numbers")
+    assert "(200000, 1)" in str(error)
+
+
+def test_a_core_of_a_matrix_that_no_computer_holds(tmp_path):
+    tensors = {
+        "lora_down__weight": torch.ones(1, 300_000, 1, 1),
+        "lora_up__weight": torch.ones(4, 200),
+        "lora_mid__weight": torch.ones(200, 1, 3, 3),
+    }
+    refused(saved(tmp_path / "a.safetensors", **tensors), "would make 540,000,000 numbers")
+
+
+@pytest.mark.parametrize("embedding", [torch.ones(2, 4), torch.ones(0), torch.tensor(1.0)])
+def test_an_added_token_whose_embedding_is_no_row(tmp_path, embedding):
+    tensors = load_file(saved(tmp_path / "a.safetensors")) | {"<s1>": embedding}
+    save_file(tensors, tmp_path / "b.safetensors")
+    refused(tmp_path / "b.safetensors", "has an embedding of shape .* for '<s1>'")
+
+
 @pytest.mark.parametrize("up", [torch.ones(4, 3), torch.ones(4), torch.ones(4, 2, 3, 3), torch.ones(0, 2)])
 def test_shapes_that_do_not_fit_together(tmp_path, up):
     refused(saved(tmp_path / "a.safetensors", lora_up__weight=up), "do not fit together")
@@ -313,7 +351,31 @@ def test_report_and_binding_give_the_same_reason_for_a_mismatch(tmp_path, stem, 
     assert "\n" not in report.reason
 
 
-@pytest.mark.parametrize("text", ["[", "[]", '{"unet.lora_alpha": "x"}', '{"unet.alpha_pattern": {"(": 1}}'])
+SETTINGS = [
+    "[",
+    "[]",
+    "[" * 5000,
+    '{"unet.lora_alpha": "x"}',
+    '{"unet.lora_alpha": NaN}',
+    '{"unet.lora_alpha": 1e400}',
+    '{"unet.lora_alpha": 0}',
+    '{"unet.lora_alpha": -4}',
+    '{"unet.lora_alpha": true}',
+    '{"unet.lora_alpha": 2000000}',
+    '{"unet.r": 0}',
+    '{"unet.r": -1}',
+    '{"unet.r": "four"}',
+    '{"unet.r": ' + "9" * 6000 + "}",
+    '{"unet.alpha_pattern": {"(": 1}}',
+    '{"unet.alpha_pattern": {"m": 0}}',
+    '{"unet.alpha_pattern": [1]}',
+    '{"unet.alpha_pattern": {"(a+)+$": 1}}',
+    '{"unet.alpha_pattern": {"a*a*a*a*a*b": 1}}',
+    '{"unet.rank_pattern": {"m": 0.5}}',
+]
+
+
+@pytest.mark.parametrize("text", SETTINGS)
 def test_unreadable_settings(tmp_path, text):
     tensors = {"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}
     save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": text})

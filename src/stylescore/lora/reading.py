@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stylescore.catalog.families import FLUX
 from stylescore.catalog.metadata import added_tokens, is_added_token, stated_trigger_words
 from stylescore.errors import StyleError, is_out_of_memory, memory_limit, quote
 from stylescore.lora.cloneofsimo import unknown_classes
@@ -80,18 +81,26 @@ def _read(path: Path, header: SafetensorsHeader) -> LoraFile:
     for (part, name), roles in modules.items():
         parts.setdefault(part, {})[name] = _read_change(path, name, roles, settings[part])
     shapes = {name: entry.shape for name, entry in header.tensors.items()}
+    family = detect_family(shapes, header.metadata)
     ranks = {change.rank for changes in parts.values() for change in changes.values() if change.rank is not None}
     return LoraFile(
         path=path,
         format=file_format(header),
         kind=file_kind(header),
-        family=detect_family(shapes, header.metadata),
+        family=family,
         ranks=tuple(sorted(ranks)),
-        parts=parts,
+        parts=_name_text_encoders(parts, family),
         added_tokens={token: _read_embedding(path, token, tensors[token]) for token in added_tokens(header)},
         metadata=header.metadata,
         trigger_words=stated_trigger_words(header),
     )
+
+
+def _name_text_encoders(parts: dict[Part, dict[str, Change]], family: str) -> dict[Part, dict[str, Change]]:
+    """Give FLUX's T5 the name that it has in the model: kohya's files call it `lora_te3`, as it is in SD3."""
+    if family != FLUX.key or "text_encoder_3" not in parts or "text_encoder_2" in parts:
+        return parts
+    return {"text_encoder_2" if part == "text_encoder_3" else part: changes for part, changes in parts.items()}
 
 
 def file_format(header: SafetensorsHeader) -> Format:
@@ -185,7 +194,9 @@ def _read_change(path: Path, name: str, tensors: Mapping[str, Tensor], settings:
             f"{str(path)!r} has only a part of {name!r}: it lacks {missing}", hint=_DOWNLOAD_AGAIN
         ) from None
     except ShapeError as reason:
-        shapes = ", ".join(f"{role} {tuple(tensor.shape)}" for role, tensor in tensors.items() if role != "alpha")
+        shapes = ", ".join(
+            f"{role} {tuple(tensor.shape)}" for role, tensor in sorted(tensors.items()) if role != "alpha"
+        )
         raise StyleError(f"{str(path)!r} has tensors of {name!r} {reason}: {shapes}", hint="use another file") from None
 
 

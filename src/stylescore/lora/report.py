@@ -13,6 +13,7 @@ from stylescore.lora.binding import Modules, bind
 from stylescore.lora.detection import detect_family
 from stylescore.lora.keys import Part, parse_key
 from stylescore.lora.reading import LoraFile, file_format, file_kind, read_lora
+from stylescore.lora.settings import read_settings
 from stylescore.lora.unsupported import unsupported_adapter
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
 from stylescore.storage.texts import is_file
@@ -46,7 +47,7 @@ class LoraReport:
             adapter.
         family: the family of models it was made for, or "unknown".
         ranks: the different ranks, ascending; empty if the file cannot be used.
-        alphas: the different alphas, ascending; empty if the file cannot be used.
+        alphas: the different alphas, ascending; empty if the file states none or cannot be used.
         unet: modules changed in the denoiser, U-Net or transformer.
         text_encoder: modules changed in the text encoder.
         text_encoder_2: modules changed in the second text encoder.
@@ -104,7 +105,7 @@ def describe(path: Path | str, modules: Modules | None = None) -> LoraReport:
         kind=unsupported_adapter(header.tensors) or file_kind(header) or None,
         family=detect_family({name: entry.shape for name, entry in header.tensors.items()}, header.metadata),
         ranks=lora.ranks if lora else (),
-        alphas=_find_alphas(lora) if lora else (),
+        alphas=_find_alphas(lora, header) if lora else (),
         unet=_count_modules(header, "unet"),
         text_encoder=_count_modules(header, "text_encoder"),
         text_encoder_2=_count_modules(header, "text_encoder_2"),
@@ -143,8 +144,19 @@ def _hash_file(path: Path) -> str:
         raise StyleError(f"{str(path)!r} cannot be read: {reason.strerror}") from reason
 
 
-def _find_alphas(lora: LoraFile) -> tuple[float, ...]:
+def _find_alphas(lora: LoraFile, header: SafetensorsHeader) -> tuple[float, ...]:
+    """Return the alphas that a file or its settings state."""
+    if not _states_alpha(lora, header):
+        return ()
     return tuple(sorted({round(change.scale * change.rank, 6) for change in lora.changes if change.rank is not None}))
+
+
+def _states_alpha(lora: LoraFile, header: SafetensorsHeader) -> bool:
+    """Tell whether the scales of a file follow from an alpha, or are 1 because none is stated."""
+    if any(key is not None and key.role == "alpha" for key in map(parse_key, header.tensors)):
+        return True
+    stated = [read_settings(lora.path, header.metadata, part) for part in lora.parts]
+    return any(settings.alpha is not None or settings.alpha_patterns for settings in stated)
 
 
 def _count_modules(header: SafetensorsHeader, part: Part) -> ModuleCount:

@@ -23,6 +23,7 @@ from stylescore.diffusion.text import TextEncoder, TextModel
 from stylescore.errors import ModelError
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
+from stylescore.storage.texts import is_file, is_folder, user_path
 
 _FLOW_SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -131,10 +132,10 @@ def _make_text_encoder(checkpoint: Checkpoint, places: DevicePlacement) -> TextE
 
 
 def _load_checkpoint(source: Path | str, dtype: torch.dtype) -> tuple[str, Checkpoint]:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = user_path(str(source))
+    if is_folder(path):
         return path.resolve().name, load_folder(path, dtype)
-    if path.is_file():
+    if is_file(path):
         return path.stem, load_single_file(path, dtype)
     if isinstance(source, Path) or source.count("/") != 1:
         raise ModelError(f"there is no model {str(source)!r}", hint="give a folder, a .safetensors file or a hub id")
