@@ -586,3 +586,46 @@ def test_impossible_numbers_are_refused_before_weights_are_loaded(copy, monkeypa
 def test_usual_forms_of_sample_size(copy, size):
     edit(copy / "unet" / "config.json", sample_size=size)
     assert load(copy).native_size == (512 if size is None else 128)
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+@pytest.mark.parametrize("name", ["mid.weight_scale", "mid.scale_weight"])
+def test_scaled_weights_of_a_folder_are_refused(copy, part, name):
+    path = copy / part / WEIGHTS[part]
+    save_file(load_file(path) | {name: torch.ones(())}, path, {"format": "pt"})
+    assert refused(copy, f"the {part} of .* its weights are scaled, as '{name}' shows, which is not supported").hint
+
+
+def test_scaled_weights_of_a_single_file_are_refused(tmp_path):
+    names = ("model.diffusion_model.out.2.weight", "model.diffusion_model.out.2.scale_weight")
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "a.safetensors")
+    assert refused(tmp_path / "a.safetensors", "its weights are scaled").hint
+
+
+def stated_by(path: Path, metadata: dict[str, str], yaml: str | None = None) -> dict[str, Any]:
+    if yaml is not None:
+        path.with_suffix(".yaml").write_text(yaml, encoding="utf-8")
+    return single_file._stated_prediction(path, single_file.SafetensorsHeader(tensors={}, metadata=metadata))
+
+
+@pytest.mark.parametrize("stated", ["v", "V", "v-prediction", "v_pred", "V Prediction", "velocity"])
+def test_spellings_of_v_prediction(tmp_path, stated):
+    known = {"prediction_type": "v_prediction"}
+    assert stated_by(tmp_path / "a.safetensors", {"modelspec.prediction_type": stated}) == known
+
+
+def test_the_original_settings_beside_a_checkpoint_state_what_it_predicts(tmp_path):
+    path, yaml = tmp_path / "a.safetensors", 'model:\n  params:\n    parameterization: "v"\n'
+    assert stated_by(path, {}) == {}
+    assert stated_by(path, {}, "model:\n  # parameterization: v\n") == {}
+    assert stated_by(path, {}, yaml) == {"prediction_type": "v_prediction"}
+    assert stated_by(path, {"modelspec.prediction_type": "epsilon"}, yaml) == {"prediction_type": "epsilon"}
+
+
+def test_an_unknown_or_unreadable_statement_is_not_taken_for_silence(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(ModelError, match="has the prediction type 'x0', not one of eps"):
+        stated_by(path, {"modelspec.prediction_type": "x0"})
+    path.with_suffix(".yaml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ModelError, match=r"a\.yaml' cannot be read: it is not UTF-8"):
+        stated_by(path, {})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_settings
+from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_settings, refuse_scaled
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
 from stylescore.errors import ModelError, StylescoreError, is_out_of_memory, quote
 from stylescore.storage.file_kinds import file_kind
@@ -166,7 +166,7 @@ def _list_shards(index: Path, part: str) -> list[Path]:
 
 def _require_valid(folder: Path, part: str, file: Path) -> None:
     try:
-        read_header(file, error=ModelError)
+        refuse_scaled(file, read_header(file, error=ModelError))
     except ModelError as reason:
         raise ModelError(f"the {part} of {str(folder)!r} cannot be used: {reason}", hint=reason.hint) from None
 

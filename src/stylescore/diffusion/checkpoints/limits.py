@@ -1,4 +1,4 @@
-"""Checks the numbers in a model's settings before its weights are loaded.
+"""Checks the numbers in a model's settings, and the names of its weights, before these are loaded.
 
 The libraries that build networks check little: a number too large fills the memory, a zero makes a picture of nothing.
 """
@@ -6,10 +6,12 @@ The libraries that build networks check little: a number too large fills the mem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stylescore.diffusion.families import Family
 from stylescore.errors import ModelError, quote
+from stylescore.storage.safetensors_header import SafetensorsHeader
 
 DOWNLOAD_AGAIN = "download the whole model again"
 _LARGEST_NUMBER = 10_000_000
@@ -31,6 +33,18 @@ _COUNTS = frozenset(
 """Settings that count or measure something: each is at least 1, or left out."""
 _UNUSED = ("latents_mean", "latents_std")
 """Settings of an autoencoder that change its latents, and that are not applied."""
+
+
+_SCALED = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale")
+"""Endings of tensors by which the weights of an fp8 checkpoint have to be multiplied."""
+
+
+def refuse_scaled(file: Path, header: SafetensorsHeader) -> None:
+    """Raise `ModelError` for weights that are stored divided by factors, which are not applied."""
+    scale = next((name for name in header.tensors if name.endswith(_SCALED)), None)
+    if scale is not None:
+        reason = f"its weights are scaled, as {quote(scale)} shows, which is not supported"
+        raise ModelError(f"{str(file)!r} cannot be used: {reason}", hint="get the model in float16 or bfloat16")
 
 
 def check_settings(name: str, family: Family, configs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ tokenizer comes from a folder `tokenizer` beside the checkpoint, or from the hub
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,22 @@ from stylescore.diffusion.checkpoints.folders import (
     silence_libraries,
     translate_errors,
 )
+from stylescore.diffusion.checkpoints.limits import refuse_scaled
 from stylescore.diffusion.checkpoints.openclip import convert_openclip
 from stylescore.diffusion.families import SD, SDXL, Checkpoint, ComponentSpec, Family
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, quote
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
+from stylescore.storage.texts import describe_error, is_file, read_text
 
 _CLIP = "openai/clip-vit-large-patch14"
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
-_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+_PREDICTION_TYPES = {
+    **dict.fromkeys(("v", "v_pred", "v_prediction", "velocity"), "v_prediction"),
+    **dict.fromkeys(("eps", "epsilon"), "epsilon"),
+}
+"""What checkpoints state, in small letters with underscores, and what it is called here."""
+_PARAMETERIZATION = re.compile(r"""^[ \t]*parameterization:[ \t]*["']?([\w-]+)""", re.M)
+_LARGEST_YAML = 2**20
 _OPENCLIP_PAD_TOKEN = "!"
 """OpenCLIP has CLIP's vocabulary, but pads prompts with its first token."""
 
@@ -102,6 +111,8 @@ def load_single_file(path: Path, dtype: torch.dtype, configs: Path | None = None
         ModelError: the file is invalid, of another family or lacks a component, or there is no tokenizer.
     """
     header = read_header(path, error=ModelError)
+    refuse_scaled(path, header)
+    stated = _stated_prediction(path, header)
     layout = _detect_layout(path, header)
     configs = configs or layout.configs
     tokenizers = {
@@ -115,7 +126,7 @@ def load_single_file(path: Path, dtype: torch.dtype, configs: Path | None = None
         **{spec.name: _load_text_model(path, spec, dtype, configs, layout) for spec in texts},
     }
     scheduler = read_json(configs / "scheduler" / "scheduler_config.json", "scheduler")
-    prediction = _stated_prediction(header) or _measured_prediction(networks["unet"], layout)
+    prediction = stated or _measured_prediction(networks["unet"], layout)
     if layout is SD2_LAYOUT and prediction["prediction_type"] == "epsilon":
         # the 2.x models that predict noise were trained at the resolution of 1.x
         networks["unet"].register_to_config(sample_size=facts.SD1.native_cells)
@@ -157,12 +168,38 @@ def _has_prefix(names: Iterable[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
-def _stated_prediction(header: SafetensorsHeader) -> dict[str, Any]:
-    """Return the scheduler settings that the file states, by tensors that are mere marks or in its metadata."""
+def _stated_prediction(path: Path, header: SafetensorsHeader) -> dict[str, Any]:
+    """Return the scheduler settings that the file states, by tensors that are mere marks, in its metadata or beside it.
+
+    Raises:
+        ModelError: it states a prediction type that is not known.
+    """
     if "v_pred" in header.tensors:
         return {"prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in header.tensors}
-    stated = header.metadata.get("modelspec.prediction_type", "")
-    return {"prediction_type": _PREDICTION_TYPES[stated]} if stated in _PREDICTION_TYPES else {}
+    stated = header.metadata.get("modelspec.prediction_type", "").strip() or _yaml_prediction(path)
+    if not stated:
+        return {}
+    kind = _PREDICTION_TYPES.get(re.sub(r"[\s-]+", "_", stated.lower()))
+    if kind is None:
+        raise ModelError(
+            f"{str(path)!r} has the prediction type {quote(stated)}, not one of {', '.join(sorted(_PREDICTION_TYPES))}",
+            hint="give the model as a folder in diffusers layout, whose scheduler states what it predicts",
+        )
+    return {"prediction_type": kind}
+
+
+def _yaml_prediction(path: Path) -> str:
+    """Return the parameterization that the original code's settings beside a checkpoint state; empty if none."""
+    settings = path.with_suffix(".yaml")
+    if not is_file(settings):
+        return ""
+    try:
+        match = _PARAMETERIZATION.search(read_text(settings, limit=_LARGEST_YAML))
+    except (OSError, ValueError) as reason:
+        raise ModelError(
+            f"{str(settings)!r} cannot be read: {describe_error(reason)}", hint="download it again, or move it away"
+        ) from reason
+    return match[1] if match else ""
 
 
 def _measured_prediction(unet: Any, layout: Layout) -> dict[str, Any]:
