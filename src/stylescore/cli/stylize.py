@@ -313,14 +313,17 @@ def _find_runs(path: Path) -> list[list[PictureFolder]]:
     Raises:
         ConfigError: there is none.
     """
-    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished
+    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished, has_runs
     from stylescore.runs.record import read_record
 
     folder = PictureFolder(path)
-    found = [] if folder.config_file.exists() else find_unfinished(path)
-    if not found:
+    if folder.config_file.exists() or not has_runs(path):
         read_record(folder, COMMAND, StylizeSettings)
-    return found or [[folder]]
+        return [[folder]]
+    found = find_unfinished(path)
+    if not found:
+        raise ConfigError(f"every run in {str(path)!r} is finished", hint="there is nothing to resume")
+    return found
 
 
 def _lock(locks: ExitStack, folders: Sequence[PictureFolder], options: Options, *, alone: bool) -> bool:
