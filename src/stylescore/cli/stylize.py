@@ -314,12 +314,14 @@ def _find_runs(path: Path) -> list[list[PictureFolder]]:
         ConfigError: there is none.
     """
     from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished, has_runs
+    from stylescore.runs.lock import remove_stale_locks
     from stylescore.runs.record import read_record
 
     folder = PictureFolder(path)
     if folder.config_file.exists() or not has_runs(path):
         read_record(folder, COMMAND, StylizeSettings)
         return [[folder]]
+    remove_stale_locks(path)
     found = find_unfinished(path)
     if not found:
         raise ConfigError(f"every run in {str(path)!r} is finished", hint="there is nothing to resume")
