@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +143,37 @@ def test_a_run_that_is_not_quiet_acknowledges(stylize: Callable[..., Any], stop_
     outcome = stylize(PHOTO, quiet=False)
     assert outcome.code == 130
     assert "stopping after this iteration; Ctrl-C again stops at once\n" in outcome.err
+
+
+def test_a_signal_between_the_pictures_of_a_batch_stops_after_the_picture_in_progress(
+    stylize: Callable[..., Any], resume: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.runs.runner import Batch
+
+    original = Batch._write_result
+
+    def write_result(batch: Batch, index: int, job: Any) -> Any:
+        if index == 0:
+            send()
+        return original(batch, index, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "_write_result", write_result)
+        outcome = stylize(PHOTO, PHOTO, "--batch", "2", quiet=False)
+
+    assert outcome.code == 130
+    assert "stopping after this picture; Ctrl-C again stops at once\n" in outcome.err
+    first, second = sorted(out.iterdir())
+    assert outcome.paths == [first / "picture.png"]
+    assert f"saved; resume with: stylescore stylize --resume {second}" in outcome.err
+    assert f"--resume {first}\n" not in outcome.err
+    resumed = resume(out).picture
+    assert resumed == second / "picture.png"
+
+
+def test_a_signal_while_the_program_itself_is_loaded_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    places = os.pathsep.join([str(tmp_path), *sys.path])
+    call = [sys.executable, "-m", "stylescore", "styles"]
+    done = subprocess.run(call, env=os.environ | {"PYTHONPATH": places}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

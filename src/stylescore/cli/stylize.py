@@ -397,20 +397,25 @@ def _run(
 
 
 def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
-    """Run a batch under a progress bar; an interrupt ends it after the iteration in progress."""
+    """Run a batch under a progress bar; an interrupt ends it after the iteration or the result in progress."""
     from stylescore.cli.output import progress
     from stylescore.method.fit import Iteration
 
     title = ", ".join(job.photo.path.name for job in batch.jobs)
-    total, done = batch.fitting.iterations, batch.fitting.iteration
+    total, done, left = batch.fitting.iterations, batch.fitting.iteration, len(batch.jobs)
     with closing(batch.run()) as events, progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
                 tick()
                 interrupts.raise_if_requested()
+                if event.index + 1 == total:
+                    interrupts.delay_until("picture")
             else:
                 tick.finish()
                 yield event
+                left -= 1
+                if left:
+                    interrupts.raise_if_requested()
 
 
 def _describe_size(stylizer: Stylizer, photo: Photo) -> str:
