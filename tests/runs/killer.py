@@ -145,7 +145,7 @@ def wait(process: subprocess.Popen[bytes]) -> str:
 
 def next_call(place: Path, arguments: Sequence[str]) -> list[str]:
     """Return the call that resumes what a killed command left, or the command itself where it left nothing."""
-    folders = sorted(path for path in (place / "out").glob("*") if (path / "config.toml").is_file())
+    folders = sorted(path for path in (place / "out").glob("[!.]*") if (path / "config.toml").is_file())
     wanted = max(1, sum(argument.endswith(".png") for argument in arguments))
     if len(folders) < wanted:  # the second photo was not begun
         for folder in folders:
