@@ -471,6 +471,170 @@ class TestRefusals:
         assert outcome.complaint[0].endswith(f"cannot be combined with {called}")
 
 
+class TestSeveral:
+    """A folder of runs is resumed whole, batch by batch."""
+
+    @pytest.fixture
+    def mirror(self, tmp_path: Path) -> Path:
+        path = tmp_path / "mirror.png"
+        Image.open(PHOTO).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+        return path
+
+    def test_a_batch_ends_in_the_bits_of_an_uninterrupted_one(
+        self,
+        interrupt: Callable[..., Any],
+        stylize: Callable[..., Any],
+        resume: Callable[..., Any],
+        out: Path,
+        steps: Steps,
+        mirror: Path,
+    ) -> None:
+        straight = stylize(PHOTO, mirror, "--batch", "2", "--output", out.parent / "straight").paths
+        outcome, folders = interrupt(PHOTO, mirror, "--batch", "2")
+        assert f"all of them: stylescore stylize --resume {out}" in outcome.err
+
+        resumed = resume(out)
+
+        assert resumed.code == 0, resumed.err
+        assert resumed.paths == [folder / "picture.png" for folder in folders]
+        for mine, other in zip(resumed.paths, straight, strict=True):
+            assert pixels(mine) == pixels(other)
+            assert steps(mine.parent) == steps(other.parent)
+        outcome = resume(out)
+        assert outcome.code == 2
+        assert outcome.complaint[0] == f"every run in {str(out)!r} is finished"
+
+    def test_a_batch_that_stops_between_its_pictures_goes_on_with_the_rest(
+        self,
+        stylize: Callable[..., Any],
+        resume: Callable[..., Any],
+        out: Path,
+        mirror: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        straight = stylize(PHOTO, mirror, "--batch", "2", "--output", out.parent / "straight").paths
+        from stylescore.runs.runner import Batch
+
+        original = Batch._write_result
+
+        def write_result(batch: Any, index: int, job: Any) -> Any:
+            if index == 1:
+                raise KeyboardInterrupt
+            return original(batch, index, job)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Batch, "_write_result", write_result)
+            stopped = stylize(PHOTO, mirror, "--batch", "2")
+        assert stopped.code == 130
+        (first,) = stopped.paths
+        assert str(first.parent) not in stopped.err
+
+        resumed = resume(out)
+
+        assert len(resumed.paths) == 1
+        assert [pixels(first), pixels(resumed.picture)] == [pixels(path) for path in straight]
+
+    def test_a_run_in_use_is_left_out(
+        self, interrupt: Callable[..., Any], program: Callable[..., Any], out: Path, mirror: Path
+    ) -> None:
+        from stylescore.runs.lock import hold
+
+        _, (first,) = interrupt(PHOTO)
+        _, (second,) = interrupt(mirror)
+        with hold(first):
+            outcome = program("stylize", "--resume", out)
+        assert outcome.paths == [second / "picture.png"]
+        assert f"note: left out: the run in {str(first)!r} is in use by another process" in outcome.err
+
+
+class TestOneProcess:
+    def test_a_folder_in_use_is_refused(self, interrupt: Callable[..., Any], resume: Callable[..., Any]) -> None:
+        from stylescore.runs.lock import hold
+
+        _, (folder,) = interrupt(PHOTO)
+        with hold(folder):
+            outcome = resume(folder)
+            assert outcome.code == 2
+            assert outcome.complaint == [
+                f"the run in {str(folder)!r} is in use by another process",
+                "wait until it ends, or stop it",
+            ]
+        assert resume(folder).code == 0
+
+    def test_a_new_run_is_held_while_it_runs(
+        self, stylize: Callable[..., Any], stop_after: Callable[..., None], out: Path
+    ) -> None:
+        from stylescore.errors import OutputError
+        from stylescore.runs.lock import hold
+
+        refused = []
+
+        def try_to_hold() -> None:
+            (folder,) = out.iterdir()
+            with pytest.raises(OutputError) as caught, hold(folder):
+                pass
+            refused.append(str(caught.value))
+
+        stop_after(2, try_to_hold)
+        assert stylize(PHOTO).code == 0
+        assert "is in use by another process" in refused[0]
+
+    def test_leftovers_of_a_killed_run_are_removed(
+        self, interrupt: Callable[..., Any], resume: Callable[..., Any]
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO, "--preview-every", "1")
+        for name in (".partial-abc.png", "previews/.partial-abc.png", ".lock"):
+            (folder / name).touch()
+        assert resume(folder).code == 0
+        assert [path.name for path in folder.rglob(".*")] == []
+
+
+class TestEditedSettings:
+    @pytest.mark.parametrize(
+        ("before", "after", "named"),
+        [
+            ("seed = 0", "seed = 5", "run.seed is 5, was 0"),
+            ("size = 64", "size = 128", "run.size is 128, was 64"),
+            ("iterations = 4", "iterations = 3", "run.method.iterations is 3, was 4"),
+        ],
+    )
+    def test_what_matters_is_refused_and_named(
+        self, before: str, after: str, named: str, interrupt: Callable[..., Any], resume: Callable[..., Any]
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO)
+        record = folder / "config.toml"
+        text = record.read_text("utf-8")
+        assert before in text
+        record.write_text(text.replace(before, after, 1), encoding="utf-8")
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+        outcome = resume(folder)
+
+        assert outcome.code == 2
+        assert outcome.complaint[0] == f"config.toml changed after the run began: {named}"
+        assert outcome.complaint[1].startswith("undo the change; or begin a new run")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+        record.write_text(text, encoding="utf-8")
+        assert resume(folder).code == 0
+
+    def test_what_cannot_matter_is_taken_over(
+        self, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any]
+    ) -> None:
+        _, (folder,) = interrupt(PHOTO, "--device", "cpu")
+        record = folder / "config.toml"
+        text = record.read_text("utf-8")
+        for before, after in (("preview_every = 0", "preview_every = 4"), ('device = "cpu"', 'device = "auto"')):
+            assert before in text
+            text = text.replace(before, after)
+        record.write_text(text, encoding="utf-8")
+
+        picture = resume(folder).picture
+
+        assert (folder / "previews" / "step-00004.png").is_file()
+        assert pixels(picture) == pixels(stylize(PHOTO).picture)
+        assert "preview_every = 4" in read_metadata(picture)["stylescore"]
+
+
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     arguments = ["stylize", PHOTO, "--style", STYLE, "--model", TINY, "--size", "64", "--output", out, *more]
     return subprocess.Popen(

@@ -1,5 +1,8 @@
 """Kills runs and trainings at random moments, resumes them, and compares the ends bit by bit with unbroken ones.
 
+Half of the moments are spread over the time that the command takes, the others over what it writes: the process is
+killed just before it opens, renames or removes a file. Every third resumed run is killed in the same way, once more.
+
 Usage: ``python tests/runs/killer.py --kills 100``. Prints a table; the exit code is 1 if any end differs.
 """
 
@@ -10,12 +13,12 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -26,14 +29,45 @@ TINY, STYLE, PHOTO = DATA / "tiny_base", DATA / "style_lora_kohya.safetensors", 
 STYLIZE = ("stylize", "--style", str(STYLE), "--model", str(TINY), "--size", "64", "--iterations", "25", "--quiet")
 TRAIN = (
     *("train-style", "pictures", "--name", "made", "--model", str(TINY), "--steps", "12", "--batch", "2"),
-    *("--rank", "2", "--resolution", "64", "--set", "warmup=0", "--checkpoint-every", "3", "--samples-every", "0"),
+    *("--rank", "2", "--resolution", "64", "--set", "warmup=0", "--checkpoint-every", "4", "--samples-every", "6"),
     *("--device", "cpu", "--quiet"),
 )
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "stylize": (*STYLIZE, "a.png", "--output", "out"),
+    "stylize": (*STYLIZE, "a.png", "--preview-every", "10", "--output", "out"),
     "stylize --batch 2": (*STYLIZE, "a.png", "b.png", "--batch", "2", "--output", "out"),
     "train-style": (*TRAIN, "--output", "out"),
 }
+PROGRAM = """
+import os, signal, sys
+
+last, counter, *arguments = sys.argv[1:]
+places = tuple(os.path.abspath(name) + os.sep for name in ("out", "styles"))
+changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+count = 0
+
+
+def watch(event, details):
+    global count
+    if event not in changes and not (event == "open" and details[2] & (os.O_WRONLY | os.O_RDWR)):
+        return
+    if isinstance(details[0], int) or not os.path.abspath(os.fsdecode(details[0])).startswith(places):
+        return
+    count += 1
+    if count == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+sys.addaudithook(watch)
+from stylescore.cli import main
+from stylescore.runs import runner
+
+runner.SECONDS_BETWEEN_STATES = 0.1
+code = main.exit_code(arguments)
+with open(counter, "w") as file:
+    file.write(str(count))
+sys.exit(code)
+"""
+"""Runs the program; kills itself at a change of its files, and writes how many there were."""
 
 
 def make_place(root: Path) -> Path:
@@ -49,10 +83,10 @@ def make_place(root: Path) -> Path:
     return root
 
 
-def start(place: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start the program in a place of its own."""
+def start(place: Path, arguments: Sequence[str], change: int = 0) -> subprocess.Popen[bytes]:
+    """Start the program in a place of its own; it kills itself before a change of its files."""
     environment = {**os.environ, "STYLESCORE_STYLES": str(place / "styles"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "stylescore", *arguments]
+    command = [sys.executable, "-c", PROGRAM, str(change), "changes.txt", *arguments]
     return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -75,65 +109,99 @@ def digest(place: Path) -> dict[str, str]:
     return found
 
 
-def finish(place: Path, arguments: Sequence[str]) -> str:
-    """Resume what a killed command left, or give the command again where it left nothing; return its errors."""
-    folders = sorted(path for path in (place / "out").glob("*") if (path / "config.toml").is_file())
-    wanted = 2 if "--batch" in arguments else 1
-    if len(folders) < wanted:
-        shutil.rmtree(place / "out", ignore_errors=True)
-        return _wait(start(place, arguments))
-    target = place / "out" if wanted > 1 else folders[0]
-    return _wait(start(place, [arguments[0], "--resume", str(target), "--quiet"]))
+@dataclass
+class Tally:
+    """What the kills of a command came to."""
+
+    kills: int = 0
+    resumed: int = 0
+    equal: int = 0
+    wrong: list[str] = field(default_factory=list)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> str:
+@dataclass(frozen=True)
+class Unbroken:
+    """An unbroken run: how long it took, how often it changed its files, and what it left behind."""
+
+    seconds: float
+    changes: int
+    end: dict[str, str]
+
+
+def make_unbroken(place: Path, arguments: Sequence[str]) -> Unbroken:
+    """Run a command to its end."""
+    began = time.monotonic()
+    error = wait(start(place, arguments))
+    assert not error, error
+    return Unbroken(time.monotonic() - began, int((place / "changes.txt").read_text()), digest(place))
+
+
+def wait(process: subprocess.Popen[bytes]) -> str:
+    """Wait for a process and return what went wrong; that nothing was left to do is no fault."""
     _, errors = process.communicate()
     text = errors.decode(errors="replace").strip()
     return "" if process.returncode == 0 or "is finished" in text else text or f"exit code {process.returncode}"
 
 
-def run(name: str, kills: int, seed: int, root: Path) -> dict[str, object]:
-    """Kill a command so many times, each in a new place; return a row of the table."""
-    arguments, chance = COMMANDS[name], random.Random(f"{name} {seed}")
-    whole = make_place(root / "whole")
-    began = time.monotonic()
-    error = _wait(start(whole, arguments))
-    assert not error, error
-    length, expected, wrong = time.monotonic() - began, digest(whole), []
+def next_call(place: Path, arguments: Sequence[str]) -> list[str]:
+    """Return the call that resumes what a killed command left, or the command itself where it left nothing."""
+    folders = sorted(path for path in (place / "out").glob("[!.]*") if (path / "config.toml").is_file())
+    wanted = max(1, sum(argument.endswith(".png") for argument in arguments))
+    if len(folders) < wanted:  # the second photo was not begun
+        for folder in folders:
+            shutil.rmtree(folder)
+        return list(arguments)
+    return [arguments[0], "--resume", str(place / "out" if wanted > 1 else folders[0]), "--quiet"]
+
+
+def kill(place: Path, arguments: Sequence[str], moment: float, unbroken: Unbroken, *, timed: bool) -> str:
+    """Start a command, kill it after a part of its time or of its changes, and return that moment in words."""
+    change = 0 if timed else 1 + int(moment * unbroken.changes)
+    process = start(place, arguments, change)
+    try:
+        process.communicate(timeout=moment * unbroken.seconds if timed else None)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return f"after {moment * unbroken.seconds:.2f} s" if timed else f"at change {change}"
+
+
+def run(name: str, kills: int, seed: int, root: Path) -> Tally:
+    """Kill a command so many times, each in a new place."""
+    arguments, chance, tally = COMMANDS[name], random.Random(f"{name} {seed}"), Tally()
+    unbroken = make_unbroken(make_place(root / "whole"), arguments)
     for number in range(kills):
-        place = make_place(root / str(number))
-        moment = length * (number + chance.random()) / kills
-        process = start(place, arguments)
-        try:
-            process.communicate(timeout=moment)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        error = finish(place, arguments)
-        found = digest(place)
-        if found != expected:
-            changed = [key for key in expected | found if expected.get(key) != found.get(key)]
-            wrong.append(f"{moment:.2f} s: {error or changed}")
+        place, timed = make_place(root / str(number)), number % 2 == 0
+        moments = [kill(place, arguments, (number + chance.random()) / kills, unbroken, timed=timed)]
+        if number % 3 == 0:
+            moments.append(kill(place, next_call(place, arguments), chance.random(), unbroken, timed=not timed))
+        call = next_call(place, arguments)
+        error, found = wait(start(place, call)), digest(place)
+        tally.kills += len(moments)
+        tally.resumed += "--resume" in call
+        tally.equal += found == unbroken.end and not error
+        if error or found != unbroken.end:
+            changed = [key for key in unbroken.end | found if unbroken.end.get(key) != found.get(key)]
+            tally.wrong.append(f"killed {', '.join(moments)}: {error} {changed}")
         shutil.rmtree(place)
-    return {"command": name, "kills": kills, "equal ends": kills - len(wrong), "wrong": wrong}
+    return tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100, help="killed runs of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
     options = parser.parse_args(arguments)
-    print("| command | kills | equal ends |\n|---|---|---|")
+    print("| command | runs | kills | resumed | equal |\n|---|---|---|---|---|", flush=True)
     failed = 0
     for name in options.commands:
         with tempfile.TemporaryDirectory() as folder:
-            row = run(name, options.kills, options.seed, Path(folder))
-        print(f"| {row['command']} | {row['kills']} | {row['equal ends']} |", flush=True)
-        for line in row["wrong"]:  # type: ignore[attr-defined]
-            failed += 1
-            print(f"  {line}", flush=True)
+            tally = run(name, options.kills, options.seed, Path(folder))
+        print(f"| `{name}` | {options.kills} | {tally.kills} | {tally.resumed} | {tally.equal} |", flush=True)
+        print("".join(f"  {line}\n" for line in tally.wrong), end="", flush=True)
+        failed += len(tally.wrong)
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stylescore.errors import ConfigError, OutputError
 from stylescore.method.state import PictureState
@@ -163,8 +164,6 @@ def test_a_damaged_state_is_told(folder: RunFolder, damage: str) -> None:
     [None, {}, {"iteration": "1.5"}, {"iteration": "true"}, {"iteration": "x"}, {"iteration": "1", "x": "2"}],
 )
 def test_a_state_without_its_iteration_is_told(folder: RunFolder, metadata: dict[str, str] | None) -> None:
-    from safetensors.torch import save_file
-
     save_file(dict(state().tensors), folder.state_file, metadata)
     with pytest.raises(ConfigError, match="is damaged"):
         folder.load_state(PictureState)
@@ -190,4 +189,66 @@ def test_an_older_state_survives_a_failed_write(folder: RunFolder, monkeypatch: 
 def test_a_state_that_is_not_finite_is_damaged(folder: RunFolder) -> None:
     folder.save_state(PictureState(17, {"z": torch.tensor([1.0, float("nan")])}))
     with pytest.raises(ConfigError, match="is damaged: it holds NaN or infinity"):
+        folder.load_state(PictureState)
+
+
+def test_a_new_folder_appears_with_its_files_or_not_at_all(tmp_path: Path) -> None:
+    def fill(folder: RunFolder) -> None:
+        assert not (tmp_path / "house").exists()
+        folder.config_file.write_text("a = 1")
+
+    assert RunFolder.new(tmp_path, "house", fill).config_file.read_text() == "a = 1"
+
+    def fail(folder: RunFolder) -> None:
+        folder.config_file.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder.new(tmp_path, "other", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["house"]
+
+
+def test_the_next_run_removes_a_folder_that_a_killed_one_had_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.storage import files
+
+    left = files.partial_path(tmp_path)
+    left.mkdir()
+    monkeypatch.setattr(files, "_PROCESS", "another0")
+    RunFolder.new(tmp_path, "house")
+    assert [path.name for path in tmp_path.iterdir()] == ["house"]
+
+
+def test_leftovers_in_a_folder_and_its_subfolders_are_removed(folder: RunFolder) -> None:
+    folder.curves.mkdir()
+    for place in (folder.path, folder.curves):
+        (place / ".partial-abc.png").touch()
+    folder.remove_partials()
+    assert [path.name for path in folder.path.rglob("*")] == ["tensorboard"]
+
+
+def test_a_staged_state_stands_beside_the_earlier_one_until_it_replaces_it(folder: RunFolder) -> None:
+    folder.save_state(state())
+    folder.stage_state(PictureState(18, state().tensors))
+    found = [folder.load_state(PictureState), folder.load_staged_state(PictureState)]
+    assert [entry and entry.iteration for entry in found] == [17, 18]
+    folder.commit_state()
+    found = [folder.load_state(PictureState), folder.load_staged_state(PictureState)]
+    assert [entry and entry.iteration for entry in found] == [18, None]
+    folder.stage_state(PictureState(19, state().tensors))
+    folder.save_state(PictureState(20, state().tensors))
+    assert [path.name for path in folder.path.iterdir()] == ["state.safetensors"]
+    folder.stage_state(PictureState(21, state().tensors))
+    folder.remove_state()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_the_settings_that_made_a_state_come_back(folder: RunFolder) -> None:
+    folder.save_state(PictureState(17, state().tensors, {"run.seed": 3, "photo": "a", "list": [1, 2]}))
+    found = folder.load_state(PictureState)
+    assert found is not None
+    assert found.settings == {"run.seed": 3, "photo": "a", "list": [1, 2]}
+    save_file(dict(state().tensors), folder.state_file, {"iteration": "17", "settings": "[1]"})
+    with pytest.raises(ConfigError, match=r"(?s)is damaged: .*settings"):
         folder.load_state(PictureState)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stylescore.errors import OutputError
-from stylescore.runs.lock import NAME, hold
+from stylescore.runs.lock import NAME, hold, remove_stale_locks
 
 HOLDER = """
 import sys, time
@@ -54,3 +54,12 @@ def test_the_lock_is_released_when_the_block_fails(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write to"), hold(tmp_path / "none"):
         pass
+
+
+def test_stale_locks_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
+    for name in ("left", "used"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "left" / NAME).touch()
+    with hold(tmp_path / "used"):
+        remove_stale_locks(tmp_path)
+        assert [path.parent.name for path in tmp_path.rglob(NAME)] == ["used"]

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stylescore.errors import InputError, OutputError, PictureError
-from stylescore.storage.files import atomic, sha256
+from stylescore.storage import files
+from stylescore.storage.files import atomic, partial_path, remove_partials, sha256
 
 
 def names(folder: Path) -> list[str]:
@@ -165,3 +168,59 @@ def test_sha256_of_a_folder_sees_content_and_names(tmp_path: Path) -> None:
 def test_sha256_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'.*none' cannot be read"):
         sha256(tmp_path / "none")
+
+
+def test_a_temporary_may_have_another_suffix(tmp_path: Path) -> None:
+    with atomic(tmp_path / "a.safetensors", suffix=".tmp") as temporary:
+        temporary.write_text("half")
+        assert list(tmp_path.glob("*.safetensors")) == []
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+def of_process(folder: Path, number: int) -> Path:
+    """Make the hidden file of a process."""
+    path = folder / partial_path(folder).name.replace(f"-{os.getpid()}-", f"-{number}-")
+    path.touch()
+    return path
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    live = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        left, written, own = of_process(tmp_path, ended.pid), of_process(tmp_path, live.pid), partial_path(tmp_path)
+        own.touch()
+        folder = of_process(tmp_path, ended.pid)
+        folder.unlink()
+        folder.mkdir()
+        (folder / "config.toml").touch()
+        remove_partials(tmp_path, owned=False)
+        assert not left.exists()
+        assert not folder.exists()
+        assert written.exists()
+        assert own.exists()
+    finally:
+        live.communicate(b"\n")
+
+
+def test_an_earlier_process_of_the_same_number_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = partial_path(tmp_path)
+    path.touch()
+    monkeypatch.setattr(files, "_PROCESS", "another0")
+    remove_partials(tmp_path, owned=False)
+    assert not path.exists()
+
+
+def test_processes_of_other_machines_and_other_names_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = of_process(tmp_path, 2**22 + 1)
+    others = [tmp_path / name for name in (".partial-", ".partial-abc.safetensors", "a.txt", ".hidden")]
+    for other in others:
+        other.touch()
+    monkeypatch.setattr(files, "_HOST", "elsewhere")
+    remove_partials(tmp_path, owned=False)
+    assert path.exists()
+    remove_partials(tmp_path, owned=True)
+    assert names(tmp_path) == [".hidden", "a.txt"]

@@ -266,6 +266,107 @@ def test_a_training_that_was_killed_before_its_style_was_written_is_not_finished
     assert len(tools.rows(tools.out / "discs")) == 3
 
 
+def test_a_training_that_was_killed_after_its_style_was_written_ends(
+    train_style: Program, program: Program, tools: SimpleNamespace, own_styles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a style of this name now, and it is its own."""
+    from stylescore.training.folder import TrainingFolder
+
+    def killed(folder: TrainingFolder) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "remove_state", killed)
+        assert train_style().code == 130
+    style, folder = own_styles / "discs.safetensors", tools.out / "discs"
+    expected = style.read_bytes()
+    assert (folder / "state.safetensors").is_file()
+    resumed = program("train-style", "--quiet", "--resume", folder)
+    assert (resumed.code, resumed.out, resumed.err) == (0, f"{style}\n", "")
+    assert style.read_bytes() == expected
+    assert not (folder / "state.safetensors").exists()
+    assert len(tools.rows(folder)) == 3
+    assert "is finished" in program("train-style", "--quiet", "--resume", folder).complaint[0]
+
+
+def test_a_training_that_was_killed_while_its_last_sheet_was_drawn_ends(
+    train_style: Program, program: Program, tools: SimpleNamespace, own_styles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines of the log are there, and no style is."""
+    from stylescore.training import session
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "sample_sheet", killed)
+        assert train_style("--samples-every", 3).code == 130
+    folder = tools.out / "discs"
+    assert len(tools.rows(folder)) == 3
+    assert not list(own_styles.glob("*.safetensors"))
+    assert program("train-style", "--quiet", "--resume", folder).code == 0
+    assert (folder / "samples" / "step-000003.png").is_file()
+    assert [path.name for path in own_styles.iterdir()] == ["discs.safetensors"]
+
+
+def test_another_style_that_took_the_name_is_not_replaced(
+    train_style: Program, program: Program, tools: SimpleNamespace, own_styles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        train_style()
+    folder, style = tools.out / "discs", own_styles / "discs.safetensors"
+    own_styles.mkdir(exist_ok=True)
+    style.write_bytes(b"another")
+    error, hint = program("train-style", "--quiet", "--resume", folder).complaint
+    assert error.startswith("there is a style 'discs' already")
+    assert hint == "move it away, or set another name in config.toml; then resume"
+    assert style.read_bytes() == b"another"
+    config = folder / "config.toml"
+    config.write_text(config.read_text("utf-8").replace('name = "discs"', 'name = "rings"'), encoding="utf-8")
+    assert program("train-style", "--quiet", "--resume", folder).code == 0
+    assert sorted(path.name for path in own_styles.iterdir()) == ["discs.safetensors", "rings.safetensors"]
+
+
+def test_a_training_in_use_or_with_edited_settings_is_refused(
+    train_style: Program, program: Program, tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.runs.lock import hold
+
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        train_style()
+    folder = tools.out / "discs"
+    with hold(folder):
+        error, _ = program("train-style", "--quiet", "--resume", folder).complaint
+    assert error == f"the run in {str(folder)!r} is in use by another process"
+    config = folder / "config.toml"
+    text = config.read_text("utf-8")
+    config.write_text(text.replace("rank = 16", "rank = 8").replace("seed = 0", "seed = 1"), encoding="utf-8")
+    error, hint = program("train-style", "--quiet", "--resume", folder).complaint
+    assert error == "config.toml changed after the run began: config.rank is 8, was 16; config.seed is 1, was 0"
+    assert "begin a new run" in hint
+    config.write_text(text.replace("checkpoint_every = 0", "checkpoint_every = 1"), encoding="utf-8")
+    assert program("train-style", "--quiet", "--resume", folder).code == 0
+
+
+def test_a_style_that_is_half_written_is_not_listed(
+    train_style: Program, program: Program, own_styles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    original = Path.write_bytes
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        written = original(path, data)
+        if path.parent == own_styles:
+            listed.append(json.loads(program("styles", "--json").out)["styles"])
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert train_style().code == 0
+    assert not [style for style in listed[0] if not style["bundled"]]
+
+
 def test_resume_takes_nothing_else(program: Program, tmp_path: Path) -> None:
     error, _ = program("train-style", "--resume", tmp_path, "--rank", 4).complaint
     assert error.endswith("cannot be combined with --rank")

@@ -56,6 +56,10 @@ class Interrupts:
         finally:
             self._end = None
 
+    def delay_until(self, end: str) -> None:
+        """Name something else that the delayed part in progress ends after."""
+        self._end = end
+
     def raise_if_requested(self) -> None:
         """Raise `KeyboardInterrupt` if a signal has arrived."""
         if self.requested:

@@ -313,14 +313,19 @@ def _find_runs(path: Path) -> list[list[PictureFolder]]:
     Raises:
         ConfigError: there is none.
     """
-    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished
+    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished, has_runs
+    from stylescore.runs.lock import remove_stale_locks
     from stylescore.runs.record import read_record
 
     folder = PictureFolder(path)
-    found = [] if folder.config_file.exists() else find_unfinished(path)
-    if not found:
+    if folder.config_file.exists() or not has_runs(path):
         read_record(folder, COMMAND, StylizeSettings)
-    return found or [[folder]]
+        return [[folder]]
+    remove_stale_locks(path)
+    found = find_unfinished(path)
+    if not found:
+        raise ConfigError(f"every run in {str(path)!r} is finished", hint="there is nothing to resume")
+    return found
 
 
 def _lock(locks: ExitStack, folders: Sequence[PictureFolder], options: Options, *, alone: bool) -> bool:
@@ -392,20 +397,25 @@ def _run(
 
 
 def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
-    """Run a batch under a progress bar; an interrupt ends it after the iteration in progress."""
+    """Run a batch under a progress bar; an interrupt ends it after the iteration or the result in progress."""
     from stylescore.cli.output import progress
     from stylescore.method.fit import Iteration
 
     title = ", ".join(job.photo.path.name for job in batch.jobs)
-    total, done = batch.fitting.iterations, batch.fitting.iteration
+    total, done, left = batch.fitting.iterations, batch.fitting.iteration, len(batch.jobs)
     with closing(batch.run()) as events, progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
                 tick()
                 interrupts.raise_if_requested()
+                if event.index + 1 == total:
+                    interrupts.delay_until("picture")
             else:
                 tick.finish()
                 yield event
+                left -= 1
+                if left:
+                    interrupts.raise_if_requested()
 
 
 def _describe_size(stylizer: Stylizer, photo: Photo) -> str:

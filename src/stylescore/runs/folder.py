@@ -267,17 +267,18 @@ def _load_state(path: Path, kind: type[S]) -> S | None:
         return None
     try:
         tensors, metadata = _read_tensors(path)
-        state = kind(tensors=tensors, **{name: json.loads(value) for name, value in metadata.items()})
-        _require_types(state)
+        others = {name: json.loads(value) for name, value in metadata.items()}
+        _require_types(others)
+        state = kind(tensors=tensors, **others)
     except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the saved state {str(path)!r} is damaged: {error}", hint="begin a new run") from error
     return state
 
 
-def _require_types(state: State) -> None:
-    if type(state.iteration) is not int:
+def _require_types(values: Mapping[str, Any]) -> None:
+    if type(values.get("iteration")) is not int:
         raise ValueError("its iteration is not a whole number")
-    if not isinstance(state.settings, dict | None):
+    if not isinstance(values.get("settings"), dict | None):
         raise ValueError("its settings are not a table")
 
 

@@ -252,6 +252,17 @@ class SavedJob:
     staged: PictureState | None
 
 
+def has_runs(parent: Path) -> bool:
+    """Return whether one of a folder's subfolders is that of a run."""
+    return bool(_runs_in(parent))
+
+
+def _runs_in(parent: Path) -> list[PictureFolder]:
+    """Return the runs among a folder's subfolders; hidden ones are not complete yet."""
+    paths = sorted(path.parent for path in parent.glob("*/config.toml") if not path.parent.name.startswith("."))
+    return [folder for folder in map(PictureFolder, paths) if is_made_by(folder, COMMAND)]
+
+
 def find_unfinished(parent: Path) -> list[list[PictureFolder]]:
     """Return the unfinished runs among a folder's subfolders, batch by batch; folders that are no runs are left out.
 
@@ -259,8 +270,8 @@ def find_unfinished(parent: Path) -> list[list[PictureFolder]]:
         ConfigError: the record of a run cannot be read.
     """
     batches: dict[str, list[tuple[int, PictureFolder]]] = {}
-    for folder in map(PictureFolder, sorted(path.parent for path in parent.glob("*/config.toml"))):
-        if folder.path.name.startswith(".") or is_finished(folder) or not is_made_by(folder, COMMAND):
+    for folder in _runs_in(parent):
+        if is_finished(folder):
             continue
         place = read_record(folder, COMMAND, StylizeSettings).settings.batch
         key, index = (folder.path.name, 0) if place is None else (f"/{place.key}", place.index)

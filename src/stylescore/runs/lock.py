@@ -45,6 +45,13 @@ def hold(folder: Path) -> Iterator[None]:
         _release(folder / NAME, descriptor)
 
 
+def remove_stale_locks(parent: Path) -> None:
+    """Remove the lock files that killed processes left in a folder's subfolders."""
+    for path in parent.glob(f"*/{NAME}"):
+        with suppress(OutputError), hold(path.parent):
+            pass
+
+
 def _acquire(path: Path) -> int:
     """Return the descriptor of a locked file, which is still the one under this name.
 
