@@ -103,12 +103,8 @@ def format_verdict(verdict: dict[str, Any]) -> str:
     name, time = f"{verdict['model']}:", format_duration(verdict["seconds"])
     size, there = f"{verdict['gigabytes']:.1f}", verdict["available"]
     if verdict["model"] == "mini":
-        works = (
-            f"works here, about {time} a picture"
-            if verdict["works"]
-            else "does not work here: files or memory are missing"
-        )
-        return f"{name:<21} {works}"
+        missing = "does not work here: files or memory are missing"
+        return f"{name:<21} {f'works here, about {time} a picture' if verdict['works'] else missing}"
     option = "" if verdict["memory"] == "normal" else f", --memory {verdict['memory']}"
     if not verdict["works"]:
         return f"{name:<21} does not fit: needs {size} GB, there are {there:.1f}"
