@@ -361,7 +361,10 @@ class TestRefusals:
         refused(text[:300], "is not a run folder: config.toml: ")
         refused("", "its config.toml does not say which command made it")
         refused(text[: text.index("photo = ")], "lacks photo, style_prompt, run")
-        refused(text.replace("iterations = 4", "iterations = 0"), "iterations must be at least 1, not 0")
+        refused(
+            text.replace("iterations = 4", "iterations = 0"),
+            "changed after the run began: run.method.iterations is 0, was 4",
+        )
         refused(text.replace("seed = 0", 'seed = "zero"'), "run.seed must be a whole number, not 'zero'")
         refused(text.replace("[run.method]", "[run.methods]"), "unknown setting 'run.methods'")
 

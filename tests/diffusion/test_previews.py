@@ -315,7 +315,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
         pickled,
         "the tiny autoencoder of '{}' is a pickle (diffusion_pytorch_model.bin), which may run code when loaded",
     ),
-    (a_pickle_in_disguise, f"'{{}}/{WEIGHTS}' is a pickle, which may run code when loaded"),
+    (a_pickle_in_disguise, f"'{{}}/{WEIGHTS}' is a pickle, not a safetensors file with a model"),
     (cut, f"'{{}}/{WEIGHTS}' is truncated: "),
     (incomplete, "the tiny autoencoder of '{}' lacks 1 of its weights, such as 'decoder.layers.0.weight'"),
     (other_channels, "the tiny autoencoder of '{}' does not fit the model: it has 16 latent channels, not 4"),

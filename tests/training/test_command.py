@@ -126,7 +126,7 @@ def test_pictures_that_cannot_be_used_are_one_line(train_style: Program, picture
     (tmp_path / "empty").mkdir()
     assert "there are no pictures in" in train_style(folder=tmp_path / "empty").complaint[0]
     (pictures / "bad.png").write_text("no picture")
-    assert "is not a picture of a supported format" in train_style("--strict").complaint[0]
+    assert "is a text file, not a picture" in train_style("--strict").complaint[0]
     shutil.copy(pictures / "p0.png", tmp_path / "empty" / "one.png")
     assert "at least 3 usable pictures" in train_style(folder=tmp_path / "empty").complaint[0]
 
@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_half_file(
 
 def test_a_folder_that_cannot_be_made_is_told(train_style: Program, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    assert "cannot be written" in train_style("--output", tmp_path / "file" / "deep").complaint[0]
+    assert "cannot write to" in train_style("--output", tmp_path / "file" / "deep").complaint[0]
 
 
 def test_a_missing_extra_is_told_with_the_command_that_installs_it(

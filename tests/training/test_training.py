@@ -124,7 +124,10 @@ def test_a_checkpoint_holds_adapter_and_moments_and_no_pickle(session: Make) -> 
         *("weight", "step", "exp_avg", "exp_avg_sq")
     }
     with safe_open(made.folder.state_file, "pt") as file:
-        assert file.metadata() == {"iteration": "2", "scaler": "null"}
+        metadata = file.metadata()
+    settings = json.loads(metadata.pop("settings"))
+    assert metadata == {"iteration": "2", "scaler": "null"}
+    assert settings["config.name"] == "discs"
 
 
 @pytest.mark.parametrize("damage", ["cut", "rank", "nan", "plain"])

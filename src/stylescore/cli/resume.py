@@ -1,4 +1,4 @@
-"""`--resume`, the same for every command: the options it excludes, and the line on how to resume a run."""
+"""`--resume`, the same for every command: the options it excludes, and the lines on how to resume a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typer.models import OptionInfo
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stylescore.runs.folder import RunFolder
 
 ALLOWED = ("resume", "json", "quiet")
@@ -34,12 +36,20 @@ def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any]) -
             )
 
 
-def print_resume(command: str, folder: RunFolder) -> None:
-    """Print how to resume a run that was interrupted, if its state is saved."""
+def print_resume(command: str, *folders: RunFolder) -> None:
+    """Print how to resume runs that were interrupted: one by one, and several of one parent by one command."""
     from stylescore.cli.output import say
 
-    if folder.state_file.is_file():
-        say(f"saved; resume with: stylescore {command} --resume {shlex.quote(str(folder.path))}")
+    for folder in folders:
+        saved = folder.state_file.is_file()
+        start = "saved; resume with" if saved else "no state is saved; begin again with"
+        say(f"{start}: {_command(command, folder.path)}")
+    if len(folders) > 1:
+        say(f"all of them: {_command(command, folders[0].path.parent)}")
+
+
+def _command(command: str, path: Path) -> str:
+    return f"stylescore {command} --resume {shlex.quote(str(path))}"
 
 
 def _spell(parameter: Parameter, declaration: Any) -> str:

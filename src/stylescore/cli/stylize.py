@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +14,8 @@ import typer
 
 from stylescore.cli.options import parse_settings, parse_styles, require_style, with_folders_apart
 from stylescore.cli.output import add_resume_hint
-from stylescore.cli.resume import refuse_with_resume
+from stylescore.cli.resume import print_resume, refuse_with_resume
+from stylescore.cli.signals import Interrupts
 from stylescore.config.method import Method
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, PictureError
@@ -20,11 +23,10 @@ from stylescore.errors import ConfigError, PictureError
 if TYPE_CHECKING:
     from stylescore.assembly.sources import Sources
     from stylescore.assembly.stylizer import Stylizer
-    from stylescore.cli.signals import Interrupts
     from stylescore.images import Photo
     from stylescore.method.state import PictureState
-    from stylescore.runs.job import Job
-    from stylescore.runs.runner import SavedResult
+    from stylescore.runs.job import Job, PictureFolder, SavedJob
+    from stylescore.runs.runner import Batch, SavedResult
 
 WHAT = "What to make"
 HOW = "How"
@@ -146,7 +148,8 @@ def stylize(
     options = Options(output, preview_every, gif, batch, json, quiet)
     if resume is not None:
         refuse_with_resume(stylize, given)
-        _report(_resume(resume, options), options)
+        with Interrupts(quiet=quiet) as interrupts:
+            _report(_resume(resume, options, interrupts), options)
         return
     base = RunConfig(
         styles=parse_styles(style or []),
@@ -168,8 +171,9 @@ def stylize(
         "tile": tile,
     }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
-    results = _start(photos or [], base, execution, preset, method, constants, options)
-    _report(results, options, several=len(photos or []) > 1)
+    with Interrupts(quiet=quiet) as interrupts:
+        results = _start(photos or [], base, execution, preset, method, constants, options, interrupts)
+        _report(results, options, several=len(photos or []) > 1)
 
 
 def _start(
@@ -180,6 +184,7 @@ def _start(
     method: str | None,
     constants: dict[str, Any],
     options: Options,
+    interrupts: Interrupts,
 ) -> Iterator[SavedResult]:
     """Check everything that can be checked without a model, then load it and run."""
     if not photos:
@@ -187,7 +192,6 @@ def _start(
     require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.output import require_writable, say
-    from stylescore.cli.signals import Interrupts
     from stylescore.config.presets import METHODS, origin, preset_for, unsuited
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
@@ -209,11 +213,40 @@ def _start(
     parents = with_folders_apart(photos, options.output)
     stylizer = _load(run, options, sources)
     groups = list(_split(opened, stylizer, options.batch))
-    with Interrupts() as interrupts:
-        for group in groups:
+    try:
+        while groups:
             interrupts.raise_if_requested()
-            jobs = [_make_job(stylizer, photo, parents[photo.path], options) for photo in group]
-            yield from _run(stylizer, jobs, None, options, interrupts)
+            yield from _begin(stylizer, groups.pop(0), parents, options, interrupts)
+    except KeyboardInterrupt:
+        _print_not_begun([photo.path for group in groups for photo in group])
+        raise
+
+
+def _print_not_begun(photos: Sequence[Path]) -> None:
+    """Print the photos of an interrupted call that have no folder yet."""
+    from stylescore.cli.output import say
+
+    if photos:
+        say(f"not begun, give them again: {' '.join(shlex.quote(str(path)) for path in photos)}")
+
+
+def _begin(
+    stylizer: Stylizer,
+    photos: Sequence[Photo],
+    parents: Mapping[Path, Path],
+    options: Options,
+    interrupts: Interrupts,
+) -> Iterator[SavedResult]:
+    """Make the run folders of a batch, and run it."""
+    from stylescore.runs.job import make_jobs
+    from stylescore.runs.lock import hold
+
+    places = [parents[photo.path] for photo in photos]
+    jobs = make_jobs(stylizer, photos, places, gif=options.gif, preview_every=options.preview_every)
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(hold(job.folder.path))
+        yield from _run(stylizer, jobs, None, options, interrupts)
 
 
 def _require_writable_names(paths: Sequence[Path]) -> None:
@@ -259,23 +292,78 @@ def _split(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator
             yield photos[start : start + limit]
 
 
-def _make_job(stylizer: Stylizer, photo: Photo, parent: Path, options: Options) -> Job:
-    """Make the run folder of a photo."""
-    from stylescore.runs.job import make_job
+def _resume(path: Path, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
+    """Resume an interrupted run, or all unfinished runs in a folder that is none itself."""
+    stylizer = None
+    for folders in _find_runs(path):
+        interrupts.raise_if_requested()
+        with ExitStack() as locks:
+            if not _lock(locks, folders, options, alone=folders[0].path == path):
+                continue
+            saved, states = _read_states(folders)
+            run = saved[0].job.record.settings.run
+            if stylizer is None or stylizer.run != run:
+                stylizer = _load(run, options)
+            yield from _continue(stylizer, [entry.job for entry in saved], states, options, interrupts)
 
-    return make_job(stylizer, photo, parent, gif=options.gif, preview_every=options.preview_every)
+
+def _find_runs(path: Path) -> list[list[PictureFolder]]:
+    """Return the runs to resume, batch by batch.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished
+    from stylescore.runs.record import read_record
+
+    folder = PictureFolder(path)
+    found = [] if folder.config_file.exists() else find_unfinished(path)
+    if not found:
+        read_record(folder, COMMAND, StylizeSettings)
+    return found or [[folder]]
 
 
-def _resume(path: Path, options: Options) -> Iterator[SavedResult]:
-    """Resume an interrupted run."""
-    from stylescore.cli.signals import Interrupts
-    from stylescore.runs.job import read_job, require_same_models
+def _lock(locks: ExitStack, folders: Sequence[PictureFolder], options: Options, *, alone: bool) -> bool:
+    """Lock the folders of a batch; return whether no other process holds one.
 
-    job, state = read_job(path)
-    stylizer = _load(job.record.settings.run, options)
-    require_same_models(job, stylizer)
-    with Interrupts() as interrupts:
-        yield from _run(stylizer, [job], None if state is None else [state], options, interrupts)
+    Raises:
+        InUseError: another process holds the folder that the user named.
+    """
+    from stylescore.cli.output import say
+    from stylescore.runs.lock import InUseError, hold
+
+    try:
+        for folder in folders:
+            locks.enter_context(hold(folder.path))
+    except InUseError as error:
+        if alone:
+            raise
+        say(f"note: left out: {error}", quiet=options.quiet)
+        return False
+    return True
+
+
+def _read_states(folders: Sequence[PictureFolder]) -> tuple[list[SavedJob], list[PictureState] | None]:
+    """Return the runs of a batch, and the states to resume them from."""
+    from stylescore.runs.job import common_states, read_job
+
+    saved = [read_job(folder.path) for folder in folders]
+    return saved, common_states(saved)
+
+
+def _continue(
+    stylizer: Stylizer,
+    jobs: Sequence[Job],
+    states: Sequence[PictureState] | None,
+    options: Options,
+    interrupts: Interrupts,
+) -> Iterator[SavedResult]:
+    """Run a batch on from its states, if its models are the same."""
+    from stylescore.runs.job import require_same_models
+
+    for job in jobs:
+        require_same_models(job, stylizer)
+    yield from _run(stylizer, jobs, states, options, interrupts)
 
 
 def _run(
@@ -285,26 +373,36 @@ def _run(
     options: Options,
     interrupts: Interrupts,
 ) -> Iterator[SavedResult]:
-    """Run one batch under a progress bar; an interrupt ends it after the iteration in progress."""
-    from stylescore.cli.output import progress, say, working
-    from stylescore.method.fit import Iteration
+    """Run one batch; when it is interrupted, print how to resume it."""
+    from stylescore.cli.output import say, working
+    from stylescore.runs.job import is_finished
     from stylescore.runs.runner import Batch
 
     say(_describe_size(stylizer, jobs[0].photo), quiet=options.quiet)
     if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
         say(SHARED_FAKE, quiet=options.quiet)
-    title = ", ".join(job.photo.path.name for job in jobs)
-    with working(f"preparing {title}", quiet=options.quiet):
-        batch = Batch.start(stylizer, jobs, states)
+    try:
+        with working(f"preparing {', '.join(job.photo.path.name for job in jobs)}", quiet=options.quiet):
+            batch = Batch.start(stylizer, jobs, states)
+        with interrupts.delayed("iteration"), add_resume_hint("stylize", [job.folder for job in jobs]):
+            yield from _fit(batch, options, interrupts)
+    except KeyboardInterrupt:
+        print_resume("stylize", *(job.folder for job in jobs if not is_finished(job.folder)))
+        raise
+
+
+def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
+    """Run a batch under a progress bar; an interrupt ends it after the iteration in progress."""
+    from stylescore.cli.output import progress
+    from stylescore.method.fit import Iteration
+
+    title = ", ".join(job.photo.path.name for job in batch.jobs)
     total, done = batch.fitting.iterations, batch.fitting.iteration
-    events = batch.run()
-    folders = [job.folder for job in jobs]
-    with add_resume_hint("stylize", folders), progress(title, total, done, quiet=options.quiet) as tick:
+    with closing(batch.run()) as events, progress(title, total, done, quiet=options.quiet) as tick:
         for event in events:
             if isinstance(event, Iteration):
                 tick()
-                if interrupts.requested:
-                    _interrupt(events, jobs)
+                interrupts.raise_if_requested()
             else:
                 tick.finish()
                 yield event
@@ -319,18 +417,6 @@ def _describe_size(stylizer: Stylizer, photo: Photo) -> str:
     resized = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
     finer = FINER if min(own) >= MUCH_LARGER * min(size) else ""
     return f"size: {first}{size[0]} x {size[1]} pixels{resized}{finer}"
-
-
-def _interrupt(events: Generator[Any, None, None], jobs: Sequence[Job]) -> None:
-    """Interrupt a batch, which saves its states, and print how to resume."""
-    from stylescore.cli.resume import print_resume
-
-    try:
-        events.throw(KeyboardInterrupt())
-    except KeyboardInterrupt:
-        for job in jobs:
-            print_resume("stylize", job.folder)
-        raise
 
 
 def _report(results: Iterator[SavedResult], options: Options, *, several: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from stylescore.catalog.registry import user_styles_dir
 from stylescore.cli.options import parse_settings
 from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
+from stylescore.cli.signals import Interrupts
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,12 +129,14 @@ def train_style(
     options = Options(output, json, quiet or not _is_first_process())
     if resume is not None:
         refuse_with_resume(train_style, given)
-        _resume(resume, options)
+        with Interrupts(quiet=options.quiet) as interrupts:
+            _resume(resume, options, interrupts)
         return
     if pictures is None or name is None:
         missing = "a folder of PICTURES" if pictures is None else "a --name for the style"
         raise ConfigError(f"train-style needs {missing}", hint="stylescore train-style pictures --name my-style")
-    _start(_make_request(given), options)
+    with Interrupts(quiet=options.quiet) as interrupts:
+        _start(_make_request(given), options, interrupts)
 
 
 def _is_first_process() -> bool:
@@ -155,28 +159,38 @@ def _make_request(given: Mapping[str, Any]) -> Request:
     )
 
 
-def _start(request: Request, options: Options) -> None:
+def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
     require_writable(options.output)
     require_writable(user_styles_dir(), "set STYLESCORE_STYLES to a folder you may write to")
+    from stylescore.runs.lock import hold
     from stylescore.training.plan import make_plan
     from stylescore.training.session import start
 
     plan = make_plan(request, sheets=4)
     base = _load(plan, options)
-    _run(start(base, plan, _encode(base, plan, options), options.output), options)
+    session = start(base, plan, _encode(base, plan, options), options.output)
+    with ExitStack() as locks:
+        if session.folder is not None:
+            locks.enter_context(hold(session.folder.path))
+        _run(session, options, interrupts)
 
 
-def _resume(path: Path, options: Options) -> None:
+def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
     """Resume an interrupted training."""
+    from stylescore.runs.lock import hold
     from stylescore.training.plan import make_plan
     from stylescore.training.session import read_training, require_same_inputs, resume
 
-    folder, record, state = read_training(path)
-    plan = make_plan(_restore_request(record.settings), sheets=4)
-    base = _load(plan, options)
-    require_same_inputs(record, plan, base)
-    _run(resume(base, plan, _encode(base, plan, options), folder, state), options)
+    read_training(path)
+    with ExitStack() as locks:
+        if _is_first_process():
+            locks.enter_context(hold(path))
+        folder, record, state = read_training(path)
+        plan = make_plan(_restore_request(record.settings), sheets=4, resumed=True)
+        base = _load(plan, options)
+        require_same_inputs(record, plan, base)
+        _run(resume(base, plan, _encode(base, plan, options), folder, state), options, interrupts)
 
 
 def _restore_request(settings: TrainingSettings) -> Request:
@@ -237,17 +251,16 @@ def _encode(base: BaseModel, plan: Plan, options: Options) -> Cache:
     raise AssertionError("encoding ends with the cache")
 
 
-def _run(session: Session, options: Options) -> None:
+def _run(session: Session, options: Options, interrupts: Interrupts) -> None:
     """Train under a progress bar; an interrupt ends it after the step in progress."""
     from stylescore.cli.output import progress
-    from stylescore.cli.signals import Interrupts
     from stylescore.training.session import SavedStyle
 
     trainer = session.trainer
     last, saved = None, None
     try:
         with (
-            Interrupts() as interrupts,
+            interrupts.delayed("step"),
             progress(trainer.config.name, trainer.config.steps, trainer.step, quiet=options.quiet) as tick,
         ):
             for event in session.run(lambda: interrupts.requested):

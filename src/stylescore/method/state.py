@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -27,10 +28,12 @@ class State:
     Attributes:
         iteration: iterations done.
         tensors: by name, on the CPU.
+        settings: of the run that made it, by dotted names; `None` where they are not known.
     """
 
     iteration: int
     tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

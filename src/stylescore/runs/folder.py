@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from stylescore.errors import ConfigError, OutputError
 from stylescore.method.state import State
-from stylescore.storage.files import atomic
+from stylescore.storage.files import atomic, partial_path, remove_partials, uninterrupted
 
 S = TypeVar("S", bound=State)
 F = TypeVar("F", bound="RunFolder")
@@ -30,25 +32,30 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def new(cls: type[F], parent: Path, name: str) -> F:
+    def new(cls: type[F], parent: Path, name: str, fill: Callable[[F], None] | None = None) -> F:
         """Make a folder `parent/name`, or `name-2`, `name-3`... where it is taken.
+
+        Args:
+            parent: made if it is missing; what killed processes left unfinished in it is removed.
+            name: of the folder.
+            fill: writes into the folder before it has its name, so that it appears with these files or not at all.
 
         Raises:
             OutputError: it cannot be made.
         """
-        number = 1
-        while True:
-            path = parent / (name if number == 1 else f"{name}-{number}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError as error:
-                if not path.is_dir():
-                    raise _write_error(path, error) from error
-                number += 1
-            except OSError as error:
-                raise _write_error(path, error) from error
-            else:
-                return cls(path)
+        hidden = cls(partial_path(parent))
+        try:
+            hidden.path.mkdir(parents=True)
+        except OSError as error:
+            raise _write_error(parent / name, error) from error
+        try:
+            remove_partials(parent, owned=False)
+            if fill is not None:
+                fill(hidden)
+            return cls(_rename_to_free(hidden.path, parent / name))
+        except BaseException:
+            shutil.rmtree(hidden.path, ignore_errors=True)
+            raise
 
     @property
     def config_file(self) -> Path:
@@ -66,6 +73,11 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def staged_state_file(self) -> Path:
+        """A later state, while those of the other pictures of a batch are still to be written."""
+        return self.path / "state-next.safetensors"
+
+    @property
     def curves(self) -> Path:
         """The folder of TensorBoard's files."""
         return self.path / "tensorboard"
@@ -73,7 +85,7 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the run writes, but those in subfolders."""
-        return (self.log_file, self.state_file)
+        return (self.log_file, self.state_file, self.staged_state_file)
 
     @property
     def subfolders(self) -> tuple[Path, ...]:
@@ -88,6 +100,11 @@ class RunFolder:
         for path in self.files:
             if path.is_dir():
                 raise OutputError(f"{str(path)!r} is a folder, the run needs a file there", hint="move it away")
+
+    def remove_partials(self) -> None:
+        """Remove what killed processes left unfinished; the folder's lock must be held."""
+        for path in (self.path, *self.subfolders):
+            remove_partials(path, owned=True)
 
     def append_step(self, row: Mapping[str, Any]) -> None:
         """Add a line to the log."""
@@ -134,11 +151,26 @@ class RunFolder:
             raise ConfigError(f"the log {str(self.log_file)!r} cannot be read: {reason}", hint=WITHOUT_LOG) from error
 
     def save_state(self, state: State) -> None:
-        """Write the state of an unfinished run: its tensors, and its other fields as JSON in the file's metadata."""
-        others = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "tensors"}
-        metadata = {name: json.dumps(value) for name, value in others.items()}
-        with atomic(self.state_file) as temporary:
-            temporary.write_bytes(save(dict(state.tensors), metadata=metadata))
+        """Write the state of an unfinished run; Ctrl-C waits until it is written."""
+        with uninterrupted():
+            _write_state(self.state_file, state)
+            self.staged_state_file.unlink(missing_ok=True)
+
+    def stage_state(self, state: State) -> None:
+        """Write a state beside the one before, which it replaces in `commit_state`."""
+        with uninterrupted():
+            _write_state(self.staged_state_file, state)
+
+    def commit_state(self) -> None:
+        """Let the staged state replace the one before.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        try:
+            self.staged_state_file.replace(self.state_file)
+        except OSError as error:
+            raise _write_error(self.path, error) from error
 
     def load_state(self, kind: type[S]) -> S | None:
         """Return the saved state, or `None` if there is none.
@@ -146,18 +178,15 @@ class RunFolder:
         Raises:
             ConfigError: the file is damaged, or its metadata are not those of this kind of state.
         """
-        if not self.state_file.is_file():
-            return None
-        try:
-            tensors, metadata = _read_tensors(self.state_file)
-            state = kind(tensors=tensors, **{name: json.loads(value) for name, value in metadata.items()})
-            if type(state.iteration) is not int:
-                raise ValueError("its iteration is not a whole number")
-        except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"the saved state {str(self.state_file)!r} is damaged: {error}", hint="begin a new run"
-            ) from error
-        return state
+        return _load_state(self.state_file, kind)
+
+    def load_staged_state(self, kind: type[S]) -> S | None:
+        """Return the staged state, or `None` if there is none.
+
+        Raises:
+            ConfigError: as for `load_state`.
+        """
+        return _load_state(self.staged_state_file, kind)
 
     def remove_state(self) -> None:
         """Delete the saved state of a finished run.
@@ -166,6 +195,7 @@ class RunFolder:
             OutputError: the system refuses.
         """
         try:
+            self.staged_state_file.unlink(missing_ok=True)
             self.state_file.unlink(missing_ok=True)
         except OSError as error:
             raise _write_error(self.path, error) from error
@@ -202,6 +232,53 @@ def make_folder(path: Path) -> None:
         path.mkdir(exist_ok=True)
     except OSError as error:
         raise _write_error(path, error) from error
+
+
+def _rename_to_free(hidden: Path, wanted: Path) -> Path:
+    """Rename a folder to the first of `wanted`, `wanted-2`, `wanted-3`... that is free, and return its new path.
+
+    Raises:
+        OutputError: a file has the name, or the system refuses.
+    """
+    number = 1
+    while True:
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            if not os.path.lexists(path):
+                return hidden.rename(path)
+        except OSError as error:
+            if not path.is_dir():  # else another process was faster
+                raise _write_error(path, error) from error
+        if not path.is_dir():
+            raise _write_error(path, FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)))
+        number += 1
+
+
+def _write_state(path: Path, state: State) -> None:
+    """Write a state: its tensors, and its other fields as JSON in the file's metadata."""
+    others = {field.name: getattr(state, field.name) for field in fields(state) if field.name != "tensors"}
+    metadata = {name: json.dumps(value) for name, value in others.items()}
+    with atomic(path) as temporary:
+        temporary.write_bytes(save(dict(state.tensors), metadata=metadata))
+
+
+def _load_state(path: Path, kind: type[S]) -> S | None:
+    if not path.is_file():
+        return None
+    try:
+        tensors, metadata = _read_tensors(path)
+        state = kind(tensors=tensors, **{name: json.loads(value) for name, value in metadata.items()})
+        _require_types(state)
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the saved state {str(path)!r} is damaged: {error}", hint="begin a new run") from error
+    return state
+
+
+def _require_types(state: State) -> None:
+    if type(state.iteration) is not int:
+        raise ValueError("its iteration is not a whole number")
+    if not isinstance(state.settings, dict | None):
+        raise ValueError("its settings are not a table")
 
 
 def _write_error(path: Path, error: OSError) -> OutputError:

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.execution import StyleWeights
 from stylescore.config.run import RunConfig
+from stylescore.errors import ConfigError
 from stylescore.images import Photo, read_photo
 from stylescore.method.state import PictureState
 from stylescore.runs.folder import RunFolder
-from stylescore.runs.record import Record, read_record, to_toml, write_record
-from stylescore.runs.resume import (
-    require_resumable,
-    require_same,
-    require_unchanged,
-)
+from stylescore.runs.record import Record, is_made_by, read_record, to_toml, write_record
+from stylescore.runs.resume import require_resumable, require_same, require_same_settings, require_unchanged
 from stylescore.storage.files import sha256
 
 COMMAND = "stylize"
 LONGEST_NAME = 200
 """Bytes of a folder's name; file systems accept 255, and a number may be added."""
+FREE = (
+    *("photo", "gif", "preview_every", "batch.*", "run.preset", "run.model", "run.preview_model", "run.styles.*.name"),
+    *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
+)
+"""Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
+files, whose hashes are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlace:
+    """Which batch a picture belongs to; its pictures are resumed together, as rounding depends on the batch.
+
+    Attributes:
+        key: the same for all pictures of the batch.
+        index: of the picture in it.
+    """
+
+    key: str
+    index: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +51,7 @@ class StylizeSettings:
         style_prompt: the style prompt, resolved.
         gif: whether an animation of the run is made.
         preview_every: iterations between previews; 0 for none.
+        batch: where the picture stands in its batch; `None` for a picture alone.
         run: the configuration.
     """
 
@@ -40,6 +59,7 @@ class StylizeSettings:
     style_prompt: str
     gif: bool = False
     preview_every: int = 0
+    batch: BatchPlace | None = None
     run: RunConfig
 
 
@@ -102,7 +122,7 @@ def public_record(record: StylizeRecord) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
     settings = record.settings
     run = _with_base_names(settings.run)
-    public = replace(settings, photo=Path(settings.photo).name, run=run)
+    public = replace(settings, photo=Path(settings.photo).name, run=run, batch=None)
     return to_toml(replace(record, settings=public))
 
 
@@ -122,7 +142,25 @@ def _base_name(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int) -> Job:
+def make_jobs(
+    stylizer: Stylizer, photos: Sequence[Photo], parents: Sequence[Path], *, gif: bool, preview_every: int
+) -> list[Job]:
+    """Make the run folders of a batch, each in the parent of its photo.
+
+    Raises:
+        ModelError: as for `make_job`.
+    """
+    key = secrets.token_hex(4)
+    places = [BatchPlace(key=key, index=index) if len(photos) > 1 else None for index in range(len(photos))]
+    return [
+        make_job(stylizer, photo, parent, gif=gif, preview_every=preview_every, batch=place)
+        for photo, parent, place in zip(photos, parents, places, strict=True)
+    ]
+
+
+def make_job(
+    stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int, batch: BatchPlace | None = None
+) -> Job:
     """Make the run folder of a photo, with its record.
 
     Raises:
@@ -134,12 +172,13 @@ def make_job(stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, previ
         run=stylizer.sources.apply(resolve_style_weights(stylizer)),
         gif=gif,
         preview_every=preview_every,
+        batch=batch,
     )
     hashes = {"photo": sha256(photo.path), **_model_hashes(stylizer)}
     record = Record(command=COMMAND, hashes=hashes, settings=settings)
     _require_previews(settings, stylizer)
-    folder = PictureFolder.new(parent, _folder_name(photo.path, stylizer.run))
-    write_record(folder, record)
+    name = _folder_name(photo.path, stylizer.run)
+    folder = PictureFolder.new(parent, name, lambda folder: write_record(folder, record))
     return Job(photo, folder, record)
 
 
@@ -169,26 +208,89 @@ def _folder_name(photo: Path, run: RunConfig) -> str:
     return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
-def read_job(path: Path) -> tuple[Job, PictureState | None]:
-    """Read the folder of an interrupted run: its photo, its record, and its state if one was saved.
+def read_job(path: Path) -> SavedJob:
+    """Read the folder of an interrupted run: its photo, its record, and its states if any were saved.
 
     Raises:
-        ConfigError: it is not the folder of a run that can be resumed, or the photo changed.
+        ConfigError: it is not the folder of a run that can be resumed, or photo or settings changed.
         OutputError: something stands in the way of what the run would write.
         PictureError: the photo cannot be read.
     """
     folder = PictureFolder(path)
     record = read_record(folder, COMMAND, StylizeSettings)
-    state = folder.load_state(PictureState)
+    states = (folder.load_state(PictureState), folder.load_staged_state(PictureState))
     require_resumable(
         folder,
-        0 if state is None else state.iteration,
-        finished=state is None and folder.picture.is_file(),
+        0 if states[0] is None else states[0].iteration,
+        finished=is_finished(folder),
         hint=f"its picture is {folder.picture}",
     )
+    for state in states:
+        require_same_settings(record, state, FREE)
     photo = read_photo(record.settings.photo)
     require_same(f"photo {record.settings.photo!r}", record.hashes.get("photo"), sha256(photo.path))
-    return Job(photo, folder, record), state
+    return SavedJob(Job(photo, folder, record), *states)
+
+
+def is_finished(folder: PictureFolder) -> bool:
+    """Return whether a run's results are there and nothing of its state is left."""
+    return folder.picture.is_file() and not folder.state_file.is_file() and not folder.staged_state_file.is_file()
+
+
+@dataclass(frozen=True)
+class SavedJob:
+    """An unfinished run as it was found.
+
+    Attributes:
+        job: the run.
+        state: the saved state; `None` if there is none, so that the run begins again.
+        staged: a later one, of a batch that was killed while it saved its states.
+    """
+
+    job: Job
+    state: PictureState | None
+    staged: PictureState | None
+
+
+def find_unfinished(parent: Path) -> list[list[PictureFolder]]:
+    """Return the unfinished runs among a folder's subfolders, batch by batch; folders that are no runs are left out.
+
+    Raises:
+        ConfigError: the record of a run cannot be read.
+    """
+    batches: dict[str, list[tuple[int, PictureFolder]]] = {}
+    for folder in map(PictureFolder, sorted(path.parent for path in parent.glob("*/config.toml"))):
+        if folder.path.name.startswith(".") or is_finished(folder) or not is_made_by(folder, COMMAND):
+            continue
+        place = read_record(folder, COMMAND, StylizeSettings).settings.batch
+        key, index = (folder.path.name, 0) if place is None else (f"/{place.key}", place.index)
+        batches.setdefault(key, []).append((index, folder))
+    return [[folder for _, folder in sorted(batch, key=lambda entry: entry[0])] for batch in batches.values()]
+
+
+def common_states(saved: Sequence[SavedJob]) -> list[PictureState] | None:
+    """Return states of one iteration, one for each picture of a batch; `None` if the batch begins again.
+
+    A batch saves its states one after another, the earlier ones are kept until all are written: so there is an
+    iteration that every picture has.
+
+    Raises:
+        ConfigError: there is none, as the pictures were resumed one by one.
+    """
+    every = [{-1 if state is None else state.iteration: state for state in _choices(job)} for job in saved]
+    common = set(every[0]).intersection(*every[1:])
+    if not common:
+        raise ConfigError(
+            "the pictures of a batch are at different iterations", hint="resume them one by one, with their own folders"
+        )
+    states = [states[max(common)] for states in every]
+    found = [state for state in states if state is not None]
+    return found if len(found) == len(states) else None
+
+
+def _choices(saved: SavedJob) -> list[PictureState | None]:
+    """Return the states that a run can be resumed from."""
+    return [saved.state] if saved.staged is None else [saved.state, saved.staged]
 
 
 def require_same_models(job: Job, stylizer: Stylizer) -> None:

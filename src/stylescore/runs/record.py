@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -49,6 +49,24 @@ def to_toml(record: Record[Any]) -> str:
     return str(tomli_w.dumps(head | to_table(record.settings)))
 
 
+def flat_settings(record: Record[Any]) -> dict[str, Any]:
+    """Return a record's settings by dotted names such as `run.method.iterations`, as JSON would return them."""
+    return dict(_flatten("", to_table(record.settings)))
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every entry of nested tables and of lists of tables."""
+    if isinstance(value, Mapping):
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+        parts = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, part in parts:
+        yield from _flatten(f"{name}.{key}" if name else str(key), part)
+
+
 def write_record(folder: RunFolder, record: Record[Any]) -> None:
     """Write `config.toml` into a new folder, which is removed if that fails.
 
@@ -81,6 +99,15 @@ def read_record(folder: RunFolder, command: str, settings: type[T]) -> Record[T]
         raise ConfigError(f"version must be a text, not {version!r}", hint="write the version of stylescore")
     own: T = from_table(settings, {name: value for name, value in table.items() if name not in HEAD})
     return Record(command=command, version=version, hashes=_read_hashes(table.get("hashes")), settings=own)
+
+
+def is_made_by(folder: RunFolder, command: str) -> bool:
+    """Return whether a folder has a record that a command has made.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return folder.config_file.is_file() and _read_table(folder.config_file).get("command") == command
 
 
 def _read_table(file: Path) -> dict[str, Any]:

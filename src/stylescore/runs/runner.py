@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -17,6 +17,8 @@ from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.state import PictureState, capture
 from stylescore.runs.folder import make_folder
 from stylescore.runs.job import Job, public_record
+from stylescore.runs.record import flat_settings
+from stylescore.storage.files import uninterrupted
 
 SECONDS_BETWEEN_STATES = 10.0
 FRAMES_IN_ANIMATION = 40
@@ -59,11 +61,14 @@ class Batch:
     def run(self) -> Generator[Iteration | SavedResult, None, None]:
         """Yield every iteration, then every saved result; if it is stopped, the states are saved."""
         for job in self.jobs:
+            job.folder.remove_partials()
             job.folder.cut_steps(self.fitting.iteration)
         with self._save_states_on_exit():
             for iteration in fit(self.fitting):
                 self._write_iteration(iteration)
                 yield iteration
+            if len(self.jobs) > 1:  # what is left to do for one picture no longer depends on the others
+                self._save_states()
             for index, job in enumerate(self.jobs):
                 yield self._write_result(index, job)
 
@@ -104,10 +109,24 @@ class Batch:
         return max(1, self.fitting.iterations // FRAMES_IN_ANIMATION)
 
     def _save_states(self) -> None:
-        """Save the state of every picture that is not finished."""
-        for job, state in zip(self.jobs, self.states, strict=True):
-            if not job.folder.picture.is_file():
+        """Save the state of every picture that is not finished, so that all have one of the same iteration at any time.
+
+        Ctrl-C waits until they are written.
+        """
+        unfinished = [
+            (job, replace(state, settings=flat_settings(job.record)))
+            for job, state in zip(self.jobs, self.states, strict=True)
+            if not job.folder.picture.is_file()
+        ]
+        with uninterrupted():
+            if len(unfinished) == 1:
+                job, state = unfinished[0]
                 job.folder.save_state(state)
+            else:
+                for job, state in unfinished:
+                    job.folder.stage_state(state)
+                for job, _ in unfinished:
+                    job.folder.commit_state()
         self.states_written = time.monotonic()
 
     def _write_result(self, index: int, job: Job) -> SavedResult:

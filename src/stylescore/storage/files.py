@@ -1,4 +1,4 @@
-"""Writes files so that they are either complete or absent, and computes their SHA-256."""
+"""Writes files so that they are either complete or absent, removes what killed processes left, computes SHA-256."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,26 +26,106 @@ _HINTS = {
     errno.ENAMETOOLONG: "choose a shorter file name",
 }
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that ask a program to stop; Windows has no SIGHUP."""
+
+_PARTIAL = ".partial-"
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_PROCESS = secrets.token_hex(4)
+"""Differs from that of an earlier process of the same number, which containers often have."""
+
+
+def partial_path(folder: Path, suffix: str = "") -> Path:
+    """Return a new hidden path in a folder, whose name tells which process writes there."""
+    # Without the target's name, which may already have the largest length that the system allows.
+    return folder / f"{_PARTIAL}{_HOST}-{os.getpid()}-{_PROCESS}-{secrets.token_hex(4)}{suffix}"
+
+
+def remove_partials(folder: Path, *, owned: bool) -> None:
+    """Remove what killed processes left unfinished in a folder; what cannot be removed is left.
+
+    Args:
+        folder: where to look; its subfolders are not searched.
+        owned: whether this process holds the folder's lock, so that nobody else writes there. Else only what
+            processes wrote that have ended on this machine is removed.
+    """
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if owned or _has_dead_owner(path.name):
+            _remove(path)
+
+
+def _has_dead_owner(name: str) -> bool:
+    """Return whether the process that chose a hidden name ran on this machine and has ended."""
+    host, _, rest = name.removeprefix(_PARTIAL).partition("-")
+    number, _, rest = rest.partition("-")
+    if host != _HOST or not number.isdecimal():
+        return False
+    if int(number) == os.getpid():
+        return rest.partition("-")[0] != _PROCESS
+    return not _is_alive(int(number))
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this number runs; Windows cannot be asked without harm, there it always does."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C and termination while the block writes; the last of them is delivered after it.
+
+    Without effect outside of the main thread, where Python delivers no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = {number: signal.signal(number, lambda number, _: held.append(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[-1])
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str], *, suffix: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` when the block succeeds.
 
-    After any failure, Ctrl-C included, the temporary file is removed and an older `path` is unchanged.
+    After any failure, Ctrl-C included, the temporary file is removed and an older `path` is unchanged. What a killed
+    process leaves is for `remove_partials`.
 
     Args:
         path: the file to write. Its folder must exist.
+        suffix: of the temporary path, where files of the target's are searched for; by default the target's.
 
     Yields:
-        A path in the same folder with the same suffix; the file does not exist yet.
+        A path in the same folder; the file does not exist yet.
 
     Raises:
         OutputError: `path` is a folder or a device, its folder is missing or is a file, or the system
             refuses to write (permission, full disk).
     """
     target = Path(path)
-    # Without the target's name, which may already have the largest length that the system allows.
-    temporary = target.parent / f".partial-{secrets.token_hex(6)}{target.suffix}"
+    temporary = partial_path(target.parent, target.suffix if suffix is None else suffix)
     try:
         _check_target(target)
         yield temporary

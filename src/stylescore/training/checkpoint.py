@@ -18,7 +18,7 @@ def capture(trainer: Trainer) -> TrainingState:
     for name, parameter in trainer.parameters.items():
         tensors |= named_tensors(name, parameter, trainer.optimiser)
     scaler = trainer.process.accelerator.scaler
-    return TrainingState(trainer.step, copy_to_cpu(tensors), scaler.state_dict() if scaler else None)
+    return TrainingState(trainer.step, copy_to_cpu(tensors), scaler=scaler.state_dict() if scaler else None)
 
 
 def restore(trainer: Trainer, state: TrainingState) -> None:

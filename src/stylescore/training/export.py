@@ -33,14 +33,19 @@ def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tens
     }
 
 
-def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a LoRA file, whole or not at all.
+def lora_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a LoRA file; the same tensors and metadata give the same bytes."""
+    return _sort_metadata(save(dict(tensors), dict(metadata)))
+
+
+def write_lora(path: Path, data: bytes) -> None:
+    """Write a LoRA file, whole or not at all; until it is whole, nobody takes it for a style.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic(path) as temporary:
-        temporary.write_bytes(_sort_metadata(save(dict(tensors), dict(metadata))))
+    with atomic(path, suffix=".tmp") as temporary:
+        temporary.write_bytes(data)
 
 
 def _sort_metadata(data: bytes) -> bytes:

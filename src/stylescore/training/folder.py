@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,10 +12,18 @@ from typing import Any
 from stylescore.method.state import State
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record
+from stylescore.storage.files import atomic, sha256
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.loop import TrainStep
 
 COMMAND = "train-style"
+FREE = (
+    *("pictures", "caption", "captions", "strict", "replace"),
+    *(f"config.{name}" for name in ("name", "model", "device", "gradient_checkpointing")),
+    *("config.samples_every", "config.checkpoint_every"),
+)
+"""Settings that may change before a training is resumed: those that change its result by rounding only, and the names
+of files, whose hashes are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,29 @@ class TrainingFolder(RunFolder):
     def samples(self) -> Path:
         """The folder of the sample sheets."""
         return self.path / "samples"
+
+    @property
+    def result_file(self) -> Path:
+        """Which style file the training has written, or was about to write when it was killed."""
+        return self.path / "result.json"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the training writes, but those in subfolders."""
+        return (*super().files, self.result_file)
+
+    def save_result(self, style: Path, digest: str) -> None:
+        """Write path and SHA-256 of the style file; it is written before the file is."""
+        with atomic(self.result_file) as temporary:
+            temporary.write_text(json.dumps({"style": str(style), "sha256": digest}) + "\n", encoding="utf-8")
+
+    def has_written(self, style: Path) -> bool:
+        """Return whether a style file is there and is the one that this training has written."""
+        try:
+            digest = json.loads(self.result_file.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return False
+        return style.is_file() and sha256(style) == digest
 
     @property
     def subfolders(self) -> tuple[Path, ...]:

@@ -63,12 +63,13 @@ class Plan:
         return data_hash(self.examples)
 
 
-def make_plan(request: Request, sheets: int) -> Plan:
+def make_plan(request: Request, sheets: int, *, resumed: bool = False) -> Plan:
     """Check a request and read its pictures and captions.
 
     Args:
         request: what the user has given.
         sheets: number of different prompts on a sample sheet.
+        resumed: whether the style may be there already, written by the same training before it was killed.
 
     Raises:
         InputError: a part of it that cannot be used.
@@ -77,7 +78,8 @@ def make_plan(request: Request, sheets: int) -> Plan:
     check_texts({"PICTURES": str(request.pictures.absolute()), "caption": request.captions.caption})
     check_texts({"captions": str(request.captions.table)})
     resolve_model(config.model)
-    style_file(config.name, replace=request.replace)
+    if not resumed:
+        require_free_name(config.name, replace=request.replace, hint="choose another --name, or give --replace")
     dataset = read_dataset(request.pictures, strict=request.strict)
     captions = find_captions([p.path for p in dataset.pictures], request.captions, strict=request.strict)
     return Plan(
@@ -90,20 +92,18 @@ def make_plan(request: Request, sheets: int) -> Plan:
     )
 
 
-def style_file(name: str, *, replace: bool) -> Path:
-    """Return the file of a style of this name in the user's style folder.
+def style_file(name: str) -> Path:
+    """Return the file of a style of this name in the user's style folder."""
+    return user_styles_dir() / f"{name}.safetensors"
 
-    Raises:
-        StyleError: the name is taken.
-    """
-    path = user_styles_dir() / f"{name}.safetensors"
+
+def require_free_name(name: str, *, replace: bool, hint: str) -> None:
+    """Raise `StyleError` if a style's name is that of a bundled one, or of another that is not to be replaced."""
+    path = style_file(name)
     if any(entry.name == name and entry.bundled for entry in list_styles()):
         raise StyleError(f"the name {name!r} belongs to a bundled style", hint="choose another --name")
     if path.exists() and not replace:
-        raise StyleError(
-            f"there is a style {name!r} already: {str(path)!r}", hint="choose another --name, or give --replace"
-        )
-    return path
+        raise StyleError(f"there is a style {name!r} already: {str(path)!r}", hint=hint)
 
 
 def require_space(folder: Path, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,19 +15,21 @@ from stylescore.catalog.families import MINI
 from stylescore.catalog.registry import ModelSource, resolve_model
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
-from stylescore.errors import ConfigError, InputError, ModelError, OutputError
+from stylescore.errors import ConfigError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.types import PredictionType
 from stylescore.runs.folder import Curves, make_folder
-from stylescore.runs.record import Hashes, Record, read_record, write_record
-from stylescore.runs.resume import require_resumable, require_unchanged
+from stylescore.runs.record import Hashes, Record, flat_settings, read_record, write_record
+from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
+from stylescore.storage.files import remove_partials
 from stylescore.training.cache import Cache, make_cache
 from stylescore.training.checkpoint import capture, restore
 from stylescore.training.config import StyleTrainingConfig, family_of, resolve
-from stylescore.training.export import kohya_tensors, write_lora
+from stylescore.training.export import kohya_tensors, lora_bytes, write_lora
 from stylescore.training.folder import (
     COMMAND,
+    FREE,
     TrainingFolder,
     TrainingRecord,
     TrainingSettings,
@@ -37,10 +40,11 @@ from stylescore.training.folder import (
 from stylescore.training.loop import Trainer, TrainStep, train
 from stylescore.training.lora import add_adapter
 from stylescore.training.metadata import Origin, file_metadata
-from stylescore.training.plan import Plan, require_space, style_file
+from stylescore.training.plan import Plan, require_free_name, require_space, style_file
 from stylescore.training.process import Process, make_process
 from stylescore.training.samples import sample_sheet
 
+TAKEN = "move it away, or set another name in config.toml; then resume"
 STATE_BYTES = 12
 """Of each trained number: itself and two moments in float32."""
 
@@ -206,6 +210,7 @@ class Session:
                 if self.base.process.is_any(is_interrupted()):
                     writer.save_state()
                     raise KeyboardInterrupt
+            writer.finish_steps()
         finally:
             writer.close()
         self.base.process.accelerator.wait_for_everyone()
@@ -230,8 +235,11 @@ class _Writer:
         """Cut the log to the steps that are done, and open TensorBoard's curves."""
         if session.folder is None:
             return cls(session)
+        session.folder.remove_partials()
         session.folder.cut_steps(session.trainer.step)
-        return cls(session, Curves(session.folder, session.trainer.step))
+        writer = cls(session, Curves(session.folder, session.trainer.step))
+        writer.write_due_sheet()
+        return writer
 
     def write_step(self, step: TrainStep) -> None:
         """Write a step's row and curves, and the state and a sample sheet when they are due."""
@@ -240,11 +248,24 @@ class _Writer:
         config, done = self.session.trainer.config, step.index + 1
         self.session.folder.append_step(step_row(step))
         self.curves.add(step.index, curve_points(step))
-        sheet_due = _is_due(config.samples_every, done)
-        if _is_due(config.checkpoint_every, done) if done < config.steps else sheet_due:
+        if done < config.steps:
+            if _is_due(config.checkpoint_every, done):
+                self.save_state()
+            self.write_due_sheet()
+
+    def finish_steps(self) -> None:
+        """Save the last state, so that what follows is resumed if the process is killed, and write the last sheet."""
+        with suppress(OutputError):  # a full disk; the style is smaller, and may go to another disk
             self.save_state()
-        if sheet_due:
-            self.write_sheet(self.session.folder, done)
+        self.write_due_sheet()
+
+    def write_due_sheet(self) -> None:
+        """Draw and write a sample sheet if one is due now and is not there."""
+        folder, done = self.session.folder, self.session.trainer.step
+        if folder is None or not _is_due(self.session.trainer.config.samples_every, done) or not done:
+            return
+        if not folder.sheet(done).is_file():
+            self.write_sheet(folder, done)
 
     def write_sheet(self, folder: TrainingFolder, done: int) -> None:
         """Draw and write a sample sheet."""
@@ -256,19 +277,21 @@ class _Writer:
     def save_state(self) -> None:
         """Save the state of the training."""
         if self.session.folder is not None:
-            self.session.folder.save_state(capture(self.session.trainer))
+            record = make_record(self.session.base, self.session.plan)
+            self.session.folder.save_state(replace(capture(self.session.trainer), settings=flat_settings(record)))
 
     def write_style(self, folder: TrainingFolder) -> SavedStyle:
-        """Write the style and remove the saved state; if the style cannot be written, the state is saved."""
+        """Write the style and remove the saved state, which stays if the style cannot be written."""
         trainer, base = self.session.trainer, self.session.base
-        try:
-            target = style_file(trainer.config.name, replace=self.session.plan.request.replace)
-            require_space(target.parent, 0)
-            write_lora(target, self.session.style_tensors(), file_metadata(trainer.config, base.origin, trainer.step))
-        except InputError:
-            with suppress(OutputError):
-                self.save_state()
-            raise
+        target = style_file(trainer.config.name)
+        if not folder.has_written(target):
+            require_free_name(trainer.config.name, replace=self.session.plan.request.replace, hint=TAKEN)
+        require_space(target.parent, 0)
+        remove_partials(target.parent, owned=False)
+        metadata = file_metadata(trainer.config, base.origin, trainer.step)
+        data = lora_bytes(self.session.style_tensors(), metadata)
+        folder.save_result(target, hashlib.sha256(data).hexdigest())
+        write_lora(target, data)
         folder.remove_state()
         return SavedStyle(target, folder.path)
 
@@ -294,14 +317,14 @@ def start(base: BaseModel, plan: Plan, cache: Cache, output: Path) -> Session:
         return Session(base, plan, trainer, None)
     count = sum(parameter.numel() for parameter in trainer.parameters.values())
     require_space(output, STATE_BYTES * count)
-    require_space(style_file(base.config.name, replace=True).parent, 4 * count)
-    folder = TrainingFolder.new(output, base.config.name)
-    write_record(folder, _make_record(base, plan))
+    require_space(style_file(base.config.name).parent, 4 * count)
+    record = make_record(base, plan)
+    folder = TrainingFolder.new(output, base.config.name, lambda folder: write_record(folder, record))
     return Session(base, plan, trainer, folder)
 
 
-def _make_record(base: BaseModel, plan: Plan) -> TrainingRecord:
-    """Return the record of a new training."""
+def make_record(base: BaseModel, plan: Plan) -> TrainingRecord:
+    """Return the record of a training."""
     request = plan.request
     table = request.captions.table
     settings = TrainingSettings(
@@ -329,14 +352,17 @@ def read_training(path: Path) -> tuple[TrainingFolder, TrainingRecord, TrainingS
     folder = TrainingFolder(path)
     record = read_record(folder, COMMAND, TrainingSettings)
     state = folder.load_state(TrainingState)
-    config = record.settings.config
-    all_steps = state is None and folder.count_steps() >= config.steps
+    name = record.settings.config.name
+    written = folder.has_written(style_file(name))
     require_resumable(
         folder,
         0 if state is None else state.iteration,
-        finished=all_steps and style_file(config.name, replace=True).is_file(),
-        hint=f"stylescore stylize PHOTO --style {config.name}",
+        finished=state is None and written,
+        hint=f"stylescore stylize PHOTO --style {name}",
     )
+    require_same_settings(record, state, FREE)
+    if not written:
+        require_free_name(name, replace=record.settings.replace, hint=TAKEN)
     return folder, record, state
 
 
