@@ -94,7 +94,7 @@ def test_gaussian_oracle_finds_the_spread_and_sds_does_not() -> None:
     assert ends["SDS"][1] < module.STD / 3
 
 
-@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket"])
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket", "face", "lamps"])
 def test_example_photos_are_small_and_named_in_the_readme(name: str) -> None:
     with Image.open(EXAMPLES / f"{name}.jpg") as photo:
         assert photo.format == "JPEG"
