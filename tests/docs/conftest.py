@@ -110,7 +110,7 @@ def check_pip(words: list[str]) -> None:
     """Demand that this installs the checkout, with extras that exist."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert words[0] == "install"
-    if "--index-url" in words:
+    if "-i" in words:
         check_build(words[1:])
         return
     match = PIP_EXTRA.fullmatch(words[-1])
@@ -123,7 +123,7 @@ def check_build(words: list[str]) -> None:
     required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     name, option, index = words
     assert any(re.match(rf"{re.escape(name)}\b", requirement) for requirement in required)
-    assert (option, index.partition("://")[0]) == ("--index-url", "https")
+    assert (option, index.partition("://")[0]) == ("-i", "https")
 
 
 def make_environment(words: list[str]) -> None:
