@@ -100,3 +100,13 @@ def test_example_photos_are_small_and_named_in_the_readme(name: str) -> None:
         assert photo.format == "JPEG"
         assert max(photo.size) <= 512
     assert f"`{name}.jpg`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_gallery_shows_what_fails_on_a_sheet_of_one_command() -> None:
+    root = EXAMPLES.parent
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert "--target docs/images/failures.jpg" in makefile.partition("\ngallery:")[2].partition("\n\n")[0]
+    sheet = root / "docs" / "images" / "failures.jpg"
+    assert sheet.stat().st_size < 300_000
+    for page in ("docs/gallery.md", "docs/failures.md"):
+        assert "images/failures.jpg" in (root / page).read_text(encoding="utf-8")
