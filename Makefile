@@ -6,6 +6,8 @@ PHOTO ?= examples/coffee.jpg
 STYLE ?= van-gogh
 GALLERY_PHOTOS := $(foreach name,chelsea coffee astronaut,examples/$(name).jpg)
 GALLERY_STYLES := van-gogh stained-glass pencil-sketch watercolor
+HARD_PHOTOS := examples/face.jpg examples/lamps.jpg
+HARD_STYLES := pencil-sketch oil-painting flat-illustration watercolor ink-drawing stained-glass
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo gallery test unit check docs clean
@@ -16,6 +18,7 @@ demo: $(VENV)/installed
 gallery: $(VENV)/installed
 	$(BIN)/python examples/gallery.py $(GALLERY_PHOTOS) --styles $(GALLERY_STYLES) --cell 400 --target docs/images/gallery.jpg
 	$(BIN)/python examples/gallery.py --target docs/images/gallery-more.jpg
+	$(BIN)/python examples/gallery.py $(HARD_PHOTOS) --styles $(HARD_STYLES) --target docs/images/failures.jpg
 	$(BIN)/python examples/knob.py --target docs/images/knob.jpg
 	$(BIN)/python examples/own_size.py --target docs/images/own-size.jpg
 

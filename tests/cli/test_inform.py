@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylescore import __version__
-from stylescore.cli.inform import format_duration, format_report
+from stylescore.cli.inform import format_duration, format_report, format_verdict
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -168,18 +168,34 @@ class TestDoctor:
         assert facts["working_sizes"][0].startswith("mini: 256 pixels")
         assert "mine" in facts["styles"]
         assert facts["style_folder"] == str(own_styles)
+        assert next(iter(facts)) == "works"
+        assert (facts["works"][0]["model"], facts["works"][0]["works"]) == ("mini", True)
 
     def test_words(self, program: Callable[..., Any]) -> None:
         outcome = program("doctor")
 
         assert outcome.code == 0
         names = [line.split(":")[0] for line in outcome.out.splitlines()]
-        assert names[0] == "stylescore"
-        assert {"python", "devices", "default device", "models", "download cache"} <= set(names)
+        assert names[0] == "mini"
+        assert outcome.out.startswith("mini:                 works here, about ")
+        assert names[1:6] == ["Stable Diffusion 1.x", "Stable Diffusion 2.x", "SDXL", "Stable Diffusion 3", "FLUX.1"]
+        assert {"stylescore", "python", "devices", "default device", "models", "download cache"} <= set(names)
         table = outcome.out.partition("One picture")[2].splitlines()
         assert table[1].split() == ["normal", "low", "balanced", "swift"]
         assert {"sd1 512", "sdxl 1024", "flux 1024"} <= {line[:15].strip() for line in table}
         assert all(len(line) <= 80 for line in outcome.out.splitlines() if line.startswith(("sd", "flux")))
+
+    def test_every_verdict_fits_a_terminal_of_80_columns(self) -> None:
+        known = {"available": 23.5, "size": 1024, "seconds": 86400.0 * 50}
+        told = [
+            format_verdict({"model": model, "works": works, "memory": memory, "gigabytes": 114.7, **known})
+            for model in ("mini", "Stable Diffusion 1.x")
+            for works in (True, False)
+            for memory in ("normal", "low", "offload")
+        ]
+        assert max(map(len, told)) <= 80
+        assert told[7].endswith("fits, --memory low (114.7 GB), 50 days at 1024 pixels")
+        assert told[10].endswith("does not fit: needs 114.7 GB, there are 23.5")
 
     def test_long_lines_are_wrapped_between_words_in_a_terminal_only(self) -> None:
         facts = {

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from stylescore.diagnostics.estimates import Need, estimate_needs, measure_matrix_speed
+from stylescore.diagnostics.verdicts import judge_families, judge_mini
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -46,3 +50,25 @@ def test_a_released_run_has_the_operations_of_the_known_pass() -> None:
 
 def test_the_speed_of_this_machine_is_within_reason() -> None:
     assert 1e8 < measure_matrix_speed(CPU, torch.float32) < 1e15
+
+
+def test_a_family_is_judged_at_its_native_resolution_with_the_first_setting_that_fits() -> None:
+    needs = estimate_needs(GPU, 2, 1e12)
+    judged = {verdict.model: verdict for verdict in judge_families(needs, 12.0)}
+    assert [verdict.size for verdict in judged.values()] == [512, 768, 1024, 1024, 1024]
+    assert (judged["Stable Diffusion 1.x"].works, judged["Stable Diffusion 1.x"].memory) == (True, "normal")
+    assert (judged["SDXL"].works, judged["SDXL"].memory) == (True, "low")
+    assert judged["FLUX.1"].memory == "offload"
+    assert all(verdict.gigabytes <= 0.9 * 12 for verdict in judged.values() if verdict.works)
+    assert not any(verdict.works for verdict in judge_families(needs, 0.5))
+    assert all(verdict.works for verdict in judge_families(needs, None))
+
+
+def test_the_bundled_model_takes_the_measured_time_on_the_measured_machine() -> None:
+    measured = json.loads((Path(__file__).parents[2] / "benchmarks/results/default_run.json").read_text("utf-8"))
+    verdict = judge_mini(True, 8.0, 190e9)
+    assert verdict.works
+    assert verdict.seconds == pytest.approx(sum(measured["seconds"].values()), rel=0.1)
+    assert verdict.gigabytes == pytest.approx(measured["peak_memory_mib"] * 2**20 / 1e9, abs=0.05)
+    assert not judge_mini(False, 8.0, 190e9).works
+    assert not judge_mini(True, 0.5, 190e9).works

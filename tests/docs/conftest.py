@@ -46,7 +46,9 @@ def fill(place: Path, bundled: Path) -> None:
     for file in (place / "my-lora.safetensors", *(bundled / "mini" / "styles" / f"{s}.safetensors" for s in STYLES)):
         shutil.copy(lora, file)
     (place / "photos").mkdir()
-    for photo in ("photo.jpg", "photos/one.jpg", "photos/two.jpg"):
+    (place / "examples").mkdir()
+    examples = [f"examples/{file.name}" for file in (ROOT / "examples").glob("*.jpg")]
+    for photo in ("photo.jpg", "photos/one.jpg", "photos/two.jpg", *examples):
         with Image.open(PARITY / "input_128x128.png") as picture:
             picture.resize((96, 64)).save(place / photo)
     (place / "style-pictures").mkdir()
@@ -108,9 +110,33 @@ def check_pip(words: list[str]) -> None:
     """Demand that this installs the checkout, with extras that exist."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert words[0] == "install"
+    if "-i" in words:
+        check_build(words[1:])
+        return
     match = PIP_EXTRA.fullmatch(words[-1])
     assert match is not None
     assert match[1] is None or match[1] in extras
+
+
+def check_build(words: list[str]) -> None:
+    """Demand that this installs a dependency of the project from an index of its own."""
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    name, option, index = words
+    assert any(re.match(rf"{re.escape(name)}\b", requirement) for requirement in required)
+    assert (option, index.partition("://")[0]) == ("-i", "https")
+
+
+def make_environment(words: list[str]) -> None:
+    """Make what `python3 -m venv` makes, as far as the page uses it."""
+    assert words[:2] == ["-m", "venv"]
+    script = Path(words[2], "bin", "activate")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.touch()
+
+
+def source_script(words: list[str]) -> None:
+    """Demand that a command of the page has made the script."""
+    assert Path(*words).is_file()
 
 
 def copy_files(words: list[str]) -> None:
@@ -129,6 +155,8 @@ RUNNERS: dict[str, Callable[[list[str]], None]] = {
     "pip": check_pip,
     "cp": copy_files,
     "mkdir": make_folder,
+    "python3": make_environment,
+    ".": source_script,
 }
 
 

@@ -94,9 +94,19 @@ def test_gaussian_oracle_finds_the_spread_and_sds_does_not() -> None:
     assert ends["SDS"][1] < module.STD / 3
 
 
-@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket"])
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket", "face", "lamps"])
 def test_example_photos_are_small_and_named_in_the_readme(name: str) -> None:
     with Image.open(EXAMPLES / f"{name}.jpg") as photo:
         assert photo.format == "JPEG"
         assert max(photo.size) <= 512
     assert f"`{name}.jpg`" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_gallery_shows_what_fails_on_a_sheet_of_one_command() -> None:
+    root = EXAMPLES.parent
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert "--target docs/images/failures.jpg" in makefile.partition("\ngallery:")[2].partition("\n\n")[0]
+    sheet = root / "docs" / "images" / "failures.jpg"
+    assert sheet.stat().st_size < 300_000
+    for page in ("docs/gallery.md", "docs/failures.md"):
+        assert "images/failures.jpg" in (root / page).read_text(encoding="utf-8")

@@ -41,7 +41,23 @@ def test_the_readme_runs_the_program_and_stays_short(pages: Any) -> None:
     assert "make demo" in found
     assert "make test" in found
     assert any(command.startswith("stylescore stylize photo.jpg") for command in found)
+    assert any(command.startswith("stylescore stylize examples/") for command in found)
     assert len(readme.read_text(encoding="utf-8").splitlines()) < LONGEST
+
+
+def test_photos_that_the_readme_names_in_the_repository_are_there() -> None:
+    named = set(re.findall(r"examples/[\w-]+\.jpg", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_readme_says_how_to_reach_the_program_and_how_much_is_installed(pages: Any) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = pages.commands(ROOT / "README.md")
+    order = [found.index(start) for start in ("python3 -m venv .venv", ". .venv/bin/activate", "pip install .")]
+    assert order == sorted(order)
+    for words in ("uv tool install .", "pipx install .", "GB are installed"):
+        assert words in readme
 
 
 def test_what_a_run_leaves_behind_is_what_the_readme_lists(sandbox: Path, pages: Any) -> None:

@@ -86,15 +86,29 @@ def _format_value(value: Any) -> str:
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Describe this machine and what a run would download."""
+    """Say which models work on this machine, and describe it."""
     from stylescore.diagnostics.doctor import examine
 
     facts = examine()
     if json:
         print_json(facts)
         return
-    needed = facts.pop("needs")
-    print_result("\n".join([*format_report(facts, _terminal_width()), *_format_needs(needed)]))
+    verdicts, needed = facts.pop("works"), facts.pop("needs")
+    lines = [*map(format_verdict, verdicts), *_format_needs(needed), "", *format_report(facts, _terminal_width())]
+    print_result("\n".join(lines))
+
+
+def format_verdict(verdict: dict[str, Any]) -> str:
+    """Format whether a model works here as one line."""
+    name, time = f"{verdict['model']}:", format_duration(verdict["seconds"])
+    size, there = f"{verdict['gigabytes']:.1f}", verdict["available"]
+    if verdict["model"] == "mini":
+        missing = "does not work here: files or memory are missing"
+        return f"{name:<21} {f'works here, about {time} a picture' if verdict['works'] else missing}"
+    option = "" if verdict["memory"] == "normal" else f", --memory {verdict['memory']}"
+    if not verdict["works"]:
+        return f"{name:<21} does not fit: needs {size} GB, there are {there:.1f}"
+    return f"{name:<21} fits{option} ({size} GB), {time} at {verdict['size']} pixels"
 
 
 def _format_needs(needs: list[dict[str, Any]]) -> list[str]:
@@ -104,4 +118,4 @@ def _format_needs(needs: list[dict[str, Any]]) -> list[str]:
         sizes = [f"{size:.1f}" for size in need["gigabytes"].values()]
         rows.append([f"{need['family']} {need['size']}", *sizes, *map(format_duration, need["seconds"].values())])
     table = [f"{row[0]:<15}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows]
-    return ["", "One picture on this machine, computed, not measured: peak memory in GB and time", *table]
+    return ["", "One picture with a model of yours, computed, not measured: GB of memory and time", *table]

@@ -14,6 +14,7 @@ from stylescore._version import __version__
 from stylescore.catalog.registry import BUNDLED_MODELS, list_styles, resolve_model, user_styles_dir
 from stylescore.config.presets import preset_for
 from stylescore.diagnostics.estimates import estimate_needs, measure_matrix_speed
+from stylescore.diagnostics.verdicts import judge_families, judge_mini
 from stylescore.errors import ModelError
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
@@ -22,8 +23,9 @@ _GIB = 2**30
 
 
 def examine() -> dict[str, Any]:
-    """Collect facts about the program, packages, devices, memory and models, by name."""
+    """Collect what works here, and facts about the program, packages, devices, memory and models, by name."""
     return {
+        **_judge_models(),
         "stylescore": __version__,
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
@@ -40,7 +42,6 @@ def examine() -> dict[str, Any]:
         "styles": [entry.name for entry in list_styles()],
         "style_folder": str(user_styles_dir()),
         "download_cache": str(_hub_cache()),
-        **_estimate_one_picture(),
         "would_download": "nothing for bundled models and styles; a hub id is downloaded on first use",
     }
 
@@ -55,11 +56,16 @@ def _package_version(package: str) -> str:
 
 def _total_memory() -> str:
     """Return the machine's memory, or an empty text if the system does not state it."""
+    total = _memory_bytes()
+    return "" if total is None else f"{total / _GIB:.1f} GiB"
+
+
+def _memory_bytes() -> int | None:
+    """Return the machine's memory in bytes, or `None` if the system does not state it."""
     try:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return ""
-    return f"{pages * size / _GIB:.1f} GiB"
+        return None
 
 
 def _list_devices() -> list[str]:
@@ -81,16 +87,23 @@ def _default_device() -> str:
     return f"{device}, {str(pick_dtype('auto', device)).removeprefix('torch.')}"
 
 
-def _estimate_one_picture() -> dict[str, Any]:
-    """Measure the default device's speed in matrix products, and estimate what runs of one picture need on it."""
+def _judge_models() -> dict[str, Any]:
+    """Measure the default device's speed in matrix products, and judge which models can make a picture on it."""
+    import torch
+
     from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 
     device = pick_device("auto")
     dtype = pick_dtype("auto", device)
     speed = measure_matrix_speed(device, dtype)
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else _memory_bytes()
+    available = None if total is None else round(total / 1e9, 1)
+    needs = estimate_needs(device, dtype.itemsize, speed)
+    mini = judge_mini(_model_location("mini") != "missing", available, speed)
     return {
+        "works": [asdict(verdict) for verdict in (mini, *judge_families(needs, available))],
         "matrix_products": f"{speed / 1e9:.0f} GFLOP/s",
-        "needs": [asdict(need) for need in estimate_needs(device, dtype.itemsize, speed)],
+        "needs": [asdict(need) for need in needs],
     }
 
 

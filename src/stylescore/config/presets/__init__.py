@@ -20,7 +20,7 @@ from stylescore.storage.texts import is_file, user_path
 
 _LONGEST_CHAIN = 16
 FOLDER = Path(__file__).parent
-_SUITED = {"large": "large models such as Stable Diffusion", "mini": "the bundled model mini"}
+_SUITED = {"large": "is for large models such as Stable Diffusion", "mini": "is for the bundled model mini"}
 _WITHOUT_PRESET = {
     "large": "take balanced or swift",
     "mini": "leave --preset out, or the style will hardly be visible",
@@ -123,7 +123,7 @@ def unsuited(model: str, preset: str | None) -> str | None:
     stated = kind if preset is None else suited_models(preset)
     if stated in (None, kind):
         return None
-    return f"the preset {preset!r} is for {_SUITED[stated]}, not for {model}: {_WITHOUT_PRESET[kind]}"
+    return f"the preset {preset!r} {_SUITED[stated]}, not for {model}: {_WITHOUT_PRESET[kind]}"
 
 
 def preset_for(model: str, preset: str | None, method: Method | None, styles: Sequence[str] = ()) -> MethodConfig:
