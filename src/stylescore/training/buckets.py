@@ -48,7 +48,7 @@ class Buckets:
         named = [f"{width}x{height} ({counts[width, height]})" for width, height in ordered[:_NAMED]]
         more = [f"and {len(ordered) - _NAMED} more"] if len(ordered) > _NAMED else []
         small = sum(picture.width * picture.height < self.resolution**2 for picture in self.pictures)
-        kept = f"; {small} pictures are smaller than that and are not enlarged" if small else ""
+        kept = f"; smaller pictures, which are not enlarged: {small}" if small else ""
         return f"buckets of up to {self.resolution}x{self.resolution} pixels: {', '.join([*named, *more])}{kept}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SUFFIXES = frozenset(
 
 REPEATS = re.compile(r"(\d{1,3})_")
 RUN_RECORD = "config.toml"
-"""A folder with this file is that of a run, whose pictures were made from others."""
+"""A folder with this file is that of a run."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_dataset(folder: Path, *, strict: bool = False) -> Dataset:
         picture, notes = _read_picture(folder)
         return Dataset((picture,), (), tuple(notes))
     reader = _Reader(folder, strict, [], [])
-    found = [reader.read(path) for path in list_pictures(folder)]
+    found = [reader.read(path) for path in list_pictures(folder, reader.left_out)]
     pictures = tuple(reader.drop_copies([picture for picture in found if picture]))
     left_out = reader.left_out
     if len(pictures) < FEWEST:
@@ -83,10 +83,14 @@ def read_dataset(folder: Path, *, strict: bool = False) -> Dataset:
     return Dataset(pictures, tuple(left_out), (*reader.notes, *_notes(folder, pictures)))
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path, left_out: list[str] | None = None) -> list[Path]:
     """Return the files of a folder and those in it whose suffix is that of a picture, sorted by path.
 
     Hidden folders, those of runs, and those whose name states no repeats (`0_name`) are left out.
+
+    Args:
+        folder: of pictures.
+        left_out: lines on the folders in it that are not used are added to it.
 
     Raises:
         PictureError: it is no folder, cannot be read, or has none.
@@ -96,20 +100,30 @@ def list_pictures(folder: Path) -> list[Path]:
             f"PICTURES must be a folder or a picture, {str(folder)!r} does not exist",
             hint="put the pictures in a folder",
         )
-    files = sorted(path for path in _walk(folder) if path.suffix.lower() in SUFFIXES and is_file(path))
+    found = _walk(folder, [] if left_out is None else left_out)
+    files = sorted(path for path in found if path.suffix.lower() in SUFFIXES and is_file(path))
     if not files:
         raise PictureError(f"there are no pictures in {str(folder)!r}", hint="JPEG, PNG, WebP and others are read")
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, left_out: list[str]) -> Iterator[Path]:
     """Yield the files of a folder and those in it; what cannot be read raises `PictureError`."""
     for parent, folders, files in os.walk(folder, onerror=_raise_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".") and stated_repeats(name) != 0]
-        if RUN_RECORD in files and Path(parent) != folder:
+        reason = None if Path(parent) == folder else _reason_to_skip(Path(parent).name, files)
+        if reason is not None:
+            left_out.append(f"{Path(parent).relative_to(folder).as_posix()}: {reason}")
             folders.clear()
             continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in files if not name.startswith("."))
+
+
+def _reason_to_skip(name: str, files: Collection[str]) -> str | None:
+    """Return why the pictures of a folder are not used, if they are not."""
+    if RUN_RECORD in files:
+        return "the folder of a run, whose pictures were made from others"
+    return "its name states 0 repeats" if stated_repeats(name) == 0 else None
 
 
 def _raise_unreadable(error: OSError) -> None:
