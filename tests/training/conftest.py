@@ -107,14 +107,17 @@ def train_style(program: Callable[..., Outcome], pictures: Path, tmp_path: Path)
 @pytest.fixture
 def session(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
     """Return a maker of trainings that are ready to run, by the settings that differ."""
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.cache import Cache
-    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request, make_plan
     from stylescore.training.session import encode, load_base, start
 
-    def make(**given: Any) -> Any:
+    def make(folder: Path = pictures, origin: Path | None = None, **given: Any) -> Any:
+        """Take pictures from `folder`, go on from the LoRA `origin`; a setting of `None` is left to its default."""
         table = {"name": "discs", "model": str(TINY), "steps": 3, "batch": 2, "rank": 4, "warmup": 0, **QUICK, **given}
-        plan = make_plan(Request(pictures=pictures, given=table, captions=CaptionSource()), sheets=2)
+        table = {name: value for name, value in table.items() if value is not None}
+        more = {} if origin is None else {"start": origin, "start_name": str(origin)}
+        plan = make_plan(Request(pictures=folder, given=table, captions=CaptionSource(), **more), sheets=2)
         base = load_base(plan)
         cache = next(event for event in encode(base, plan) if isinstance(event, Cache))
         return start(base, plan, cache, tmp_path / "out")

@@ -102,7 +102,7 @@ def test_what_has_changed_cannot_be_gone_on_with(
     ("arguments", "error"),
     [
         (("--rank", 0), "rank must be between 1 and 512, not 0"),
-        (("--targets", "text"), "targets must be one of attention, attention+conv, not 'text'"),
+        (("--targets", "text"), "targets must be one of attention, attention+conv, b-lora, from, not 'text'"),
         (("--name", "my/style"), "a style's name must begin with a letter or digit"),
         (("--resolution", 100), "resolution must be a multiple of 16 for this base, not 100"),
         (("--model", "nowhere"), "there is no model 'nowhere'"),
@@ -276,7 +276,7 @@ def test_a_training_that_was_killed_after_its_style_was_written_ends(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingFolder, "remove_state", killed)
+        patch.setattr(TrainingFolder, "keep_state", killed)
         assert train_style().code == 130
     style, folder = own_styles / "discs.safetensors", tools.out / "discs"
     expected = style.read_bytes()

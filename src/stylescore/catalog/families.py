@@ -23,6 +23,9 @@ class FamilyFacts:
         tiny_autoencoder: hub id of the tiny autoencoder for previews, where one is published.
         kohya_version: how kohya's files name the base (`ss_base_model_version`), where styles can be trained on it.
         modelspec_architecture: how the same files name it by the ModelSpec standard (`modelspec.architecture`).
+        content_block: dotted name of the attention block that carries what a picture shows, where it is known.
+        style_block: the same for colours and manner; both by "Implicit Style-Content Separation using B-LoRA",
+            ECCV 2024.
         stated_as: matches the names by which adapter files state the family.
     """
 
@@ -37,6 +40,8 @@ class FamilyFacts:
     tiny_autoencoder: str | None = None
     kohya_version: str | None = None
     modelspec_architecture: str | None = None
+    content_block: str | None = None
+    style_block: str | None = None
     stated_as: re.Pattern[str] | None = None
 
     @property
@@ -79,6 +84,8 @@ SDXL: Final = FamilyFacts(
     tiny_autoencoder="madebyollin/taesdxl",
     kohya_version="sdxl_base_v1-0",
     modelspec_architecture="stable-diffusion-xl-v1-base",
+    content_block="up_blocks.0.attentions.0",
+    style_block="up_blocks.0.attentions.1",
     stated_as=re.compile(r"sdxl|xl[-_ ]?base|stable-diffusion-xl", re.I),
 )
 SD3: Final = FamilyFacts(

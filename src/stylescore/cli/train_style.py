@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ from stylescore.cli.options import parse_settings
 from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
+from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
     from stylescore.training.cache import Cache
     from stylescore.training.config import StyleTrainingConfig
-    from stylescore.training.folder import TrainingSettings
+    from stylescore.training.folder import TrainingFolder, TrainingSettings
     from stylescore.training.loop import TrainStep
     from stylescore.training.plan import Plan, Request
     from stylescore.training.session import BaseModel, SavedStyle, Session
@@ -32,9 +33,18 @@ HOW = "How"
 WHERE = "Where and how loud"
 NUMBERS = (
     *("name", "trigger", "model", "rank", "alpha", "targets", "resolution", "steps", "batch", "learning_rate", "loss"),
-    *("crop", "flip", "gradient_checkpointing", "seed", "device", "dtype", "samples_every", "checkpoint_every"),
+    *("crop", "flip", "buckets", "gradient_checkpointing", "seed", "device", "dtype"),
+    *("samples_every", "checkpoint_every"),
 )
 """Options that are fields of the training's configuration."""
+_SINGLE = (
+    "one picture: expect its colours and texture, and some of its motifs too, the more the longer it is trained; "
+    "compare the sample sheets, or use it with a lower --style-strength"
+)
+_SINGLE_B_LORA = (
+    "one picture: both blocks of B-LoRA are trained, and the style's is written; expect its colours and manner without "
+    "its motifs"
+)
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,31 @@ class Options:
 
 def train_style(
     pictures: Annotated[
-        Path | None, typer.Argument(metavar="PICTURES", help="Folder with pictures of one style.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="PICTURES", help="Folder with pictures of one style, or one picture.", show_default=False
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style.", rich_help_panel=WHAT)] = None,
     trigger: Annotated[
         str | None, typer.Option(help="Trigger words of the style; else its name.", rich_help_panel=WHAT)
     ] = None,
     caption: Annotated[
-        str | None, typer.Option(help="One caption for all pictures; else .txt beside them.", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(help="One caption for all pictures; else files and tables beside them.", rich_help_panel=WHAT),
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Table with file,caption.", rich_help_panel=WHAT)
+        Path | None,
+        typer.Option(metavar="TABLE", help="CSV, TSV, JSON or JSON lines with file and caption.", rich_help_panel=WHAT),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STYLE|FILE|RUN",
+            help="LoRA to go on from: rank and layers are its own.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail for a picture that cannot be used.", rich_help_panel=WHAT)
@@ -70,12 +94,14 @@ def train_style(
     rank: Annotated[int | None, typer.Option(help="Rank of the LoRA.", rich_help_panel=HOW)] = None,
     alpha: Annotated[float | None, typer.Option(help="Its alpha; else the rank.", rich_help_panel=HOW)] = None,
     targets: Annotated[
-        str | None, typer.Option(metavar="attention|attention+conv", help="Adapted layers.", rich_help_panel=HOW)
+        str | None, typer.Option(metavar="attention|attention+conv|b-lora", help="Adapted layers.", rich_help_panel=HOW)
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Side of the square crops, in pixels.", rich_help_panel=HOW)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of steps.", rich_help_panel=HOW)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of steps; with --resume, the new total.", rich_help_panel=HOW)
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Pictures per step, over all processes.", rich_help_panel=HOW)
     ] = None,
@@ -84,9 +110,13 @@ def train_style(
         str | None, typer.Option(metavar="plain|min_snr", help="Weight of the timesteps.", rich_help_panel=HOW)
     ] = None,
     crop: Annotated[
-        str | None, typer.Option(metavar="centre|random", help="Part of each picture.", rich_help_panel=HOW)
+        str | None, typer.Option(metavar="centre|random|scales", help="Part of each picture.", rich_help_panel=HOW)
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Mirror pictures at random.", rich_help_panel=HOW)] = False,
+    buckets: Annotated[
+        bool,
+        typer.Option("--buckets", help="Whole pictures in batches of like aspect; none enlarged.", rich_help_panel=HOW),
+    ] = False,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.", rich_help_panel=HOW)
     ] = False,
@@ -128,9 +158,9 @@ def train_style(
     require_extras()
     options = Options(output, json, quiet or not _is_first_process())
     if resume is not None:
-        refuse_with_resume(train_style, given)
+        refuse_with_resume(train_style, given, allowed=("steps",))
         with Interrupts(quiet=options.quiet) as interrupts:
-            _resume(resume, options, interrupts)
+            _resume(resume, steps, options, interrupts)
         return
     if pictures is None or name is None:
         missing = "a folder of PICTURES" if pictures is None else "a --name for the style"
@@ -146,7 +176,7 @@ def _is_first_process() -> bool:
 
 def _make_request(given: Mapping[str, Any]) -> Request:
     """Return the options as a request; a switch that is off leaves its setting to the family's default."""
-    from stylescore.training.captions import CaptionSource
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.plan import Request
 
     numbers = {name: None if given[name] is False else given[name] for name in NUMBERS}
@@ -156,7 +186,19 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         captions=CaptionSource(given["caption"], given["captions"]),
         strict=given["strict"],
         replace=given["replace"],
+        **_find_start(given["start"]),
     )
+
+
+def _find_start(name: str | None) -> dict[str, Any]:
+    """Return the fields of a request on the LoRA that the training goes on from."""
+    from stylescore.training.start import find_start
+
+    if name is None:
+        return {}
+    check_texts({"--from": name})
+    path = find_start(name)
+    return {"start": path, "start_name": str(path.absolute())}
 
 
 def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
@@ -176,27 +218,31 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
         _run(session, options, interrupts)
 
 
-def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
-    """Resume an interrupted training."""
+def _resume(path: Path, steps: int | None, options: Options, interrupts: Interrupts) -> None:
+    """Resume an interrupted training, or make one longer."""
+    from stylescore.cli.output import say
     from stylescore.runs.lock import hold
     from stylescore.training.plan import make_plan
-    from stylescore.training.session import read_training, require_same_inputs, resume
+    from stylescore.training.session import describe_extension, read_training, require_same_inputs, resume
 
-    read_training(path)
+    read_training(path, steps)
     with ExitStack() as locks:
         if _is_first_process():
             locks.enter_context(hold(path))
-        folder, record, state = read_training(path)
-        plan = make_plan(_restore_request(record.settings), sheets=4, resumed=True)
+        folder, record, state = read_training(path, steps)
+        plan = make_plan(_restore_request(record.settings, folder), sheets=4, resumed=True)
         base = _load(plan, options)
         require_same_inputs(record, plan, base)
-        _run(resume(base, plan, _encode(base, plan, options), folder, state), options, interrupts)
+        if steps is not None:
+            say(describe_extension(record), quiet=options.quiet)
+        cache = _encode(base, plan, options)
+        _run(resume(base, plan, cache, folder, state, None if steps is None else record), options, interrupts)
 
 
-def _restore_request(settings: TrainingSettings) -> Request:
+def _restore_request(settings: TrainingSettings, folder: TrainingFolder) -> Request:
     """Return the request that a training began with."""
     from stylescore.config.toml import to_table
-    from stylescore.training.captions import CaptionSource
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.plan import Request
 
     table = None if settings.captions is None else Path(settings.captions)
@@ -206,6 +252,8 @@ def _restore_request(settings: TrainingSettings) -> Request:
         captions=CaptionSource(settings.caption, table),
         strict=settings.strict,
         replace=settings.replace,
+        start=None if settings.start is None else folder.start_file,
+        start_name=settings.start,
     )
 
 
@@ -217,12 +265,16 @@ def _load(plan: Plan, options: Options) -> BaseModel:
         say(f"warning: left out {line}", quiet=options.quiet)
     for line in plan.dataset.notes:
         say(f"note: {line}", quiet=options.quiet)
+    say(plan.caption_summary, quiet=options.quiet)
+    if plan.start is not None:
+        say(plan.start.describe(), quiet=options.quiet)
     say(f"loading the base model for {len(plan.dataset.pictures)} pictures ...", quiet=options.quiet)
     silence_libraries()
     from stylescore.training.session import load_base, long_prompts
 
     base = load_base(plan)
-    say(_describe(base), quiet=options.quiet)
+    for line in (_describe(base), *_expectations(base, plan)):
+        say(line, quiet=options.quiet)
     long = long_prompts(base, plan)
     if long:
         say(f"warning: {len(long)} prompts are longer than the text encoder reads: {long[0]!r}", quiet=options.quiet)
@@ -236,6 +288,14 @@ def _describe(base: BaseModel) -> str:
         f"{base.origin.base} ({base.origin.family}): {config.steps} steps of {config.batch} at {config.resolution} "
         f"pixels, rank {config.rank}, {config.targets}, rate {config.learning_rate:g}, on {base.process.device}"
     )
+
+
+def _expectations(base: BaseModel, plan: Plan) -> Iterator[str]:
+    """Yield what the user should know of the sizes of the pictures, and of a style from one picture."""
+    if base.config.buckets:
+        yield base.buckets.describe()
+    if plan.is_single:
+        yield _SINGLE_B_LORA if base.config.targets == "b-lora" else _SINGLE
 
 
 def _encode(base: BaseModel, plan: Plan, options: Options) -> Cache:

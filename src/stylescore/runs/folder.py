@@ -178,7 +178,7 @@ class RunFolder:
         Raises:
             ConfigError: the file is damaged, or its metadata are not those of this kind of state.
         """
-        return _load_state(self.state_file, kind)
+        return read_state(self.state_file, kind)
 
     def load_staged_state(self, kind: type[S]) -> S | None:
         """Return the staged state, or `None` if there is none.
@@ -186,7 +186,7 @@ class RunFolder:
         Raises:
             ConfigError: as for `load_state`.
         """
-        return _load_state(self.staged_state_file, kind)
+        return read_state(self.staged_state_file, kind)
 
     def remove_state(self) -> None:
         """Delete the saved state of a finished run.
@@ -262,7 +262,12 @@ def _write_state(path: Path, state: State) -> None:
         temporary.write_bytes(save(dict(state.tensors), metadata=metadata))
 
 
-def _load_state(path: Path, kind: type[S]) -> S | None:
+def read_state(path: Path, kind: type[S]) -> S | None:
+    """Return the state in a file, or `None` if there is no such file.
+
+    Raises:
+        ConfigError: the file is damaged, or its metadata are not those of this kind of state.
+    """
     if not path.is_file():
         return None
     try:

@@ -26,13 +26,15 @@ from stylescore.config.ranges import (
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 
-Targets = Literal["attention", "attention+conv"]
+Targets = Literal["attention", "attention+conv", "b-lora", "from"]
 LossName = Literal["plain", "min_snr"]
-Crop = Literal["centre", "random"]
+Crop = Literal["centre", "random", "scales"]
 RateSchedule = Literal["constant", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FilePrecision = Literal["float16", "bfloat16", "float32"]
 
+RESULT_FILE = "result.json"
+"""What a training's folder says of the style that it has written."""
 NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
@@ -46,9 +48,12 @@ class StyleTrainingConfig:
         model: the base: bundled name, folder, file or hub id.
         rank: of the adapter.
         alpha: the LoRA is scaled by alpha / rank.
-        targets: attention (all linear layers of the attention blocks), or with the 3x3 convolutions.
+        targets: attention (all linear layers of the attention blocks), or with the 3x3 convolutions; b-lora, the
+            queries, keys, values and outputs of the two blocks of SDXL that carry content and style, of which the
+            style's is written; from, those of the LoRA that the training goes on from.
         resolution: side in pixels of the square crops; 0 is the model's own.
-        crop: the middle of each picture, or a random part at each step.
+        crop: the middle of each picture, or a random part at each step, which with scales is also of random size.
+        buckets: whether pictures keep their aspect, in batches of one size, and small ones are not enlarged.
         flip: whether pictures are mirrored at random.
         sample_posterior: whether latents are samples of the encoder's posterior or its mean.
         caption_dropout: fraction of the draws with the empty prompt.
@@ -80,6 +85,7 @@ class StyleTrainingConfig:
     targets: Targets = "attention"
     resolution: int = 0
     crop: Crop = "centre"
+    buckets: bool = False
     flip: bool = False
     sample_posterior: bool = False
     caption_dropout: float = 0.05
@@ -110,6 +116,21 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 """What differs from the defaults above. mini's hold for all models whose text features are narrower than CLIP's."""
 
+SINGLE: Mapping[str, Any] = {"crop": "scales", "flip": True, "steps": 500}
+"""What differs in a training on a single picture."""
+B_LORA: Mapping[str, Any] = {
+    "targets": "b-lora",
+    "rank": 64,
+    "steps": 1000,
+    "batch": 1,
+    "learning_rate": 5e-5,
+    "rate_schedule": "constant",
+    "warmup": 0,
+    "loss": "plain",
+}
+"""The same where the base has the blocks of SDXL: the settings of "Implicit Style-Content Separation using B-LoRA",
+ECCV 2024, and of its released code."""
+
 RULES: Mapping[str, Rule] = {
     "rank": Rule(lambda x: 1 <= x <= 512, "between 1 and 512"),
     "alpha": ALPHA,
@@ -136,18 +157,19 @@ def family_of(width: int) -> str:
     return SD1.key if width >= SD1.text_width else MINI.key
 
 
-def resolve(given: Mapping[str, Any], family: str) -> StyleTrainingConfig:
+def resolve(given: Mapping[str, Any], family: str, defaults: Mapping[str, Any] | None = None) -> StyleTrainingConfig:
     """Return the checked settings of a training: the user's, and the defaults of a family for the others.
 
     Args:
         given: fields of `StyleTrainingConfig` by name; `name` must be among them.
         family: a key of `FAMILIES`.
+        defaults: those that win over the family's.
 
     Raises:
         ConfigError: an unknown setting, a wrong type, or a value out of range.
     """
     base = overlay(StyleTrainingConfig(name=""), FAMILIES[family])
-    config = overlay(base, given)
+    config = overlay(overlay(base, defaults or {}), given)
     if "alpha" not in given:
         config = overlay(config, {"alpha": float(config.rank)})
     return _check_training(overlay(config, {"trigger": config.trigger.strip() or _to_words(config.name)}))
@@ -162,6 +184,11 @@ def _check_training(config: StyleTrainingConfig) -> StyleTrainingConfig:
             hint="for example --name my-style",
         )
     check_texts({"trigger": config.trigger, "model": config.model})
+    if config.buckets and config.crop != "centre":
+        raise ConfigError(
+            f"--buckets keeps whole pictures and cannot be combined with --crop {config.crop}",
+            hint="leave one of them out",
+        )
     check(config, RULES)
     if config.resolution:
         check(config, {"resolution": SHORT_SIDE})

@@ -6,14 +6,15 @@ uninterrupted one, and several processes draw the same as a single one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Generator
 
-Purpose = Literal["order", "sample", "sheet"]
-_PURPOSES: tuple[Purpose, ...] = ("order", "sample", "sheet")
+Purpose = Literal["order", "sample", "sheet", "group"]
+_PURPOSES: tuple[Purpose, ...] = ("order", "sample", "sheet", "group")
 
 
 def make_generator(seed: int, purpose: Purpose, *position: int) -> Generator:
@@ -22,14 +23,43 @@ def make_generator(seed: int, purpose: Purpose, *position: int) -> Generator:
     return Generator().manual_seed(int(halves[0]) << 31 ^ int(halves[1]))
 
 
-def _shuffle(seed: int, epoch: int, pictures: int) -> list[int]:
-    """Return the order of the pictures in an epoch."""
-    shuffled: list[int] = torch.randperm(pictures, generator=make_generator(seed, "order", epoch)).tolist()
+def batch_members(seed: int, step: int, batch: int, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Return the pictures in the batch of a step; all of them are of one group.
+
+    A group is used in random order, every entry once in each of its epochs. In a cycle, each group has as many turns as
+    it has entries, so that all entries are used equally often: `batch` times in a cycle.
+
+    Args:
+        seed: of the training.
+        step: 0-based.
+        batch: pictures per step.
+        groups: of numbers of pictures; a number may come several times.
+    """
+    number, turn = _find_turn(seed, step, [len(group) for group in groups])
+    group = groups[number]
+    epochs = {epoch: _shuffle(seed, epoch, number, len(group)) for epoch in _epochs(turn, batch, len(group))}
+    positions = range(turn * batch, (turn + 1) * batch)
+    return [group[epochs[position // len(group)][position % len(group)]] for position in positions]
+
+
+def _epochs(turn: int, batch: int, entries: int) -> range:
+    """Return the epochs of a group that the batch of a turn touches."""
+    return range(turn * batch // entries, ((turn + 1) * batch - 1) // entries + 1)
+
+
+def _find_turn(seed: int, step: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """Return which group a step uses, and how many steps have used it before."""
+    if len(lengths) == 1:
+        return 0, step
+    cycle, place = divmod(step, sum(lengths))
+    turns = [number for number, length in enumerate(lengths) for _ in range(length)]
+    order = torch.randperm(len(turns), generator=make_generator(seed, "group", cycle)).tolist()
+    number = turns[order[place]]
+    return number, cycle * lengths[number] + sum(turns[index] == number for index in order[:place])
+
+
+def _shuffle(seed: int, epoch: int, group: int, entries: int) -> list[int]:
+    """Return the order of a group's entries in one of its epochs."""
+    position = (epoch, group) if group else (epoch,)
+    shuffled: list[int] = torch.randperm(entries, generator=make_generator(seed, "order", *position)).tolist()
     return shuffled
-
-
-def batch_members(seed: int, step: int, batch: int, pictures: int) -> list[int]:
-    """Return the numbers of the pictures in the batch of a step; every picture is used once in each epoch."""
-    positions = range(step * batch, (step + 1) * batch)
-    epochs = {position // pictures: _shuffle(seed, position // pictures, pictures) for position in positions}
-    return [epochs[position // pictures][position % pictures] for position in positions]

@@ -12,23 +12,31 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stylescore.storage.files import atomic
-from stylescore.training.lora import adapter_state
+from stylescore.training.config import StyleTrainingConfig
+from stylescore.training.lora import adapter_state, is_written
 
 
-def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tensor]:
+def kohya_tensors(unet: Any, config: StyleTrainingConfig, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the adapter of a U-Net under kohya's names, `lora_unet_a_b.lora_down.weight`.
 
     Args:
         unet: a U-Net with our adapter.
-        alpha: written for every layer; diffusers' conversion would write the rank.
+        config: alpha is written for every layer, diffusers' conversion would write the rank; targets say which
+            layers are written.
         dtype: of all tensors.
     """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
-    state = {f"unet.{name}": tensor.detach() for name, tensor in adapter_state(unet).items()}
+    state = {
+        f"unet.{name}": tensor.detach()
+        for name, tensor in adapter_state(unet).items()
+        if is_written(name, config.targets)
+    }
     named = convert_state_dict_to_kohya(state)
     return {
-        name: torch.tensor(alpha, dtype=dtype) if name.endswith(".alpha") else tensor.to("cpu", dtype).contiguous()
+        name: torch.tensor(config.alpha, dtype=dtype)
+        if name.endswith(".alpha")
+        else tensor.to("cpu", dtype).contiguous()
         for name, tensor in named.items()
     }
 

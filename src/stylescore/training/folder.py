@@ -9,16 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stylescore.errors import OutputError
 from stylescore.method.state import State
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record
 from stylescore.storage.files import atomic, sha256
-from stylescore.training.config import StyleTrainingConfig
+from stylescore.training.config import RESULT_FILE, StyleTrainingConfig
 from stylescore.training.loop import TrainStep
 
 COMMAND = "train-style"
 FREE = (
-    *("pictures", "caption", "captions", "strict", "replace"),
+    *("pictures", "caption", "captions", "strict", "replace", "start", "extended*"),
     *(f"config.{name}" for name in ("name", "model", "device", "gradient_checkpointing")),
     *("config.samples_every", "config.checkpoint_every"),
 )
@@ -36,6 +37,8 @@ class TrainingSettings:
         captions: the table of captions, if one was given.
         strict: whether a picture that cannot be used stops the training.
         replace: whether an older style of this name is replaced.
+        start: the LoRA that the training goes on from, of which the folder has a copy.
+        extended: the lengths in steps that were planned before, each time it was made longer.
         config: the numbers, resolved.
     """
 
@@ -44,6 +47,8 @@ class TrainingSettings:
     captions: str | None = None
     strict: bool = False
     replace: bool = False
+    start: str | None = None
+    extended: tuple[int, ...] = ()
     config: StyleTrainingConfig
 
 
@@ -72,25 +77,59 @@ class TrainingFolder(RunFolder):
     @property
     def result_file(self) -> Path:
         """Which style file the training has written, or was about to write when it was killed."""
-        return self.path / "result.json"
+        return self.path / RESULT_FILE
+
+    @property
+    def start_file(self) -> Path:
+        """A copy of the LoRA that the training goes on from."""
+        return self.path / "start.safetensors"
+
+    @property
+    def final_state_file(self) -> Path:
+        """The state at the end, from which the training can be made longer."""
+        return self.path / "final-state.safetensors"
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the training writes, but those in subfolders."""
-        return (*super().files, self.result_file)
+        return (*super().files, self.result_file, self.start_file, self.final_state_file)
 
     def save_result(self, style: Path, digest: str) -> None:
-        """Write path and SHA-256 of the style file; it is written before the file is."""
+        """Write path and SHA-256 of the style file; it is written before the file is.
+
+        A training that was made longer has written earlier ones, of which one is there until then.
+        """
+        earlier = [known for known in self._digests() if known != digest]
+        row = {"style": str(style), "sha256": digest, **({"earlier": earlier} if earlier else {})}
         with atomic(self.result_file) as temporary:
-            temporary.write_text(json.dumps({"style": str(style), "sha256": digest}) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(row) + "\n", encoding="utf-8")
 
     def has_written(self, style: Path) -> bool:
-        """Return whether a style file is there and is the one that this training has written."""
+        """Return whether a style file is there and is one that this training has written."""
+        digests = self._digests()
+        return bool(digests) and style.is_file() and sha256(style) in digests
+
+    def _digests(self) -> list[str]:
+        """Return the SHA-256 of all style files that the training has written, or was about to write."""
         try:
-            digest = json.loads(self.result_file.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            return False
-        return style.is_file() and sha256(style) == digest
+            row = json.loads(self.result_file.read_text(encoding="utf-8"))
+            return [str(row["sha256"]), *map(str, row.get("earlier", []))]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return []
+
+    def keep_state(self) -> None:
+        """Make the saved state the final one.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        try:
+            self.state_file.replace(self.final_state_file)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to {str(self.path)!r}: {error.strerror or error}",
+                hint="make the folder writable, then resume",
+            ) from error
 
     @property
     def subfolders(self) -> tuple[Path, ...]:

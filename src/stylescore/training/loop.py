@@ -105,7 +105,7 @@ def train(trainer: Trainer) -> Iterator[TrainStep]:
 def _take_step(trainer: Trainer) -> TrainStep:
     """Draw a batch and update the adapter once."""
     config, accelerator = trainer.config, trainer.process.accelerator
-    chosen = batch_members(config.seed, trainer.step, config.batch, len(trainer.cache.examples))
+    chosen = batch_members(config.seed, trainer.step, config.batch, trainer.cache.groups)
     batch = draw_batch(trainer, chosen)
     rate = learning_rate(config, trainer.step)
     for group in trainer.optimiser.param_groups:

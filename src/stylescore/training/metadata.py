@@ -30,6 +30,7 @@ class Origin:
         prediction_type: what the base predicts.
         pictures: how many.
         data_sha256: hash of pictures and prompts.
+        start_sha256: hash of the LoRA that the training went on from, if any.
     """
 
     base: str
@@ -38,12 +39,17 @@ class Origin:
     prediction_type: PredictionType
     pictures: int
     data_sha256: str
+    start_sha256: str | None = None
 
 
 def data_hash(examples: Iterable[tuple[TrainingPicture, str]]) -> str:
-    """Return the SHA-256 over the hash of each picture's file and its prompt, in the order of the names."""
-    lines = [f"{picture.sha256}  {prompt}\n" for picture, prompt in examples]
+    """Return the SHA-256 over the hash of each picture's file and its prompt, in the order of the paths."""
+    lines = [f"{picture.sha256}  {prompt}\n" + _repeat_line(picture) for picture, prompt in examples]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _repeat_line(picture: TrainingPicture) -> str:
+    return "" if picture.repeats == 1 else f"{picture.repeats} times\n"
 
 
 def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> dict[str, str]:
@@ -80,12 +86,13 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
         "stylescore.data_sha256": origin.data_sha256,
         "stylescore.pictures": str(origin.pictures),
     }
-    return metadata | _convolution_metadata(config) | _min_snr_metadata(config)
+    start = {"stylescore.start_sha256": origin.start_sha256} if origin.start_sha256 else {}
+    return metadata | start | _convolution_metadata(config) | _min_snr_metadata(config)
 
 
 def _convolution_metadata(config: StyleTrainingConfig) -> dict[str, str]:
     """Return what kohya's tools write about adapted convolutions."""
-    if config.targets == "attention":
+    if config.targets != "attention+conv":
         return {}
     return {"ss_network_args": json.dumps({"conv_dim": str(config.rank), "conv_alpha": f"{config.alpha:g}"})}
 

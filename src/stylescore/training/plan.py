@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stylescore.catalog.registry import list_styles, resolve_model, user_styles_dir
 from stylescore.config.ranges import check_texts
-from stylescore.errors import OutputError, StyleError
-from stylescore.training.captions import CaptionSource, choose_sheet_captions, find_captions, make_prompt
+from stylescore.errors import ConfigError, OutputError, StyleError
+from stylescore.images.captions import CaptionSource, read_captions
 from stylescore.training.config import FAMILIES, resolve
 from stylescore.training.metadata import data_hash
 from stylescore.training.pictures import Dataset, TrainingPicture, read_dataset
+from stylescore.training.prompts import choose_sheet_captions, make_prompt
+from stylescore.training.start import StartingPoint, add_settings, read_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,13 @@ class Request:
     """The settings that a user has given for a training.
 
     Attributes:
-        pictures: the folder.
+        pictures: the folder, or one picture.
         given: fields of `StyleTrainingConfig` by name; the others follow the base's family.
         captions: where captions come from.
         strict: whether a picture that cannot be used stops the training.
         replace: whether an older style of this name is replaced.
+        start: file of the LoRA that the training goes on from, if any.
+        start_name: what `config.toml` names it.
     """
 
     pictures: Path
@@ -34,6 +38,8 @@ class Request:
     captions: CaptionSource
     strict: bool = False
     replace: bool = False
+    start: Path | None = None
+    start_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +47,25 @@ class Plan:
     """A request whose pictures have been read.
 
     Attributes:
-        request: what the user has given.
+        request: what the user has given, with the settings that the LoRA fixes from which the training goes on.
         dataset: the pictures.
         prompts: trigger words and caption, one per picture.
         sheet_prompts: prompts of the sample sheets.
+        caption_summary: one line on where the captions were found.
+        start: the LoRA that the training goes on from, if any.
     """
 
     request: Request
     dataset: Dataset
     prompts: tuple[str, ...]
     sheet_prompts: tuple[str, ...]
+    caption_summary: str
+    start: StartingPoint | None = None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the style is learned from one picture."""
+        return len(self.dataset.pictures) == 1
 
     @property
     def examples(self) -> list[tuple[TrainingPicture, str]]:
@@ -74,21 +89,28 @@ def make_plan(request: Request, sheets: int, *, resumed: bool = False) -> Plan:
     Raises:
         InputError: a part of it that cannot be used.
     """
+    start = None if request.start is None else read_start(request.start)
+    if start is not None:
+        request = replace(request, given=add_settings(request.given, start))
     config = resolve(request.given, next(iter(FAMILIES)))
+    if config.targets == "from" and start is None:
+        raise ConfigError("targets from needs a LoRA to go on from", hint="add --from FILE, or choose other targets")
     check_texts({"PICTURES": str(request.pictures.absolute()), "caption": request.captions.caption})
     check_texts({"captions": str(request.captions.table)})
     resolve_model(config.model)
     if not resumed:
         require_free_name(config.name, replace=request.replace, hint="choose another --name, or give --replace")
     dataset = read_dataset(request.pictures, strict=request.strict)
-    captions = find_captions([p.path for p in dataset.pictures], request.captions, strict=request.strict)
+    paths = [picture.path for picture in dataset.pictures]
+    captions = read_captions(paths, request.captions, folder=request.pictures, strict=request.strict)
+    sheet = choose_sheet_captions(captions.texts, sheets)
     return Plan(
         request=request,
         dataset=dataset,
-        prompts=tuple(make_prompt(config.trigger, caption) for caption in captions.values()),
-        sheet_prompts=tuple(
-            make_prompt(config.trigger, caption) for caption in choose_sheet_captions(captions, sheets)
-        ),
+        prompts=tuple(make_prompt(config.trigger, caption) for caption in captions.texts.values()),
+        sheet_prompts=tuple(make_prompt(config.trigger, caption) for caption in sheet),
+        caption_summary=captions.summary,
+        start=start,
     )
 
 
