@@ -26,11 +26,11 @@ from stylescore.config.toml import load_toml, parse_toml
 from stylescore.diffusion.checkpoints.folders import load_folder, read_json
 from stylescore.errors import StyleError, StylescoreError
 from stylescore.images import read_photo
+from stylescore.images.captions import CaptionSource, read_captions
 from stylescore.lora import describe, read_lora
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import read_record
 from stylescore.storage.safetensors_header import read_header
-from stylescore.training.captions import CaptionSource, find_captions
 
 STEM = "lora_unet_mid_block_attentions_0_proj_in"
 SLOWEST = 5.0
@@ -58,7 +58,7 @@ def read_caption(path: Path) -> object:
     picture = path.with_name("a.png")
     picture.touch()
     shutil.copy(path, path.with_name("a.txt"))
-    return find_captions([picture], CaptionSource())
+    return read_captions([picture], CaptionSource())
 
 
 def read_table(path: Path) -> object:
@@ -67,8 +67,8 @@ def read_table(path: Path) -> object:
         table = path.with_suffix(suffix)
         shutil.copy(path, table)
         with suppress(StylescoreError):
-            find_captions([path.with_name("a.png")], CaptionSource(table=table))
-    return find_captions([path.with_name("a.png")], CaptionSource(table=path))
+            read_captions([path.with_name("a.png")], CaptionSource(table=table))
+    return read_captions([path.with_name("a.png")], CaptionSource(table=path))
 
 
 def read_style_settings(path: Path) -> object:

@@ -398,7 +398,7 @@ def test_an_autoencoder_that_overflows_stays_in_full_precision(tiny_family: Fami
 def plan_for(tmp_path: Any, photos: Sequence[Photo], monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     from accelerate.state import AcceleratorState
 
-    from stylescore.training.captions import CaptionSource
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.plan import Request, make_plan
 
     AcceleratorState._reset_state(reset_partial_state=True)

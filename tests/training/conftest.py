@@ -107,8 +107,8 @@ def train_style(program: Callable[..., Outcome], pictures: Path, tmp_path: Path)
 @pytest.fixture
 def session(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
     """Return a maker of trainings that are ready to run, by the settings that differ."""
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.cache import Cache
-    from stylescore.training.captions import CaptionSource
     from stylescore.training.plan import Request, make_plan
     from stylescore.training.session import encode, load_base, start
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,17 +11,12 @@ import pytest
 from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError
+from stylescore.images.captions import CaptionSource, read_captions
 from stylescore.training.cache import Example
-from stylescore.training.captions import (
-    CaptionSource,
-    choose_sheet_captions,
-    find_captions,
-    make_prompt,
-    remove_trigger,
-)
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.draws import batch_members, make_generator
 from stylescore.training.pictures import list_pictures, load_picture, read_dataset
+from stylescore.training.prompts import choose_sheet_captions, make_prompt, remove_trigger
 
 
 def test_pictures_come_by_name_and_other_files_are_no_concern(pictures: Path) -> None:
@@ -79,6 +74,10 @@ def test_two_pictures_are_too_few(pictures: Path) -> None:
 
 def files(pictures: Path) -> list[Path]:
     return list_pictures(pictures)
+
+
+def find_captions(pictures: list[Path], source: CaptionSource, *, strict: bool = False) -> Mapping[Path, str]:
+    return read_captions(pictures, source, strict=strict).texts
 
 
 def test_captions_lie_beside_the_pictures(pictures: Path) -> None:

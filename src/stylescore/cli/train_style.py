@@ -146,7 +146,7 @@ def _is_first_process() -> bool:
 
 def _make_request(given: Mapping[str, Any]) -> Request:
     """Return the options as a request; a switch that is off leaves its setting to the family's default."""
-    from stylescore.training.captions import CaptionSource
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.plan import Request
 
     numbers = {name: None if given[name] is False else given[name] for name in NUMBERS}
@@ -196,7 +196,7 @@ def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
 def _restore_request(settings: TrainingSettings) -> Request:
     """Return the request that a training began with."""
     from stylescore.config.toml import to_table
-    from stylescore.training.captions import CaptionSource
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.plan import Request
 
     table = None if settings.captions is None else Path(settings.captions)

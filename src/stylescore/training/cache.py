@@ -15,9 +15,9 @@ from stylescore.diffusion.conditioning import Conditioning
 from stylescore.diffusion.text import TextEncoder
 from stylescore.images.sizes import fitted_size
 from stylescore.images.tensors import to_tensor
-from stylescore.training.captions import remove_trigger
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture, load_picture
+from stylescore.training.prompts import remove_trigger
 
 CPU = torch.device("cpu")
 

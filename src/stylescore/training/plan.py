@@ -11,10 +11,11 @@ from typing import Any
 from stylescore.catalog.registry import list_styles, resolve_model, user_styles_dir
 from stylescore.config.ranges import check_texts
 from stylescore.errors import OutputError, StyleError
-from stylescore.training.captions import CaptionSource, choose_sheet_captions, find_captions, make_prompt
+from stylescore.images.captions import CaptionSource, read_captions
 from stylescore.training.config import FAMILIES, resolve
 from stylescore.training.metadata import data_hash
 from stylescore.training.pictures import Dataset, TrainingPicture, read_dataset
+from stylescore.training.prompts import choose_sheet_captions, make_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +46,14 @@ class Plan:
         dataset: the pictures.
         prompts: trigger words and caption, one per picture.
         sheet_prompts: prompts of the sample sheets.
+        caption_summary: one line on where the captions were found.
     """
 
     request: Request
     dataset: Dataset
     prompts: tuple[str, ...]
     sheet_prompts: tuple[str, ...]
+    caption_summary: str
 
     @property
     def examples(self) -> list[tuple[TrainingPicture, str]]:
@@ -81,14 +84,15 @@ def make_plan(request: Request, sheets: int, *, resumed: bool = False) -> Plan:
     if not resumed:
         require_free_name(config.name, replace=request.replace, hint="choose another --name, or give --replace")
     dataset = read_dataset(request.pictures, strict=request.strict)
-    captions = find_captions([p.path for p in dataset.pictures], request.captions, strict=request.strict)
+    paths = [picture.path for picture in dataset.pictures]
+    captions = read_captions(paths, request.captions, folder=request.pictures, strict=request.strict)
+    sheet = choose_sheet_captions(captions.texts, sheets)
     return Plan(
         request=request,
         dataset=dataset,
-        prompts=tuple(make_prompt(config.trigger, caption) for caption in captions.values()),
-        sheet_prompts=tuple(
-            make_prompt(config.trigger, caption) for caption in choose_sheet_captions(captions, sheets)
-        ),
+        prompts=tuple(make_prompt(config.trigger, caption) for caption in captions.texts.values()),
+        sheet_prompts=tuple(make_prompt(config.trigger, caption) for caption in sheet),
+        caption_summary=captions.summary,
     )
 
 
