@@ -74,11 +74,20 @@ def write_record(folder: RunFolder, record: Record[Any]) -> None:
         OutputError: it cannot be written.
     """
     try:
-        with atomic(folder.config_file) as temporary:
-            temporary.write_text(to_toml(record), encoding="utf-8")
+        replace_record(folder, record)
     except BaseException:
         folder.path.rmdir()
         raise
+
+
+def replace_record(folder: RunFolder, record: Record[Any]) -> None:
+    """Write `config.toml` into a folder that may have one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic(folder.config_file) as temporary:
+        temporary.write_text(to_toml(record), encoding="utf-8")
 
 
 def read_record(folder: RunFolder, command: str, settings: type[T]) -> Record[T]:

@@ -10,16 +10,13 @@ from PIL import Image
 
 from stylescore.errors import PictureError, StylescoreError
 from stylescore.images import Photo, read_photo
+from stylescore.images.finding import SUFFIXES
 from stylescore.images.sheets import flatten_alpha
 from stylescore.images.sizes import fitted_size
 from stylescore.storage.files import sha256
 
 FEWEST = 3
 """With fewer pictures a network overfits: it memorizes them instead of what they have in common."""
-
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905
-)
 
 
 @dataclass(frozen=True)
