@@ -16,6 +16,7 @@ from stylescore import InputError, NonFiniteError, RunConfig, StyleChoice, Styli
 from stylescore.config.presets import load
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, PictureError, StyleError
+from stylescore.images import keep_colours
 from stylescore.method.fit import fit
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -266,3 +267,35 @@ class TestStylizer:
     def test_the_bare_minimum_of_a_configuration(self) -> None:
         with pytest.raises(ConfigError, match="a run needs at least one style"):
             Stylizer(RunConfig(styles=()))
+
+
+class TestMasksAndColours:
+    def mask(self) -> Image.Image:
+        mask = Image.new("L", (128, 128), 0)
+        mask.paste(255, (64, 0, 128, 128))
+        return mask
+
+    def test_black_keeps_the_photo_to_the_bit_and_white_is_stylized(self) -> None:
+        photo = np.asarray(Image.open(PHOTO).convert("RGB"))
+        picture = np.asarray(quick(mask=self.mask(), mask_feather=4).picture)
+        assert (picture[:, :64] == photo[:, :64]).all()
+        assert not (picture[:, 70:] == photo[:, 70:]).all()
+
+    def test_a_white_mask_is_none_and_one_mask_may_be_given_for_each_photo(self) -> None:
+        white = Image.new("L", (64, 64), 255)
+        plain, masked = quick([PHOTO, PHOTO], mask=[None, white], batch=2)
+        assert np.abs(np.asarray(plain.picture).astype(int) - np.asarray(masked.picture)).max() <= 1
+
+    def test_keep_colours_changes_the_finished_picture_only(self) -> None:
+        plain, kept = (quick(keep_colours=share) for share in (0, 1.0))
+        assert np.array_equal(np.asarray(plain.model_picture), np.asarray(kept.model_picture))
+        photo = Image.open(PHOTO).convert("RGB")
+        assert np.array_equal(np.asarray(kept.picture), np.asarray(keep_colours(plain.picture, photo, 1.0)))
+
+    def test_wrong_ones(self) -> None:
+        with pytest.raises(ConfigError, match="mask must be a picture, or one per photo, not 1 for 2 photos"):
+            quick([PHOTO, PHOTO], mask=[self.mask()])
+        with pytest.raises(ConfigError, match=r"keep_colours must be between 0 and 1, not 1\.5"):
+            quick(keep_colours=1.5)
+        with pytest.raises(PictureError, match="has another aspect ratio"):
+            quick(mask=Image.new("L", (50, 80)))

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
 from stylescore.config.method import MethodConfig
 from stylescore.config.presets import load
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
+from stylescore.images import with_mask
 from stylescore.method.fit import Fitting, fit
 from stylescore.method.state import capture
 from stylescore.method.types import Latent
@@ -225,3 +227,29 @@ def test_the_learning_rate_falls_over_the_whole_of_a_refined_run() -> None:
     assert len(seen) == 4
     assert seen == sorted(seen, reverse=True)
     assert seen[2] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(
+    ("method", "sides"),
+    [
+        ({"refine": {"factor": 1.0}}, [16] * 2),
+        ({"refine": {"factor": 1.0}, "method": "vsd"}, [16] * 2),
+        ({"refine": {"factor": 1.0}, "relevance": {"timesteps": 3}}, [16] * 2),
+        ({}, [8, 8, 16, 16]),
+        ({"relevance": {"timesteps": 3}}, [8, 8, 16, 16]),
+    ],
+)
+def test_no_step_moves_the_latent_where_the_mask_is_black(method: dict[str, Any], sides: list[int]) -> None:
+    mask = Image.new("L", (128, 128), 0)
+    mask.paste(255, (64, 0, 128, 128))
+    photo = with_mask(read_photo(PHOTO), mask, feather=0)
+    parts = {key: value for key, value in method.items() if key != "method"}
+    name = method.get("method", "sms")
+    run = run_config({**overlay_of(REFINED, parts), "spectrum": {"weight": 0.0}, "method": name})
+    steps = [iteration.step for iteration in fit(native(replace(run, size=128)).start([photo]))]
+    assert [step.gradient.shape[-1] for step in steps] == sides
+    for step in steps:
+        half = step.gradient.shape[-1] // 2
+        assert not step.relevance[..., :half].any()
+        assert not step.gradient[..., :half].any()
+        assert step.gradient[..., half:].any()

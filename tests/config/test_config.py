@@ -281,6 +281,9 @@ def test_a_prompt_template_that_cannot_be_filled_is_refused(name: str, template:
     ("changes", "message"),
     [
         ({"content": 1.5}, "content must be between 0 and 1, not 1.5"),
+        ({"keep_colours": -0.5}, "keep_colours must be between 0 and 1, not -0.5"),
+        ({"mask_feather": -1}, "mask_feather must be 0 or more, not -1"),
+        ({"mask_feather": 5000}, "mask_feather must be at most 4,096, not 5000"),
         ({"seed": -1}, "seed must be between 0 and 2^63 - 1, not -1"),
         ({"seed": 2**63}, "seed must be between 0 and 2^63 - 1, not 9223372036854775808"),
         ({"size": 63}, "size must be between 64 and 8192, not 63"),

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylescore.method.relevance import (
+    MaskedRelevance,
     PrecomputedRelevance,
     SemanticRelevance,
     UniformRelevance,
@@ -164,3 +165,15 @@ def test_maps_grow_with_the_latents() -> None:
     assert larger.maps.shape == (3, 2, 1, 8, 8)
     assert torch.allclose(larger.maps[..., 2:-2].diff(dim=-1), torch.tensor(1 / 6), atol=1e-5)
     assert torch.equal(larger.timesteps, torch.tensor([1, 2, 3]))
+
+
+def test_a_mask_multiplies_any_map_and_needs_nothing_more(draw: Draw) -> None:
+    mask = torch.linspace(0, 1, 18).view(2, 1, 3, 3)
+    uniform = MaskedRelevance(UniformRelevance(), mask)
+    assert torch.equal(uniform(draw, {}), mask)
+    assert uniform.needs == ()
+    eps = {"edit": torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))}
+    semantic = SemanticRelevance(strength=0.7)
+    masked = MaskedRelevance(semantic, mask)
+    assert torch.equal(masked(draw, eps), semantic(draw, eps) * mask)
+    assert masked.needs == semantic.needs

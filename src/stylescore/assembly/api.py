@@ -19,6 +19,7 @@ def stylize(
     style: Style,
     *,
     prompt: str | Sequence[str] = "",
+    mask: Any = None,
     on_iteration: Callable[[Update], object] | None = None,
     progress: bool = True,
     batch: int = 1,
@@ -30,6 +31,8 @@ def stylize(
         photo: a path, a PIL image, an array, a tensor, or a list of these; see `images.inputs.as_photo`.
         style: a style's name, an adapter file or a hub id; several as a list, or with weights as `{name: weight}`.
         prompt: what the photo shows; for several photos also a list.
+        mask: what is stylized, white, and what stays as it is, black; for several photos also a list, see
+            `Stylizer.stylize`.
         on_iteration: called after every iteration; if it returns a true value, the run ends there.
         progress: whether a progress bar is shown, in terminals and notebooks.
         batch: photos of one working size that are processed together.
@@ -45,6 +48,6 @@ def stylize(
     """
     with Stylizer.load(style, **options) as stylizer:
         results: Result | list[Result] = stylizer.stylize(
-            photo, prompt=prompt, on_iteration=on_iteration, progress=progress, batch=batch
+            photo, prompt=prompt, mask=mask, on_iteration=on_iteration, progress=progress, batch=batch
         )
     return results

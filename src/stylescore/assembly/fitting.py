@@ -27,7 +27,7 @@ from stylescore.method.fit import Fitting
 from stylescore.method.objective import Objective, gaussian, stream
 from stylescore.method.scores import ScoreName, contrast, guide
 from stylescore.method.subjects import LatentSubject, Subject
-from stylescore.method.types import Latent, Rng
+from stylescore.method.types import Latent, Map, Rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,14 @@ def encode_sources(networks: Networks, method: MethodConfig, pictures: Pictures,
 
 
 def fit_latents(
-    networks: Networks, method: MethodConfig, prompts: Prompts, z_source: Latent, rng: Rng, *, refined: bool = False
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    z_source: Latent,
+    rng: Rng,
+    *,
+    refined: bool = False,
+    mask: Map | None = None,
 ) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
@@ -124,11 +131,15 @@ def fit_latents(
         z_source: latents of the photos, [batch, c, h, w].
         rng: one CPU generator per picture.
         refined: whether the run's iterations are followed by those of the refinement.
+        mask: what the maps are multiplied with, [batch, 1, h, w].
     """
     subject = LatentSubject.at(z_source)
     fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject))
     if method.relevance.timesteps and fitting.objective.relevance.needs:
         fitting.objective = _precompute_maps(fitting, method, subject.z_source)
+    if mask is not None:
+        maps = relevance.MaskedRelevance(fitting.objective.relevance, mask)
+        fitting.objective = replace(fitting.objective, relevance=maps)
     if refined:
         _add_refinement(fitting, method, networks.base.schedule.stride)
         scale = _rate_scale(method, subject)
@@ -155,7 +166,13 @@ def _add_refinement(fitting: Fitting, method: MethodConfig, stride: int) -> None
 
 
 def enlarge(
-    fitting: Fitting, networks: Networks, method: MethodConfig, prompts: Prompts, z: Latent, z_source: Latent
+    fitting: Fitting,
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    z: Latent,
+    z_source: Latent,
+    mask: Map | None = None,
 ) -> None:
     """Let a run go on with larger latents; the fake adapter and the maps are carried over.
 
@@ -166,6 +183,7 @@ def enlarge(
         prompts: its prompts.
         z: the pictures as they are now, at the new size.
         z_source: latents of the photos at the new size.
+        mask: of the new size, if the run has one.
     """
     assert isinstance(fitting.scores, BatchedScores)
     old = fitting.scores.scores.get("fake")
@@ -177,9 +195,19 @@ def enlarge(
     fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
     if isinstance(fitting.fake, FakeScore):
         fitting.fake = replace(fitting.fake, predictor=replace(scores["fake"], combine=None))
-    maps = fitting.objective.relevance
-    if isinstance(maps, relevance.PrecomputedRelevance):
-        fitting.objective = replace(fitting.objective, relevance=relevance.resize_maps(maps, *z.shape[-2:]))
+    maps = _enlarge_maps(fitting.objective.relevance, z, mask)
+    fitting.objective = replace(fitting.objective, relevance=maps)
+
+
+def _enlarge_maps(maps: relevance.Relevance, z: Latent, mask: Map | None) -> relevance.Relevance:
+    """Return the maps for larger latents: those made beforehand resized, a mask replaced by that of the new size."""
+    match maps:
+        case relevance.MaskedRelevance() if mask is not None:
+            return relevance.MaskedRelevance(_enlarge_maps(maps.inner, z, None), mask)
+        case relevance.PrecomputedRelevance():
+            return relevance.resize_maps(maps, *z.shape[-2:])
+        case _:
+            return maps
 
 
 def _precompute_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -> Objective:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Sources:
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
         )
 
-    @property
+    @cached_property
     def hashes(self) -> dict[str, Any]:
         """The hashes of models and adapters, as a run's record names them."""
         return {

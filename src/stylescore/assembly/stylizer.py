@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
+from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
 
@@ -29,10 +30,11 @@ from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ConfigError, PictureError, memory_limit
-from stylescore.images import Photo, as_photo, before_after, fitted_size, resize_to_photo, to_picture, to_tensor
+from stylescore.images import Photo, as_photo, before_after, finish, fitted_size, to_picture, to_tensor, with_mask
+from stylescore.images.tensors import mask_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
 from stylescore.method.state import PictureState, restore, source_latents
-from stylescore.method.types import Latent, Rng
+from stylescore.method.types import Latent, Map, Rng
 
 LARGE = 4
 """A picture with more than so many times the pixels of the native resolution is processed in tiles."""
@@ -59,7 +61,10 @@ class Result:
     @property
     def before_after(self) -> Image.Image:
         """Photo and result side by side."""
-        return before_after(self.photo.picture, self.picture.convert("RGB"))
+        photo = self.photo.picture.copy()
+        if self.photo.alpha is not None:
+            photo.putalpha(self.photo.alpha)
+        return before_after(photo, self.picture)
 
 
 class Stylizer:
@@ -156,6 +161,7 @@ class Stylizer:
         photo: Any,
         *,
         prompt: str | Sequence[str] | None = None,
+        mask: Any = None,
         on_iteration: Callable[[Update], object] | None = None,
         progress: bool = True,
         batch: int = 1,
@@ -166,6 +172,8 @@ class Stylizer:
         Args:
             photo: a path, a PIL image, an array, a tensor, or a list of these; see `images.inputs.as_photo`.
             prompt: what the photo shows; for several photos also a list; `None` takes the run's.
+            mask: what is stylized, white, and what stays as it is, black: a path, an image, an array or a tensor of
+                the photo's aspect ratio; for several photos also a list, with `None` for all of a photo.
             on_iteration: called after every iteration; if it returns a true value, the run ends there.
             progress: whether a progress bar is shown, in terminals and notebooks.
             batch: photos of one working size that are processed together.
@@ -182,6 +190,7 @@ class Stylizer:
         photos = [as_photo(each) for each in (photo if isinstance(photo, list | tuple) else [photo])]
         stylizer = self.with_changes(changes)
         captions = stylizer._captions(prompt, len(photos))
+        photos = stylizer._with_masks(photos, mask)
         results: dict[int, Result] = {}
         for numbers in stylizer.split(photos, batch):
             chosen = [photos[number] for number in numbers]
@@ -225,6 +234,19 @@ class Stylizer:
             raise ConfigError(f"prompt must be a text, or one text per photo, not {what}", hint="prompt='a cat'")
         return captions
 
+    def _with_masks(self, photos: Sequence[Photo], mask: Any) -> list[Photo]:
+        """Return the photos with their masks: one for all, or one for each."""
+        masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(photos)
+        if len(masks) != len(photos):
+            raise ConfigError(
+                f"mask must be a picture, or one per photo, not {len(masks)} for {len(photos)} photos",
+                hint="give None for a photo without one",
+            )
+        return [
+            photo if each is None else with_mask(photo, each, self.run.mask_feather)
+            for photo, each in zip(photos, masks, strict=True)
+        ]
+
     def split(self, photos: Sequence[Photo], batch: int) -> Iterator[list[int]]:
         """Yield batches as numbers of photos: neighbours of one working size, at most `batch` of them.
 
@@ -254,12 +276,19 @@ class Stylizer:
         return self._networks.style is not self._networks.base
 
     def working_size(self, photo: Photo) -> tuple[int, int]:
-        """Return (width, height) at which a photo is processed."""
-        width, height = photo.picture.size
+        """Return (width, height) at which a photo is processed.
+
+        Raises:
+            PictureError: it is too elongated.
+        """
+        return self.size_for(photo.path, photo.picture.size)
+
+    def size_for(self, path: Path, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the same for the photo at a path, of which only width and height are known."""
         try:
-            return fitted_size(width, height, self._short_side(width, height), self._networks.multiple)
+            return fitted_size(*size, self._short_side(*size), self._networks.multiple)
         except PictureError as error:
-            raise PictureError(f"{str(photo.path)!r} is {error}", hint=error.hint) from error
+            raise PictureError(f"{str(path)!r} is {error}", hint=error.hint) from error
 
     def _short_side(self, width: int, height: int) -> int:
         """Return the short side for a picture of this size: the run's, else the preset's choice."""
@@ -313,7 +342,8 @@ class Stylizer:
         with memory_limit("encoding the photos"):
             z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
             networks = self._networks_for(*z_source.shape[-2:])
-            fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size)
+            mask = self._mask(photos, z_source)
+            fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size, mask=mask)
         if states is not None:
             restore(fitting, states)
         if fitting.iteration <= self._method.iterations and coarse != size:
@@ -327,10 +357,18 @@ class Stylizer:
         networks = self._networks_for(*z_source.shape[-2:])
         pictures = networks.codec.decode(fitting.subject.render())
         larger = F.interpolate(pictures, size[::-1], mode="bicubic").clamp(-1, 1)
-        enlarge(fitting, networks, self._method, prompts, networks.codec.encode(larger, None), z_source)
+        z, mask = networks.codec.encode(larger, None), self._mask(photos, z_source)
+        enlarge(fitting, networks, self._method, prompts, z, z_source, mask)
+
+    def _mask(self, photos: Sequence[Photo], like: Latent) -> Map | None:
+        """Return the masks of a batch at the size of its latents; `None` if no photo has one."""
+        if all(photo.mask is None for photo in photos):
+            return None
+        height, width = like.shape[-2:]
+        return torch.cat([mask_tensor(photo.mask, (width, height)) for photo in photos]).to(like.device)
 
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
-        pictures = torch.cat([to_tensor(photo.picture, size) for photo in photos])
+        pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])
         factor = self._networks.codec.factor
         networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         return encode_sources(networks, self._method, pictures.to(self.device), rng)
@@ -390,7 +428,7 @@ class Stylizer:
         """Return one picture of a batch as the result for its photo."""
         with memory_limit("decoding the picture"):
             picture = self.picture(fitting, index)
-            return Result(resize_to_photo(picture, photo), picture, photo)
+            return Result(finish(picture, photo, self.run.keep_colours), picture, photo)
 
     @cached_property
     def hashes(self) -> dict[str, Any]:

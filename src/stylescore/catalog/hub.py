@@ -16,6 +16,7 @@ _MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 _UNUSED_FILES = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+_CAPTIONER_FILES = ("*.json", "*.txt", "*.safetensors")
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 
 
@@ -63,6 +64,31 @@ def cached_tiny(hub_id: str) -> Path | None:
         return Path(snapshot_download(hub_id, allow_patterns=list(TINY_FILES), local_files_only=True))
     except (OSError, ValueError):
         return None
+
+
+def download_captioner(hub_id: str) -> Path:
+    """Download a caption model, or take it from the local cache, and return its folder.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(snapshot_download(hub_id, allow_patterns=list(_CAPTIONER_FILES)))
+
+    return Path(_download(fetch, f"the caption model {hub_id!r} cannot be fetched", ModelError))
+
+
+def cached_captioner(hub_id: str) -> Path | None:
+    """Return the folder of a caption model with weights in the local cache, or `None`; the hub is not contacted."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=list(_CAPTIONER_FILES), local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return folder if any(folder.glob("*.safetensors")) else None
 
 
 def download_tokenizer(hub_id: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 ALLOWED = ("resume", "json", "quiet")
 
 
-def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any], allowed: Sequence[str] = ()) -> None:
     """Raise `ConfigError` if anything is given besides `--resume` that the run folder has fixed.
 
     Args:
         command: the command's function; its signature declares the options.
         given: the value of each of its parameters.
-        allowed: parameters that may be given besides.
+        allowed: parameters that may be given besides those of `ALLOWED`.
     """
     declared = get_type_hints(command, include_extras=True)
     for name, parameter in signature(command).parameters.items():

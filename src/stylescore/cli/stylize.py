@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_settings, parse_styles, require_style, with_folders_apart
-from stylescore.cli.output import add_resume_hint
-from stylescore.cli.resume import print_resume, refuse_with_resume
+from stylescore.cli.options import parse_settings, parse_styles, require_style
+from stylescore.cli.photos import Inputs
+from stylescore.cli.resume import refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.config.method import Method
+from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
-from stylescore.errors import ConfigError, PictureError
+from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
     from stylescore.assembly.sources import Sources
     from stylescore.assembly.stylizer import Stylizer
-    from stylescore.images import Photo
-    from stylescore.method.state import PictureState
-    from stylescore.runs.job import Job, PictureFolder, SavedJob
-    from stylescore.runs.runner import Batch, SavedResult
+    from stylescore.cli.batch import Options
 
 WHAT = "What to make"
 HOW = "How"
+MANY = "Many photos"
 WHERE = "Where and how loud"
-SHARED_FAKE = "note: fake.scope = batch: the pictures of a batch share a fake score, so each depends on the others"
-MUCH_LARGER = 1.5
-"""A photo so many times the working size loses detail that the user can see."""
-FINER = "; a larger --size is finer, and slower"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the command behaves: what it writes, how many pictures make a batch, how much it prints."""
-
-    output: Path
-    preview_every: int
-    gif: bool
-    batch: int
-    json: bool
-    quiet: bool
 
 
 def stylize(
     photos: Annotated[
-        list[Path] | None, typer.Argument(metavar="PHOTO...", help="JPEG, PNG and other files.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="PHOTO...", help="Files, folders, or patterns such as 'trip/*.jpg'.", show_default=False
+        ),
     ] = None,
     style: Annotated[
         list[str] | None,
@@ -70,12 +54,40 @@ def stylize(
     style_prompt: Annotated[
         str | None, typer.Option(help="Prompt for the style; else the LoRA's trigger words.", rich_help_panel=WHAT)
     ] = None,
+    caption: Annotated[
+        str,
+        typer.Option(
+            metavar="files|auto|none",
+            help="Without --prompt: captions beside the photos; auto has a model write those that are missing.",
+            rich_help_panel=WHAT,
+        ),
+    ] = "files",
+    captions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Table of captions; else those beside the photos.", rich_help_panel=WHAT),
+    ] = None,
+    caption_model: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|HUB_ID", help="BLIP or Florence-2 of --caption auto.", rich_help_panel=WHAT),
+    ] = None,
     content: Annotated[
         float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
     ] = 0.5,
     size: Annotated[
         int | None,
         typer.Option(help="Short side the model works at, in pixels; more is finer, and slower.", rich_help_panel=WHAT),
+    ] = None,
+    keep_colours: Annotated[
+        float, typer.Option(metavar="0..1", help="Share of the photo's own colours.", rich_help_panel=WHAT)
+    ] = 0.0,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="White is stylized, black stays; one, or one per photo.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    mask_feather: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Width of the mask's soft edge.", rich_help_panel=WHAT)
     ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of the tiles of large pictures; 0 none.", rich_help_panel=HOW)
@@ -120,9 +132,40 @@ def stylize(
         ),
     ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
+    list_file: Annotated[
+        list[Path] | None,
+        typer.Option("--list", metavar="FILE", help="File with one photo a line.", rich_help_panel=MANY),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Search the folders in a folder too.", rich_help_panel=MANY)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make finished pictures again.", rich_help_panel=MANY)
+    ] = False,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="ray|ray:N", help="Spread the photos over a Ray cluster.", rich_help_panel=MANY),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
     ] = Path("out"),
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Name of a run folder, of {photo}, {folder}, {style}, {seed}, ...",
+            rich_help_panel=WHERE,
+        ),
+    ] = "{photo}-{style}",
+    format: Annotated[
+        str, typer.Option(metavar="png|jpeg|webp", help="Of the picture.", rich_help_panel=WHERE)
+    ] = "png",
+    quality: Annotated[
+        int | None, typer.Option(metavar="1..100", help="Of JPEG and WebP; else 90.", rich_help_panel=WHERE)
+    ] = None,
+    keep_location: Annotated[
+        bool, typer.Option("--keep-location", help="Leave the place in the EXIF data.", rich_help_panel=WHERE)
+    ] = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE)
     ] = None,
@@ -145,12 +188,28 @@ def stylize(
     everything needed to repeat the run.
     """
     given = dict(locals())
-    options = Options(output, preview_every, gif, batch, json, quiet)
+    from stylescore.cli.batch import Options
+
     if resume is not None:
-        refuse_with_resume(stylize, given)
+        refuse_with_resume(stylize, given, allowed=("photos",))
         with Interrupts(quiet=quiet) as interrupts:
-            _report(_resume(resume, options, interrupts), options)
+            _resume(resume, photos or [], Options(json=json, quiet=quiet), interrupts)
         return
+    inputs = Inputs(
+        names=tuple(photos or ()),
+        lists=tuple(list_file or ()),
+        recursive=recursive,
+        prompt=prompt,
+        caption=caption,
+        captions=captions,
+        caption_model=caption_model,
+        mask=mask,
+        output=output,
+        pattern=name,
+    )
+    options = Options(
+        json, quiet, preview_every, gif, batch, overwrite, workers, _make_output(format, quality, keep_location)
+    )
     base = RunConfig(
         styles=parse_styles(style or []),
         model=model,
@@ -161,6 +220,8 @@ def stylize(
         content=content,
         size=size,
         seed=seed,
+        keep_colours=keep_colours,
+        mask_feather=mask_feather,
     )
     execution = {
         "device": device,
@@ -172,12 +233,26 @@ def stylize(
     }
     constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
     with Interrupts(quiet=quiet) as interrupts:
-        results = _start(photos or [], base, execution, preset, method, constants, options, interrupts)
-        _report(results, options, several=len(photos or []) > 1)
+        _start(inputs, base, execution, preset, method, constants, options, interrupts)
+
+
+def _make_output(format: str, quality: int | None, keep_location: bool) -> OutputConfig:
+    """Return how pictures are written.
+
+    Raises:
+        ConfigError: an unknown format, or a quality out of range or for a format that has none.
+    """
+    from stylescore.config.ranges import check_output
+    from stylescore.config.toml import overlay
+
+    if format == "png" and quality is not None:
+        raise ConfigError("--quality needs --format jpeg or webp: png loses nothing", hint="leave --quality out")
+    given = {"format": format, "keep_location": keep_location, **({} if quality is None else {"quality": quality})}
+    return check_output(overlay(OutputConfig(), given))
 
 
 def _start(
-    photos: Sequence[Path],
+    inputs: Inputs,
     base: RunConfig,
     execution: Mapping[str, Any],
     preset: str | None,
@@ -185,90 +260,50 @@ def _start(
     constants: dict[str, Any],
     options: Options,
     interrupts: Interrupts,
-) -> Iterator[SavedResult]:
+) -> None:
     """Check everything that can be checked without a model, then load it and run."""
-    if not photos:
+    if not inputs.names and not inputs.lists:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
     require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
+    from stylescore.cli.batch import Call, make_photos
     from stylescore.cli.output import require_writable, say
+    from stylescore.cli.photos import check_headers, make_tasks, require_writable_names
+    from stylescore.cli.report import report
     from stylescore.config.presets import METHODS, origin, preset_for, unsuited
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
     from stylescore.config.toml import check_choice, overlay
-    from stylescore.images import read_photo
+    from stylescore.runs.cluster import parse_workers
 
-    require_writable(options.output)
-    _require_writable_names([*photos, options.output])
+    require_writable(inputs.output)
+    require_writable_names([*inputs.names, inputs.output])
+    workers = parse_workers(options.workers)
     chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     sources = resolve_sources(run)
-    opened = [read_photo(photo) for photo in photos]
-    _print_notes(opened, options)
+    tasks, captioner = make_tasks(inputs, quiet=options.quiet)
+    sizes, failures = check_headers(tasks, run, options.written.output)
     if warning := unsuited(run.model, preset):
         say(f"warning: {warning}", quiet=options.quiet)
-    parents = with_folders_apart(photos, options.output)
-    stylizer = _load(run, options, sources)
-    groups = list(_split(opened, stylizer, options.batch))
-    try:
-        while groups:
-            interrupts.raise_if_requested()
-            yield from _begin(stylizer, groups.pop(0), parents, options, interrupts)
-    except KeyboardInterrupt:
-        _print_not_begun([photo.path for group in groups for photo in group])
-        raise
+    call = Call(run, sources, options, interrupts, sizes, captioner, partial(_load, run, options, sources))
+    report(make_photos(call, tasks, failures, workers), options, total=len(tasks))
 
 
-def _print_not_begun(photos: Sequence[Path]) -> None:
-    """Print the photos of an interrupted call that have no folder yet."""
-    from stylescore.cli.output import say
+def _resume(path: Path, photos: list[str], options: Options, interrupts: Interrupts) -> None:
+    """Resume an interrupted run, or all unfinished ones in a folder."""
+    from stylescore.cli.batch import resume_runs
+    from stylescore.cli.photos import hash_photos
+    from stylescore.cli.report import report
 
-    if photos:
-        say(f"not begun, give them again: {' '.join(shlex.quote(str(path)) for path in photos)}")
-
-
-def _begin(
-    stylizer: Stylizer,
-    photos: Sequence[Photo],
-    parents: Mapping[Path, Path],
-    options: Options,
-    interrupts: Interrupts,
-) -> Iterator[SavedResult]:
-    """Make the run folders of a batch, and run it."""
-    from stylescore.runs.job import make_jobs
-    from stylescore.runs.lock import hold
-
-    places = [parents[photo.path] for photo in photos]
-    jobs = make_jobs(stylizer, photos, places, gif=options.gif, preview_every=options.preview_every)
-    with ExitStack() as locks:
-        for job in jobs:
-            locks.enter_context(hold(job.folder.path))
-        yield from _run(stylizer, jobs, None, options, interrupts)
-
-
-def _require_writable_names(paths: Sequence[Path]) -> None:
-    """Raise `PictureError` for a name that cannot be written into the run's record."""
-    from stylescore.config.ranges import has_stray_bytes
-
-    for path in paths:
-        if has_stray_bytes(str(path.absolute())):
-            raise PictureError(f"the path {str(path)!r} is not valid Unicode", hint="rename the file or folder")
-
-
-def _print_notes(sources: Sequence[Photo], options: Options) -> None:
-    """Print what the user should know about the photos."""
-    from stylescore.cli.output import say
-
-    for photo in sources:
-        for note in photo.notes:
-            say(f"note: {photo.path.name}: {note}", quiet=options.quiet)
+    report(resume_runs(path, hash_photos(photos), options, interrupts, _load), options, total=1)
 
 
 def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> Stylizer:
-    """Load the models; print which, and what of the prompts the text encoder cuts off."""
+    """Load the models; print which."""
     from stylescore.cli.output import say, silence_libraries, working
 
     say(f"loading {run.model} ...", quiet=options.quiet)
@@ -279,192 +314,4 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
         stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
-    for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
-        say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=options.quiet)
     return stylizer
-
-
-def _split(sources: Sequence[Photo], stylizer: Stylizer, limit: int) -> Iterator[Sequence[Photo]]:
-    """Yield batches: neighbouring photos of one working size, at most `limit` of them."""
-    for _, group in groupby(sources, key=stylizer.working_size):
-        photos = list(group)
-        for start in range(0, len(photos), limit):
-            yield photos[start : start + limit]
-
-
-def _resume(path: Path, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
-    """Resume an interrupted run, or all unfinished runs in a folder that is none itself."""
-    stylizer = None
-    for folders in _find_runs(path):
-        interrupts.raise_if_requested()
-        with ExitStack() as locks:
-            if not _lock(locks, folders, options, alone=folders[0].path == path):
-                continue
-            saved, states = _read_states(folders)
-            run = saved[0].job.record.settings.run
-            if stylizer is None or stylizer.run != run:
-                stylizer = _load(run, options)
-            yield from _continue(stylizer, [entry.job for entry in saved], states, options, interrupts)
-
-
-def _find_runs(path: Path) -> list[list[PictureFolder]]:
-    """Return the runs to resume, batch by batch.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    from stylescore.runs.job import COMMAND, PictureFolder, StylizeSettings, find_unfinished, has_runs
-    from stylescore.runs.lock import remove_stale_locks
-    from stylescore.runs.record import read_record
-
-    folder = PictureFolder(path)
-    if folder.config_file.exists() or not has_runs(path):
-        read_record(folder, COMMAND, StylizeSettings)
-        return [[folder]]
-    remove_stale_locks(path)
-    found = find_unfinished(path)
-    if not found:
-        raise ConfigError(f"every run in {str(path)!r} is finished", hint="there is nothing to resume")
-    return found
-
-
-def _lock(locks: ExitStack, folders: Sequence[PictureFolder], options: Options, *, alone: bool) -> bool:
-    """Lock the folders of a batch; return whether no other process holds one.
-
-    Raises:
-        InUseError: another process holds the folder that the user named.
-    """
-    from stylescore.cli.output import say
-    from stylescore.runs.lock import InUseError, hold
-
-    try:
-        for folder in folders:
-            locks.enter_context(hold(folder.path))
-    except InUseError as error:
-        if alone:
-            raise
-        say(f"note: left out: {error}", quiet=options.quiet)
-        return False
-    return True
-
-
-def _read_states(folders: Sequence[PictureFolder]) -> tuple[list[SavedJob], list[PictureState] | None]:
-    """Return the runs of a batch, and the states to resume them from."""
-    from stylescore.runs.job import common_states, read_job
-
-    saved = [read_job(folder.path) for folder in folders]
-    return saved, common_states(saved)
-
-
-def _continue(
-    stylizer: Stylizer,
-    jobs: Sequence[Job],
-    states: Sequence[PictureState] | None,
-    options: Options,
-    interrupts: Interrupts,
-) -> Iterator[SavedResult]:
-    """Run a batch on from its states, if its models are the same."""
-    from stylescore.runs.job import require_same_models
-
-    for job in jobs:
-        require_same_models(job, stylizer)
-    yield from _run(stylizer, jobs, states, options, interrupts)
-
-
-def _run(
-    stylizer: Stylizer,
-    jobs: Sequence[Job],
-    states: Sequence[PictureState] | None,
-    options: Options,
-    interrupts: Interrupts,
-) -> Iterator[SavedResult]:
-    """Run one batch; when it is interrupted, print how to resume it."""
-    from stylescore.cli.output import say, working
-    from stylescore.runs.job import is_finished
-    from stylescore.runs.runner import Batch
-
-    say(_describe_size(stylizer, jobs[0].photo), quiet=options.quiet)
-    if stylizer.run.method.fake.scope == "batch" and (len(jobs) > 1 or states):
-        say(SHARED_FAKE, quiet=options.quiet)
-    try:
-        with working(f"preparing {', '.join(job.photo.path.name for job in jobs)}", quiet=options.quiet):
-            batch = Batch.start(stylizer, jobs, states)
-        with interrupts.delayed("iteration"), add_resume_hint("stylize", [job.folder for job in jobs]):
-            yield from _fit(batch, options, interrupts)
-    except KeyboardInterrupt:
-        print_resume("stylize", *(job.folder for job in jobs if not is_finished(job.folder)))
-        raise
-
-
-def _fit(batch: Batch, options: Options, interrupts: Interrupts) -> Iterator[SavedResult]:
-    """Run a batch under a progress bar; an interrupt ends it after the iteration or the result in progress."""
-    from stylescore.cli.output import progress
-    from stylescore.method.fit import Iteration
-
-    title = ", ".join(job.photo.path.name for job in batch.jobs)
-    total, done, left = batch.fitting.iterations, batch.fitting.iteration, len(batch.jobs)
-    with closing(batch.run()) as events, progress(title, total, done, quiet=options.quiet) as tick:
-        for event in events:
-            if isinstance(event, Iteration):
-                tick()
-                interrupts.raise_if_requested()
-                if event.index + 1 == total:
-                    interrupts.delay_until("picture")
-            else:
-                tick.finish()
-                yield event
-                left -= 1
-                if left:
-                    interrupts.raise_if_requested()
-
-
-def _describe_size(stylizer: Stylizer, photo: Photo) -> str:
-    """Return a line on the size the model works at, and the size of the result."""
-    size = stylizer.working_size(photo)
-    coarse = stylizer.coarse_size(size)
-    first = "" if coarse == size else f"{coarse[0]} x {coarse[1]}, then "
-    own = photo.picture.size
-    resized = "" if own == size else f"; the picture is resized to the photo's {own[0]} x {own[1]}"
-    finer = FINER if min(own) >= MUCH_LARGER * min(size) else ""
-    return f"size: {first}{size[0]} x {size[1]} pixels{resized}{finer}"
-
-
-def _report(results: Iterator[SavedResult], options: Options, *, several: bool = False) -> None:
-    """Print each picture when it is finished, or all results as one JSON document."""
-    from stylescore.cli.output import print_json
-
-    rows = []
-    for saved in results:
-        rows.append(_to_row(saved))
-        if not options.json:
-            _print_picture(saved.job, several and not options.quiet)
-    if options.json:
-        print_json({"pictures": rows})
-
-
-def _print_picture(job: Job, named: bool) -> None:
-    """Print a picture's path; `named` adds the photo it was made from, on stdout only where a person reads it."""
-    from stylescore.cli.output import is_terminal, print_result, say
-
-    path = str(job.folder.picture)
-    line = f"{job.photo.path} -> {path}"
-    if named and not is_terminal():
-        say(line)
-    print_result(line if named and is_terminal() else path)
-
-
-def _to_row(saved: SavedResult) -> dict[str, Any]:
-    """Return one picture's entry of the JSON document."""
-    folder, settings = saved.job.folder, saved.job.record.settings
-    return {
-        "photo": str(saved.job.photo.path),
-        "folder": str(folder.path),
-        "picture": str(folder.picture),
-        "model_picture": str(folder.model_picture),
-        "before_after": str(folder.before_after),
-        "gif": str(folder.animation) if settings.gif else None,
-        "width": saved.result.picture.width,
-        "height": saved.result.picture.height,
-        "iterations": settings.run.method.iterations,
-        "seed": settings.run.seed,
-    }

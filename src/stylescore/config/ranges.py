@@ -10,6 +10,7 @@ from numbers import Real
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
+from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, quote
 
@@ -59,6 +60,8 @@ TIMESTEP = Rule(lambda x: 3 <= x <= 999, "between 3 and 999")
 SIGNED_STRENGTH = Rule(lambda x: -4 <= x <= 4, "between -4 and 4")
 SEED = Rule(lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
 TILE = Rule(lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
+QUALITY = Rule(lambda x: 1 <= x <= 100, "between 1 and 100")
+FEATHER = NOT_NEGATIVE.at_most(4096)
 SHORT_SIDE = Rule(lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
@@ -194,9 +197,15 @@ def check_execution(execution: ExecutionConfig) -> None:
             )
 
 
+def check_output(output: OutputConfig) -> OutputConfig:
+    """Return `output` if its numbers are in range, else raise `ConfigError`."""
+    check(output, {"quality": QUALITY})
+    return output
+
+
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
-    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE})
+    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "keep_colours": UNIT, "mask_feather": FEATHER})
     check_execution(run.execution)
     check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
     check_method(run.method)

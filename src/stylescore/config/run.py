@@ -42,6 +42,8 @@ class RunConfig:
         size: short side in pixels that photos are processed at; `None` is the native resolution, or with
             `refine.factor` above 1 the photo's own up to that factor.
         seed: of every random draw.
+        keep_colours: how much of the photo's chroma the finished picture has, 0 to 1.
+        mask_feather: width in pixels of a mask's soft edge; `None` is a hundredth of the photo's short side.
         execution: where and how the networks compute.
         preset: where the method's constants come from, for the record only.
         method: the preset, resolved; left out, the one that suits model and styles.
@@ -56,6 +58,8 @@ class RunConfig:
     content: float = 0.5
     size: int | None = None
     seed: int = 0
+    keep_colours: float = 0.0
+    mask_feather: int | None = None
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     preset: str = ""
     method: MethodConfig = None  # type: ignore[assignment]

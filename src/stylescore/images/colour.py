@@ -33,6 +33,35 @@ def convert_to_srgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None
     return picture, alpha, notes + ([problem] if problem else [])
 
 
+def own_profile(image: Image.Image) -> bytes:
+    """Return the colour profile of a picture's file if it is one for RGB that can be read, else nothing."""
+    data = image.info.get("icc_profile")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data)) if data and not is_deep(image) else None
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return b""
+    return data if profile is not None and profile.profile.xcolor_space.strip() == "RGB" else b""
+
+
+def convert_from_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Return an sRGB picture, "RGB" or "RGBA", in the colours of an RGB profile; the same one where that is sRGB.
+
+    Args:
+        picture: the picture.
+        profile: as `own_profile` returns it.
+    """
+    target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "srgb" in ImageCms.getProfileDescription(target).lower():
+        return picture
+    converted = ImageCms.profileToProfile(
+        picture.convert("RGB"), ImageCms.createProfile("sRGB"), target, outputMode="RGB"
+    )
+    assert converted is not None  # only with inPlace=True
+    if picture.mode == "RGBA":
+        converted.putalpha(picture.getchannel("A"))
+    return converted
+
+
 def _extract_alpha(image: Image.Image) -> Image.Image | None:
     if not image.has_transparency_data:
         return None

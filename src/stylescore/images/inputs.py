@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from stylescore.errors import PictureError
-from stylescore.images.colour import convert_to_srgb
-from stylescore.images.reading import Photo, read_photo
+from stylescore.images.reading import Photo, photo_of, read_photo
 
 IN_MEMORY = Path("image")
 """What stands for the path of a photo that was not read from a file."""
@@ -22,9 +21,9 @@ def as_photo(value: Any) -> Photo:
     """Return a photo from what a program has.
 
     Args:
-        value: a path; a `Photo`; a PIL image, upright; an array [height, width], [height, width, 1, 3 or 4]; or a
-            tensor [3, height, width], also with 1 or 4 channels or a batch axis of 1. Numbers are uint8, or floats in
-            [0, 1]; colours are sRGB.
+        value: a path; a `Photo`; a PIL image, turned as its EXIF data say; an array [height, width], [height, width,
+            1, 3 or 4]; or a tensor [3, height, width], also with 1 or 4 channels or a batch axis of 1. Numbers are
+            uint8, or floats in [0, 1]; colours are sRGB.
 
     Raises:
         PictureError: it is none of these, or cannot be read.
@@ -45,8 +44,7 @@ def as_photo(value: Any) -> Photo:
 
 
 def _from_image(image: Image.Image) -> Photo:
-    picture, alpha, notes = convert_to_srgb(image)
-    return Photo(IN_MEMORY, picture, alpha, tuple(notes))
+    return photo_of(image, IN_MEMORY)
 
 
 def _channels_last(values: np.ndarray) -> np.ndarray:

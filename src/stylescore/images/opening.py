@@ -49,7 +49,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             has more than `MAX_PIXELS` pixels.
     """
     name = os.fspath(path)
-    _check_file(name)
+    check_file(name)
     try:
         # By handle, not by name: given a name, PIL maps uncompressed files into memory and garbles TIFFs with a
         # rotated orientation (Pillow 13.0).
@@ -109,7 +109,8 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _check_file(name: str) -> None:
+def check_file(name: str) -> None:
+    """Raise `PictureError` for a path at which there is no file that can be read, or an empty one."""
     try:
         info = Path(name).stat()
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,14 +1,17 @@
-"""Reads photos of any common format as upright sRGB."""
+"""Reads photos of any common format as upright sRGB, with what the result takes over from the file."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from stylescore.images.colour import convert_to_srgb
+from stylescore.images.alpha import fill_hidden
+from stylescore.images.colour import convert_to_srgb, own_profile
+from stylescore.images.exif import descriptive_exif
 from stylescore.images.opening import open_picture
 
 _TRANSPOSE_OF = {
@@ -20,6 +23,9 @@ _TRANSPOSE_OF = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPS_SIDES = (
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90),
+)
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 
@@ -32,12 +38,25 @@ class Photo:
         picture: "RGB", in sRGB, upright.
         alpha: "L" of the same size, or `None` if the file had no transparency.
         notes: sentences for the user, such as that only the first frame is used.
+        mask: "L" of the same size, white where it is stylized and black where it stays; `None` stylizes all.
+        turned: how the file's pixels were turned upright; `None` if they were so already.
+        exif: what the file says about camera, time, place and author, without what describes its pixels.
+        profile: the file's RGB colour profile; empty if it had none.
     """
 
     path: Path
     picture: Image.Image
     alpha: Image.Image | None = None
     notes: tuple[str, ...] = ()
+    mask: Image.Image | None = None
+    turned: Image.Transpose | None = None
+    exif: Image.Exif | None = None
+    profile: bytes = b""
+
+    @cached_property
+    def visible(self) -> Image.Image:
+        """The picture as models see it: where it is fully transparent, with the colours around that place."""
+        return self.picture if self.alpha is None else fill_hidden(self.picture, self.alpha)
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
@@ -59,11 +78,41 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     with open_picture(path) as image:
         frames = _frames_note(image)
         image.load()
-        transpose, orientation = _read_orientation(image)
-        picture, alpha, notes = convert_to_srgb(image)
-    if transpose is not None:
-        picture, alpha = picture.transpose(transpose), alpha and alpha.transpose(transpose)
-    return Photo(Path(path), picture, alpha, tuple(note for note in (frames, orientation, *notes) if note))
+        return photo_of(image, Path(path), frames)
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height of an upright photo from its file's header; its pixels are not decoded.
+
+    Raises:
+        PictureError: as for `read_photo`, but damage of the pixels is not noticed.
+    """
+    with open_picture(path) as image:
+        turned, _ = _read_orientation(image)
+        return image.size if turned not in _SWAPS_SIDES else image.size[::-1]
+
+
+def photo_of(image: Image.Image, path: Path, *further: str | None) -> Photo:
+    """Return a decoded picture as a photo.
+
+    Args:
+        image: any picture of PIL's; where it has EXIF data, they say how it is turned.
+        path: what the photo is called.
+        further: notes on the file.
+    """
+    turned, orientation = _read_orientation(image)
+    picture, alpha, notes = convert_to_srgb(image)
+    if turned is not None:
+        picture, alpha = picture.transpose(turned), alpha and alpha.transpose(turned)
+    return Photo(
+        path,
+        picture,
+        alpha,
+        tuple(note for note in (*further, orientation, *notes) if note),
+        turned=turned,
+        exif=descriptive_exif(image),
+        profile=own_profile(image),
+    )
 
 
 def _frames_note(image: Image.Image) -> str | None:

@@ -10,7 +10,7 @@ from stylescore.errors import ConfigError, PictureError
 from stylescore.images.sizes import resize
 
 _BACKGROUND = "white"
-BEFORE_AFTER_SIDE = 2048
+BEFORE_AFTER_SIDE = 1280
 """Longest side in pixels of each half of a before/after sheet: more is not seen on a screen, and is slow to write."""
 _TEXT_COLOUR = "black"
 _GAP = 8

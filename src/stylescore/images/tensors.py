@@ -32,6 +32,22 @@ def to_tensor(picture: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous() / 127.5 - 1
 
 
+def mask_tensor(mask: Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "1 1 height width"]:
+    """Average a mask to a map of weights.
+
+    Args:
+        mask: "L", white for 1; `None` for ones.
+        size: width and height of the map, both at least 1.
+
+    Returns:
+        float32 of shape [1, 1, h, w] on the CPU, in [0, 1].
+    """
+    if mask is None:
+        return torch.ones(1, 1, size[1], size[0])
+    weights = np.array(mask.convert("F").resize(size, Image.Resampling.BOX), dtype=np.float32)  # [h, w]
+    return (torch.from_numpy(weights)[None, None] / 255).clamp(0, 1)
+
+
 def to_picture(tensor: Float[Tensor, ...]) -> Image.Image:
     """Convert a tensor to a picture; the inverse of `to_tensor` if the size is unchanged.
 

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, unescape
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from stylescore.config.output import OutputConfig
 from stylescore.errors import ConfigError, PictureError
+from stylescore.images.colour import convert_from_srgb
+from stylescore.images.exif import exif_for
 from stylescore.images.opening import open_picture
 from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sheets import flatten_alpha
-from stylescore.images.upsampling import upsample_guided
 from stylescore.storage.files import atomic
+from stylescore.storage.texts import parse_json
 
+LARGEST_SIDES = {"jpeg": 65_500, "webp": 16_383}
+"""Largest sides in pixels that a format has."""
+LONGEST_SEGMENT = 65_000
+"""Bytes of EXIF data or texts that a JPEG file has room for."""
+_XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:stylescore="urn:stylescore:"><stylescore:texts>{}</stylescore:texts>'
+    "</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+_XMP_TEXTS = re.compile(r"<stylescore:texts>(.*?)</stylescore:texts>", re.DOTALL)
 _PALETTE_FRAMES = 8
 _PALETTE_SIDE = 128
 _LAST_FRAME_MS = 2000
-
-
-def resize_to_photo(result: Image.Image, photo: Photo) -> Image.Image:
-    """Resize a result to its photo's size, guided by the photo's edges, and give it the photo's transparency.
-
-    Args:
-        result: the stylized picture at the model's size.
-        photo: the photo it was made from.
-
-    Returns:
-        "RGBA" if the photo had alpha, else "RGB".
-    """
-    picture = upsample_guided(result.convert("RGB"), photo.picture.convert("RGB"))
-    if photo.alpha is None:
-        return picture
-    return Image.merge("RGBA", (*picture.split(), photo.alpha))
 
 
 def save_png(picture: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -51,16 +54,84 @@ def save_png(picture: Image.Image, path: str | os.PathLike[str], metadata: Mappi
         ConfigError: a key or text cannot be stored in a PNG.
         OutputError: the file cannot be written.
     """
+    with atomic(path) as temporary:
+        _write_png(picture, temporary, metadata or {})
+
+
+def save_result(
+    picture: Image.Image,
+    path: str | os.PathLike[str],
+    photo: Photo,
+    output: OutputConfig,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the result of a photo in the format that is asked for, whole or not at all.
+
+    It has the photo's colour profile and its EXIF data: upright, with the picture's own size, and without the place
+    unless it is to be kept. JPEG has no transparency: there it becomes white.
+
+    Args:
+        picture: the picture to write, in sRGB.
+        path: the file; an older one is replaced.
+        photo: what the picture was made from.
+        output: format, quality, and whether the place is kept.
+        metadata: texts to store in the file: in PNG as iTXt, else as JSON in its XMP data. Those and EXIF data that a
+            JPEG file has no room for are left out.
+
+    Raises:
+        PictureError: the format has no pictures of this size.
+        ConfigError: a key or text cannot be stored.
+        OutputError: the file cannot be written.
+    """
+    check_side(output, picture.size)
+    options: dict[str, Any] = {}
+    if photo.profile:
+        picture, options["icc_profile"] = convert_from_srgb(picture, photo.profile), photo.profile
+    exif = exif_for(photo.exif, picture.size, keep_location=output.keep_location)
+    if exif is not None and (output.format != "jpeg" or len(exif.tobytes()) < LONGEST_SEGMENT):
+        options["exif"] = exif
+    with atomic(path) as temporary:
+        if output.format == "png":
+            _write_png(picture, temporary, metadata or {}, **options)
+        else:
+            _write_lossy(picture, temporary, output, metadata or {}, options)
+
+
+def check_side(output: OutputConfig, size: tuple[int, int]) -> None:
+    """Raise `PictureError` if a picture is too large for the format it is to be written in."""
+    largest = LARGEST_SIDES.get(output.format)
+    if largest is not None and max(size) > largest:
+        raise PictureError(
+            f"a {output.format} file has at most {largest:,} pixels on a side, not {max(size):,}",
+            hint="use --format png",
+        )
+
+
+def _write_png(picture: Image.Image, file: Path, metadata: Mapping[str, str], **options: Any) -> None:
     chunks = PngInfo()
-    for key, text in (metadata or {}).items():
+    for key, text in metadata.items():
         _check_text(key, text)
         chunks.add_itxt(key, text)
-    with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=chunks)
+    # For photos of 12 megapixels zlib's default takes three times as long, for the same length.
+    picture.save(file, format="PNG", pnginfo=chunks, compress_type=zlib.Z_RLE, **options)
+
+
+def _write_lossy(
+    picture: Image.Image, file: Path, output: OutputConfig, metadata: Mapping[str, str], options: Mapping[str, Any]
+) -> None:
+    for key, text in metadata.items():
+        _check_text(key, text)
+    xmp = _XMP.format(escape(json.dumps(dict(metadata)))).encode()
+    own = {"xmp": xmp} if metadata and (output.format != "jpeg" or len(xmp) < LONGEST_SEGMENT) else {}
+    if output.format == "jpeg":
+        flat = flatten_alpha(picture)
+        flat.save(file, format="JPEG", quality=output.quality, subsampling=0, **own, **options)
+    else:
+        picture.save(file, format="WEBP", quality=output.quality, method=2, **own, **options)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the texts stored in a PNG.
+    """Return the texts stored in a picture by this package, and any others of a PNG.
 
     Args:
         path: a picture file.
@@ -72,8 +143,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         PictureError: the file cannot be read as a picture.
     """
     with open_picture(path) as image:
-        texts = getattr(image, "text", {})
+        texts = getattr(image, "text", None) or _read_xmp(image.info.get("xmp"))
         return {str(key): str(text) for key, text in texts.items()}
+
+
+def _read_xmp(data: Any) -> Mapping[str, Any]:
+    """Return the texts in XMP data that this package has written; none if there are none."""
+    found = _XMP_TEXTS.search(data.decode(errors="replace")) if isinstance(data, bytes) else None
+    if found is None:
+        return {}
+    try:
+        texts = parse_json(unescape(found[1]))
+    except ValueError:
+        return {}
+    return texts if isinstance(texts, dict) else {}
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | os.PathLike[str], milliseconds: int = 80) -> None:

@@ -111,6 +111,28 @@ class PrecomputedRelevance:
         return self.maps[nearest, torch.arange(len(nearest), device=nearest.device)]
 
 
+@dataclass(frozen=True)
+class MaskedRelevance:
+    """Another map times a mask that does not change with the step: M R.
+
+    Attributes:
+        inner: makes the map R.
+        mask: M in [0, 1], one per sample; 0 where the picture is to stay as it is.
+    """
+
+    inner: Relevance
+    mask: Map
+
+    @property
+    def needs(self) -> Collection[ScoreName]:
+        """The scores of the inner map."""
+        return self.inner.needs
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Map:
+        """Return the inner map times the mask."""
+        return self.inner(draw, eps) * self.mask
+
+
 def resize_maps(maps: PrecomputedRelevance, height: int, width: int) -> PrecomputedRelevance:
     """Return the maps at another size, bilinear."""
     count, batch = maps.maps.shape[:2]

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.execution import StyleWeights
+from stylescore.config.output import SUFFIXES, OutputConfig
 from stylescore.config.run import RunConfig
-from stylescore.errors import ConfigError
-from stylescore.images import Photo, read_photo
+from stylescore.errors import ConfigError, PictureError
+from stylescore.images import Photo, read_photo, with_mask
 from stylescore.method.state import PictureState
 from stylescore.runs.folder import RunFolder
-from stylescore.runs.record import Record, is_made_by, read_record, to_toml, write_record
+from stylescore.runs.names import DEFAULT, folder_name
+from stylescore.runs.record import Record, is_made_by, read_record, replace_record, to_toml, write_record
 from stylescore.runs.resume import require_resumable, require_same, require_same_settings, require_unchanged
 from stylescore.storage.files import sha256
+from stylescore.storage.texts import is_file
 
 COMMAND = "stylize"
-LONGEST_NAME = 200
-"""Bytes of a folder's name; file systems accept 255, and a number may be added."""
+NO_PHOTOS: Mapping[str, Path] = MappingProxyType({})
 FREE = (
-    *("photo", "gif", "preview_every", "batch.*", "run.preset", "run.model", "run.preview_model", "run.styles.*.name"),
+    *(
+        "photo",
+        "mask",
+        "caption_source",
+        "output.*",
+        "gif",
+        "preview_every",
+        "batch.*",
+        "run.preset",
+        "run.model",
+        "run.preview_model",
+        "run.styles.*.name",
+    ),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
 """Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
@@ -48,18 +66,24 @@ class StylizeSettings:
 
     Attributes:
         photo: path of the source picture.
+        mask: path of its mask, if it has one.
+        caption_source: where `run.caption` comes from: `--prompt`, the name of a file, or `auto` for a model's words.
         style_prompt: the style prompt, resolved.
         gif: whether an animation of the run is made.
         preview_every: iterations between previews; 0 for none.
         batch: where the picture stands in its batch; `None` for a picture alone.
+        output: how the finished picture is written.
         run: the configuration.
     """
 
     photo: str
+    mask: str | None = None
     style_prompt: str
+    caption_source: str = ""
     gif: bool = False
     preview_every: int = 0
     batch: BatchPlace | None = None
+    output: OutputConfig = field(default_factory=OutputConfig)
     run: RunConfig
 
 
@@ -70,9 +94,18 @@ class PictureFolder(RunFolder):
     """The folder of one photo's run."""
 
     @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The result in each format that it may have."""
+        return tuple(self.path / f"picture{suffix}" for suffix in SUFFIXES.values())
+
+    @property
     def picture(self) -> Path:
         """The result at the photo's own size; the last file that is written."""
-        return self.path / "picture.png"
+        return next((path for path in self.pictures if path.is_file()), self.pictures[0])
+
+    def picture_as(self, output: OutputConfig) -> Path:
+        """The file that the result is written to."""
+        return self.path / f"picture{output.suffix}"
 
     @property
     def model_picture(self) -> Path:
@@ -97,12 +130,24 @@ class PictureFolder(RunFolder):
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the run writes, but those in subfolders."""
-        return (*super().files, self.picture, self.model_picture, self.before_after, self.animation)
+        return (*super().files, *self.pictures, self.model_picture, self.before_after, self.animation)
 
     @property
     def subfolders(self) -> tuple[Path, ...]:
         """Every folder that the run may write in this one."""
         return (self.previews,)
+
+    def clear(self) -> None:
+        """Remove all that a run has written but its record, so that it begins again; its lock must be held.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        self.remove_state()
+        for path in self.files:
+            path.unlink(missing_ok=True)
+        for path in self.subfolders:
+            shutil.rmtree(path, ignore_errors=True)
 
     def preview(self, iteration: int) -> Path:
         """The preview after `iteration` iterations."""
@@ -122,7 +167,8 @@ def public_record(record: StylizeRecord) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
     settings = record.settings
     run = _with_base_names(settings.run)
-    public = replace(settings, photo=Path(settings.photo).name, run=run, batch=None)
+    mask = settings.mask and Path(settings.mask).name
+    public = replace(settings, photo=Path(settings.photo).name, mask=mask, run=run, batch=None)
     return to_toml(replace(record, settings=public))
 
 
@@ -142,43 +188,110 @@ def _base_name(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One photo that is to be made, before it is opened.
+
+    Attributes:
+        photo: its path.
+        parent: the folder for its run folder.
+        pattern: of the run folder's name, see `stylescore.runs.names`.
+        caption: what it shows; `None` takes the run's.
+        caption_source: where the caption comes from.
+        mask: path of its mask, if it has one.
+    """
+
+    photo: Path
+    parent: Path
+    pattern: str = DEFAULT
+    caption: str | None = None
+    caption_source: str = ""
+    mask: Path | None = None
+
+    def open(self, feather: int | None) -> Photo:
+        """Read the photo, with its mask.
+
+        Raises:
+            PictureError: one of them cannot be read, or the mask does not fit the photo.
+        """
+        photo = read_photo(self.photo)
+        return photo if self.mask is None else with_mask(photo, self.mask, feather)
+
+    def run(self, run: RunConfig) -> RunConfig:
+        """Return a configuration with this photo's caption."""
+        return run if self.caption is None else replace(run, caption=self.caption)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hashes of its files."""
+        mask = {} if self.mask is None else {"mask": sha256(self.mask)}
+        return {"photo": sha256(self.photo), **mask}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a run writes, the same for all photos of a call.
+
+    Attributes:
+        gif: whether an animation is made.
+        preview_every: iterations between previews; 0 for none.
+        output: how the finished picture is written.
+    """
+
+    gif: bool = False
+    preview_every: int = 0
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+def make_settings(task: Task, run: RunConfig, written: Written, style_prompt: str) -> StylizeSettings:
+    """Return what the record of a photo's run holds."""
+    return StylizeSettings(
+        photo=str(task.photo.resolve()),
+        mask=None if task.mask is None else str(task.mask.resolve()),
+        style_prompt=style_prompt,
+        caption_source=task.caption_source,
+        run=task.run(run),
+        gif=written.gif,
+        preview_every=written.preview_every,
+        output=written.output,
+    )
+
+
 def make_jobs(
-    stylizer: Stylizer, photos: Sequence[Photo], parents: Sequence[Path], *, gif: bool, preview_every: int
+    stylizer: Stylizer, tasks: Sequence[Task], photos: Sequence[Photo], written: Written, key: str | None = None
 ) -> list[Job]:
     """Make the run folders of a batch, each in the parent of its photo.
+
+    Args:
+        stylizer: the loaded configuration.
+        tasks: what is to be made.
+        photos: the opened photos of the tasks.
+        written: what the runs write.
+        key: of the batch; by default a new one, and none for a picture alone.
 
     Raises:
         ModelError: as for `make_job`.
     """
-    key = secrets.token_hex(4)
-    places = [BatchPlace(key=key, index=index) if len(photos) > 1 else None for index in range(len(photos))]
+    chosen = key or (secrets.token_hex(4) if len(photos) > 1 else None)
+    places = [None if chosen is None else BatchPlace(key=chosen, index=index) for index in range(len(photos))]
     return [
-        make_job(stylizer, photo, parent, gif=gif, preview_every=preview_every, batch=place)
-        for photo, parent, place in zip(photos, parents, places, strict=True)
+        make_job(stylizer, task, photo, written, batch=place)
+        for task, photo, place in zip(tasks, photos, places, strict=True)
     ]
 
 
-def make_job(
-    stylizer: Stylizer, photo: Photo, parent: Path, *, gif: bool, preview_every: int, batch: BatchPlace | None = None
-) -> Job:
+def make_job(stylizer: Stylizer, task: Task, photo: Photo, written: Written, batch: BatchPlace | None = None) -> Job:
     """Make the run folder of a photo, with its record.
 
     Raises:
         ModelError: there will be previews, and the preview model cannot be used; no folder is made then.
     """
-    settings = StylizeSettings(
-        photo=str(photo.path.resolve()),
-        style_prompt=stylizer.style_prompt,
-        run=stylizer.sources.apply(resolve_style_weights(stylizer)),
-        gif=gif,
-        preview_every=preview_every,
-        batch=batch,
-    )
-    hashes = {"photo": sha256(photo.path), **_model_hashes(stylizer)}
-    record = Record(command=COMMAND, hashes=hashes, settings=settings)
+    run = stylizer.sources.apply(resolve_style_weights(stylizer))
+    settings = replace(make_settings(task, run, written, stylizer.style_prompt), batch=batch)
+    record = Record(command=COMMAND, hashes={**task.hashes, **model_hashes(stylizer.hashes)}, settings=settings)
     _require_previews(settings, stylizer)
-    name = _folder_name(photo.path, stylizer.run)
-    folder = PictureFolder.new(parent, name, lambda folder: write_record(folder, record))
+    name = folder_name(task.pattern, task.photo, stylizer.run)
+    folder = PictureFolder.new(task.parent, name, lambda folder: write_record(folder, record))
     return Job(photo, folder, record)
 
 
@@ -191,9 +304,9 @@ def resolve_style_weights(stylizer: Stylizer) -> RunConfig:
     return replace(run, execution=replace(run.execution, style_weights=chosen))
 
 
-def _model_hashes(stylizer: Stylizer) -> dict[str, str | tuple[str, ...]]:
+def model_hashes(hashes: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
     """Return the hashes of models and styles by what they are; there is none for a model that is not used."""
-    return {name.removesuffix("_sha256"): value for name, value in stylizer.hashes.items() if value}
+    return {name.removesuffix("_sha256"): value for name, value in hashes.items() if value}
 
 
 def _require_previews(settings: StylizeSettings, stylizer: Stylizer) -> None:
@@ -202,14 +315,12 @@ def _require_previews(settings: StylizeSettings, stylizer: Stylizer) -> None:
         _ = stylizer.preview_codec
 
 
-def _folder_name(photo: Path, run: RunConfig) -> str:
-    """Return the name of a run's folder: photo and styles, cut to what file systems accept."""
-    name = f"{photo.stem}-{'+'.join(Path(style.name).stem for style in run.styles)}"
-    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
-
-
-def read_job(path: Path) -> SavedJob:
+def read_job(path: Path, photos: Mapping[str, Path] = NO_PHOTOS) -> SavedJob:
     """Read the folder of an interrupted run: its photo, its record, and its states if any were saved.
+
+    Args:
+        path: of the folder.
+        photos: photos by their hashes, one of which may be that of the run, if it was moved.
 
     Raises:
         ConfigError: it is not the folder of a run that can be resumed, or photo or settings changed.
@@ -227,9 +338,41 @@ def read_job(path: Path) -> SavedJob:
     )
     for state in states:
         require_same_settings(record, state, FREE)
-    photo = read_photo(record.settings.photo)
-    require_same(f"photo {record.settings.photo!r}", record.hashes.get("photo"), sha256(photo.path))
+    record = _with_moved_photo(folder, record, photos)
+    task = task_of(folder, record)
+    _require_photo(folder, task)
+    photo = task.open(record.settings.run.mask_feather)
+    for name, digest in task.hashes.items():
+        what = record.settings.photo if name == "photo" else record.settings.mask
+        require_same(f"{name} {what!r}", record.hashes.get(name), digest)
     return SavedJob(Job(photo, folder, record), *states)
+
+
+def _require_photo(folder: PictureFolder, task: Task) -> None:
+    """Raise `PictureError` if a run's photo is not at its place any more."""
+    if not is_file(task.photo):
+        raise PictureError(
+            f"there is no file {str(task.photo)!r}, the photo of this run",
+            hint=f"if it was moved: stylescore {COMMAND} --resume {shlex.quote(str(folder.path))} PHOTO",
+        )
+
+
+def task_of(folder: PictureFolder, record: StylizeRecord) -> Task:
+    """Return what the run of a folder makes."""
+    settings = record.settings
+    mask = None if settings.mask is None else Path(settings.mask)
+    return Task(photo=Path(settings.photo), parent=folder.path.parent, caption=settings.run.caption, mask=mask)
+
+
+def _with_moved_photo(folder: PictureFolder, record: StylizeRecord, photos: Mapping[str, Path]) -> StylizeRecord:
+    """Return the record with the photo's new path if one of the photos is its photo; the path is written down."""
+    digest = record.hashes.get("photo")
+    moved = photos.get(digest) if isinstance(digest, str) else None
+    if moved is None or str(moved.resolve()) == record.settings.photo:
+        return record
+    changed = replace(record, settings=replace(record.settings, photo=str(moved.resolve())))
+    replace_record(folder, changed)
+    return changed
 
 
 def is_finished(folder: PictureFolder) -> bool:
@@ -306,5 +449,5 @@ def _choices(saved: SavedJob) -> list[PictureState | None]:
 
 def require_same_models(job: Job, stylizer: Stylizer) -> None:
     """Raise one of our errors if models or styles changed after a run began, or its preview model cannot be used."""
-    require_unchanged(job.record, _model_hashes(stylizer))
+    require_unchanged(job.record, model_hashes(stylizer.hashes))
     _require_previews(job.record.settings, stylizer)

@@ -81,7 +81,7 @@ def write_record(folder: RunFolder, record: Record[Any]) -> None:
 
 
 def replace_record(folder: RunFolder, record: Record[Any]) -> None:
-    """Write `config.toml` into the folder of a run, in place of the one before.
+    """Write `config.toml` into a folder that may have one.
 
     Raises:
         OutputError: it cannot be written.

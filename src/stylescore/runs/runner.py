@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from stylescore.assembly.stylizer import Result, Stylizer
-from stylescore.images import save_gif, save_png
+from stylescore.images import save_gif, save_png, save_result
 from stylescore.images.sizes import resize
 from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.state import PictureState, capture
@@ -54,7 +54,8 @@ class Batch:
     @classmethod
     def start(cls, stylizer: Stylizer, jobs: Sequence[Job], saved: Sequence[PictureState] | None = None) -> Batch:
         """Encode the photos, or resume from saved states."""
-        fitting = stylizer.start([job.photo for job in jobs], saved)
+        captions = [job.record.settings.run.caption for job in jobs]
+        fitting = stylizer.start([job.photo for job in jobs], saved, captions)
         states = [capture(fitting, index) for index in range(len(jobs))]
         return cls(stylizer, jobs, fitting, states, [[] for _ in jobs])
 
@@ -137,7 +138,8 @@ class Batch:
         save_png(result.before_after, folder.before_after, metadata)
         if job.record.settings.gif:
             save_gif(_equal_frames(self.frames[index], result.model_picture), folder.animation)
-        save_png(result.picture, folder.picture, metadata)
+        output = job.record.settings.output
+        save_result(result.picture, folder.picture_as(output), job.photo, output, metadata)
         folder.remove_state()
         return SavedResult(job, result)
 

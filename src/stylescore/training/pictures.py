@@ -13,6 +13,7 @@ from PIL import Image
 
 from stylescore.errors import PictureError, StylescoreError
 from stylescore.images import Photo, read_photo
+from stylescore.images.finding import SUFFIXES
 from stylescore.images.sheets import flatten_alpha
 from stylescore.images.sizes import fitted_size
 from stylescore.storage.files import sha256
@@ -21,14 +22,9 @@ from stylescore.storage.texts import is_file, is_folder
 FEWEST = 3
 """With fewer pictures a network overfits: it memorizes them instead of what they have in common."""
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905
-)
-
 REPEATS = re.compile(r"(\d{1,3})_")
 RUN_RECORD = "config.toml"
 """A folder with this file is that of a run."""
-
 
 @dataclass(frozen=True)
 class TrainingPicture:
