@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylescore.diffusion.checkpoints import folders, loading, single_file
+from stylescore.diffusion.checkpoints import folders, layouts, loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DevicePlacement
@@ -105,8 +105,10 @@ def test_schedule_equals_that_of_diffusers(changes):
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_prediction_types(kind):
-    assert loading._prediction_type("x", {"prediction_type": kind}) == kind
+def test_prediction_types(copy, kind):
+    edit(copy / "scheduler" / "scheduler_config.json", prediction_type=kind)
+    parts = load(copy)
+    assert (parts.prediction_type, parts.notes) == (kind, ())
 
 
 def test_other_prediction_types_and_schedules(copy):
@@ -116,7 +118,7 @@ def test_other_prediction_types_and_schedules(copy):
     edit(path, prediction_type="epsilon", beta_schedule="odd")
     refused(copy, "scheduler of 'copy' cannot be used")
     edit(path, beta_schedule="scaled_linear", _class_name="FlowMatchEulerDiscreteScheduler")
-    refused(copy, "is for flow models, but Stable Diffusion 1.x and 2.x is not one")
+    assert load(copy).predicts == "flow"
     edit(path, _class_name="EDMEulerScheduler")
     refused(copy, "is a 'EDMEulerScheduler', whose noise schedule is not supported")
 
@@ -212,7 +214,9 @@ def unet_for(**config: int) -> Any:
 def checkpoint_with(tiny: Components, unet: Any) -> Checkpoint:
     text = tiny.text.models[0]
     networks = {"unet": unet, "vae": tiny.vae, "text_encoder": text.model}
-    return Checkpoint(family=SD, networks=networks, tokenizers={"tokenizer": None}, scheduler_config={}, index={})
+    return Checkpoint(
+        family=SD, networks=networks, tokenizers={"tokenizer": None}, scheduler_config={}, index={}, configs=TINY
+    )
 
 
 def test_text_encoder_of_another_width(tiny):
@@ -252,7 +256,7 @@ def test_the_verbosity_of_libraries_is_restored():
     assert transformers_logging.is_progress_bar_enabled()
 
 
-LAYOUTS = [single_file.SD1_LAYOUT, single_file.SD2_LAYOUT, single_file.SDXL_LAYOUT]
+LAYOUTS = [layouts.SD1_LAYOUT, layouts.SD2_LAYOUT, layouts.SDXL_LAYOUT]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.facts.key)
@@ -262,9 +266,9 @@ def test_schedule_config_of_single_files_is_that_of_stable_diffusion(layout):
 
 
 COUNTS = {
-    single_file.SD1_LAYOUT.configs: {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
-    single_file.SD2_LAYOUT.configs: {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
-    single_file.SDXL_LAYOUT.configs: {
+    layouts.SD1_LAYOUT.configs: {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    layouts.SD2_LAYOUT.configs: {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
+    layouts.SDXL_LAYOUT.configs: {
         "unet": 2_567_463_684,
         "vae": 83_653_863,
         "text_encoder": 123_060_480,
@@ -340,7 +344,9 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_shapes(monkeypatch) -> None:
     load_single: Callable[..., Any] = single_file.load_single_file
-    monkeypatch.setattr(loading, "load_single_file", lambda path, dtype: load_single(path, dtype, TINY))
+    monkeypatch.setattr(
+        loading, "load_single_file", lambda path, dtype, options: load_single(path, dtype, options, TINY)
+    )
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -352,7 +358,7 @@ def test_single_file_holds_the_same_model(checkpoint, tiny):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize("prefix", single_file.SD1_LAYOUT.prefixes.values())
+@pytest.mark.parametrize("prefix", layouts.SD1_LAYOUT.prefixes.values())
 def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     weights = load_file(checkpoint)
     weights.pop(next(name for name in weights if name.startswith(prefix) and "norm" in name))
@@ -361,7 +367,7 @@ def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     refused(path, "lacks 1 of its weights|cannot be loaded")
 
 
-@pytest.mark.parametrize(("part", "prefix"), single_file.SD1_LAYOUT.prefixes.items())
+@pytest.mark.parametrize(("part", "prefix"), layouts.SD1_LAYOUT.prefixes.items())
 def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
     weights = {name: t for name, t in load_file(checkpoint).items() if not name.startswith(prefix)}
     save_file(weights, tmp_path / "a.safetensors")
@@ -374,8 +380,9 @@ def test_single_file_that_lacks_a_part(checkpoint, tmp_path, part, prefix):
         ("conditioner.embedders.0.model.x", "an SDXL refiner, which cannot be used"),
         ("conditioner.embedders.0.transformer.x", "lacks its unet, vae, text_encoder_2"),
         ("cond_stage_model.model.x", "lacks its unet, vae"),
-        ("double_blocks.0.x", "a FLUX.1 checkpoint, which must be given as a folder"),
-        ("model.diffusion_model.joint_blocks.0.x", "a Stable Diffusion 3 checkpoint, which must be given as a folder"),
+        ("double_stream_modulation_img.lin.weight", "a FLUX.2 checkpoint, which cannot be used"),
+        ("model.diffusion_model.distilled_guidance_layer.x", "a Chroma checkpoint, which cannot be used"),
+        ("edm_mean", "was trained on EDM's noise schedule, as 'edm_mean' shows"),
         ("lora_unet_x.lora_up.weight", "a LoRA"),
         ("x", "no Stable Diffusion checkpoint"),
     ],
@@ -483,7 +490,9 @@ def single(tiny_family, tmp_path, monkeypatch) -> Callable[..., tuple[Path, Comp
         save_file(tensors | marks, tmp_path / "a.safetensors", metadata)
         shutil.copytree(TINY / "tokenizer", tmp_path / "tokenizer")
         load_single: Callable[..., Any] = single_file.load_single_file
-        monkeypatch.setattr(loading, "load_single_file", lambda path, dtype: load_single(path, dtype, folder))
+        monkeypatch.setattr(
+            loading, "load_single_file", lambda path, dtype, options: load_single(path, dtype, options, folder)
+        )
         return tmp_path / "a.safetensors", load(folder)
 
     return make
@@ -526,8 +535,8 @@ class Returning(torch.nn.Module):
 def test_what_a_checkpoint_predicts_is_measured_if_it_does_not_state_it(share, kind):
     network = Returning(share)
     assert single_file.noise_slope(network) == pytest.approx(share, abs=0.02)
-    assert single_file._measured_prediction(network, single_file.SD2_LAYOUT) == {"prediction_type": kind}
-    assert single_file._measured_prediction(network, single_file.SD1_LAYOUT) == {}
+    assert single_file._measured_prediction(network, layouts.SD2_LAYOUT) == {"prediction_type": kind}
+    assert single_file._measured_prediction(network, layouts.SD1_LAYOUT) == {}
 
 
 NUMBERS: list[tuple[str, dict[str, Any], str]] = [
@@ -551,7 +560,11 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ("vae", {"block_out_channels": [32] * 9}, "block_out_channels must be a list of 1 to 8 numbers"),
     ("vae", {"block_out_channels": []}, "block_out_channels must be"),
     ("vae", {"latent_channels": 0}, "latent_channels must be a whole number above 0, not 0"),
-    ("vae", {"latents_mean": [0.1] * 4}, "its latents_mean is not applied"),
+    ("vae", {"latents_mean": [0.1] * 4}, "latents_std must be a list of 4 numbers of at most 1,000, not None"),
+    ("vae", {"latents_mean": [0.1] * 3, "latents_std": [1.0] * 4}, "latents_mean must be a list of 4 numbers"),
+    ("vae", {"latents_mean": [0.1] * 4, "latents_std": [1.0, 1.0, 1.0, 0.0]}, "latents_std must be above 0"),
+    ("vae", {"latents_mean": [0.1] * 4, "latents_std": [1.0] * 4, "shift_factor": 0.1}, "both latents_mean and shift_"),
+    ("vae", {"patch_size": [2, 2]}, "its setting 'patch_size' is not known here, and may change the pictures"),
     ("unet", {"sample_size": 0}, "sample_size must be .* not 0"),
     ("unet", {"sample_size": 100_000}, "sample_size must be .* not 100000"),
     ("unet", {"sample_size": [64, "64"]}, "sample_size must be .* not .64, '64'."),
@@ -573,7 +586,7 @@ def test_impossible_numbers_are_refused_before_weights_are_loaded(copy, monkeypa
     def fail(*_: Any) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr(folders, "_load_network", fail)
+    monkeypatch.setattr(folders, "load_network", fail)
     edit(copy / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **changes)
     error = refused(copy, match)
     assert f"the {part} of '" in str(error)
@@ -605,7 +618,7 @@ def test_scaled_weights_of_a_single_file_are_refused(tmp_path):
 def stated_by(path: Path, metadata: dict[str, str], yaml: str | None = None) -> dict[str, Any]:
     if yaml is not None:
         path.with_suffix(".yaml").write_text(yaml, encoding="utf-8")
-    return single_file._stated_prediction(path, single_file.SafetensorsHeader(tensors={}, metadata=metadata))
+    return single_file._stated_prediction(path, (), metadata)
 
 
 @pytest.mark.parametrize("stated", ["v", "V", "v-prediction", "v_pred", "V Prediction", "velocity"])
