@@ -17,7 +17,6 @@ from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.families import SD, Checkpoint
 from stylescore.errors import ModelError
-from stylescore.lora.sgm import sgm_names
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 TINY = PARITY / "tiny_base"
@@ -286,42 +285,6 @@ def test_bundled_shapes_have_the_known_numbers_of_weights(shapes, part):
     assert sum(weight.numel() for weight in model.parameters()) == COUNTS[shapes][part]
 
 
-ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
-
-
-def original_unet(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Write a U-Net the way the original code does, by the table that LoRA names are resolved with."""
-    modules = {name.rpartition(".")[0] for name in weights}
-    table = {ours: theirs for theirs, ours in sgm_names(modules).items()} | {"conv_norm_out": "out.0"}
-    result = {}
-    for name, tensor in weights.items():
-        module, _, leaf = name.rpartition(".")
-        stem, _, last = table[module].rpartition(".")
-        inner = {"norm1": "in_layers.0", "norm2": "out_layers.0"}.get(last, last) if "resnets" in module else last
-        result[f"model.diffusion_model.{stem}.{inner}.{leaf}"] = tensor.clone()
-    return result
-
-
-def original_vae(weights: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
-    return {f"first_stage_model.{vae_name(name, blocks)}": vae_tensor(name, t) for name, t in weights.items()}
-
-
-def vae_tensor(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    attention = ".attentions." in name and tensor.ndim == 2
-    return tensor[:, :, None, None].clone() if attention else tensor.clone()
-
-
-def vae_name(name: str, blocks: int) -> str:
-    for ours, theirs in {**ATTENTION, "conv_shortcut": "nin_shortcut", "conv_norm_out": "norm_out"}.items():
-        name = name.replace(f".{ours}.", f".{theirs}.")
-    name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
-    name = name.replace("mid_block.attentions.0", "mid.attn_1")
-    for n in range(blocks):
-        name = name.replace(f"down_blocks.{n}.", f"down.{n}.").replace(f"up_blocks.{n}.", f"up.{blocks - 1 - n}.")
-    name = name.replace(".resnets.", ".block.")
-    return name.replace(".downsamplers.0", ".downsample").replace(".upsamplers.0", ".upsample")
-
-
 def networks(parts: Components) -> list[Any]:
     return [parts.network, parts.vae, *(text.model for text in parts.text.models)]
 
@@ -332,11 +295,14 @@ def same_weights(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def checkpoint(tmp_path_factory, originals) -> Path:
     home = tmp_path_factory.mktemp("single")
     parts = {part: load_file(TINY / part / file) for part, file in WEIGHTS.items()}
     text = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in parts["text_encoder"].items()}
-    save_file(original_unet(parts["unet"]) | original_vae(parts["vae"], 4) | text, home / "tiny.safetensors")
+    save_file(
+        originals.original_unet(parts["unet"]) | originals.original_vae(parts["vae"], 4) | text,
+        home / "tiny.safetensors",
+    )
     shutil.copytree(TINY / "tokenizer", home / "tokenizer")
     return home / "tiny.safetensors"
 
@@ -364,7 +330,7 @@ def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     weights.pop(next(name for name in weights if name.startswith(prefix) and "norm" in name))
     path = checkpoint.with_name("lacking.safetensors")
     save_file(weights, path)
-    refused(path, "lacks 1 of its weights|cannot be loaded")
+    refused(path, "lacks (1|some) of its weights")
 
 
 @pytest.mark.parametrize(("part", "prefix"), layouts.SD1_LAYOUT.prefixes.items())
@@ -412,62 +378,6 @@ def test_single_file_without_tokenizer_and_network(checkpoint, tmp_path, monkeyp
     assert str(tmp_path / "tokenizer") in str(hint)
 
 
-OPENCLIP = {
-    "embeddings.token_embedding": "token_embedding",
-    "final_layer_norm": "ln_final",
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-    "encoder.layers": "transformer.resblocks",
-}
-
-
-def original_openclip(weights: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    """Write a text model the way OpenCLIP does."""
-    bare = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
-    result = {"positional_embedding": bare.pop("embeddings.position_embedding.weight"), "logit_scale": torch.ones(())}
-    if "text_projection.weight" in bare:
-        result["text_projection"] = bare.pop("text_projection.weight").T.contiguous()
-    for n in range(layers):
-        for leaf in ("weight", "bias"):
-            rows = [bare.pop(f"encoder.layers.{n}.self_attn.{part}_proj.{leaf}") for part in "qkv"]
-            result[f"transformer.resblocks.{n}.attn.in_proj_{leaf}"] = torch.cat(rows)
-    for name, tensor in bare.items():
-        for theirs, ours in OPENCLIP.items():
-            name = name.replace(theirs, ours)
-        result[name] = tensor
-    return result
-
-
-def prefixed(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {prefix + name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-
-
-def stored(folder: Path, part: str) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / part).glob("*.safetensors")))
-
-
-def original(folder: Path, openclips: dict[str, str], clips: dict[str, str]) -> dict[str, torch.Tensor]:
-    """Write a whole model in one file; text models are given with what stands before their names."""
-    added = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
-    plain, extra = {}, {}
-    for name, tensor in stored(folder, "unet").items():
-        module, _, leaf = name.rpartition(".")
-        if module in added:
-            extra[f"model.diffusion_model.{added[module]}.{leaf}"] = tensor
-        else:
-            plain[name] = tensor
-    result = original_unet(plain) | extra | original_vae(stored(folder, "vae"), 4)
-    for part, prefix in clips.items():
-        bare = {name.removeprefix("text_model."): tensor for name, tensor in stored(folder, part).items()}
-        result |= prefixed(f"{prefix}text_model.", bare)
-    for part, prefix in openclips.items():
-        result |= prefixed(prefix, original_openclip(stored(folder, part), 3))
-    return result
-
-
 SINGLE = {
     "sd2": ({"text_encoder": "cond_stage_model.model."}, {}),
     "sdxl": (
@@ -478,12 +388,12 @@ SINGLE = {
 
 
 @pytest.fixture
-def single(tiny_family, tmp_path, monkeypatch) -> Callable[..., tuple[Path, Components]]:
+def single(tiny_family, tmp_path, monkeypatch, originals) -> Callable[..., tuple[Path, Components]]:
     """Return a maker of a family's tiny model as one file, with what the folder of the same model holds."""
 
     def make(family: str, marks: dict[str, torch.Tensor], metadata: dict[str, str]) -> tuple[Path, Components]:
         folder = tiny_family(family).folder
-        tensors = original(folder, *SINGLE[family])
+        tensors = originals.original(folder, *SINGLE[family])
         if family == "sd2":
             last = {name: t.clone() for name, t in tensors.items() if ".resblocks.2." in name}
             tensors |= {name.replace(".resblocks.2.", ".resblocks.3."): tensor for name, tensor in last.items()}

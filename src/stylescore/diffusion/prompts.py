@@ -20,7 +20,7 @@ Parse = Callable[[str], Fragments]
 _EMPHASIS = 1.1
 _LARGEST_WEIGHT = 10.0
 _PIECE = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*[+-]?\d*\.?\d+\s*\)|[^\\()\[\]:]+|[\\:]")
-_WEIGHTED = re.compile(r"\([^()]*(?<![\d\s]):\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[[^\[\]]+\]")
+_WEIGHTED = re.compile(r"\([^()]*(?<!\d):\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[[^\[\]]+\]")
 """Looks like weights: a number behind a colon, but not a time or a ratio; double brackets; square brackets."""
 
 

@@ -95,7 +95,7 @@ class TextModel:
         return [
             (token, weight)
             for text, weight in self.parse(prompt)
-            for token in self.tokenizer(text, add_special_tokens=False).input_ids
+            for token in self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         ]
 
     def _split(self, prompt: str) -> list[list[tuple[int, float]]]:

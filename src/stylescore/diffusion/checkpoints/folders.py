@@ -22,6 +22,8 @@ from stylescore.storage.texts import describe_error, is_file, parse_json, read_t
 SUPPORTED = f"use a plain text-to-image model of these families: {', '.join(family.label for family in FAMILIES)}"
 _SCHEDULER = ComponentSpec("scheduler", "scheduler")
 _WEIGHT_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_NOT_IN_FILE = "meta tensor"
+"""What torch says of a weight that no file has filled in."""
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -252,6 +254,8 @@ def translate_errors(source: Path, part: str) -> Iterator[None]:
     except Exception as reason:
         if is_out_of_memory(reason):
             raise
+        if _NOT_IN_FILE in str(reason):
+            raise ModelError(f"the {part} of {str(source)!r} lacks some of its weights", hint=DOWNLOAD_AGAIN) from reason
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise ModelError(
             f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=DOWNLOAD_AGAIN
