@@ -145,7 +145,7 @@ def tiny_models(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any]) 
         adapters.add_style(tiny_style(unet), strength)
         backbone = Backbone(unet, adapters, VariancePreserving(stable_diffusion_schedule()), sd.call)
         _, vae, tokenizer, text = tiny_parts()
-        encoder = TextEncoder((TextModel("text_encoder", tokenizer, text, 77),), sd.encode)
+        encoder = TextEncoder((TextModel("text_encoder", tokenizer, text, 77),), sd.SdEncode())
         return Networks(base=backbone, style=backbone, codec=Codec(vae), text=encoder, style_text=encoder)
 
     return make

@@ -142,6 +142,7 @@ BAD = [
     ("refine.t_max", 1000, "between 3 and 999"),
     ("style_strength", 4.1, "between -4 and 4"),
     ("style_strength", -4.1, "between -4 and 4"),
+    *[("text_strength", value, "between -4 and 4") for value in (4.1, -4.1)],
     ("timesteps.t_min", 2, "between 3 and 999"),
     ("timesteps.t_max", 1000, "between 3 and 999"),
     ("relevance.strength", 1.1, "between 0 and 1"),
@@ -237,7 +238,7 @@ def test_a_run_without_a_method_has_the_preset_of_its_model_and_style(style: str
 
 
 def test_every_number_has_a_rule() -> None:
-    tables = to_table(MethodConfig())
+    tables = to_table(replace(MethodConfig(), text_strength=0.5))
     flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
     numbers = {name for name, x in {**tables, **flat}.items() if isinstance(x, int | float) and not isinstance(x, bool)}
     assert numbers == set(METHOD_RULES)
@@ -245,7 +246,7 @@ def test_every_number_has_a_rule() -> None:
 
 def fractions() -> list[str]:
     """Return the names of the numbers that may be fractions, and so NaN or infinite."""
-    tables = to_table(MethodConfig())
+    tables = to_table(replace(MethodConfig(), text_strength=0.5))
     flat = {f"{part}.{key}": x for part, t in tables.items() if isinstance(t, dict) for key, x in t.items()}
     return [name for name in METHOD_RULES if isinstance({**tables, **flat}[name], float)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,3 +312,14 @@ def run_on() -> Callable[..., RunConfig]:
         return with_options(run, {**usual, **more})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def originals() -> Any:
+    """Return the module that writes models by the original tensor names."""
+    spec = importlib.util.spec_from_file_location("originals", Path(__file__).with_name("originals.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -223,7 +223,7 @@ def test_less_memory_and_windows(tiny: Path) -> None:
 
 def test_its_latents_are_in_the_models_unit(tiny: Path, own: Codec) -> None:
     codec = choose_codec(resolve_preview_model(str(tiny)), None, own)
-    assert (codec.factor, codec.scale, codec.shift) == (8, 1.0, 0.0)
+    assert (codec.factor, codec.scale, codec.shift) == (8, (1.0,), (0.0,))
     assert (codec.vae.dtype, codec.vae.training) == (torch.float32, False)
     assert not any(weight.requires_grad for weight in codec.vae.parameters())
 

@@ -91,7 +91,7 @@ def test_an_added_token_is_encoded_as_the_word_whose_embedding_it_has(tiny_famil
     extended = plain.with_added_tokens({"<s1>": table[ids[first]], "<s2>": table[ids[second]]})
 
     def encode_with(model: TextModel, prompt: str) -> torch.Tensor:
-        features: torch.Tensor = model([prompt], output_hidden_states=True).hidden_states[-2]
+        features: torch.Tensor = model([prompt], output_hidden_states=True).raw.hidden_states[-2]
         return features
 
     assert torch.equal(encode_with(extended, "<s2><s1>"), encode_with(plain, f"{second} {first}"))

@@ -21,6 +21,7 @@ from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import FakeAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
+from stylescore.diffusion.prompts import Parse, parse_plain
 from stylescore.method import relevance, timesteps
 from stylescore.method.fake_score import FakeScore, identity, random_shift
 from stylescore.method.fit import Fitting
@@ -32,16 +33,40 @@ from stylescore.method.types import Latent, Map, Rng
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """The words of a batch, one entry per picture."""
+    """The prompts of a batch.
+
+    Attributes:
+        target: of style and fake score, one per picture.
+        edit: of the relevance map, one per picture.
+        caption: of the source score, one per picture.
+        negative: what classifier-free guidance moves away from.
+        parse: splits a prompt into weighted fragments.
+    """
 
     target: Sequence[str]
     edit: Sequence[str]
     caption: Sequence[str]
+    negative: str = ""
+    parse: Parse = parse_plain
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All prompts, each once."""
+        return tuple(dict.fromkeys((*self.target, *self.edit, *self.caption, self.negative)))
 
     @classmethod
-    def of(cls, method: MethodConfig, style: str, captions: Sequence[str]) -> Prompts:
+    def of(
+        cls,
+        method: MethodConfig,
+        style: str,
+        captions: Sequence[str],
+        negative: str = "",
+        parse: Parse = parse_plain,
+    ) -> Prompts:
         """Fill in the method's prompt templates; an empty caption leaves no dangling comma."""
         return cls(
+            negative=negative,
+            parse=parse,
             target=[fill_template(method.target_prompt, style, caption) for caption in captions],
             edit=[fill_template(method.relevance.edit_prompt, style, caption) for caption in captions],
             caption=list(captions),
@@ -64,6 +89,8 @@ def _guided(score: PromptedScore, guidance_scale: float) -> PromptedScore:
 def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake: FakeAdapter | None) -> BatchedScores:
     """Encode the prompts and return the scores.
 
+    Guidance moves away from the negative prompt; the relevance map is no guidance, it compares with the empty prompt.
+
     Args:
         networks: the networks.
         method: guidance scales.
@@ -71,17 +98,20 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         fake: the run's fake adapter; without one there is no fake score.
     """
     count = len(prompts.target)
-    empty = [""] * count
-    null, target, edit, caption = networks.text.encode_groups([empty, prompts.target, prompts.edit, prompts.caption])
-    style_null, style_target = networks.style_text.encode_groups([empty, prompts.target])
-    style = PromptedScore(networks.style, style_target, style_null, style=True)
+    empty, negative = [""] * count, [prompts.negative] * count
+    text, style_text = (encoder.reading(prompts.parse, prompts.every) for encoder in networks.text_encoders)
+    null, less, target, edit, caption = text.encode_groups(
+        [empty, negative, prompts.target, prompts.edit, prompts.caption]
+    )
+    style_less, style_target = style_text.encode_groups([negative, prompts.target])
+    style = PromptedScore(networks.style, style_target, style_less, style=True)
     scores: dict[ScoreName, PromptedScore] = {
         "style": _guided(style, method.guidance_scale),
         "edit": PromptedScore(networks.base, edit, null, contrast),
-        "source": _guided(PromptedScore(networks.base, caption, null), method.guidance_scale),
+        "source": _guided(PromptedScore(networks.base, caption, less), method.guidance_scale),
     }
     if fake is not None:
-        scores["fake"] = _guided(PromptedScore(networks.base, target, null, fake=fake), method.fake.guidance_scale)
+        scores["fake"] = _guided(PromptedScore(networks.base, target, less, fake=fake), method.fake.guidance_scale)
     faster = batching_is_faster(count, networks.base.network.device)
     return BatchedScores(scores, faster if networks.batched is None else networks.batched)
 

@@ -14,10 +14,11 @@ from stylescore.assembly.sources import Sources
 from stylescore.catalog.registry import ModelSource, StyleSource
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
-from stylescore.config.run import RunConfig
+from stylescore.config.run import PredictionName, RunConfig
 from stylescore.diffusion.adapters import Adapters, adaptable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.checkpoints.loading import Components, load_components
+from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.execution.devices import (
     DevicePlacement,
@@ -29,6 +30,8 @@ from stylescore.diffusion.execution.devices import (
 from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
 from stylescore.diffusion.execution.merging import merge_into_copy, merging_is_faster
 from stylescore.diffusion.execution.offload import offload
+from stylescore.diffusion.families import SD
+from stylescore.diffusion.quantisation import has_quantised
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
 from stylescore.lora import Change, LoraFile, bind, read_lora, stack
@@ -54,6 +57,9 @@ class Networks:
         native_size: the model's native resolution, short side in pixels.
         multiple: both sides of a working picture are multiples of this many pixels.
         batched: whether scores that share a network are evaluated in one call; `None` does so where that is faster.
+        notes: what was assumed about models and styles, one line each.
+        predicts: what the base model's network predicts.
+        clip_skip: the layer of CLIP whose output is used, where it is not the family's usual one.
         trigger: trigger words of the style adapters, else their names in plain words.
         tiny: hub id of the tiny autoencoder that is usual for the model's family.
     """
@@ -66,8 +72,16 @@ class Networks:
     native_size: int = 512
     multiple: int = 8
     batched: bool | None = None
+    notes: tuple[str, ...] = ()
+    predicts: PredictionName | None = None
+    clip_skip: int | None = None
     trigger: str = ""
     tiny: str | None = None
+
+    @property
+    def text_encoders(self) -> tuple[TextEncoder, TextEncoder]:
+        """The encoders of both kinds of prompts."""
+        return self.text, self.style_text
 
     def with_tiles(self, cells: int | None, codec: int | None) -> Networks:
         """Return the same networks, evaluated in tiles of so many latent cells, the autoencoder in its own."""
@@ -87,13 +101,19 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     dtype = pick_dtype(execution.dtype, device)
     loras = [(read_lora(source.path), choice.weight) for source, choice in zip(sources.styles, run.styles, strict=True)]
     places = DevicePlacement.of_run(device, execution)
-    base = _load(sources.model, dtype, places)
-    styled = base if sources.style_model is None else _load(sources.style_model, dtype, places)
+    options = ModelOptions(prediction=run.prediction, vae=sources.vae, text_encoders=sources.text_encoders)
+    load = partial(_load, dtype=dtype, places=places, options=options)
+    base = load(sources.model)
+    styled = base if sources.style_model is None else load(sources.style_model)
     _check_match(base, styled)
     make_backbone = partial(_make_backbone, schedule_of=styled, counter=PassCounter(), execution=execution)
     base_backbone = make_backbone(base)
     deltas, strength = bind_all(loras, styled.network, "unet"), run.method.style_strength
-    if styled is not base:
+    _refuse_offloaded_quantised(execution, base, styled)
+    if styled is not base and has_quantised(styled.network):
+        style_backbone = make_backbone(styled)
+        style_backbone.adapters.add_style(deltas, strength)
+    elif styled is not base:
         merge(styled.network, deltas, strength)
         style_backbone = make_backbone(styled)
     elif _merges_style(execution, run.method, base.network):
@@ -106,7 +126,8 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     if execution.memory == "offload":
         for network in {base.network, styled.network}:
             offload(network, device)
-    text = styled.text.with_added_tokens(_added_tokens(loras, styled.text))
+    skip, clip_notes = choose_clip_skip(run.clip_skip, [lora for lora, _ in loras], styled)
+    text = styled.text.with_added_tokens(_added_tokens(loras, styled.text)).with_clip_skip(skip)
     return Networks(
         base=base_backbone,
         style=style_backbone,
@@ -116,6 +137,9 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         native_size=styled.native_size,
         multiple=styled.multiple,
         batched=_batches_scores(execution),
+        notes=tuple(dict.fromkeys((*base.notes, *styled.notes, *clip_notes))),
+        predicts=base.predicts if base.predicts == styled.predicts else None,
+        clip_skip=skip,
         trigger=_trigger(loras, sources.styles),
         tiny=styled.family.facts.tiny_autoencoder,
     )
@@ -139,7 +163,16 @@ def _merges_style(execution: ExecutionConfig, method: MethodConfig, network: nn.
         case "adapter":
             return False
         case "auto":
-            return not execution.saves_memory and merging_is_faster(method, network)
+            return not execution.saves_memory and not has_quantised(network) and merging_is_faster(method, network)
+
+
+def _refuse_offloaded_quantised(execution: ExecutionConfig, *models: Components) -> None:
+    """Raise `ModelError` if quantised weights were to be moved layer by layer, which their formats do not allow."""
+    wrong = next((parts for parts in models if has_quantised(parts.network)), None)
+    if execution.memory == "offload" and wrong is not None:
+        raise ModelError(
+            f"the weights of {wrong.name!r} are quantised, which --memory offload cannot move", hint="use --memory low"
+        )
 
 
 def _batches_scores(execution: ExecutionConfig) -> bool | None:
@@ -150,9 +183,50 @@ def _batches_scores(execution: ExecutionConfig) -> bool | None:
     return {"normal": None, "low": False, "offload": True}[execution.memory]
 
 
-def _load(source: ModelSource, dtype: torch.dtype, places: DevicePlacement) -> Components:
+def _load(source: ModelSource, dtype: torch.dtype, places: DevicePlacement, options: ModelOptions) -> Components:
     """Load a model."""
-    return load_components(source.location, dtype=dtype, places=places)
+    return load_components(source.location, dtype=dtype, places=places, options=options)
+
+
+def choose_clip_skip(
+    given: int | None, loras: Sequence[LoraFile], parts: Components
+) -> tuple[int | None, tuple[str, ...]]:
+    """Return the layer of CLIP whose output is used, `None` for the family's usual one, and what to say about it.
+
+    Raises:
+        ModelError: the family's cannot be chosen, or the model has no such layer.
+    """
+    usual, family = parts.family.clip_skip, parts.family
+    if given is not None:
+        _check_clip_skip(given, parts)
+        return None if given == usual else given, ()
+    stated = sorted({lora.clip_skip for lora in loras if lora.clip_skip is not None})
+    if not stated or stated == [usual] or usual is None:
+        return None, ()
+    numbers = " and ".join(map(str, stated))
+    if usual != SD.clip_skip:
+        return None, (
+            f"clip skip {numbers}, which the style states, was without effect in its training on {family.label}",
+        )
+    if len(stated) > 1:
+        return None, (f"the styles state clip skips {numbers}; {usual} is used, --clip-skip chooses another",)
+    _check_clip_skip(stated[0], parts)
+    return stated[0], (f"clip skip {stated[0]}, as the style states; --clip-skip {usual} for the model's usual layer",)
+
+
+def _check_clip_skip(clip_skip: int, parts: Components) -> None:
+    """Raise `ModelError` unless a model's text encoders have the layer."""
+    if parts.family.clip_skip is None:
+        raise ModelError(
+            f"clip_skip is for Stable Diffusion 1.x, 2.x and SDXL, the model is {parts.family.label}",
+            hint="leave out --clip-skip",
+        )
+    layers = min(int(text.model.config.num_hidden_layers) for text in parts.text.models)
+    if clip_skip > layers:
+        raise ModelError(
+            f"clip_skip must be at most {layers}, the layers of {parts.name!r}'s text encoder, not {clip_skip}",
+            hint="1 is the last layer, 2 the one before it",
+        )
 
 
 def _make_backbone(
@@ -198,7 +272,7 @@ def _adapt_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: 
     for lora, _ in loras:
         _check_text_parts(lora, text)
     deltas: dict[str, dict[str, Change]] = {part: bind_all(loras, text.by_name[part].model, part) for part in parts}
-    return text.with_changes(deltas, method.style_strength)
+    return text.with_changes(deltas, method.strength_of_text)
 
 
 def _added_tokens(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
@@ -263,7 +337,7 @@ def _check_match(base: Components, styled: Components) -> None:
             )
 
 
-def _latent_unit(parts: Components) -> tuple[float, float]:
+def _latent_unit(parts: Components) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the scale and the shift of a model's latents."""
     codec = Codec(parts.vae)
     return codec.scale, codec.shift

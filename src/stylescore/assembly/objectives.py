@@ -18,6 +18,9 @@ from stylescore.config.method import (
     TimestepConfig,
     WeightName,
 )
+from stylescore.config.run import PromptWeights
+from stylescore.diffusion import prompts
+from stylescore.diffusion.prompts import Parse
 from stylescore.errors import ConfigError
 from stylescore.method import relevance, schedule, spectrum, timesteps
 from stylescore.method.directions import Normalised
@@ -155,6 +158,19 @@ def _check_timesteps(method: MethodConfig, length: int) -> None:
                 f"{name} must be below the model's number of timesteps, {length}, not {t_max!r}",
                 hint=f"use --set {name}={length - 1}",
             )
+
+
+def make_parse(name: PromptWeights) -> Parse:
+    """Return what splits prompts into weighted fragments."""
+    match name:
+        case "auto":
+            return prompts.parse_detected
+        case "on":
+            return prompts.parse_weights
+        case "off":
+            return prompts.parse_plain
+        case _:
+            assert_never(name)
 
 
 def make_optimiser(config: OptimiserConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -30,6 +30,8 @@ OTHER_NAMES = {
     "torch_dtype": "dtype='bfloat16'",
     "height": "size=512, the short side",
     "width": "size=512, the short side",
+    "clip_skip_layers": "clip_skip=2",
+    "text_encoder_strength": "text_strength=0.5",
     "low_memory": "memory='low'",
     "offload": "memory='offload'",
     "callback_on_step_end": "on_iteration=function",
@@ -44,6 +46,7 @@ def make_run(
     method: Method | None = None,
     preset: str | os.PathLike[str] | None = None,
     style_strength: float | None = None,
+    text_strength: float | None = None,
     iterations: int | None = None,
     prompt: str = "",
     settings: Mapping[str, Any] | None = None,
@@ -57,6 +60,7 @@ def make_run(
         method: sms, vsd, sds, dds or pds; `None` takes the preset's.
         preset: a preset's name or file; `None` takes the model's own.
         style_strength: factor of the style LoRA; `None` takes the preset's.
+        text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
         prompt: what the photo shows.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
@@ -66,11 +70,12 @@ def make_run(
         ConfigError: an unknown name, a value of the wrong type or out of range.
     """
     check_names(options)
+    options = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}
     choices, name = make_styles(style), text_of(model, "model")
     chosen = None if method is None else check_choice(method, METHODS, "method")
     file = None if preset is None else text_of(preset, "preset")
     styles = [choice.name for choice in choices]
-    direct = {"style_strength": style_strength, "iterations": iterations}
+    direct = {"style_strength": style_strength, "text_strength": text_strength, "iterations": iterations}
     table = {**(settings or {}), **{key: value for key, value in direct.items() if value is not None}}
     constants = overlay(preset_for(name, file, chosen, styles), table)
     run = RunConfig(styles=choices, model=name, method=constants, preset=origin(name, file, styles))
@@ -80,7 +85,11 @@ def make_run(
 def check_names(options: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for a keyword that is no option, with the right name in the hint."""
     known = {field.name for config in (RunConfig, ExecutionConfig) for field in fields(config)}
-    known = (known | {"prompt", "settings", "iterations", "style_strength"}) - {"caption", "styles", "execution"}
+    known = (known | {"prompt", "settings", "iterations", "style_strength", "text_strength"}) - {
+        "caption",
+        "styles",
+        "execution",
+    }
     constants = {field.name for field in fields(MethodConfig)}
     for name in options:
         if name in known:

@@ -13,6 +13,8 @@ from stylescore.catalog.registry import (
     resolve_model,
     resolve_preview_model,
     resolve_style,
+    resolve_text_encoders,
+    resolve_vae,
 )
 from stylescore.config.run import RunConfig
 from stylescore.storage.files import sha256
@@ -26,12 +28,16 @@ class Sources:
         model: base of the fake and real scores.
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder of the previews, if one is named.
+        vae: autoencoder in place of the models' own, if one is named.
+        text_encoders: model whose text encoders are used in place of the models' own, if one is named.
         styles: files of the style adapters, in the run's order.
     """
 
     model: ModelSource
     style_model: ModelSource | None
     preview_model: ModelSource | None
+    vae: ModelSource | None
+    text_encoders: ModelSource | None
     styles: tuple[StyleSource, ...]
 
     def apply(self, run: RunConfig) -> RunConfig:
@@ -42,6 +48,8 @@ class Sources:
             model=self.model.reference,
             style_model=None if self.style_model is None else self.style_model.reference,
             preview_model=None if self.preview_model is None else self.preview_model.reference,
+            vae=None if self.vae is None else self.vae.reference,
+            text_encoders=None if self.text_encoders is None else self.text_encoders.reference,
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
         )
 
@@ -51,6 +59,8 @@ class Sources:
         return {
             "model_sha256": model_hash(self.model),
             "style_model_sha256": "" if self.style_model is None else model_hash(self.style_model),
+            "vae_sha256": "" if self.vae is None else model_hash(self.vae),
+            "text_encoders_sha256": "" if self.text_encoders is None else model_hash(self.text_encoders),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
         }
 
@@ -65,6 +75,8 @@ def resolve_sources(run: RunConfig) -> Sources:
         model=resolve_model(run.model),
         style_model=None if run.style_model is None else resolve_model(run.style_model),
         preview_model=None if run.preview_model is None else resolve_preview_model(run.preview_model),
+        vae=None if run.vae is None else resolve_vae(run.vae),
+        text_encoders=None if run.text_encoders is None else resolve_text_encoders(run.text_encoders),
         styles=tuple(resolve_style(style.name) for style in run.styles),
     )
 

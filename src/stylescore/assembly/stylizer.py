@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
+from stylescore.assembly.objectives import make_parse
 from stylescore.assembly.options import Style, check_names, make_run
 from stylescore.assembly.sources import Sources, resolve_sources
 from stylescore.assembly.updates import Update, progress_bar
@@ -29,6 +30,7 @@ from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.previews import choose_codec
+from stylescore.diffusion.prompts import describe_weights
 from stylescore.errors import ConfigError, PictureError, memory_limit
 from stylescore.images import Photo, as_photo, before_after, finish, fitted_size, to_picture, to_tensor, with_mask
 from stylescore.images.tensors import mask_tensor
@@ -215,8 +217,9 @@ class Stylizer:
             InputError: an unknown name, a value that cannot be used, or something that is fixed once loaded.
         """
         check_names(changes)
-        own = ("settings", "iterations", "style_strength", "prompt")
-        constants = {**changes.get("settings", {}), **{key: changes[key] for key in own[1:3] if key in changes}}
+        direct = ("iterations", "style_strength", "text_strength")
+        own = ("settings", "prompt", *direct)
+        constants = {**changes.get("settings", {}), **{key: changes[key] for key in direct if key in changes}}
         rest = {key: value for key, value in changes.items() if key not in own}
         if "prompt" in changes:
             rest["caption"] = changes["prompt"]
@@ -247,8 +250,15 @@ class Stylizer:
             for photo, each in zip(photos, masks, strict=True)
         ]
 
-    def split(self, photos: Sequence[Photo], batch: int) -> Iterator[list[int]]:
+    def windows(self, caption: str) -> int:
+        """Return how many windows of the text encoder this caption's prompts take."""
+        prompts = self.prompts([caption])
+        return self._networks.text.reading(prompts.parse, prompts.every).windows
+
+    def split(self, photos: Sequence[Photo], batch: int, captions: Sequence[str] | None = None) -> Iterator[list[int]]:
         """Yield batches as numbers of photos: neighbours of one working size, at most `batch` of them.
+
+        Prompts of a batch have as many tokens as its longest, so captions of other lengths go into another batch.
 
         Raises:
             ConfigError: `batch` is not at least 1.
@@ -256,7 +266,9 @@ class Stylizer:
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ConfigError(f"batch must be a whole number of at least 1, not {batch!r}", hint="use batch=1")
-        for _, group in groupby(range(len(photos)), key=lambda number: self.working_size(photos[number])):
+        windows = [1] * len(photos) if captions is None else [self.windows(caption) for caption in captions]
+        keys = [(self.working_size(photo), count) for photo, count in zip(photos, windows, strict=True)]
+        for _, group in groupby(range(len(photos)), key=keys.__getitem__):
             numbers = list(group)
             for first in range(0, len(numbers), batch):
                 yield numbers[first : first + batch]
@@ -305,16 +317,36 @@ class Stylizer:
 
     def prompts(self, captions: Sequence[str]) -> Prompts:
         """Return the prompts of a batch with these captions."""
-        return Prompts.of(self._method, self.style_prompt, captions)
+        parse = make_parse(self.run.prompt_weights)
+        return Prompts.of(self._method, self.style_prompt, captions, self.run.negative_prompt, parse)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed about models and styles, one line each."""
+        return self._networks.notes
+
+    @property
+    def resolved_run(self) -> RunConfig:
+        """The run with what its files state filled in, so that it can be repeated where they do not state it."""
+        run, networks = self.run, self._networks
+        return replace(
+            run, prediction=run.prediction or networks.predicts, clip_skip=run.clip_skip or networks.clip_skip
+        )
 
     def cut_prompts(self, caption: str) -> list[str]:
         """Return the ends of this caption's prompts that the text encoder truncates."""
+        text = self._networks.text
+        return [] if text.splits else list(filter(None, map(text.truncated_end, self.prompts([caption]).every)))
+
+    def prompt_notes(self, caption: str) -> list[str]:
+        """Return how this caption's prompts are read where it is not as plain text, one line each."""
         prompts = self.prompts([caption])
-        return [
-            rest
-            for prompt in (*prompts.target, *prompts.edit, *prompts.caption)
-            if (rest := self._networks.text.truncated_end(prompt))
-        ]
+        weights = [describe_weights(prompts.parse(prompt)) for prompt in prompts.every]
+        notes = [f"weights of words in a prompt: {words}" for words in dict.fromkeys(filter(None, weights))]
+        windows = self.windows(caption)
+        if windows > 1:
+            notes.append(f"a prompt is longer than the text encoder reads at once: it is read in {windows} parts")
+        return notes
 
     @torch.inference_mode(False)
     def start(
@@ -445,11 +477,16 @@ class Stylizer:
 
 def _what_is_loaded(run: RunConfig) -> RunConfig:
     """Return a configuration with only what matters while the networks are loaded."""
-    loading = MethodConfig(style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora)
+    names = ("style_strength", "text_strength", "text_encoder_lora")
+    loading = MethodConfig(**{name: getattr(run.method, name) for name in names})
     return RunConfig(
         styles=run.styles,
         model=run.model,
         style_model=run.style_model,
+        prediction=run.prediction,
+        vae=run.vae,
+        text_encoders=run.text_encoders,
+        clip_skip=run.clip_skip,
         execution=replace(run.execution, tile=None),
         method=loading,
     )

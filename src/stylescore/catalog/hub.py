@@ -33,6 +33,34 @@ def download_model(hub_id: str) -> Path:
     return folder if has_weights else _snapshot(hub_id, _UNUSED_FILES)
 
 
+def download_vae(hub_id: str) -> Path:
+    """Download an autoencoder alone, or that of a whole model, and return the folder; a cached copy is taken first.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    return _download_parts(hub_id, "autoencoder", ("config.json", "*.safetensors", "vae/*"))
+
+
+def download_text_encoders(hub_id: str) -> Path:
+    """Download a model's text encoders with their tokenizers, and return the model's folder.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    return _download_parts(hub_id, "text encoders", ("model_index.json", "text_encoder*/*", "tokenizer*/*"))
+
+
+def _download_parts(hub_id: str, what: str, files: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        ignored = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx*", HALF_PRECISION_FILES]
+        return str(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=ignored))
+
+    return Path(_download(fetch, f"the {what} of {hub_id!r} cannot be fetched", ModelError))
+
+
 def _snapshot(hub_id: str, ignored: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -39,6 +39,12 @@ def base_model(metadata: Mapping[str, str]) -> str | None:
     return first_of(metadata, _BASE_KEYS)
 
 
+def stated_clip_skip(metadata: Mapping[str, str]) -> int | None:
+    """Return the layer of CLIP that the LoRA was trained with, counted from the last, 1; `None` if not stated."""
+    stated = first_of(metadata, ("ss_clip_skip",))
+    return int(stated) if stated is not None and re.fullmatch(r"[1-9]\d?", stated) else None
+
+
 def stated_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
     """Return the words of which the file says that they trigger the style, else its added tokens, joined.
 

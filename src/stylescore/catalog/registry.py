@@ -25,8 +25,9 @@ BUNDLED_MODELS = ("mini",)
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
+TEXT_ENCODERS_FOLDER = "give a folder with text_encoder and tokenizer, as a model in diffusers layout has them"
 _STYLE_ENDING = ".safetensors"
-_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +110,40 @@ def resolve_preview_model(name: str) -> ModelSource:
     Raises:
         ModelError: it is neither. What is in the folder, and whether the hub id exists, is not checked.
     """
+    return _resolve_folder(name, "preview model", TINY_FOLDER)
+
+
+def resolve_vae(name: str) -> ModelSource:
+    """Resolve an autoencoder's name: a folder, a file or a hub id; nothing is downloaded.
+
+    Raises:
+        ModelError: it is none of them.
+    """
+    path = user_path(name)
+    if name and is_file(path):
+        return ModelSource(name=path.stem, kind="file", location=path)
+    return _resolve_folder(name, "autoencoder", "give a folder with config.json and weights, a .safetensors file")
+
+
+def resolve_text_encoders(name: str) -> ModelSource:
+    """Resolve the name of a model whose text encoders are used: a folder or a hub id; nothing is downloaded.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    return _resolve_folder(name, "model with text encoders", TEXT_ENCODERS_FOLDER)
+
+
+def _resolve_folder(name: str, what: str, hint: str) -> ModelSource:
+    """Resolve a folder or a hub id."""
     path = user_path(name)
     if name and is_folder(path):
         return ModelSource(name=path.resolve().name, kind="folder", location=path)
     if name and is_file(path):
-        raise ModelError(f"the preview model {name!r} is a file, a folder is needed", hint=TINY_FOLDER)
+        raise ModelError(f"the {what} {name!r} is a file, a folder is needed", hint=hint)
     if _looks_like_hub_id(name):
         return ModelSource(name=name, kind="hub", location=name)
-    raise ModelError(f"there is no preview model {quote(name)}", hint=f"{TINY_FOLDER}, or a hub id owner/name")
+    raise ModelError(f"there is no {what} {quote(name)}", hint=f"{hint}, or a hub id owner/name")
 
 
 def _model_hint(name: str) -> str:

@@ -179,12 +179,19 @@ def _count(step: Step) -> int:
 
 
 def _split(call: Call, step: New) -> Iterator[Sequence[Task]]:
-    """Yield batches: neighbouring photos of one working size, at most as many as a batch may have."""
-    stylizer, limit = call.stylizer, call.options.batch
-    for _, group in groupby(step.tasks, key=lambda task: stylizer.size_for(task.photo, call.sizes[task.photo])):
+    """Yield batches: neighbouring photos of one working size and length of prompts, at most as many as allowed."""
+    limit = call.options.batch
+    for _, group in groupby(step.tasks, key=partial(_shape, call)):
         tasks = list(group)
         for start in range(0, len(tasks), limit):
             yield tasks[start : start + limit]
+
+
+def _shape(call: Call, task: Task) -> tuple[tuple[int, int], int]:
+    """Return what the photos of a batch have in common: working size, and windows of the text encoder."""
+    stylizer = call.stylizer
+    size = stylizer.size_for(task.photo, call.sizes[task.photo])
+    return size, stylizer.windows(task.run(call.run).caption)
 
 
 def _begin(call: Call, tasks: Sequence[Task]) -> Iterator[Outcome]:
@@ -257,11 +264,13 @@ def _print_notes(task: Task, photo: Photo, call: Call) -> None:
         say(f"note: {photo.path.name}: {note}", quiet=call.options.quiet)
     if call.options.output.format == "jpeg" and photo.alpha is not None:
         say(f"note: {photo.path.name}: JPEG has no transparency, it becomes white", quiet=call.options.quiet)
-    print_cut_prompts(call.stylizer, task.run(call.run).caption, call.options)
+    print_prompt_notes(call.stylizer, task.run(call.run).caption, call.options)
 
 
-def print_cut_prompts(stylizer: Stylizer, caption: str, options: Options) -> None:
-    """Print what of a caption's prompts the text encoder cuts off."""
+def print_prompt_notes(stylizer: Stylizer, caption: str, options: Options) -> None:
+    """Print how a caption's prompts are read, and what of them the text encoder cuts off."""
+    for note in stylizer.prompt_notes(caption):
+        say(f"note: {note}", quiet=options.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(caption)):
         say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=options.quiet)
 
@@ -301,7 +310,7 @@ def resume_runs(
             if stylizer is None or replace(stylizer.run, caption="") != replace(run, caption=""):
                 stylizer = load(run, options)
             for caption in {entry.job.record.settings.run.caption: None for entry in saved}:
-                print_cut_prompts(stylizer, caption, options)
+                print_prompt_notes(stylizer, caption, options)
             for entry in saved:
                 require_same_models(entry.job, stylizer)
             yield from run_batch(stylizer, [entry.job for entry in saved], states, options, interrupts)

@@ -50,6 +50,9 @@ def stylize(
     style_strength: Annotated[
         float | None, typer.Option(help="Factor of the style LoRA.", rich_help_panel=WHAT)
     ] = None,
+    text_strength: Annotated[
+        float | None, typer.Option(help="Factor of its text part alone.", rich_help_panel=WHAT)
+    ] = None,
     prompt: Annotated[str, typer.Option(metavar="CAPTION", help="What the photo shows.", rich_help_panel=WHAT)] = "",
     style_prompt: Annotated[
         str | None, typer.Option(help="Prompt for the style; else the LoRA's trigger words.", rich_help_panel=WHAT)
@@ -70,6 +73,13 @@ def stylize(
         str | None,
         typer.Option(metavar="FOLDER|HUB_ID", help="BLIP or Florence-2 of --caption auto.", rich_help_panel=WHAT),
     ] = None,
+    negative_prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="What guidance moves away from.", rich_help_panel=WHAT)
+    ] = "",
+    prompt_weights: Annotated[
+        str,
+        typer.Option(metavar="auto|on|off", help="Whether (word:1.2) in prompts is a weight.", rich_help_panel=WHAT),
+    ] = "auto",
     content: Annotated[
         float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
     ] = 0.5,
@@ -97,6 +107,23 @@ def stylize(
     ] = "mini",
     style_model: Annotated[
         str | None, typer.Option(help="Another base under the style LoRA.", rich_help_panel=HOW)
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="epsilon|v|sample|flow", help="What the base predicts, if it does not say.", rich_help_panel=HOW
+        ),
+    ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|FILE|HUB_ID", help="Another autoencoder.", rich_help_panel=HOW),
+    ] = None,
+    text_encoders: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|HUB_ID", help="Model whose text encoders are used.", rich_help_panel=HOW),
+    ] = None,
+    clip_skip: Annotated[
+        int | None, typer.Option(metavar="N", help="Layer of CLIP, from the last, 1.", rich_help_panel=HOW)
     ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Objective.", rich_help_panel=HOW)
@@ -217,6 +244,10 @@ def stylize(
         preview_model=preview_model,
         style_prompt=style_prompt,
         caption=prompt,
+        negative_prompt=negative_prompt,
+        vae=vae,
+        text_encoders=text_encoders,
+        clip_skip=clip_skip,
         content=content,
         size=size,
         seed=seed,
@@ -230,8 +261,12 @@ def stylize(
         "compile": compile,
         "style_weights": style_weights,
         "tile": tile,
+        "prediction": prediction,
+        "prompt_weights": prompt_weights,
     }
-    constants = parse_settings(setting or [], iterations=iterations, style_strength=style_strength)
+    constants = parse_settings(
+        setting or [], iterations=iterations, style_strength=style_strength, text_strength=text_strength
+    )
     with Interrupts(quiet=quiet) as interrupts:
         _start(inputs, base, execution, preset, method, constants, options, interrupts)
 
@@ -313,5 +348,7 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
 
         stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
+    for note in stylizer.notes:
+        say(f"note: {note}", quiet=options.quiet)
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
     return stylizer

@@ -166,6 +166,7 @@ class MethodConfig:
         consistent_noise: fraction f of one noise fixed for the whole run in every draw of the gradient,
             sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.
         style_strength: factor of the style LoRA.
+        text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         text_encoder_lora: whether a style LoRA's text-encoder part is applied.
         sample_posterior: whether the source latent is a sample of the encoder's posterior or its mean.
         target_prompt: prompt of style and fake; `{style}` and `{caption}` are filled in.
@@ -177,6 +178,7 @@ class MethodConfig:
     weight: WeightName = "posterior"
     consistent_noise: float = 0.0
     style_strength: float = 0.8
+    text_strength: float | None = None
     text_encoder_lora: bool = True
     sample_posterior: bool = False
     target_prompt: str = "{style}, {caption}"
@@ -186,6 +188,16 @@ class MethodConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+
+    @property
+    def strength_of_text(self) -> float:
+        """Factor of the style LoRA's text-encoder part."""
+        return self.style_strength if self.text_strength is None else self.text_strength
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether a score of the gradient is guided, so that the negative prompt has an effect."""
+        return self.guidance_scale != 1 or (self.has_fake_score and self.fake.guidance_scale != 1)
 
     @property
     def has_fake_score(self) -> bool:

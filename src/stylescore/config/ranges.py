@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ LARGEST_COUNT = 1_000_000
 LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
+_LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,14 @@ SEED = Rule(lambda x: 0 <= x < 2**63, "between 0 and 2^63 - 1")
 TILE = Rule(lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
 QUALITY = Rule(lambda x: 1 <= x <= 100, "between 1 and 100")
 FEATHER = NOT_NEGATIVE.at_most(4096)
+CLIP_LAYER = COUNT.at_most(32)
 SHORT_SIDE = Rule(lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
     "iterations": STEPS,
     "guidance_scale": GUIDANCE,
     "style_strength": SIGNED_STRENGTH,
+    "text_strength": SIGNED_STRENGTH,
     "timesteps.t_min": TIMESTEP,
     "timesteps.t_max": TIMESTEP,
     "consistent_noise": UNIT,
@@ -177,6 +181,11 @@ def check_method(method: MethodConfig) -> MethodConfig:
             f"fake.shared needs consistent_noise of 0, not {method.consistent_noise!r}",
             hint="the fake score would learn the run's noise by heart: set fake.shared=false or consistent_noise=0",
         )
+    if method.text_strength is not None and not method.text_encoder_lora:
+        raise ConfigError(
+            f"text_strength {method.text_strength!r} has no effect where text_encoder_lora is false",
+            hint="leave it out, or set text_encoder_lora=true",
+        )
     check_prompt("target_prompt", method.target_prompt)
     check_prompt("relevance.edit_prompt", method.relevance.edit_prompt)
     return method
@@ -203,12 +212,39 @@ def check_output(output: OutputConfig) -> OutputConfig:
     return output
 
 
+def _refuse_lora_tags(name: str, prompt: str) -> None:
+    """Raise `ConfigError` for a prompt that names a LoRA, as prompts of other programs do."""
+    tag = _LORA_TAG.search(prompt)
+    if tag is not None:
+        raise ConfigError(
+            f"{name} must be text for the text encoder, which cannot load {quote(tag[0])}",
+            hint=f"delete it from the prompt and give --style {tag[1]}={tag[2] or '1'}",
+        )
+
+
 def check_run(run: RunConfig) -> RunConfig:
     """Return `run` if all its numbers are in range, else raise `ConfigError`."""
-    check(run, {"content": UNIT, "seed": SEED, "size": SHORT_SIDE, "keep_colours": UNIT, "mask_feather": FEATHER})
+    check(
+        run,
+        {
+            "content": UNIT,
+            "seed": SEED,
+            "size": SHORT_SIDE,
+            "keep_colours": UNIT,
+            "mask_feather": FEATHER,
+            "clip_skip": CLIP_LAYER,
+        },
+    )
     check_execution(run.execution)
-    check_texts({"prompt": run.caption, "style_prompt": run.style_prompt, "preview_model": run.preview_model})
+    prompts = {"prompt": run.caption, "style_prompt": run.style_prompt, "negative_prompt": run.negative_prompt}
+    check_texts({**prompts, "preview_model": run.preview_model, "vae": run.vae, "text_encoders": run.text_encoders})
+    for name, prompt in prompts.items():
+        _refuse_lora_tags(name, prompt or "")
     check_method(run.method)
+    if run.negative_prompt and not run.method.is_guided:
+        raise ConfigError(
+            "negative_prompt has no effect where guidance_scale is 1", hint="give --set guidance_scale=4.5, or leave it out"
+        )
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")
     if len(run.styles) > MOST_STYLES:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.presets import origin, preset_for
 from stylescore.config.toml import overlay
 from stylescore.errors import InputError
+
+PredictionName = Literal["epsilon", "v", "sample", "flow"]
+PromptWeights = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,13 @@ class RunConfig:
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder that previews are decoded with, a folder or a hub id; `None` takes the usual one
             of the model's family if it is in the hub's local cache and fits, else the model's own autoencoder.
+        prediction: what the network predicts, where the model's files do not state it; `None` takes what they state.
+        vae: autoencoder in place of the model's own: a folder, a file or a hub id.
+        text_encoders: folder or hub id with the text encoders and their tokenizers, in place of the model's own.
+        clip_skip: the layer of CLIP whose output is used, counted from the last, 1; `None` takes what the styles state,
+            else what the model was released with.
+        negative_prompt: what classifier-free guidance moves away from, in place of the empty prompt.
+        prompt_weights: whether prompts may weight words, as in `(word:1.2)`; auto does so in prompts that look like it.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -53,6 +63,12 @@ class RunConfig:
     model: str = "mini"
     style_model: str | None = None
     preview_model: str | None = None
+    prediction: PredictionName | None = None
+    vae: str | None = None
+    text_encoders: str | None = None
+    clip_skip: int | None = None
+    negative_prompt: str = ""
+    prompt_weights: PromptWeights = "auto"
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

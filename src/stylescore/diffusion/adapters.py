@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylescore.diffusion.quantisation import compute_dtype, full_weight, is_quantised, weight_shape
+from stylescore.errors import ModelError
 from stylescore.lora import Change
 from stylescore.lora.deltas import split_low_rank
 from stylescore.method.types import Rng
@@ -84,12 +86,13 @@ class StyleLayer(nn.Module):
 
     def __init__(self, change: Change, strength: float, base: nn.Module) -> None:
         super().__init__()
-        weight = base.weight
+        weight, dtype = base.weight, compute_dtype(base)
         assert isinstance(weight, Tensor)
         low, rest = split_low_rank(change.multiply(strength))
-        self.register_buffer("down", None if low is None else low.down.to(weight), persistent=False)
-        self.register_buffer("up", None if low is None else low.up.to(weight), persistent=False)
-        self.register_buffer("dense", None if rest is None else rest.difference(weight).to(weight), persistent=False)
+        dense = None if rest is None else rest.difference(full_weight(base)).to(weight.device, dtype)
+        self.register_buffer("down", None if low is None else low.down.to(weight.device, dtype), persistent=False)
+        self.register_buffer("up", None if low is None else low.up.to(weight.device, dtype), persistent=False)
+        self.register_buffer("dense", dense, persistent=False)
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """Return what this update adds to base(x), shaped like it."""
@@ -118,15 +121,17 @@ class FakeLayer(nn.Module):
         lora_b: [batch, out, rank], zero, so that the adapter starts without effect.
     """
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float, rng: Rng) -> None:
-        """Make an adapter for a layer with this weight, [out, in] or [out, in, height, width]."""
+    def __init__(self, base: nn.Module, rank: int, alpha: float, rng: Rng) -> None:
+        """Make an adapter for a linear or convolutional layer."""
         super().__init__()
-        fan_in = weight[0].numel()
+        weight, (outputs, *inputs) = base.weight, weight_shape(base)
+        assert isinstance(weight, Tensor)
+        fan_in = math.prod(inputs)
         bound = 1 / math.sqrt(fan_in)
         draws = [torch.rand((rank, fan_in), generator=generator) for generator in rng]
         self.scale = alpha / rank
         self.lora_a = nn.Parameter(((2 * torch.stack(draws) - 1) * bound).to(weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(len(rng), len(weight), rank, device=weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(len(rng), outputs, rank, device=weight.device))
 
     def forward(self, x: Tensor, samples: Tensor, base: nn.Module) -> Tensor:
         """Return scale B_s A_s x, shaped like base(x), row n of x using sample s = samples[n], or the only one."""
@@ -221,7 +226,7 @@ def add_on_rows(y: Tensor, x: Tensor, rows: tuple[int, int] | None, change: Call
 def adaptable(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return the weight shapes of all linear and convolutional layers by dotted name, without our wrappers."""
     return {
-        name.removesuffix(".base"): tuple(module.weight.shape)
+        name.removesuffix(".base"): weight_shape(module)
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
@@ -275,7 +280,7 @@ class Adapters:
         """
         names = [name for name in adaptable(self.network) if name.rpartition(".")[2] in targets]
         layers = {name: adapt(self.network, name, self.switch) for name in names}
-        return FakeAdapter({name: FakeLayer(layer.weight, rank, alpha, rng) for name, layer in layers.items()})
+        return FakeAdapter({name: FakeLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
 
 
 def fake_route(fake: FakeAdapter, batch: int, rows: int, device: torch.device) -> Route:
@@ -287,8 +292,17 @@ def merge(network: nn.Module, deltas: Mapping[str, Change], strength: float) -> 
     """Add changes to the weights themselves, W += strength (W' - W), for good.
 
     Several adapters belong into one call, summed by `stack`: DoRA's change depends on the weight it finds.
+
+    Raises:
+        ModelError: a weight is quantised, so that nothing can be added to it.
     """
     for name, delta in deltas.items():
-        weight = network.get_submodule(name).weight
+        layer = network.get_submodule(name)
+        weight = layer.weight
         assert isinstance(weight, Tensor)
+        if is_quantised(layer):
+            raise ModelError(
+                f"a style cannot be merged into {name!r}, whose weights are quantised",
+                hint="use --style-weights adapter; a style's text part needs text encoders that are not quantised",
+            )
         weight.data += (strength * delta.difference(weight)).to(weight.dtype)

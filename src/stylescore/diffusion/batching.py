@@ -26,7 +26,7 @@ class PromptedScore:
     Attributes:
         backbone: the network.
         conditional: encoded prompts, one per sample.
-        unconditional: the encoded empty prompt, one per sample.
+        unconditional: the encoded empty or negative prompt, one per sample.
         combine: makes the score of the conditional and the unconditional prediction; `None` takes the conditional one
             and does not make the other.
         style: whether the style adapter acts.

@@ -42,14 +42,16 @@ class Codec:
         return int(step ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def scale(self) -> float:
-        """The factor that brings latents into the diffusion model's unit, after the shift."""
-        return float(self.vae.config.scaling_factor)
+    def scale(self) -> tuple[float, ...]:
+        """The factor that brings latents into the diffusion model's unit, after the shift: one, or one a channel."""
+        factor = float(self.vae.config.scaling_factor)
+        return tuple(factor / deviation for deviation in getattr(self.vae.config, "latents_std", None) or (1.0,))
 
     @property
-    def shift(self) -> float:
+    def shift(self) -> tuple[float, ...]:
         """What is taken from latents before they are scaled; most families shift nothing."""
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        mean = getattr(self.vae.config, "latents_mean", None)
+        return tuple(map(float, mean or (getattr(self.vae.config, "shift_factor", None) or 0.0,)))
 
     def posterior(self, picture: Pictures) -> tuple[Latent, Latent]:
         """Return mean and standard deviation of the encoder's posterior, unscaled, float32."""
@@ -63,7 +65,8 @@ class Codec:
 
     def scale_latent(self, latent: Latent) -> Latent:
         """Return a latent in the diffusion model's unit."""
-        return (latent - self.shift) * self.scale
+        scale, shift = _per_channel(self.scale, latent), _per_channel(self.shift, latent)
+        return (latent - shift) * scale
 
     @torch.no_grad()
     def encode(self, pictures: Pictures, rng: Rng | None) -> Latent:
@@ -85,7 +88,7 @@ class Codec:
     @torch.no_grad()
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
-        raw = latents / self.scale + self.shift
+        raw = latents / _per_channel(self.scale, latents) + _per_channel(self.shift, latents)
         with moved_to_device([self.vae], self.execution_device):
             return torch.cat([self._decode_one(z[None]) for z in raw])
 
@@ -96,3 +99,8 @@ class Codec:
             return self.vae.decode(part.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
 
         return blend_tiles(decode, raw, side=self.tile, cell_out=self.factor)
+
+
+def _per_channel(values: tuple[float, ...], latents: Latent) -> float | Tensor:
+    """Return one number, or [channels, 1, 1] numbers on the device of latents."""
+    return values[0] if len(values) == 1 else torch.tensor(values, device=latents.device)[:, None, None]

@@ -57,13 +57,15 @@ class RectifiedFlow:
 
     Attributes:
         schedule: defines what t means; the network itself has no schedule.
+        time_scale: what the network calls the time of pure noise.
     """
 
     schedule: NoiseSchedule
+    time_scale: float = 1.0
 
     def network_inputs(self, z_t: Latent, t: Timesteps) -> tuple[Latent, Tensor]:
-        """Return x_s and s."""
-        return self.schedule.to_flow(z_t, t), self.schedule.flow_time(t).flatten()
+        """Return x_s and s, in the network's unit."""
+        return self.schedule.to_flow(z_t, t), self.time_scale * self.schedule.flow_time(t).flatten()
 
     def noise(self, output: Latent, z_t: Latent, t: Timesteps) -> Noise:
         """Return the noise that the predicted velocity implies."""

@@ -1,7 +1,13 @@
-"""Encodes prompts with a model's text models, and adds an adapter's changes and tokens to them."""
+"""Encodes prompts with a model's text models, and adds an adapter's changes and tokens to them.
+
+A prompt longer than a CLIP model takes is split into windows, which are encoded by themselves and joined; a prompt that
+weights words is encoded as it is, and the features of weighted tokens are moved away from those of the empty prompt or
+towards them, as ComfyUI does.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -12,9 +18,41 @@ import torch
 from torch import Tensor
 
 from stylescore.diffusion.adapters import merge
-from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.conditioning import Conditioning, Pooled, Tokens
 from stylescore.diffusion.execution.memory import moved_to_device
+from stylescore.diffusion.prompts import Parse, parse_plain
 from stylescore.lora import Change
+
+
+@dataclass(frozen=True)
+class TextOutput:
+    """What a text model returns for prompts.
+
+    Attributes:
+        raw: its output with one row for each window of each prompt, and one for the empty prompt if there are weights.
+        windows: how many windows each prompt has.
+        weights: of every token, [batch windows, tokens]; `None` if all are 1.
+    """
+
+    raw: Any
+    windows: int = 1
+    weights: Tensor | None = None
+
+    def tokens(self, features: Tensor) -> Tokens:
+        """Return features of all tokens of each prompt, weighted.
+
+        Args:
+            features: a part of `raw`, [rows, tokens, width].
+        """
+        if self.weights is not None:
+            features, empty = features[:-1], features[-1:]
+            weights = self.weights[..., None].to(features)
+            features = torch.where(weights == 1, features, empty + weights * (features - empty))
+        return features.reshape(-1, self.windows * features.shape[1], features.shape[2])
+
+    def pooled(self, vectors: Tensor) -> Pooled:
+        """Return the vector of each prompt's first window; `vectors` is a part of `raw`, [rows, width]."""
+        return (vectors if self.weights is None else vectors[:-1])[:: self.windows]
 
 
 @dataclass(frozen=True)
@@ -25,26 +63,73 @@ class TextModel:
         name: the subfolder of the model: `text_encoder`, `text_encoder_2`, ...
         tokenizer: a transformers tokenizer.
         model: a transformers text model.
-        max_length: tokens per prompt, special ones included; shorter prompts are padded, without a mask.
+        max_length: tokens per window, special ones included; shorter prompts are padded, without a mask.
+        parse: splits a prompt into weighted fragments.
+        windows: how many windows each prompt is padded to.
     """
 
     name: str
     tokenizer: Any
     model: Any
     max_length: int
+    parse: Parse = parse_plain
+    windows: int = 1
 
-    def __call__(self, prompts: Sequence[str], **options: bool) -> Any:
+    def __call__(self, prompts: Sequence[str], **options: bool) -> TextOutput:
         """Return the model's output for the prompts."""
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
-        )
-        return self.model(tokens.input_ids.to(self.model.device), **options)
+        parsed = [self.parse(prompt) for prompt in prompts]
+        is_weighted = any(weight != 1 for fragments in parsed for _, weight in fragments)
+        if self.windows == 1 and not is_weighted:
+            texts = ["".join(text for text, _ in fragments) for fragments in parsed]
+            tokens = self.tokenizer(
+                texts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+            )
+            return TextOutput(self.model(tokens.input_ids.to(self.model.device), **options))
+        rows = [row for prompt in prompts for row in self._split(prompt)]
+        ids = [self._pad([token for token, _ in row]) for row in [*rows, []][: len(rows) + is_weighted]]
+        output = self.model(torch.tensor(ids, device=self.model.device), **options)
+        return TextOutput(output, self.windows, self._weights(rows) if is_weighted else None)
+
+    def _weigh(self, prompt: str) -> list[tuple[int, float]]:
+        """Return a prompt's tokens with their weights, without special ones."""
+        return [
+            (token, weight)
+            for text, weight in self.parse(prompt)
+            for token in self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ]
+
+    def _split(self, prompt: str) -> list[list[tuple[int, float]]]:
+        """Return a prompt's tokens window by window; what does not fit the last one is truncated."""
+        tokens, room = self._weigh(prompt), self.room
+        return [tokens[room * n : room * (n + 1)] for n in range(self.windows)]
+
+    def _pad(self, tokens: list[int]) -> list[int]:
+        """Return the tokens of a window between the model's special ones, padded."""
+        *first, last = self.tokenizer("").input_ids
+        padding = [self.tokenizer.pad_token_id] * (self.room - len(tokens))
+        return [*first, *tokens, last, *padding]
+
+    def _weights(self, rows: Sequence[Sequence[tuple[int, float]]]) -> Tensor:
+        """Return the weights of windows' tokens, those of special tokens and padding 1, [rows, tokens]."""
+        weights = torch.ones(len(rows), self.max_length, device=self.model.device)
+        first = len(self.tokenizer("").input_ids) - 1
+        for row, tokens in zip(weights, rows, strict=True):
+            row[first : first + len(tokens)] = torch.tensor([weight for _, weight in tokens])
+        return weights
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt a window holds."""
+        return int(self.max_length - self.tokenizer.num_special_tokens_to_add(False))
+
+    def count_windows(self, prompt: str) -> int:
+        """Return how many windows a prompt needs."""
+        return max(1, math.ceil(len(self._weigh(prompt)) / self.room))
 
     def truncated_end(self, prompt: str) -> str:
         """Return the end of a prompt that is truncated because the prompt is too long, or an empty text."""
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
-        room = self.max_length - self.tokenizer.num_special_tokens_to_add(False)
-        return str(self.tokenizer.decode(ids[room:])).strip() if len(ids) > room else ""
+        return str(self.tokenizer.decode(ids[self.room :])).strip() if len(ids) > self.room else ""
 
     def with_changes(self, changes: Mapping[str, Change], strength: float) -> TextModel:
         """Return a copy with an adapter's changes merged into its weights."""
@@ -82,16 +167,30 @@ class TextEncoder:
         encode: how the family combines their outputs.
         device: where features are put; `None` leaves them on the models' device.
         execution_device: where the models are moved to while they run; `None` leaves them where they are.
+        splits: whether a prompt may be split into windows; not where a T5 encodes long ones.
     """
 
     models: tuple[TextModel, ...]
     encode: Encode
     device: torch.device | None = None
     execution_device: torch.device | None = None
+    splits: bool = True
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Return the features of the prompts, float32."""
         return self.encode_groups([prompts])[0]
+
+    def reading(self, parse: Parse, prompts: Sequence[str] = ()) -> TextEncoder:
+        """Return an encoder that parses prompts, with as many windows as the longest of some prompts needs."""
+        models = tuple(replace(model, parse=parse) for model in self.models)
+        counts = [model.count_windows(prompt) for model in models for prompt in prompts] if self.splits else []
+        windows = max(counts, default=1)
+        return replace(self, models=tuple(replace(model, windows=windows) for model in models))
+
+    @property
+    def windows(self) -> int:
+        """How many windows each prompt is padded to."""
+        return self.models[0].windows
 
     @torch.no_grad()
     def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[Conditioning]:
@@ -123,6 +222,13 @@ class TextEncoder:
         if not embeddings:
             return self
         return replace(self, models=(self.models[0].with_added_tokens(embeddings), *self.models[1:]))
+
+    def with_clip_skip(self, clip_skip: int | None) -> TextEncoder:
+        """Return an encoder that uses another layer of CLIP, counted from the last, 1; `None` changes nothing."""
+        if clip_skip is None:
+            return self
+        encode: Any = self.encode  # that of a family with CLIP alone has this field
+        return replace(self, encode=replace(encode, clip_skip=clip_skip))
 
     def to(self, device: torch.device) -> None:
         """Move the models to a device."""

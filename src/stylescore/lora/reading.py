@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stylescore.catalog.families import FLUX
-from stylescore.catalog.metadata import added_tokens, is_added_token, stated_trigger_words
+from stylescore.catalog.metadata import added_tokens, is_added_token, stated_clip_skip, stated_trigger_words
 from stylescore.errors import StyleError, is_out_of_memory, memory_limit, quote
 from stylescore.lora.cloneofsimo import unknown_classes
 from stylescore.lora.deltas import Change
@@ -41,6 +41,7 @@ class LoraFile:
         parts: for each network, the change of each module by the file's own module name without prefix.
         added_tokens: embeddings of tokens that are added to the first text encoder, [width] each.
         metadata: the header's metadata.
+        clip_skip: the layer of CLIP that the style was trained with, counted from the last, 1; `None` if not stated.
         trigger_words: words of which the file states that they trigger the style, or its added tokens; never a guess.
     """
 
@@ -53,6 +54,7 @@ class LoraFile:
     added_tokens: dict[str, Tensor]
     metadata: dict[str, str]
     trigger_words: tuple[str, ...]
+    clip_skip: int | None = None
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -93,6 +95,7 @@ def _read(path: Path, header: SafetensorsHeader) -> LoraFile:
         added_tokens={token: _read_embedding(path, token, tensors[token]) for token in added_tokens(header)},
         metadata=header.metadata,
         trigger_words=stated_trigger_words(header),
+        clip_skip=stated_clip_skip(header.metadata),
     )
 
 

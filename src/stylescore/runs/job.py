@@ -28,19 +28,8 @@ from stylescore.storage.texts import is_file
 COMMAND = "stylize"
 NO_PHOTOS: Mapping[str, Path] = MappingProxyType({})
 FREE = (
-    *(
-        "photo",
-        "mask",
-        "caption_source",
-        "output.*",
-        "gif",
-        "preview_every",
-        "batch.*",
-        "run.preset",
-        "run.model",
-        "run.preview_model",
-        "run.styles.*.name",
-    ),
+    *("photo", "mask", "caption_source", "output.*", "gif", "preview_every", "batch.*", "run.preset", "run.model"),
+    *("run.preview_model", "run.vae", "run.text_encoders", "run.styles.*.name"),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
 """Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
@@ -179,6 +168,8 @@ def _with_base_names(run: RunConfig) -> RunConfig:
         model=_base_name(run.model),
         style_model=run.style_model and _base_name(run.style_model),
         preview_model=run.preview_model and _base_name(run.preview_model),
+        vae=run.vae and _base_name(run.vae),
+        text_encoders=run.text_encoders and _base_name(run.text_encoders),
         styles=tuple(replace(entry, name=_base_name(entry.name)) for entry in run.styles),
     )
 
@@ -297,7 +288,7 @@ def make_job(stylizer: Stylizer, task: Task, photo: Photo, written: Written, bat
 
 def resolve_style_weights(stylizer: Stylizer) -> RunConfig:
     """Return the run with the place of its style weights decided, so that a resumed run decides the same."""
-    run = stylizer.run
+    run = stylizer.resolved_run
     if run.style_model:
         return run
     chosen: StyleWeights = "merged" if stylizer.style_has_network else "adapter"

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 
 from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_settings, refuse_scaled
+from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
+from stylescore.diffusion.quantisation import require_usable
 from stylescore.errors import ModelError, StylescoreError, is_out_of_memory, quote
 from stylescore.storage.file_kinds import file_kind
 from stylescore.storage.safetensors_header import read_header
@@ -20,29 +22,36 @@ from stylescore.storage.texts import describe_error, is_file, parse_json, read_t
 SUPPORTED = f"use a plain text-to-image model of these families: {', '.join(family.label for family in FAMILIES)}"
 _SCHEDULER = ComponentSpec("scheduler", "scheduler")
 _WEIGHT_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_NOT_IN_FILE = "meta tensor"
+"""What torch says of a weight that no file has filled in."""
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
-def load_folder(folder: Path, dtype: torch.dtype) -> Checkpoint:
-    """Load all components of a diffusers folder.
+def load_folder(folder: Path, dtype: torch.dtype, options: ModelOptions | None = None) -> Checkpoint:
+    """Load all components of a diffusers folder, but those that the options take from elsewhere.
 
     Raises:
         ModelError: a component is missing or invalid, or the family is not supported.
     """
     index = _read_index(folder)
     family = _find_family(folder, index)
-    networks, tokenizers = _keep_present(family.networks, index), _keep_present(family.tokenizers, index)
-    configs = {spec.name: _require_config(folder, spec, "config.json", family) for spec in networks}
+    replaced = (options or ModelOptions()).replaces
+    networks, tokenizers = (
+        [spec for spec in _keep_present(specs, index) if not replaced(spec.name)]
+        for specs in (family.networks, family.tokenizers)
+    )
+    configs = {spec.name: require_config(folder, spec, "config.json", family) for spec in networks}
     for spec in (*tokenizers, _SCHEDULER):
-        configs[spec.name] = _require_config(folder, spec, f"{spec.name.rstrip('_23')}_config.json", family)
+        configs[spec.name] = require_config(folder, spec, f"{spec.name.rstrip('_23')}_config.json", family)
     check_settings(str(folder), family, configs)
-    variants = {spec: _require_weights(folder, spec) for spec in networks}
+    variants = {spec: require_weights(folder, spec) for spec in networks}
     return Checkpoint(
         family=family,
-        networks={spec.name: _load_network(folder, spec, dtype, variant) for spec, variant in variants.items()},
+        networks={spec.name: load_network(folder, spec, dtype, variant) for spec, variant in variants.items()},
         tokenizers={spec.name: load_tokenizer(folder / spec.name, spec.kind) for spec in tokenizers},
         scheduler_config=configs["scheduler"],
         index=index,
+        configs=folder,
     )
 
 
@@ -106,18 +115,23 @@ def _find_family(folder: Path, index: Mapping[str, Any]) -> Family:
     return family
 
 
-def _require_config(folder: Path, spec: ComponentSpec, config: str, family: Family) -> dict[str, Any]:
+def require_config(folder: Path, spec: ComponentSpec, config: str, family: Family) -> dict[str, Any]:
     """Return the settings of a component, which must be of the family's class."""
     path = folder / spec.name / config
     if not path.is_file():
         raise _missing_error(folder, spec.name, f"there is no {spec.name}/{config}")
     stated = read_json(path, spec.name)
-    if spec not in family.networks:
-        return stated
-    kind = _stated_class(stated)
+    if spec in family.networks:
+        require_kind(folder, spec, stated)
+    return stated
+
+
+def require_kind(folder: Path, spec: ComponentSpec, settings: Mapping[str, Any]) -> None:
+    """Raise `ModelError` if a network's settings name another class, or weights that cannot be used here."""
+    kind = _stated_class(settings)
     if kind not in (spec.kind, None):
         raise ModelError(f"the {spec.name} of {str(folder)!r} is a {quote(kind)}, not a {spec.kind}", hint=SUPPORTED)
-    return stated
+    require_usable(f"the {spec.name} of {str(folder)!r}", settings)
 
 
 def _stated_class(config: Mapping[str, Any]) -> Any:
@@ -127,7 +141,7 @@ def _stated_class(config: Mapping[str, Any]) -> Any:
     return config.get("_class_name") or listed
 
 
-def _require_weights(folder: Path, spec: ComponentSpec) -> str | None:
+def require_weights(folder: Path, spec: ComponentSpec) -> str | None:
     """Check the headers of a network's weight files and return the name of their variant, if any."""
     name, stem = spec.name, _WEIGHT_STEMS[_library_of(spec.kind)]
     for variant, pattern in ((None, ""), ("fp16", ".fp16")):
@@ -175,8 +189,8 @@ def _missing_error(folder: Path, part: str, reason: str) -> ModelError:
     return ModelError(f"{str(folder)!r} lacks its {part}: {reason}", hint=DOWNLOAD_AGAIN)
 
 
-def _load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant: str | None) -> Any:
-    """Load one network and check that every weight came from the file."""
+def load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant: str | None) -> Any:
+    """Load one network and check that every weight came from the file, and that none is left over."""
     precision = {"dtype" if _library_of(spec.kind) == "transformers" else "torch_dtype": dtype}
     with silence_libraries(), translate_errors(folder, spec.name):
         model, info = network_class(spec.kind).from_pretrained(
@@ -240,6 +254,8 @@ def translate_errors(source: Path, part: str) -> Iterator[None]:
     except Exception as reason:
         if is_out_of_memory(reason):
             raise
+        if _NOT_IN_FILE in str(reason):
+            raise ModelError(f"the {part} of {str(source)!r} lacks some of its weights", hint=DOWNLOAD_AGAIN) from reason
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise ModelError(
             f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=DOWNLOAD_AGAIN

@@ -5,7 +5,8 @@ The libraries that build networks check little: a number too large fills the mem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,37 @@ _COUNTS = frozenset(
     }
 )
 """Settings that count or measure something: each is at least 1, or left out."""
-_UNUSED = ("latents_mean", "latents_std")
-"""Settings of an autoencoder that change its latents, and that are not applied."""
+_PACKED = (".absmax", ".quant_map", ".SCB", ".comfy_quant")
+"""Endings of tensors that stand beside weights packed into fewer bits."""
+_LEVELS = [1] * 4
+"""Stands for the resolutions of an autoencoder that is not here yet: every released one has four."""
+_STATISTICS = ("latents_mean", "latents_std")
+_HARMLESS = frozenset({"dtype", "torch_dtype", "architectures", "model_type", "transformers_version"})
+"""Settings that change nothing of what an autoencoder computes."""
 
-
-_SCALED = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale")
+_SCALED = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", "scaled_fp8")
 """Endings of tensors by which the weights of an fp8 checkpoint have to be multiplied."""
 
 
 def refuse_scaled(file: Path, header: SafetensorsHeader) -> None:
     """Raise `ModelError` for weights that are stored divided by factors, which are not applied."""
-    scale = next((name for name in header.tensors if name.endswith(_SCALED)), None)
+    refuse_scaled_names(file, header.tensors)
+
+
+def refuse_scaled_names(file: Path, names: Iterable[str]) -> None:
+    """Raise `ModelError` if the names of a file's tensors show that its weights are scaled."""
+    scale = next((name for name in names if name.endswith(_SCALED)), None)
     if scale is not None:
         reason = f"its weights are scaled, as {quote(scale)} shows, which is not supported"
         raise ModelError(f"{str(file)!r} cannot be used: {reason}", hint="get the model in float16 or bfloat16")
+
+
+def refuse_packed(file: Path, names: Iterable[str]) -> None:
+    """Raise `ModelError` if a single file's tensors are quantised by bitsandbytes, which only folders can state."""
+    packed = next((name for name in names if name.endswith(_PACKED)), None)
+    if packed is not None:
+        reason = f"its weights are quantised, as {quote(packed)} shows, in a way that a single file does not describe"
+        raise ModelError(f"{str(file)!r} cannot be used: {reason}", hint="get it as GGUF, or in float16 or bfloat16")
 
 
 def check_settings(name: str, family: Family, configs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -58,9 +76,10 @@ def check_settings(name: str, family: Family, configs: Mapping[str, Mapping[str,
     for spec in family.networks:
         for key, value in configs.get(spec.name, {}).items():
             _check_number(f"the {spec.name} of {name!r}", key, value)
-    vae = configs["vae"]
-    check_vae(name, vae)
-    levels = vae.get("block_out_channels", [64])
+    levels = _LEVELS
+    if "vae" in configs:
+        check_vae(name, configs["vae"])
+        levels = configs["vae"].get("block_out_channels", [64])
     cells = configs[family.network.name].get("sample_size")
     if cells is not None:
         check_sample_size(name, family.network.name, cells, 2 ** (len(levels) - 1))
@@ -111,12 +130,48 @@ def check_vae(name: str, config: Mapping[str, Any]) -> None:
     if not isinstance(levels, Sequence) or not 1 <= len(levels) <= _DEEPEST_VAE:
         reason = f"block_out_channels must be a list of 1 to {_DEEPEST_VAE} numbers, not {quote(levels)}"
         raise ModelError(f"{part}: {reason}", hint=DOWNLOAD_AGAIN)
-    unused = next((key for key in _UNUSED if config.get(key) is not None), None)
-    if unused is not None:
+    _check_statistics(part, config)
+    _refuse_unknown(part, config)
+
+
+def _check_statistics(part: str, config: Mapping[str, Any]) -> None:
+    """Raise `ModelError` unless mean and deviation of the latents are given for every channel, or not at all."""
+    mean, deviation = (config.get(key) for key in _STATISTICS)
+    if mean is None and deviation is None:
+        return
+    for key, value in zip(_STATISTICS, (mean, deviation), strict=True):
+        channels = config.get("latent_channels", 4)
+        if not isinstance(value, list) or len(value) != channels or not all(_is_small(number) for number in value):
+            reason = f"{key} must be a list of {channels} numbers of at most {_LARGEST_FACTOR:,}, not {quote(value)}"
+            raise ModelError(f"{part}: {reason}", hint=DOWNLOAD_AGAIN)
+    if min(deviation or [1]) <= 0:
+        raise ModelError(f"{part}: latents_std must be above 0, not {quote(deviation)}", hint=DOWNLOAD_AGAIN)
+    if config.get("shift_factor"):
         raise ModelError(
-            f"{part}: its {unused} is not applied here, so pictures would have wrong colours",
-            hint="choose a model whose autoencoder is scaled by scaling_factor alone",
+            f"{part}: it has both latents_mean and shift_factor, which no known model has",
+            hint="choose another autoencoder with --vae",
         )
+
+
+def _is_small(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= _LARGEST_FACTOR
+
+
+def _refuse_unknown(part: str, config: Mapping[str, Any]) -> None:
+    """Raise `ModelError` for a setting that diffusers' autoencoder does not have, so that it would be dropped."""
+    from diffusers import AutoencoderKL
+
+    known = {*inspect.signature(AutoencoderKL).parameters, *_HARMLESS}
+    unknown = next((key for key, value in config.items() if not _is_known(key, value, known)), None)
+    if unknown is not None:
+        raise ModelError(
+            f"{part}: its setting {quote(unknown)} is not known here, and may change the pictures",
+            hint="choose another autoencoder with --vae",
+        )
+
+
+def _is_known(key: str, value: Any, known: Collection[str]) -> bool:
+    return key in known or key.startswith("_") or value is None
 
 
 def check_sample_size(name: str, part: str, cells: Any, scale: int) -> int:

@@ -1,15 +1,18 @@
-"""Loads a checkpoint that is one file in the original layout: Stable Diffusion 1.x, 2.x or SDXL.
+"""Loads a checkpoint that is one file in the original layout, in safetensors or GGUF format.
 
-Such a file holds weights only. The networks' settings come from `sd1/`, `sd2/` and `sdxl/` beside this module; the
-tokenizer comes from a folder `tokenizer` beside the checkpoint, or from the hub's (or its cache's) copy of CLIP's.
+Such a file holds weights only. The networks' settings come from the folders named after families beside this module and
+from the shapes of the tensors; tokenizers come from folders beside the checkpoint, or from the hub's (or its cache's)
+copies.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,8 +20,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from stylescore.catalog import families as facts
-from stylescore.catalog.families import FamilyFacts
 from stylescore.catalog.hub import download_tokenizer
+from stylescore.diffusion.checkpoints import gguf
 from stylescore.diffusion.checkpoints.folders import (
     load_tokenizer,
     network_class,
@@ -27,15 +30,26 @@ from stylescore.diffusion.checkpoints.folders import (
     silence_libraries,
     translate_errors,
 )
-from stylescore.diffusion.checkpoints.limits import refuse_scaled
+from stylescore.diffusion.checkpoints.layouts import (
+    NETWORK,
+    SD2_LAYOUT,
+    SD3_LAYOUT,
+    Layout,
+    Shapes,
+    detect_layout,
+)
+from stylescore.diffusion.checkpoints.limits import refuse_packed, refuse_scaled_names
 from stylescore.diffusion.checkpoints.openclip import convert_openclip
-from stylescore.diffusion.families import SD, SDXL, Checkpoint, ComponentSpec, Family
+from stylescore.diffusion.checkpoints.options import ModelOptions
+from stylescore.diffusion.checkpoints.transformer_settings import transformer_settings
+from stylescore.diffusion.families import Checkpoint, ComponentSpec
 from stylescore.errors import ModelError, quote
-from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
+from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import describe_error, is_file, read_text
 
 _CLIP = "openai/clip-vit-large-patch14"
-_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_T5 = "google-t5/t5-base"
+"""T5 v1.1, which encodes prompts, has the vocabulary of T5; this copy has it as `tokenizer.json`."""
 _PREDICTION_TYPES = {
     **dict.fromkeys(("v", "v_pred", "v_prediction", "velocity"), "v_prediction"),
     **dict.fromkeys(("eps", "epsilon"), "epsilon"),
@@ -48,135 +62,115 @@ _OPENCLIP_PAD_TOKEN = "!"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How checkpoints of one family name their tensors.
+class SingleFile:
+    """A checkpoint file, its tensors not yet loaded.
 
     Attributes:
-        facts: facts about the family.
-        family: how its models are loaded.
-        prefixes: what the names of a network's tensors begin with, by network.
+        path: the file.
+        shapes: of its tensors.
+        metadata: of its header; GGUF files state nothing of use.
+        layout: how its tensors are named.
+        configs: folder with the settings of the networks, in diffusers layout.
     """
 
-    facts: FamilyFacts
-    family: Family
-    prefixes: Mapping[str, str]
+    path: Path
+    shapes: Shapes
+    metadata: Mapping[str, str]
+    layout: Layout
+    configs: Path
 
     @property
-    def configs(self) -> Path:
-        """Folder with the settings of the networks, in diffusers layout."""
-        return Path(__file__).parent / self.facts.key
+    def is_gguf(self) -> bool:
+        """Whether the file is in GGUF format."""
+        return gguf.is_gguf(self.path)
 
-    def is_openclip(self, part: str) -> bool:
-        """Tell whether a text model has OpenCLIP's tensor names instead of those of transformers."""
-        return self.prefixes[part].endswith(".model.")
-
-
-SD1_LAYOUT = Layout(facts.SD1, SD, {"unet": _UNET, "vae": _VAE, "text_encoder": "cond_stage_model.transformer."})
-SD2_LAYOUT = Layout(facts.SD2, SD, {"unet": _UNET, "vae": _VAE, "text_encoder": "cond_stage_model.model."})
-SDXL_LAYOUT = Layout(
-    facts.SDXL,
-    SDXL,
-    {
-        "unet": _UNET,
-        "vae": _VAE,
-        "text_encoder": "conditioner.embedders.0.transformer.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-    },
-)
-_UNSUPPORTED = {
-    "conditioner.embedders.0.model.": "an SDXL refiner",
-    "lora_": "a LoRA",
-    "control_model.": "a ControlNet",
-}
-_FOLDERS_ONLY = {
-    "model.diffusion_model.joint_blocks.": facts.SD3,
-    "model.diffusion_model.double_blocks.": facts.FLUX,
-    "joint_blocks.": facts.SD3,
-    "double_blocks.": facts.FLUX,
-}
-_FILE_HINT = "give a complete Stable Diffusion 1.x, 2.x or SDXL checkpoint, or a folder in diffusers layout"
-_FOLDER_HINT = "give a folder in diffusers layout: model_index.json with transformer, vae, text encoders and tokenizers"
-_TOKENIZER_HINT = f"without network, put the tokenizer's vocab.json and merges.txt (of {_CLIP}) into the folder "
+    def prefix(self, part: str) -> str | None:
+        """Return what the names of a component's tensors begin with; `None` if the file lacks it."""
+        return self.layout.prefix(self.shapes, part)
 
 
-def load_single_file(path: Path, dtype: torch.dtype, configs: Path | None = None) -> Checkpoint:
-    """Load all components of a checkpoint.
+def open_single_file(path: Path, options: ModelOptions, configs: Path | None = None) -> SingleFile:
+    """Read the header of a checkpoint.
+
+    Raises:
+        ModelError: the file is invalid, of another family, quantised in an unknown way, or lacks a component.
+    """
+    if gguf.is_gguf(path):
+        shapes, metadata = gguf.read_shapes(path), {}
+    else:
+        header = read_header(path, error=ModelError)
+        shapes, metadata = {name: entry.shape for name, entry in header.tensors.items()}, dict(header.metadata)
+    refuse_scaled_names(path, shapes)
+    refuse_packed(path, shapes)
+    layout = detect_layout(path, shapes, options)
+    return SingleFile(path, shapes, metadata, layout, configs or layout.configs)
+
+
+def load_single_file(
+    path: Path, dtype: torch.dtype, options: ModelOptions | None = None, configs: Path | None = None
+) -> Checkpoint:
+    """Load all components of a checkpoint, but those that the options take from elsewhere.
 
     Args:
-        path: a safetensors file with the original tensor names.
-        dtype: precision of the weights.
+        path: a safetensors or GGUF file with the original tensor names.
+        dtype: precision of the weights; what is quantised computes in it.
+        options: what is stated about the model.
         configs: folder with the settings of the networks, in diffusers layout; `None` for the released models'.
 
     Raises:
         ModelError: the file is invalid, of another family or lacks a component, or there is no tokenizer.
     """
-    header = read_header(path, error=ModelError)
-    refuse_scaled(path, header)
-    stated = _stated_prediction(path, header)
-    layout = _detect_layout(path, header)
-    configs = configs or layout.configs
+    options = options or ModelOptions()
+    file = open_single_file(path, options, configs)
+    stated = _stated_prediction(path, file.shapes, file.metadata)
+    family = file.layout.family
+    texts = [text for _, text in family.text_models if not options.replaces(text.name) and file.prefix(text.name)]
     tokenizers = {
-        tokenizer.name: _load_tokenizer(path, layout.is_openclip(text.name))
-        for tokenizer, text in layout.family.text_models
+        tokenizer.name: _load_tokenizer(file, tokenizer, text)
+        for tokenizer, text in family.text_models
+        if text in texts
     }
-    texts = [text for _, text in layout.family.text_models]
-    others = [spec for spec in layout.family.networks if spec not in texts]
-    networks = {
-        **{spec.name: _load_network(path, spec, dtype, configs) for spec in others},
-        **{spec.name: _load_text_model(path, spec, dtype, configs, layout) for spec in texts},
-    }
-    scheduler = read_json(configs / "scheduler" / "scheduler_config.json", "scheduler")
-    prediction = stated or _measured_prediction(networks["unet"], layout)
-    if layout is SD2_LAYOUT and prediction["prediction_type"] == "epsilon":
+    networks = {family.network.name: _load_network(file, dtype)}
+    if not options.replaces("vae"):
+        networks["vae"] = _load_component(file, "vae", "AutoencoderKL", dtype)
+    networks |= {text.name: _load_text_model(file, text, dtype) for text in texts}
+    scheduler = read_json(file.configs / "scheduler" / "scheduler_config.json", "scheduler")
+    measured = {} if stated or options.prediction else _measured_prediction(networks[family.network.name], file.layout)
+    prediction = stated or measured
+    if file.layout is SD2_LAYOUT and (options.prediction or prediction.get("prediction_type")) == "epsilon":
         # the 2.x models that predict noise were trained at the resolution of 1.x
         networks["unet"].register_to_config(sample_size=facts.SD1.native_cells)
     return Checkpoint(
-        family=layout.family,
+        family=family,
         networks=networks,
         tokenizers=tokenizers,
         scheduler_config=scheduler | prediction,
         index={},
+        configs=file.configs,
+        notes=tuple(_notes(file, options, measured)),
     )
 
 
-def _detect_layout(path: Path, header: SafetensorsHeader) -> Layout:
-    """Detect the layout from the names of the text models, in which families differ most."""
-    names = list(header.tensors)
-    _refuse_unsupported(path, names)
-    layouts = [SDXL_LAYOUT, SD2_LAYOUT, SD1_LAYOUT]
-    layout = next((layout for layout in layouts if _has_prefix(names, layout.prefixes["text_encoder"])), SD1_LAYOUT)
-    missing = [part for part, prefix in layout.prefixes.items() if not _has_prefix(names, prefix)]
-    if len(missing) == len(layout.prefixes):
-        raise ModelError(f"{str(path)!r} is no Stable Diffusion checkpoint", hint=_FILE_HINT)
-    if missing:
-        raise ModelError(f"{str(path)!r} lacks its {', '.join(missing)}", hint="get the complete checkpoint")
-    return layout
+def _notes(file: SingleFile, options: ModelOptions, measured: Mapping[str, Any]) -> list[str]:
+    """Return what was assumed about a file, one line each."""
+    notes = []
+    if measured:
+        found = str(measured["prediction_type"]).removesuffix("_prediction")
+        notes.append(f"{file.path.name} does not state what it predicts; on noise it was found to predict {found}")
+    if file.layout is SD3_LAYOUT and not options.text_encoders and file.prefix("text_encoder_3") is None:
+        notes.append(f"{file.path.name} has no T5; zeros take the place of its features, as in training")
+    return notes
 
 
-def _refuse_unsupported(path: Path, names: Iterable[str]) -> None:
-    known = list(names)
-    for prefix, family in _FOLDERS_ONLY.items():
-        if _has_prefix(known, prefix):
-            reason = f"is a {family.label} checkpoint, which must be given as a folder"
-            raise ModelError(f"{str(path)!r} {reason}", hint=_FOLDER_HINT)
-    for prefix, kind in _UNSUPPORTED.items():
-        if _has_prefix(known, prefix):
-            raise ModelError(f"{str(path)!r} is {kind}, which cannot be used as a model file", hint=_FILE_HINT)
-
-
-def _has_prefix(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
-
-
-def _stated_prediction(path: Path, header: SafetensorsHeader) -> dict[str, Any]:
+def _stated_prediction(path: Path, names: Collection[str], metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the scheduler settings that the file states, by tensors that are mere marks, in its metadata or beside it.
 
     Raises:
         ModelError: it states a prediction type that is not known.
     """
-    if "v_pred" in header.tensors:
-        return {"prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in header.tensors}
-    stated = header.metadata.get("modelspec.prediction_type", "").strip() or _yaml_prediction(path)
+    if "v_pred" in names:
+        return {"prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in names}
+    stated = metadata.get("modelspec.prediction_type", "").strip() or _yaml_prediction(path)
     if not stated:
         return {}
     kind = _PREDICTION_TYPES.get(re.sub(r"[\s-]+", "_", stated.lower()))
@@ -222,29 +216,67 @@ def noise_slope(unet: Any) -> float:
     return float((output * z_t).sum() / z_t.square().sum())
 
 
-def _load_tokenizer(path: Path, is_openclip: bool) -> Any:
-    beside = path.parent / "tokenizer"
+def _load_tokenizer(file: SingleFile, tokenizer: ComponentSpec, text: ComponentSpec) -> Any:
+    """Load a tokenizer from a folder beside the checkpoint, else from the hub or its cache.
+
+    CLIP's tokenizers differ in what they pad with alone, so that one folder serves all of a model.
+    """
+    is_clip = tokenizer.kind == "CLIPTokenizer"
+    beside = file.path.parent / ("tokenizer" if is_clip else tokenizer.name)
     try:
-        tokenizer = load_tokenizer(beside if beside.is_dir() else download_tokenizer(_CLIP))
+        folder = beside if beside.is_dir() else download_tokenizer(_CLIP if is_clip else _T5)
+        loaded = load_tokenizer(folder, tokenizer.kind)
     except ModelError as reason:
         if beside.is_dir():
             raise
+        whose, files = ("CLIP", "vocab.json and merges.txt") if is_clip else ("T5", "tokenizer.json")
         raise ModelError(
-            f"{str(path)!r} needs CLIP's tokenizer, which a single file does not hold: {reason}",
-            hint=f"{_TOKENIZER_HINT}{str(beside)!r}",
+            f"{str(file.path)!r} needs {whose}'s tokenizer, which a single file does not hold: {reason}",
+            hint=f"without network, put its {files} (of {_CLIP if is_clip else _T5}) into the folder {str(beside)!r}",
         ) from reason
-    if is_openclip:
-        tokenizer.pad_token = _OPENCLIP_PAD_TOKEN
-    return tokenizer
+    if text.name in file.layout.zero_padded:
+        loaded.pad_token = _OPENCLIP_PAD_TOKEN
+    return loaded
 
 
-def _load_network(path: Path, spec: ComponentSpec, dtype: torch.dtype, configs: Path) -> Any:
-    with silence_libraries(), translate_errors(path, spec.name):
-        model = network_class(spec.kind).from_single_file(
-            str(path), config=str(configs), subfolder=spec.name, torch_dtype=dtype, local_files_only=True
+def _load_network(file: SingleFile, dtype: torch.dtype) -> Any:
+    """Load the denoising network, with the settings that the file's tensors show."""
+    spec, prefix = file.layout.family.network, file.prefix(file.layout.family.network.name) or ""
+    own = {name.removeprefix(prefix): shape for name, shape in file.shapes.items() if name.startswith(prefix)}
+    with translate_errors(file.path, spec.name):
+        shown = transformer_settings(file.layout, own)
+    settings = read_json(file.configs / spec.name / "config.json", spec.name) | shown
+    with TemporaryDirectory() as folder:
+        configs = Path(folder)
+        (configs / spec.name).mkdir()
+        (configs / spec.name / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+        return _load_component(file, spec.name, spec.kind, dtype, configs)
+
+
+def _load_component(file: SingleFile, name: str, kind: str, dtype: torch.dtype, configs: Path | None = None) -> Any:
+    """Load a network of diffusers through its own conversion of the original tensor names."""
+    more: dict[str, Any] = gguf.quantiser(dtype) if file.is_gguf else {}
+    with silence_libraries(), translate_errors(file.path, name):
+        model = network_class(kind).from_single_file(
+            _source_of(file, name),
+            config=str(configs or file.configs),
+            subfolder=name,
+            torch_dtype=dtype,
+            local_files_only=True,
+            **more,
         )
-    require_complete(path, spec.name, {"missing_keys": _missing_weights(model)})
+    require_complete(file.path, name, {"missing_keys": _missing_weights(model)})
     return model
+
+
+def _source_of(file: SingleFile, name: str) -> Any:
+    """Return what diffusers loads a component from: the file, or its tensors where it would not find them by name."""
+    prefix = NETWORK if name == "unet" and file.prefix(name) == "" else ""
+    if file.is_gguf:
+        return {f"{prefix}{key}": tensor for key, tensor in gguf.read_tensors(file.path).items()}
+    if prefix:
+        return {f"{prefix}{key}": tensor for key, tensor in _read_weights(file.path, "").items()}
+    return str(file.path)
 
 
 def _missing_weights(model: torch.nn.Module) -> list[str]:
@@ -252,22 +284,28 @@ def _missing_weights(model: torch.nn.Module) -> list[str]:
     return [name for name, weight in model.named_parameters() if weight.is_meta]
 
 
-def _load_text_model(path: Path, spec: ComponentSpec, dtype: torch.dtype, configs: Path, layout: Layout) -> Any:
-    from transformers import CLIPTextConfig
-
-    with silence_libraries(), translate_errors(path, spec.name):
-        config = CLIPTextConfig.from_pretrained(configs / spec.name)
-        weights = _read_weights(path, layout.prefixes[spec.name])
-        if layout.is_openclip(spec.name):
+def _load_text_model(file: SingleFile, spec: ComponentSpec, dtype: torch.dtype) -> Any:
+    with silence_libraries(), translate_errors(file.path, spec.name):
+        kind = network_class(spec.kind)
+        config = kind.config_class.from_pretrained(file.configs / spec.name)
+        weights = dict(_read_weights(file.path, file.prefix(spec.name) or ""))
+        if file.layout.is_openclip(spec.name):
             weights = convert_openclip(weights, config.num_hidden_layers)
-        model, info = network_class(spec.kind).from_pretrained(
+        if file.layout is SD3_LAYOUT and spec.name == "text_encoder":
+            weights["text_projection.weight"] = torch.eye(config.hidden_size)  # its pooled vector is not projected
+        model, info = kind.from_pretrained(
             None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
-    require_complete(path, spec.name, info)
+    require_complete(file.path, spec.name, info)
     return model
 
 
 def _read_weights(path: Path, prefix: str) -> Mapping[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        return {name.removeprefix(prefix): _in_numbers(file.get_tensor(name)) for name in names}
+
+
+def _in_numbers(tensor: Tensor) -> Tensor:
+    """Return a tensor in a precision that can be computed with: 8-bit floats are for storage alone."""
+    return tensor.to(torch.bfloat16) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor

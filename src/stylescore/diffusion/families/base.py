@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -44,6 +45,8 @@ class Checkpoint:
         tokenizers: by the name of their subfolder.
         scheduler_config: the scheduler's settings, as stored.
         index: `model_index.json`, as stored.
+        configs: folder with the components' settings in diffusers layout: its own, or that of the released models.
+        notes: what was assumed about it, one line each.
     """
 
     family: Family
@@ -51,6 +54,8 @@ class Checkpoint:
     tokenizers: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     index: Mapping[str, Any]
+    configs: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def network(self) -> Any:
@@ -87,6 +92,8 @@ class Family:
         pipelines: the diffusers pipelines whose folders hold such models.
         network: the denoising network.
         text_models: tokenizer and text model, in the family's order.
+        clip_skip: the layer of CLIP that the released models use, counted from the last, 1; `None` where it cannot be
+            chosen.
         is_flow: whether the network predicts a rectified flow's velocity instead of what its scheduler states.
         patch: sides of a latent must be multiples of this many cells.
         max_lengths: tokens per prompt of a text model, by its name, where its tokenizer does not state them.
@@ -101,6 +108,7 @@ class Family:
     pipelines: tuple[str, ...]
     network: ComponentSpec
     text_models: tuple[tuple[ComponentSpec, ComponentSpec], ...]
+    clip_skip: int | None = None
     is_flow: bool = False
     patch: int = 1
     max_lengths: Callable[[Checkpoint], Mapping[str, int]]

@@ -33,8 +33,8 @@ _NO_GUIDANCE = 1.0
 
 def encode(models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
     """Return T5's last hidden states and CLIP's pooled vector."""
-    pooled = models["text_encoder"](prompts).pooler_output
-    return Conditioning(models["text_encoder_2"](prompts).last_hidden_state, pooled)
+    clip, t5 = models["text_encoder"](prompts), models["text_encoder_2"](prompts)
+    return Conditioning(t5.tokens(t5.raw.last_hidden_state), clip.pooled(clip.raw.pooler_output))
 
 
 def pack(latents: Latent) -> Tensor:

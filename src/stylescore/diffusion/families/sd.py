@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -20,10 +21,29 @@ from stylescore.diffusion.families.base import (
 )
 from stylescore.diffusion.text import TextModel
 
+RELEASED_LAYER = 1
+"""The 2.x models use the penultimate layer of OpenCLIP, but their files leave out the last one."""
 
-def encode(models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
-    """Return the last hidden states, final layer norm included."""
-    return Conditioning(models["text_encoder"](prompts).last_hidden_state)
+
+@dataclass(frozen=True)
+class SdEncode:
+    """Encodes prompts.
+
+    Attributes:
+        clip_skip: the layer whose output is used, counted from the last one that the model has, 1.
+    """
+
+    clip_skip: int = RELEASED_LAYER
+
+    def __call__(self, models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
+        """Return the hidden states of a layer, through the final layer norm."""
+        model = models["text_encoder"]
+        if self.clip_skip == RELEASED_LAYER:
+            output = model(prompts)
+            return Conditioning(output.tokens(output.raw.last_hidden_state))
+        output = model(prompts, output_hidden_states=True)
+        norm = getattr(model.model, "text_model", model.model).final_layer_norm
+        return Conditioning(output.tokens(norm(output.raw.hidden_states[-self.clip_skip])))
 
 
 def call(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
@@ -52,7 +72,8 @@ SD = Family(
     text_models=((ComponentSpec("tokenizer", "CLIPTokenizer"), ComponentSpec("text_encoder", "CLIPTextModel")),),
     max_lengths=tokenizer_lengths,
     require_fit=_require_fit,
-    make_encode=always(encode),
+    clip_skip=RELEASED_LAYER,
+    make_encode=always(SdEncode()),
     make_call=always(call),
     text_width=text_width,
 )

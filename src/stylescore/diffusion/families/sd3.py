@@ -46,17 +46,19 @@ class Sd3Encode:
         The pooled vector is that of both CLIPs. A model without T5 gets zeros in place of its tokens.
         """
         outputs = [models[name](prompts, output_hidden_states=True) for name in ("text_encoder", "text_encoder_2")]
-        clip = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)  # [batch, 77, 768 + 1280]
+        clip = torch.cat(
+            [output.tokens(output.raw.hidden_states[-2]) for output in outputs], dim=-1
+        )  # [batch, 77, 768 + 1280]
         clip = F.pad(clip, (0, self.width - clip.shape[-1]))  # [batch, 77, width]
         tokens = torch.cat([clip, self._encode_t5(models.get("text_encoder_3"), prompts).to(clip)], dim=1)
-        return Conditioning(tokens, torch.cat([output.text_embeds for output in outputs], dim=-1))
+        return Conditioning(tokens, torch.cat([output.pooled(output.raw.text_embeds) for output in outputs], dim=-1))
 
     def _encode_t5(self, model: TextModel | None, prompts: Sequence[str]) -> Tokens:
         """Return T5's last hidden states, [batch, 256, width], or zeros of that shape."""
         if model is None:
             return torch.zeros(len(prompts), T5_TOKENS, self.width)
-        features: Tensor = model(prompts).last_hidden_state
-        return features
+        output = model(prompts)
+        return output.tokens(output.raw.last_hidden_state)
 
 
 def call(transformer: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:

@@ -23,6 +23,7 @@ from stylescore.diffusion.families.base import (
 from stylescore.diffusion.families.sd import text_width
 from stylescore.diffusion.text import Encode, TextModel
 
+_RELEASED_LAYER = 2
 _SIZES = 6
 """Height, width; top and left edge of the crop; height and width once more."""
 
@@ -33,16 +34,18 @@ class SdxlEncode:
 
     Attributes:
         empty_is_zero: whether the features of the empty prompt are zeros, as in training, instead of CLIP's output.
+        clip_skip: the layer of both models whose output is used, counted from the last, 1.
     """
 
     empty_is_zero: bool = True
+    clip_skip: int = _RELEASED_LAYER
 
     def __call__(self, models: Mapping[str, TextModel], prompts: Sequence[str]) -> Conditioning:
-        """Return both models' penultimate hidden states, without layer norm, and the second's pooled vector."""
-        first = models["text_encoder"](prompts, output_hidden_states=True)
-        second = models["text_encoder_2"](prompts, output_hidden_states=True)
-        tokens = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)  # [batch, 77, 768 + 1280]
-        features = Conditioning(tokens, second.text_embeds)
+        """Return both models' hidden states of a layer, without layer norm, and the second's pooled vector."""
+        outputs = [models[name](prompts, output_hidden_states=True) for name in ("text_encoder", "text_encoder_2")]
+        states = [output.tokens(output.raw.hidden_states[-self.clip_skip]) for output in outputs]
+        tokens = torch.cat(states, dim=-1)  # [batch, 77, 768 + 1280]
+        features = Conditioning(tokens, outputs[1].pooled(outputs[1].raw.text_embeds))
         return features.mask([prompt != "" for prompt in prompts]) if self.empty_is_zero else features
 
 
@@ -105,6 +108,7 @@ SDXL = Family(
     ),
     max_lengths=tokenizer_lengths,
     require_fit=_require_fit,
+    clip_skip=_RELEASED_LAYER,
     make_encode=_make_encode,
     make_call=_make_call,
     text_width=text_width,
