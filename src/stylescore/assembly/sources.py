@@ -9,6 +9,7 @@ from typing import Any
 from stylescore.catalog.registry import (
     ModelSource,
     StyleSource,
+    resolve_embedding,
     resolve_model,
     resolve_preview_model,
     resolve_style,
@@ -26,12 +27,14 @@ class Sources:
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder of the previews, if one is named.
         styles: files of the style adapters, in the run's order.
+        embeddings: files of the textual inversion embeddings, in the run's order.
     """
 
     model: ModelSource
     style_model: ModelSource | None
     preview_model: ModelSource | None
     styles: tuple[StyleSource, ...]
+    embeddings: tuple[Path, ...] = ()
 
     def apply(self, run: RunConfig) -> RunConfig:
         """Return the run with names that mean the same in any working folder."""
@@ -42,6 +45,10 @@ class Sources:
             style_model=None if self.style_model is None else self.style_model.reference,
             preview_model=None if self.preview_model is None else self.preview_model.reference,
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
+            embeddings=tuple(
+                replace(choice, file=str(path.absolute()))
+                for choice, path in zip(run.embeddings, self.embeddings, strict=True)
+            ),
         )
 
     @property
@@ -51,6 +58,7 @@ class Sources:
             "model_sha256": model_hash(self.model),
             "style_model_sha256": "" if self.style_model is None else model_hash(self.style_model),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
+            **({"embedding_sha256": tuple(map(sha256, self.embeddings))} if self.embeddings else {}),
         }
 
 
@@ -65,6 +73,7 @@ def resolve_sources(run: RunConfig) -> Sources:
         style_model=None if run.style_model is None else resolve_model(run.style_model),
         preview_model=None if run.preview_model is None else resolve_preview_model(run.preview_model),
         styles=tuple(resolve_style(style.name) for style in run.styles),
+        embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
     )
 
 

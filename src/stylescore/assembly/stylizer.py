@@ -120,7 +120,7 @@ class Stylizer:
         """
         if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
-                "model, styles, their strength, device, dtype, compile and how memory is used are fixed once loaded",
+                "model, styles, their strength, embeddings, device, dtype, compile and memory options are fixed once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
@@ -247,6 +247,11 @@ class Stylizer:
     def device(self) -> torch.device:
         """Where the networks are."""
         return torch.device(self._networks.base.network.device)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is assumed of the style adapters, and what of them is left out, a line each."""
+        return self._networks.notes
 
     @property
     def style_has_network(self) -> bool:
@@ -410,6 +415,7 @@ def _what_is_loaded(run: RunConfig) -> RunConfig:
     loading = MethodConfig(style_strength=run.method.style_strength, text_encoder_lora=run.method.text_encoder_lora)
     return RunConfig(
         styles=run.styles,
+        embeddings=run.embeddings,
         model=run.model,
         style_model=run.style_model,
         execution=replace(run.execution, tile=None),

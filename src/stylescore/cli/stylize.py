@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_settings, parse_styles, require_style, with_folders_apart
+from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, require_style, with_folders_apart
 from stylescore.cli.output import add_resume_hint
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -69,6 +69,10 @@ def stylize(
     prompt: Annotated[str, typer.Option(metavar="CAPTION", help="What the photo shows.", rich_help_panel=WHAT)] = "",
     style_prompt: Annotated[
         str | None, typer.Option(help="Prompt for the style; else the LoRA's trigger words.", rich_help_panel=WHAT)
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Textual inversion; NAME is its word in prompts.", rich_help_panel=WHAT),
     ] = None,
     content: Annotated[
         float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
@@ -156,6 +160,7 @@ def stylize(
         model=model,
         style_model=style_model,
         preview_model=preview_model,
+        embeddings=parse_embeddings(embedding or []),
         style_prompt=style_prompt,
         caption=prompt,
         content=content,
@@ -279,6 +284,8 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
         stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
+    for note in stylizer.notes:
+        say(f"note: {note}", quiet=options.quiet)
     for rest in dict.fromkeys(stylizer.cut_prompts(run.caption)):
         say(f"warning: the prompt is longer than the text encoder reads; cut off: {rest!r}", quiet=options.quiet)
     return stylizer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
-from stylescore.config.run import RunConfig
+from stylescore.config.run import EmbeddingChoice, RunConfig
 from stylescore.errors import ConfigError, quote
 
 LARGEST_COUNT = 1_000_000
@@ -18,6 +18,8 @@ LARGEST_COUNT = 1_000_000
 LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
+LONGEST_TOKEN = 100
+"""Longest word, in letters, that stands for a textual inversion embedding."""
 
 
 @dataclass(frozen=True)
@@ -206,4 +208,19 @@ def check_run(run: RunConfig) -> RunConfig:
         raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
+    _check_embeddings(run.embeddings)
     return run
+
+
+def _check_embeddings(embeddings: Sequence[EmbeddingChoice]) -> None:
+    """Raise `ConfigError` for too many embeddings, or a token that cannot stand in a prompt."""
+    if len(embeddings) > MOST_STYLES:
+        raise ConfigError(f"a run has at most {MOST_STYLES} embeddings, not {len(embeddings)}", hint="leave some out")
+    for choice in embeddings:
+        check_texts({"an embedding's file": choice.file})
+        token = choice.token
+        if not token.isprintable() or token != token.strip() or not 0 < len(token) <= LONGEST_TOKEN:
+            raise ConfigError(
+                f"an embedding's name must be 1 to {LONGEST_TOKEN} letters without spaces around, not {quote(token)}",
+                hint="give --embedding NAME=FILE, where NAME is the word for your prompts",
+            )

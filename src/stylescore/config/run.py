@@ -27,6 +27,19 @@ class StyleChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingChoice:
+    """One textual inversion embedding.
+
+    Attributes:
+        token: the word that stands for it in prompts.
+        file: its file, or a hub id.
+    """
+
+    token: str
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole run, without its pictures: enough to repeat it.
 
@@ -36,6 +49,7 @@ class RunConfig:
         style_model: base under the style adapters; `None` shares `model`.
         preview_model: tiny autoencoder that previews are decoded with, a folder or a hub id; `None` takes the usual one
             of the model's family if it is in the hub's local cache and fits, else the model's own autoencoder.
+        embeddings: textual inversion embeddings, for all prompts.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -51,6 +65,7 @@ class RunConfig:
     model: str = "mini"
     style_model: str | None = None
     preview_model: str | None = None
+    embeddings: tuple[EmbeddingChoice, ...] = ()
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5
