@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylescore.errors import StyleError
 from stylescore.lora import LoraFile, Product, bind, describe, read_lora, stack
+from stylescore.lora.embeddings import FIRST
 from stylescore.lora.sgm import sgm_names
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -143,12 +144,22 @@ def test_alpha_from_the_settings_peft_writes_beside(tmp_path):
     check(bind(write(tmp_path / "adapter_model.safetensors", tensors), SHAPES), ALPHA / RANK)
 
 
-def test_alpha_from_the_settings_beside_the_only_adapter_of_a_folder(tmp_path):
+def test_alpha_from_the_settings_beside_a_peft_file_of_any_name(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA, "r": RANK}))
     tensors = named(lambda n: f"base_model.model.{n}", *PEFT)
     assert write(tmp_path / "mine.safetensors", tensors).parts["unet"][Q].scale == ALPHA / RANK
     write(tmp_path / "another.safetensors", tensors)
+    assert read_lora(tmp_path / "mine.safetensors").parts["unet"][Q].scale == ALPHA / RANK
+
+
+def test_settings_of_another_rank_or_beside_another_programs_file_are_not_its_own(tmp_path):
+    tensors = named(lambda n: f"base_model.model.{n}", *PEFT)
+    write(tmp_path / "mine.safetensors", tensors)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA, "r": RANK + 1}))
     assert read_lora(tmp_path / "mine.safetensors").parts["unet"][Q].scale == 1.0
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": ALPHA, "r": RANK}))
+    old = named(lambda n: f"unet.{n}", ".lora.down.weight", ".lora.up.weight", None)
+    assert write(tmp_path / "old.safetensors", old).parts["unet"][Q].scale == 1.0
 
 
 def test_alpha_from_the_embedded_settings_of_a_transformer(tmp_path):
@@ -331,7 +342,7 @@ def test_numbered_layers_of_a_text_encoder(tmp_path):
     order = [f"encoder.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in ("k", "v", "q", "out")]
     assert marks == {name: n for n, name in enumerate(order)}
     assert set(lora.added_tokens) == {"<word>"}
-    assert lora.added_tokens["<word>"].tolist() == [1.0] * 4
+    assert lora.added_tokens["<word>"].vectors[FIRST].tolist() == [[1.0] * 4]
     assert lora.trigger_words == ("<word>",)
 
 

@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylescore.diffusion.adapters import adaptable
 from stylescore.lora import Additive, Change, Product, bind, describe, read_lora
+from stylescore.lora.embeddings import FIRST
 
 FOLDER = Path(__file__).parents[3] / "shared" / "loras"
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -75,10 +76,8 @@ def test_real_files_are_recognised_and_fit(name: str) -> None:
 def test_added_tokens_are_reported_and_read() -> None:
     path = real("sd15_disney_cloneofsimo_r1.safetensors")
     assert describe(path).added_tokens == ("<s1>", "<s2>")
-    assert {word: tuple(embedding.shape) for word, embedding in read_lora(path).added_tokens.items()} == {
-        "<s1>": (768,),
-        "<s2>": (768,),
-    }
+    read = {word: tuple(embedding.vectors[FIRST].shape) for word, embedding in read_lora(path).added_tokens.items()}
+    assert read == {"<s1>": (1, 768), "<s2>": (1, 768)}
 
 
 def test_numbers_follow_the_old_order_of_layers() -> None:

@@ -196,7 +196,7 @@ def test_a_core_of_a_matrix_that_no_computer_holds(tmp_path):
     refused(saved(tmp_path / "a.safetensors", **tensors), "would make 540,000,000 numbers")
 
 
-@pytest.mark.parametrize("embedding", [torch.ones(2, 4), torch.ones(0), torch.tensor(1.0)])
+@pytest.mark.parametrize("embedding", [torch.ones(2, 4, 1), torch.ones(0), torch.ones(2000, 4), torch.tensor(1.0)])
 def test_an_added_token_whose_embedding_is_no_row(tmp_path, embedding):
     tensors = load_file(saved(tmp_path / "a.safetensors")) | {"<s1>": embedding}
     save_file(tensors, tmp_path / "b.safetensors")
@@ -228,14 +228,14 @@ def test_one_module_in_two_spellings(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        (f"{STEM}.oft_blocks", "OFT"),
-        ("base_model.model.mid.to_q.oft_R.weight", "OFT"),
-        ("base_model.model.mid.to_q.boft_R", "BOFT"),
-        (f"{STEM}.on_input", "IA3"),
-        ("base_model.model.mid.to_q.ia3_l", "IA3"),
-        (f"{STEM}.a1.weight", "GLoRA"),
-        (f"{STEM}.diff", "full weight difference"),
-        (f"{STEM}.diff_b", "full weight difference"),
+        ("base_model.model.mid.to_q.vera_lambda_b", "VeRA"),
+        ("base_model.model.mid.to_q.lora_E", "AdaLoRA"),
+        ("base_model.model.mid.to_q.glora_A.Xd", "PEFT GLoRA"),
+        ("base_model.model.mid.to_q.hra_u", "HRA"),
+        ("base_model.model.mid.to_q.oft_r", "OFT of an old PEFT"),
+        (f"{STEM}.lambda_layer", "T-LoRA"),
+        (f"{STEM}.reshape_weight", "LoRA for layers of another size"),
+        ("mid.attn2.processor.to_k_custom_diffusion.weight", "Custom Diffusion"),
         ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
     ],
 )

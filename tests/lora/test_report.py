@@ -25,7 +25,7 @@ def test_report_of_a_good_file():
 
 def test_report_is_json():
     record = json.loads(json.dumps(describe(GOOD).to_dict()))
-    assert record["unet"] == {"linear": 40, "conv": 8}
+    assert record["unet"] == {"linear": 40, "conv": 8, "norm": 0, "bias": 0}
 
 
 def test_only_a_missing_file_has_no_report(tmp_path):

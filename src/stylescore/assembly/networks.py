@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stylescore.assembly.sources import Sources
+from stylescore.assembly.tokens import TokenSource, place_tokens, tokens_of_styles, unread_tokens
 from stylescore.catalog.registry import ModelSource, StyleSource
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.run import PredictionName, RunConfig
-from stylescore.diffusion.adapters import Adapters, adaptable, merge
+from stylescore.diffusion.adapters import Adapters, changeable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.checkpoints.options import ModelOptions
@@ -34,7 +35,7 @@ from stylescore.diffusion.families import SD
 from stylescore.diffusion.quantisation import has_quantised
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
-from stylescore.lora import Change, LoraFile, bind, read_lora, stack
+from stylescore.lora import Change, LoraFile, absent_layers, bind, read_embedding, read_lora, stack
 from stylescore.lora.keys import Part
 from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.scores import PassCounter
@@ -57,7 +58,7 @@ class Networks:
         native_size: the model's native resolution, short side in pixels.
         multiple: both sides of a working picture are multiples of this many pixels.
         batched: whether scores that share a network are evaluated in one call; `None` does so where that is faster.
-        notes: what was assumed about models and styles, one line each.
+        notes: what was assumed about models and styles, and what of them is left out, one line each.
         predicts: what the base model's network predicts.
         clip_skip: the layer of CLIP whose output is used, where it is not the family's usual one.
         trigger: trigger words of the style adapters, else their names in plain words.
@@ -127,7 +128,10 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         for network in {base.network, styled.network}:
             offload(network, device)
     skip, clip_notes = choose_clip_skip(run.clip_skip, [lora for lora, _ in loras], styled)
-    text = styled.text.with_added_tokens(_added_tokens(loras, styled.text)).with_clip_skip(skip)
+    loras = [(lora.for_text_encoders(styled.text.by_name), weight) for lora, weight in loras]
+    tokens = place_tokens(_token_sources(run, sources, loras), styled.text)
+    text = styled.text.with_added_tokens(tokens).with_clip_skip(skip)
+    style_notes = (*_notes(loras, sources.styles, run.method, styled.text), *unread_tokens(tokens))
     return Networks(
         base=base_backbone,
         style=style_backbone,
@@ -137,7 +141,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         native_size=styled.native_size,
         multiple=styled.multiple,
         batched=_batches_scores(execution),
-        notes=tuple(dict.fromkeys((*base.notes, *styled.notes, *clip_notes))),
+        notes=tuple(dict.fromkeys((*base.notes, *styled.notes, *clip_notes, *style_notes))),
         predicts=base.predicts if base.predicts == styled.predicts else None,
         clip_skip=skip,
         trigger=_trigger(loras, sources.styles),
@@ -256,7 +260,7 @@ def _noise_schedule(parts: Components) -> NoiseSchedule:
 
 def bind_all(loras: Iterable[tuple[LoraFile, float]], network: nn.Module, part: Part) -> dict[str, Change]:
     """Return the sum of the adapters' changes to one network, by the network's own layer names."""
-    shapes = adaptable(network)
+    shapes = changeable(network)
     return stack([(bind(lora, shapes, part=part), weight) for lora, weight in loras])
 
 
@@ -275,29 +279,41 @@ def _adapt_text(text: TextEncoder, loras: list[tuple[LoraFile, float]], method: 
     return text.with_changes(deltas, method.strength_of_text)
 
 
-def _added_tokens(loras: Iterable[tuple[LoraFile, float]], text: TextEncoder) -> dict[str, Tensor]:
-    """Return the added tokens of all adapters with their embeddings; base and style receive the same ones.
+def _token_sources(run: RunConfig, sources: Sources, loras: Sequence[tuple[LoraFile, float]]) -> list[TokenSource]:
+    """Return the added tokens of a run: those in its style adapters, and its separate embeddings."""
+    separate = [
+        TokenSource(choice.token, read_embedding(path), f"the embedding {str(path)!r}", may_repeat=True)
+        for choice, path in zip(run.embeddings, sources.embeddings, strict=True)
+    ]
+    return [*tokens_of_styles(lora for lora, _ in loras), *separate]
 
-    Raises:
-        StyleError: two adapters add one token, or an embedding does not fit the text encoder.
-    """
-    words: dict[str, Tensor] = {}
-    shape = (text.models[0].width,)
-    for lora, _ in loras:
-        for word, embedding in lora.added_tokens.items():
-            if word in words:
-                raise StyleError(
-                    f"the style {str(lora.path)!r} adds the token {word!r}, and so does another style",
-                    hint="use one of them",
-                )
-            if embedding.shape != shape:
-                raise StyleError(
-                    f"the style {str(lora.path)!r} does not fit the model: the embedding of its token {word!r} has "
-                    f"the shape {tuple(embedding.shape)}, those of the model have {shape}",
-                    hint="choose the model the style was trained on with --model",
-                )
-            words[word] = embedding
-    return words
+
+def _notes(
+    loras: Sequence[tuple[LoraFile, float]], styles: Sequence[StyleSource], method: MethodConfig, text: TextEncoder
+) -> list[str]:
+    """Return what a user should know about how the adapters are used."""
+    notes = []
+    for (lora, _), source in zip(loras, styles, strict=True):
+        parts = sorted(set(lora.parts) - {"unet"})
+        lines = [lora.assumed, _text_note(parts, lora, method)]
+        if method.text_encoder_lora:
+            lines += [_layers_note(lora, part, text.by_name[part].model) for part in parts]
+        notes += [f"{source.name}: {line}" for line in lines if line]
+    return notes
+
+
+def _text_note(parts: Sequence[Part], lora: LoraFile, method: MethodConfig) -> str | None:
+    """Return a note on text encoder parts that the method leaves out."""
+    if method.text_encoder_lora or not parts:
+        return None
+    effect = "; it changes nothing else and has no effect" if len(parts) == len(lora.parts) else ""
+    return f"its changes of the text encoder are left out, as text_encoder_lora = false{effect}"
+
+
+def _layers_note(lora: LoraFile, part: Part, model: nn.Module) -> str | None:
+    """Return a note on layers of a text encoder that the model lacks."""
+    absent = [str(number + 1) for number in absent_layers(lora, changeable(model), part)]
+    return f"its changes of layer {', '.join(absent)} are left out, which the model's {part} lacks" if absent else None
 
 
 def _check_text_parts(lora: LoraFile, text: TextEncoder) -> None:

@@ -11,7 +11,7 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import Method, MethodConfig
 from stylescore.config.presets import METHODS, origin, preset_for
 from stylescore.config.ranges import check_run
-from stylescore.config.run import RunConfig, StyleChoice, with_options
+from stylescore.config.run import EmbeddingChoice, RunConfig, StyleChoice, with_options
 from stylescore.config.toml import check_choice, overlay
 from stylescore.errors import ConfigError, StyleError, did_you_mean
 
@@ -49,6 +49,7 @@ def make_run(
     text_strength: float | None = None,
     iterations: int | None = None,
     prompt: str = "",
+    embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RunConfig:
@@ -63,6 +64,7 @@ def make_run(
         text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
         prompt: what the photo shows.
+        embeddings: textual inversion files, by the word that stands for each in prompts.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
         options: further fields of `RunConfig` and `ExecutionConfig`, e.g. `content=0.7`, `device="cuda"`.
 
@@ -78,7 +80,13 @@ def make_run(
     direct = {"style_strength": style_strength, "text_strength": text_strength, "iterations": iterations}
     table = {**(settings or {}), **{key: value for key, value in direct.items() if value is not None}}
     constants = overlay(preset_for(name, file, chosen, styles), table)
-    run = RunConfig(styles=choices, model=name, method=constants, preset=origin(name, file, styles))
+    run = RunConfig(
+        styles=choices,
+        embeddings=make_embeddings(embeddings or {}),
+        model=name,
+        method=constants,
+        preset=origin(name, file, styles),
+    )
     return check_run(with_options(run, {"caption": prompt, **options}))
 
 
@@ -123,6 +131,20 @@ def make_styles(style: Style) -> tuple[StyleChoice, ...]:
     if not choices:
         raise StyleError("at least one style is needed, not an empty list", hint="stylescore styles lists them")
     return choices
+
+
+def make_embeddings(embeddings: Mapping[Any, Any]) -> tuple[EmbeddingChoice, ...]:
+    """Return textual inversion files, by word, as choices.
+
+    Raises:
+        ConfigError: they are no such mapping.
+    """
+    if not isinstance(embeddings, Mapping) or not all(isinstance(token, str) for token in embeddings):
+        raise ConfigError(
+            f"embeddings must map words to files, not {type(embeddings).__name__}",
+            hint="for example embeddings={'my-word': 'my-word.safetensors'}",
+        )
+    return tuple(EmbeddingChoice(token=token, file=text_of(file, token)) for token, file in embeddings.items())
 
 
 def _choice(name: Any, weight: Any) -> StyleChoice:

@@ -10,6 +10,7 @@ from typing import Any
 from stylescore.catalog.registry import (
     ModelSource,
     StyleSource,
+    resolve_embedding,
     resolve_model,
     resolve_preview_model,
     resolve_style,
@@ -31,6 +32,7 @@ class Sources:
         vae: autoencoder in place of the models' own, if one is named.
         text_encoders: model whose text encoders are used in place of the models' own, if one is named.
         styles: files of the style adapters, in the run's order.
+        embeddings: files of the textual inversion embeddings, in the run's order.
     """
 
     model: ModelSource
@@ -39,6 +41,7 @@ class Sources:
     vae: ModelSource | None
     text_encoders: ModelSource | None
     styles: tuple[StyleSource, ...]
+    embeddings: tuple[Path, ...] = ()
 
     def apply(self, run: RunConfig) -> RunConfig:
         """Return the run with names that mean the same in any working folder."""
@@ -51,6 +54,10 @@ class Sources:
             vae=None if self.vae is None else self.vae.reference,
             text_encoders=None if self.text_encoders is None else self.text_encoders.reference,
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
+            embeddings=tuple(
+                replace(choice, file=str(path.absolute()))
+                for choice, path in zip(run.embeddings, self.embeddings, strict=True)
+            ),
         )
 
     @cached_property
@@ -62,6 +69,7 @@ class Sources:
             "vae_sha256": "" if self.vae is None else model_hash(self.vae),
             "text_encoders_sha256": "" if self.text_encoders is None else model_hash(self.text_encoders),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
+            **({"embedding_sha256": tuple(map(sha256, self.embeddings))} if self.embeddings else {}),
         }
 
 
@@ -78,6 +86,7 @@ def resolve_sources(run: RunConfig) -> Sources:
         vae=None if run.vae is None else resolve_vae(run.vae),
         text_encoders=None if run.text_encoders is None else resolve_text_encoders(run.text_encoders),
         styles=tuple(resolve_style(style.name) for style in run.styles),
+        embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
     )
 
 

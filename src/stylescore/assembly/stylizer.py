@@ -127,7 +127,7 @@ class Stylizer:
         """
         if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
-                "model, styles, their strength, device, dtype, compile and how memory is used are fixed once loaded",
+                "model, styles, their strength, embeddings, device, dtype, compile and memory are fixed once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
@@ -481,6 +481,7 @@ def _what_is_loaded(run: RunConfig) -> RunConfig:
     loading = MethodConfig(**{name: getattr(run.method, name) for name in names})
     return RunConfig(
         styles=run.styles,
+        embeddings=run.embeddings,
         model=run.model,
         style_model=run.style_model,
         prediction=run.prediction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,7 +98,7 @@ SD3: Final = FamilyFacts(
     native_resolution=1024,
     text_parameters=5.581,
     tiny_autoencoder="madebyollin/taesd3",
-    stated_as=re.compile(r"^sd[_ -]?v?3|stable-diffusion-3", re.I),
+    stated_as=re.compile(r"^sd[_ -]?v?3|stable-diffusion-v?3", re.I),
 )
 FLUX: Final = FamilyFacts(
     key="flux",
@@ -108,7 +109,7 @@ FLUX: Final = FamilyFacts(
     native_resolution=1024,
     text_parameters=4.886,
     tiny_autoencoder="madebyollin/taef1",
-    stated_as=re.compile(r"^flux", re.I),
+    stated_as=re.compile(r"(?:^|/)flux", re.I),
 )
 MINI: Final = FamilyFacts(
     key="mini",
@@ -125,6 +126,108 @@ _BY_WIDTH = {facts.text_width: facts for facts in (SD1, SD2, SDXL)}
 """U-Nets alone: both transformers read features of one width, and mini's may be that of any small network."""
 _STATED = (SDXL, FLUX, SD3, SD2, SD1)
 """SDXL first: its pattern looks anywhere in a name, the others mostly at its beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherFamily:
+    """A family of models that is not supported, to name the files of its adapters.
+
+    Attributes:
+        label: name for users.
+        stated_as: matches the names by which adapter files state the family.
+        tensors: matches tensor names that only its adapters have, if there are any.
+    """
+
+    label: str
+    stated_as: re.Pattern[str] | None = None
+    tensors: re.Pattern[str] | None = None
+
+
+def _other(label: str, stated_as: str | None, tensors: str | None = None) -> OtherFamily:
+    return OtherFamily(
+        label=label,
+        stated_as=None if stated_as is None else re.compile(stated_as, re.I),
+        tensors=None if tensors is None else re.compile(tensors),
+    )
+
+
+_START = r"(?:^|[/_ -])"
+OTHER_FAMILIES: Final = (
+    _other("Qwen-Image", r"qwen[_ -]?image", r"transformer_blocks[._]\d+[._](?:img|txt)_(?:mod|mlp)"),
+    _other(
+        "HunyuanVideo",
+        r"hunyuan[_ -]?video|framepack",
+        r"token_refiner|double_blocks[._]\d+[._](?:img|txt)_mlp[._]fc|double_blocks\.\d+\.(?:img|txt)_attn_",
+    ),
+    _other("HunyuanDiT", r"hunyuan[_ -]?dit"),
+    _other("HunyuanImage", r"hunyuan[_ -]?image"),
+    _other("FLUX.2", _START + r"flux[ ._-]?2", r"to_qkv_mlp_proj|(?:double|single)_stream_modulation"),
+    _other("Chroma", _START + r"chroma(?:$|[\d ._-])", r"distilled_guidance_layer"),
+    _other("Flex", _START + r"flex[ ._-]?[12]"),
+    _other(
+        "Wan",
+        _START + r"wan(?:$|[ _.-]?(?:ai|video|[12]))",
+        r"(?:^|\.|lora_unet_|lycoris_)blocks[._]\d+[._](?:self_attn|cross_attn|ffn|attn1|attn2)[._]",
+    ),
+    _other("LTX-Video", _START + r"ltx"),
+    _other("AuraFlow", r"aura-?flow", r"joint_transformer_blocks"),
+    _other("HiDream", r"hi-?dream", r"(?:double|single)_stream_blocks"),
+    _other("Lumina or Z-Image", None, r"(?:noise|context)_refiner[._]"),
+    _other("Lumina", r"lumina"),
+    _other("Z-Image", r"z[_-]?image"),
+    _other("PixArt", r"pix-?art"),
+    _other("Sana", _START + r"sana"),
+    _other("Kolors", r"kolors"),
+    _other("CogVideoX", r"cog-?video"),
+    _other("Mochi", _START + r"mochi"),
+    _other("Cosmos", r"cosmos"),
+    _other("OmniGen", r"omni-?gen"),
+    _other("Kandinsky", r"kandinsky"),
+    _other("Krea 2", r"krea[ _-]?2"),
+    _other("Anima", _START + r"anima(?:$|[ _-])"),
+    _other("Stable Cascade", r"cascade|w(?:ue|ü)rstchen", r"^lora_prior_"),
+    _other(
+        "a video model", r"stable-video|animatediff", r"temporal_transformer_blocks|motion_modules|temporal_res_block"
+    ),
+    _other("Llama", r"llama|vicuna|alpaca"),
+    _other("Mistral", r"mistral|mixtral"),
+    _other("Gemma", r"gemma"),
+    _other("Qwen", r"qwen"),
+    _other(
+        "a language model",
+        r"gpt|phi-?\d|deepseek|falcon|CAUSAL_LM|SEQ_2_SEQ_LM|SEQ_CLS",
+        r"(?:^|model\.)(?:layers|h)\.\d+\.(?:self_attn|mlp|attn|attention)\.[a-z_]+\.lora_[AB]",
+    ),
+)
+"""Families that are not supported; where several patterns match, the first counts."""
+_WIDTHS_OF_OTHERS: Mapping[int, str] = {
+    1152: "PixArt",
+    2240: "Sana",
+    2048: "LTX-Video",
+    4096: "LTX-Video",
+    1920: "CogVideoX",
+    3072: "CogVideoX",
+}
+"""Width of a transformer whose blocks have an `attn1`, as no supported transformer has one alone."""
+
+
+def other_family_stated_as(name: str) -> str | None:
+    """Return the label of an unsupported family that a file's metadata mean by `name`, or `None`."""
+    return next((other.label for other in OTHER_FAMILIES if other.stated_as and other.stated_as.search(name)), None)
+
+
+def other_family_with(names: Iterable[str]) -> str | None:
+    """Return the label of the unsupported family that tensor names belong to, or `None`."""
+    known = list(names)
+    for other in OTHER_FAMILIES:
+        if other.tensors and any(other.tensors.search(name) for name in known):
+            return other.label
+    return None
+
+
+def other_family_of_width(width: int | None) -> str:
+    """Return the label of the unsupported transformer with an `attn1` of this width."""
+    return _WIDTHS_OF_OTHERS.get(width or 0, "a transformer of another family")
 
 
 def family_facts(key: str) -> FamilyFacts:

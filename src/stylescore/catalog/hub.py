@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from stylescore.errors import InputError, ModelError, StyleError
 Result = TypeVar("Result")
 
 DEFAULT_STYLE_FILE = "pytorch_lora_weights.safetensors"
+USUAL_STYLE_FILES = (DEFAULT_STYLE_FILE, "adapter_model.safetensors")
+ADAPTER_SETTINGS = "adapter_config.json"
 _MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 _UNUSED_FILES = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
@@ -133,8 +136,13 @@ def download_tokenizer(hub_id: str) -> Path:
     return Path(_download(fetch, f"the tokenizer {hub_id!r} cannot be fetched", ModelError))
 
 
-def download_style(hub_id: str, file: str | None) -> Path:
-    """Download one LoRA file; without `file`, the only one or the one with the default name.
+def download_style(hub_id: str, file: str | None, what: str = "style") -> Path:
+    """Download one LoRA file with the settings beside it; without `file`, the only one or the one with a usual name.
+
+    Args:
+        hub_id: the id.
+        file: the file's name there.
+        what: what is downloaded, for messages.
 
     Raises:
         StyleError: the hub does not have it or cannot be reached, or there are several files to choose from.
@@ -142,17 +150,30 @@ def download_style(hub_id: str, file: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     def fetch() -> str:
-        return str(hf_hub_download(hub_id, file or _find_style_file(hub_id)))
+        name = file or _find_style_file(hub_id)
+        path = str(hf_hub_download(hub_id, name))
+        _fetch_settings(hub_id, name)
+        return path
 
-    return Path(_download(fetch, f"the style {hub_id!r} cannot be fetched", StyleError))
+    return Path(_download(fetch, f"the {what} {hub_id!r} cannot be fetched", StyleError))
+
+
+def _fetch_settings(hub_id: str, file: str) -> None:
+    """Download the settings that PEFT writes beside an adapter, if there are any."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with suppress(EntryNotFoundError):
+        hf_hub_download(hub_id, f"{file.rpartition('/')[0]}/{ADAPTER_SETTINGS}".lstrip("/"))
 
 
 def _find_style_file(hub_id: str) -> str:
     from huggingface_hub import HfApi
 
     names = [name for name in HfApi().list_repo_files(hub_id) if name.endswith(".safetensors")]
-    if len(names) == 1 or DEFAULT_STYLE_FILE in names:
-        return names[0] if len(names) == 1 else DEFAULT_STYLE_FILE
+    usual = [name for name in USUAL_STYLE_FILES if name in names]
+    if len(names) == 1 or usual:
+        return names[0] if len(names) == 1 else usual[0]
     hint = f"name one of them: {', '.join(f'{hub_id}:{name}' for name in names[:5])}" if names else None
     raise StyleError(f"{hub_id!r} has {len(names)} .safetensors files, exactly one is needed", hint=hint)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stylescore.storage.safetensors_header import SafetensorsHeader
@@ -19,8 +19,13 @@ _TITLE_KEYS = ("modelspec.title", "ss_output_name")
 _TRIGGER_KEYS = ("modelspec.trigger_phrase",)
 _HINT_KEYS = ("modelspec.usage_hint",)
 _MOST_TAGS = 3
+_MOST_DIGITS = 3
 _EMPTY = {"", "None", "none", "null"}
 _ADDED_TOKEN = re.compile(r"<[^<>]+>")
+_BUNDLED = re.compile(
+    r"bundle_emb\.(?P<token>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_l|clip_g|t5|(?:clip_l|clip_g|t5)_out)"
+)
+_BUNDLED_NOTE = re.compile(r"bundle_emb\..+\.(?:string_to_token\..+|name|step)")
 
 
 def first_of(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
@@ -52,7 +57,7 @@ def stated_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
     """
     stated = first_of(header.metadata, _TRIGGER_KEYS)
     tokens = added_tokens(header)
-    return (stated,) if stated is not None else (("".join(tokens),) if tokens else ())
+    return (stated,) if stated is not None else ((join_tokens(tokens),) if tokens else ())
 
 
 def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
@@ -67,14 +72,33 @@ def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
     return stated or _folder_tokens(folders) or _frequent_tags(folders)
 
 
-def is_added_token(name: str) -> bool:
-    """Tell whether a tensor is the embedding of an added token, which cloneofsimo's files hold beside the LoRA."""
-    return _ADDED_TOKEN.fullmatch(name) is not None
+def split_added_token(name: str) -> tuple[str, str] | None:
+    """Split the name of an added token's embedding into the token and the name of a tensor in an embedding's own file.
+
+    cloneofsimo's trainer names the tensor like the token; kohya's and OneTrainer's files bundle whole embedding files
+    as `bundle_emb.TOKEN.NAME`. `None` for other tensors.
+    """
+    if _ADDED_TOKEN.fullmatch(name):
+        return name, name
+    match = _BUNDLED.fullmatch(name)
+    return (match["token"], match["key"]) if match else None
+
+
+def belongs_to_added_token(name: str) -> bool:
+    """Tell whether a tensor is the embedding of an added token, or tells of one without changing anything."""
+    return split_added_token(name) is not None or _BUNDLED_NOTE.fullmatch(name) is not None
 
 
 def added_tokens(header: SafetensorsHeader) -> tuple[str, ...]:
     """Return the tokens whose embeddings the file holds."""
-    return tuple(sorted(filter(is_added_token, header.tensors)))
+    found = (split_added_token(name) for name in header.tensors)
+    return tuple(sorted({token for token, _ in filter(None, found)}))
+
+
+def join_tokens(tokens: Sequence[str]) -> str:
+    """Join added tokens to one text for a prompt: those in angle brackets directly, others as a list."""
+    is_bracketed = all(_ADDED_TOKEN.fullmatch(token) for token in tokens)
+    return ("" if is_bracketed else ", ").join(tokens)
 
 
 def _tag_frequency(metadata: Mapping[str, str]) -> dict[str, dict[str, int]]:

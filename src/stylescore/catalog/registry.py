@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from stylescore.catalog.hub import DEFAULT_STYLE_FILE, TINY_FILES, download_style
+from stylescore.catalog.hub import TINY_FILES, USUAL_STYLE_FILES, download_style
 from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
@@ -187,6 +187,21 @@ def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> Style
     raise StyleError(f"there is no style {quote(name)}", hint=did_you_mean(name, known) or _style_hint(name))
 
 
+def resolve_embedding(name: str) -> Path:
+    """Find the file of a textual inversion embedding by path, or hub id `owner/name` or `owner/name:file.safetensors`.
+
+    Raises:
+        StyleError: there is none, or it cannot be downloaded from the hub.
+    """
+    path = user_path(name)
+    if name and (is_file(path) or is_folder(path)):
+        return path
+    owner, _, file = name.partition(":")
+    if _looks_like_hub_id(owner):
+        return download_style(owner, file or None, what="embedding")
+    raise StyleError(f"there is no embedding {quote(name)}", hint="give --embedding NAME=FILE with a .safetensors file")
+
+
 def _local_style(name: str, known: Mapping[str, Path], folders: Iterable[Path]) -> StyleSource | None:
     """Find a style on this machine: a known name, a path, or a path below one of the style folders."""
     short = name.removesuffix(_STYLE_ENDING)
@@ -210,7 +225,7 @@ def _style_in(folder: Path) -> Path:
         StyleError: there is none, or there are several.
     """
     names = sorted(path.name for path in folder.glob(f"*{_STYLE_ENDING}") if not path.name.startswith("."))
-    usual = next((name for name in (DEFAULT_STYLE_FILE, "adapter_model.safetensors") if name in names), None)
+    usual = next((name for name in USUAL_STYLE_FILES if name in names), None)
     chosen = names[0] if len(names) == 1 else usual
     if chosen is None:
         hint = f"name one of them: {', '.join(names[:5])}" if names else "give a folder with a LoRA file"

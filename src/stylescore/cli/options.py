@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from stylescore.config.run import StyleChoice
+from stylescore.config.run import EmbeddingChoice, StyleChoice
 from stylescore.config.toml import merge_tables, parse_toml
 from stylescore.errors import ConfigError
 
@@ -30,6 +30,18 @@ _LIKE_A_NUMBER = re.compile(r"[+-]*[.,]?\d[\d.,_/%eE+-]*")
 def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
     """Parse texts of the form `NAME` or `NAME=WEIGHT`; a text that is an existing file is a name as a whole."""
     return tuple(_parse_style(text) for text in texts)
+
+
+def parse_embeddings(texts: Sequence[str]) -> tuple[EmbeddingChoice, ...]:
+    """Parse texts of the form `NAME=FILE`; of a file without a name, the file's name is the word for prompts."""
+    return tuple(_parse_embedding(text) for text in texts)
+
+
+def _parse_embedding(text: str) -> EmbeddingChoice:
+    name, equals, file = text.partition("=")
+    if equals and not Path(text).exists():
+        return EmbeddingChoice(token=name, file=file)
+    return EmbeddingChoice(token=Path(text.rpartition(":")[2]).stem, file=text)
 
 
 def require_style(styles: Sequence[StyleChoice]) -> None:

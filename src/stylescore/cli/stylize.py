@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, require_style
 from stylescore.cli.photos import Inputs
 from stylescore.cli.resume import refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -80,6 +80,10 @@ def stylize(
         str,
         typer.Option(metavar="auto|on|off", help="Whether (word:1.2) in prompts is a weight.", rich_help_panel=WHAT),
     ] = "auto",
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Textual inversion; NAME is its word in prompts.", rich_help_panel=WHAT),
+    ] = None,
     content: Annotated[
         float, typer.Option(metavar="0..1", help="0 strongest style, 1 strongest content.", rich_help_panel=WHAT)
     ] = 0.5,
@@ -242,6 +246,7 @@ def stylize(
         model=model,
         style_model=style_model,
         preview_model=preview_model,
+        embeddings=parse_embeddings(embedding or []),
         style_prompt=style_prompt,
         caption=prompt,
         negative_prompt=negative_prompt,

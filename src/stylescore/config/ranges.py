@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.output import OutputConfig
-from stylescore.config.run import RunConfig
+from stylescore.config.run import EmbeddingChoice, RunConfig
 from stylescore.errors import ConfigError, quote
 
 LARGEST_COUNT = 1_000_000
@@ -21,6 +21,8 @@ LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
+LONGEST_TOKEN = 100
+"""Longest word, in letters, that stands for a textual inversion embedding."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ def check_run(run: RunConfig) -> RunConfig:
     check_method(run.method)
     if run.negative_prompt and not run.method.is_guided:
         raise ConfigError(
-            "negative_prompt has no effect where guidance_scale is 1", hint="give --set guidance_scale=4.5, or leave it out"
+            "negative_prompt has no effect where guidance_scale is 1",
+            hint="give --set guidance_scale=4.5, or leave it out",
         )
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")
@@ -251,4 +254,19 @@ def check_run(run: RunConfig) -> RunConfig:
         raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
+    _check_embeddings(run.embeddings)
     return run
+
+
+def _check_embeddings(embeddings: Sequence[EmbeddingChoice]) -> None:
+    """Raise `ConfigError` for too many embeddings, or a token that cannot stand in a prompt."""
+    if len(embeddings) > MOST_STYLES:
+        raise ConfigError(f"a run has at most {MOST_STYLES} embeddings, not {len(embeddings)}", hint="leave some out")
+    for choice in embeddings:
+        check_texts({"an embedding's file": choice.file})
+        token = choice.token
+        if not token.isprintable() or token != token.strip() or not 0 < len(token) <= LONGEST_TOKEN:
+            raise ConfigError(
+                f"an embedding's name must be 1 to {LONGEST_TOKEN} letters without spaces around, not {quote(token)}",
+                hint="give --embedding NAME=FILE, where NAME is the word for your prompts",
+            )

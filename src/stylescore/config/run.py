@@ -30,6 +30,19 @@ class StyleChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingChoice:
+    """One textual inversion embedding.
+
+    Attributes:
+        token: the word that stands for it in prompts.
+        file: its file, or a hub id.
+    """
+
+    token: str
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole run, without its pictures: enough to repeat it.
 
@@ -46,6 +59,7 @@ class RunConfig:
             else what the model was released with.
         negative_prompt: what classifier-free guidance moves away from, in place of the empty prompt.
         prompt_weights: whether prompts may weight words, as in `(word:1.2)`; auto does so in prompts that look like it.
+        embeddings: textual inversion embeddings, for all prompts.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -69,6 +83,7 @@ class RunConfig:
     clip_skip: int | None = None
     negative_prompt: str = ""
     prompt_weights: PromptWeights = "auto"
+    embeddings: tuple[EmbeddingChoice, ...] = ()
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from stylescore.diffusion.quantisation import compute_dtype, full_weight, is_quantised, weight_shape
 from stylescore.errors import ModelError
 from stylescore.lora import Change
 from stylescore.lora.deltas import split_low_rank
+from stylescore.lora.keys import BIAS
 from stylescore.method.types import Rng
 
 
@@ -72,27 +74,31 @@ class Switch:
 
 
 class StyleLayer(nn.Module):
-    """The style adapter of one linear or convolutional layer, frozen; the strength is part of its weights.
+    """The style adapter of one layer, frozen; the strength is part of its weights.
 
     Attributes:
         down: of the low-rank kinds side by side, [rank, in] or [rank, in, kh, kw]; `None` when there are none.
         up: [out, rank] or [out, rank, 1, 1].
         dense: sum of the other kinds' differences, shaped like the layer's weight; `None` when there are none.
+        bias: difference of the layer's bias; `None` when there is none.
     """
 
     down: Tensor | None
     up: Tensor | None
     dense: Tensor | None
+    bias: Tensor | None
 
-    def __init__(self, change: Change, strength: float, base: nn.Module) -> None:
+    def __init__(self, change: Change | None, bias: Change | None, strength: float, base: nn.Module) -> None:
         super().__init__()
         weight, dtype = base.weight, compute_dtype(base)
         assert isinstance(weight, Tensor)
-        low, rest = split_low_rank(change.multiply(strength))
+        low, rest = (None, None) if change is None else split_low_rank(change.multiply(strength))
         dense = None if rest is None else rest.difference(full_weight(base)).to(weight.device, dtype)
+        added = None if bias is None else bias.multiply(strength).difference(_bias_of(base)).to(weight.device, dtype)
         self.register_buffer("down", None if low is None else low.down.to(weight.device, dtype), persistent=False)
         self.register_buffer("up", None if low is None else low.up.to(weight.device, dtype), persistent=False)
         self.register_buffer("dense", dense, persistent=False)
+        self.register_buffer("bias", added, persistent=False)
 
     def forward(self, x: Tensor, base: nn.Module) -> Tensor:
         """Return what this update adds to base(x), shaped like it."""
@@ -100,16 +106,43 @@ class StyleLayer(nn.Module):
         if self.down is not None and self.up is not None:
             hidden = _apply_weight(self.down, x, base)
             parts.append(F.conv2d(hidden, self.up) if isinstance(base, nn.Conv2d) else F.linear(hidden, self.up))
-        if self.dense is not None:
-            parts.append(_apply_weight(self.dense, x, base))
+        if self.dense is not None or self.bias is not None:
+            parts.append(_apply(base, self.dense, self.bias, x))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def _apply_weight(weight: Tensor, x: Tensor, base: nn.Module) -> Tensor:
-    """Return the output of a layer like `base` with this weight and no bias."""
+def _bias_of(layer: nn.Module) -> Tensor:
+    """Return a layer's bias, or zeros where it has none."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    return bias if isinstance(bias, Tensor) else weight.new_zeros(weight_shape(layer)[0], dtype=compute_dtype(layer))
+
+
+def _apply(base: nn.Module, weight: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Return what a layer like `base` makes of x with this weight and bias; `None` stands for zeros.
+
+    A layer's output is linear in both together, so that of their differences is the difference of its outputs.
+    """
+    if isinstance(base, nn.Linear | nn.Conv2d):
+        if weight is not None:
+            return _apply_weight(weight, x, base, bias)
+        assert bias is not None
+        shape = (-1, 1, 1) if isinstance(base, nn.Conv2d) else (-1,)
+        return bias.reshape(shape)
+    present = base.weight
+    assert isinstance(present, Tensor)
+    values = {"weight": torch.zeros_like(present) if weight is None else weight}
+    if getattr(base, "bias", None) is not None:
+        values["bias"] = torch.zeros_like(present) if bias is None else bias
+    output: Tensor = functional_call(base, values, (x,))
+    return output if bias is None or "bias" in values else output + bias
+
+
+def _apply_weight(weight: Tensor, x: Tensor, base: nn.Module, bias: Tensor | None = None) -> Tensor:
+    """Return the output of a layer like `base` with this weight and bias."""
     if isinstance(base, nn.Conv2d):
-        return F.conv2d(x, weight, None, base.stride, base.padding, base.dilation)
-    return F.linear(x, weight)
+        return F.conv2d(x, weight, bias, base.stride, base.padding, base.dilation)
+    return F.linear(x, weight, bias)
 
 
 class FakeLayer(nn.Module):
@@ -232,6 +265,22 @@ def adaptable(network: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
+def changeable(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all that a style adapter may change, by dotted name, without our wrappers.
+
+    Beside linear and convolutional layers these are norms and tables of embeddings by their weights, and the biases
+    of all of them as `name.bias`.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in network.named_modules():
+        if isinstance(getattr(module, "weight", None), nn.Parameter) and not isinstance(module, Adapted):
+            plain = name.removesuffix(".base")
+            shapes[plain] = tuple(module.weight.shape)  # type: ignore[arg-type,union-attr]
+            if isinstance(bias := getattr(module, "bias", None), Tensor):
+                shapes[f"{plain}{BIAS}"] = tuple(bias.shape)
+    return shapes
+
+
 def adapt(network: nn.Module, name: str, switch: Switch) -> Adapted:
     """Wrap the layer called `name` if it is not wrapped yet, and return the wrapper."""
     parent_name, _, leaf = name.rpartition(".")
@@ -269,9 +318,9 @@ class Adapters:
 
         Several adapters belong into one call, summed by `stack`: a change may depend on the weight it finds.
         """
-        for name, delta in deltas.items():
+        for name in dict.fromkeys(name.removesuffix(BIAS) for name in deltas):
             layer = adapt(self.network, name, self.switch)
-            layer.style = StyleLayer(delta, strength, layer.base)
+            layer.style = StyleLayer(deltas.get(name), deltas.get(f"{name}{BIAS}"), strength, layer.base)
 
     def new_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> FakeAdapter:
         """Return a fresh fake adapter for every layer whose name ends in a target.
@@ -297,12 +346,20 @@ def merge(network: nn.Module, deltas: Mapping[str, Change], strength: float) -> 
         ModelError: a weight is quantised, so that nothing can be added to it.
     """
     for name, delta in deltas.items():
-        layer = network.get_submodule(name)
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        if is_quantised(layer):
-            raise ModelError(
-                f"a style cannot be merged into {name!r}, whose weights are quantised",
-                hint="use --style-weights adapter; a style's text part needs text encoders that are not quantised",
-            )
-        weight.data += (strength * delta.difference(weight)).to(weight.dtype)
+        changed = _parameter(network, name)
+        changed.data += (strength * delta.difference(changed)).to(changed.dtype)
+
+
+def _parameter(network: nn.Module, name: str) -> Tensor:
+    """Return the weight, or the bias, that a change is for; a layer without a bias gets one of zeros."""
+    module = network.get_submodule(name.removesuffix(BIAS))
+    if is_quantised(module):
+        raise ModelError(
+            f"a style cannot be merged into {name!r}, whose weights are quantised",
+            hint="use --style-weights adapter; a style's text part needs text encoders that are not quantised",
+        )
+    if name.endswith(BIAS) and module.bias is None:
+        module.bias = nn.Parameter(_bias_of(module), requires_grad=False)
+    parameter = module.bias if name.endswith(BIAS) else module.weight
+    assert isinstance(parameter, Tensor)
+    return parameter

@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AddedToken
 
 from stylescore.diffusion.adapters import merge
 from stylescore.diffusion.conditioning import Conditioning, Pooled, Tokens
 from stylescore.diffusion.execution.memory import moved_to_device
 from stylescore.diffusion.prompts import Parse, parse_plain
+from stylescore.diffusion.tokens import AddedTokens, pieces_of
 from stylescore.lora import Change
 
 
@@ -138,15 +140,22 @@ class TextModel:
         return replace(self, model=model)
 
     def with_added_tokens(self, embeddings: Mapping[str, Tensor]) -> TextModel:
-        """Return a copy with added tokens, given by their embeddings, [width] each (textual inversion)."""
+        """Return a copy with added tokens, given by their vectors, [width] or [count, width] (textual inversion)."""
+        rows = {token: vectors.reshape(-1, vectors.shape[-1]) for token, vectors in embeddings.items()}
+        pieces = {token: pieces_of(token, len(vectors)) for token, vectors in rows.items()}
         tokenizer, model = deepcopy(self.tokenizer), deepcopy(self.model)
-        tokenizer.add_tokens(list(embeddings))
+        names = list(chain.from_iterable(pieces.values()))
+        tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
         present = model.get_input_embeddings()
         model.resize_token_embeddings(max(len(tokenizer), present.num_embeddings), mean_resizing=False)
         table = model.get_input_embeddings().weight.requires_grad_(False)
-        for token, embedding in embeddings.items():
-            table[tokenizer.convert_tokens_to_ids(token)] = embedding.to(table)
-        return replace(self, tokenizer=tokenizer, model=model)
+        table[tokenizer.convert_tokens_to_ids(names)] = torch.cat(list(rows.values())).to(table)
+        return replace(self, tokenizer=AddedTokens(tokenizer, pieces), model=model)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether this is a T5, which reads a prompt as a sentence of its own, instead of a CLIP text model."""
+        return "t5" in str(getattr(self.model.config, "model_type", ""))
 
     @property
     def width(self) -> int:
@@ -217,11 +226,13 @@ class TextEncoder:
         )
         return replace(self, models=tuple(models))
 
-    def with_added_tokens(self, embeddings: Mapping[str, Tensor]) -> TextEncoder:
-        """Return an encoder whose first text model has added tokens, given by their embeddings, [width] each."""
-        if not embeddings:
-            return self
-        return replace(self, models=(self.models[0].with_added_tokens(embeddings), *self.models[1:]))
+    def with_added_tokens(self, embeddings: Mapping[str, Mapping[str, Tensor]]) -> TextEncoder:
+        """Return an encoder with added tokens, given by the name of the text model and the token, [count, width]."""
+        models = (
+            model.with_added_tokens(embeddings[model.name]) if embeddings.get(model.name) else model
+            for model in self.models
+        )
+        return replace(self, models=tuple(models))
 
     def with_clip_skip(self, clip_skip: int | None) -> TextEncoder:
         """Return an encoder that uses another layer of CLIP, counted from the last, 1; `None` changes nothing."""

@@ -41,6 +41,11 @@ class Change(ABC):
         """Factor of the product of factors: alpha / rank, or 1 where the file gives no alpha."""
         return 1.0
 
+    @property
+    def splits_by_rows(self) -> bool:
+        """Whether it can be given for some output rows alone."""
+        return True
+
     @abstractmethod
     def difference(self, weight: Tensor) -> Tensor:
         """Return what this change adds to `weight`, shaped like it, in float32 on its device."""
@@ -59,10 +64,7 @@ class Change(ABC):
 
     def is_compatible(self, shape: tuple[int, ...]) -> bool:
         """Tell whether a weight of this shape can be changed; a linear layer is the same as a 1x1 convolution."""
-        return _drop_unit_kernel(self.shape) == _drop_unit_kernel(shape) or self.shape == (
-            shape[0],
-            math.prod(shape[1:]),
-        )
+        return is_same_shape(self.shape, shape)
 
 
 class Additive(Change):
@@ -199,6 +201,40 @@ class Kronecker(Additive):
 
 
 @dataclass(frozen=True)
+class Full(Additive):
+    """The change `scale * whole` of a file that holds the difference itself.
+
+    Attributes:
+        whole: shaped like the weight, or like a bias: [out].
+        scale: factor of the difference.
+    """
+
+    whole: Tensor
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight that is changed."""
+        return tuple(self.whole.shape)
+
+    def dense(self) -> Tensor:
+        """Return the change as one tensor of its `shape`."""
+        return self.scale * self.whole
+
+    def multiply(self, strength: float) -> Full:
+        """Return `strength` times this change."""
+        return replace(self, scale=self.scale * strength)
+
+    def select_rows(self, index: Tensor) -> Full:
+        """Return the change of some output rows."""
+        return replace(self, whole=self.whole[index])
+
+    def reshape(self, shape: tuple[int, ...]) -> Full:
+        """Return this change for a weight of this shape."""
+        return replace(self, whole=self.whole.reshape(shape))
+
+
+@dataclass(frozen=True)
 class RowSelection(Additive):
     """Some output rows of another change; `index` holds their numbers, [rows]."""
 
@@ -270,6 +306,11 @@ class WeightDecomposition(Change):
         first, *others = self.magnitude.shape
         return first == self.shape[0] and math.prod(others) == 1
 
+    @property
+    def splits_by_rows(self) -> bool:
+        """Whether magnitudes are those of output rows; those of columns need all rows."""
+        return self.is_per_row
+
     def difference(self, weight: Tensor) -> Tensor:
         """Return strength (W' - W) with W' = magnitude (W + inner) / |W + inner|, W being `weight`.
 
@@ -313,6 +354,25 @@ class Sum(Change):
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight that is changed."""
         return self.parts[0].shape
+
+    @property
+    def rank(self) -> int | None:
+        """Rank of the first part that has one."""
+        return next((part.rank for part in self.parts if part.rank is not None), None)
+
+    @property
+    def scale(self) -> float:
+        """Scale of the first part that has a rank."""
+        return next((part.scale for part in self.parts if part.rank is not None), 1.0)
+
+    @property
+    def splits_by_rows(self) -> bool:
+        """Whether all parts can be given for some output rows alone."""
+        return all(part.splits_by_rows for part in self.parts)
+
+    def is_compatible(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether all parts fit a weight of this shape."""
+        return all(part.is_compatible(shape) for part in self.parts)
 
     def difference(self, weight: Tensor) -> Tensor:
         """Return the sum of the parts' differences."""
@@ -381,6 +441,12 @@ def _add(changes: Sequence[Change]) -> Change:
     rest = [change for change in changes if not isinstance(change, Product)]
     parts: list[Change] = [concatenate(products), *rest] if products else list(rest)
     return parts[0] if len(parts) == 1 else Sum(tuple(parts))
+
+
+def is_same_shape(changed: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Tell whether a change of one shape fits a weight of another: the same but for a 1x1 or a flattened kernel."""
+    flat = (weight[0], math.prod(weight[1:])) if len(weight) > 1 else weight
+    return _drop_unit_kernel(changed) == _drop_unit_kernel(weight) or changed == flat
 
 
 def _drop_unit_kernel(shape: Sequence[int]) -> tuple[int, ...]:

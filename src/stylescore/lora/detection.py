@@ -14,36 +14,90 @@ from stylescore.catalog.families import (
     FamilyFacts,
     family_of_text_width,
     family_stated_as,
+    other_family_of_width,
+    other_family_stated_as,
+    other_family_with,
 )
-from stylescore.catalog.metadata import first_of
-from stylescore.lora.keys import parse_key
+from stylescore.lora.keys import parse_keys
 
 UNKNOWN = "unknown"
+_STATEMENTS = ("modelspec.architecture", "ss_base_model_version")
 _MARKS: tuple[tuple[re.Pattern[str], FamilyFacts], ...] = (
     (re.compile(r"double_blocks|single_blocks|single_transformer_blocks"), FLUX),
-    (
-        re.compile(r"joint_transformer_blocks|joint_blocks|^transformer\.|^(?:lora_transformer|lycoris)_transformer"),
-        SD3,
-    ),
+    (re.compile(r"joint_blocks|^transformer\.|^(?:lora_transformer|lycoris)_transformer"), SD3),
     (re.compile(r"^lora_te2_|^text_encoder_2\.|label_emb_0"), SDXL),
 )
 """Tensor names that only adapters of one family have; those of SD3 are shared by FLUX files that lack single blocks."""
 _FLUX_HIDDEN_WIDTH = 3072
+_FLUX_DOUBLE_BLOCKS = 19
+_QWEN_IMAGE = "Qwen-Image"
 _CROSS_ATTENTION = re.compile(r"attn2[._]to_[kv]$")
+_FIRST_ATTENTION = re.compile(r"^transformer_blocks[._]\d+[._]attn1[._]to_q$")
+_JOINT_BLOCK = re.compile(r"^transformer_blocks[._](\d+)[._]attn[._]")
+_INPUT_ROLES = ("down", "hada_w1_b", "diff", "set", "a2")
+"""Roles of tensors that have as many columns as a weight has inputs."""
 
 
-def detect_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
-    """Detect an adapter's family from tensor names, else from cross-attention widths, else from its metadata.
+def detect_family(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], base: str | None = None) -> str:
+    """Detect an adapter's family: what the file states, else tensor names, else cross-attention widths.
 
     Args:
         shapes: shape of every tensor of the file, by its name there.
         metadata: the file's metadata.
+        base: the base model that its settings name.
 
     Returns:
-        The key of a family in `stylescore.catalog.families`; a name that the metadata state, such as
-        "stylescore-mini"; or "unknown".
+        The key of a family in `stylescore.catalog.families`; the label of one that is not supported; a name that the
+        metadata state, such as "stylescore-mini"; or "unknown".
     """
-    return _from_names(shapes) or _from_widths(shapes) or _from_metadata(metadata, shapes)
+    statements = _statements(metadata, base)
+    return (
+        _from_statements(statements)
+        or detect_other_family(shapes, metadata, base)
+        or _from_names(shapes)
+        or _from_widths(shapes)
+        or _from_kohya_metadata(metadata, shapes)
+        or next(iter(statements), UNKNOWN)
+    )
+
+
+def detect_other_family(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], base: str | None = None
+) -> str | None:
+    """Return the label of the unsupported family that an adapter was made for; `None` if it may be a supported one."""
+    for statement in _statements(metadata, base):
+        if label := other_family_stated_as(statement):
+            return label
+        if family_stated_as(statement):
+            return None
+    return other_family_with(shapes) or _other_from_blocks(shapes)
+
+
+def _statements(metadata: Mapping[str, str], base: str | None) -> list[str]:
+    """Return the names by which a file and its settings state the base model."""
+    stated = [metadata.get(key, "").strip().removesuffix("/lora") for key in _STATEMENTS]
+    return [name for name in (*stated, base or "") if name not in {"", "None", "none", "null"}]
+
+
+def _from_statements(statements: Iterable[str]) -> str | None:
+    for statement in statements:
+        if label := other_family_stated_as(statement):
+            return label
+        if facts := family_stated_as(statement):
+            return facts.key
+    return None
+
+
+def _other_from_blocks(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Name a transformer whose blocks have an attention, or a number, that no supported one has."""
+    inputs = _input_widths(shapes)
+    if first := [module for module in inputs if _FIRST_ATTENTION.match(module)]:
+        return other_family_of_width(inputs[first[0]])
+    if any("single_" in module for module in inputs):
+        return None
+    numbers = [int(match[1]) for module in inputs if (match := _JOINT_BLOCK.match(module))]
+    is_wide = _FLUX_HIDDEN_WIDTH in inputs.values()
+    return _QWEN_IMAGE if is_wide and max(numbers, default=0) >= _FLUX_DOUBLE_BLOCKS else None
 
 
 def detect_model_family(modules: Mapping[str, tuple[int, ...]]) -> str:
@@ -86,10 +140,9 @@ def _from_widths(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 def _input_widths(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Return the input width of each denoiser module of a file, where its factors show it."""
     roles: dict[str, dict[str, int]] = {}
-    for name, shape in shapes.items():
-        key = parse_key(name)
-        if key is not None and key.part == "unet" and len(shape) >= 2:
-            roles.setdefault(key.module, {})[key.role] = shape[1]
+    for name, key in parse_keys(shapes).items():
+        if key.part == "unet" and len(shapes[name]) >= 2:
+            roles.setdefault(key.module, {})[key.role] = shapes[name][1]
     found = {module: _input_width(columns) for module, columns in roles.items()}
     return {module: width for module, width in found.items() if width is not None}
 
@@ -100,15 +153,10 @@ def _input_width(columns: Mapping[str, int]) -> int | None:
     right = columns.get("lokr_w2", columns.get("lokr_w2_b"))
     if left is not None and right is not None:
         return left * right
-    return columns.get("down", columns.get("hada_w1_b"))
+    return next((columns[role] for role in _INPUT_ROLES if role in columns), None)
 
 
-def _from_metadata(metadata: Mapping[str, str], names: Iterable[str]) -> str:
-    stated = first_of(metadata, ("ss_base_model_version", "modelspec.architecture"))
-    if stated is not None:
-        base = stated.removesuffix("/lora")
-        facts = family_stated_as(base)
-        return facts.key if facts else base
+def _from_kohya_metadata(metadata: Mapping[str, str], names: Iterable[str]) -> str | None:
     if any(name.startswith("lora_te_") for name in names) and "ss_v2" in metadata:
         return SD2.key if metadata["ss_v2"] == "True" else SD1.key
-    return UNKNOWN
+    return None

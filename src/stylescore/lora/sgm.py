@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 
 _INSIDE_BLOCKS = {
+    "norm1": "in_layers.0",
     "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
@@ -17,6 +19,7 @@ _OUTSIDE_BLOCKS = {
     "time_embedding.linear_2": "time_embed.2",
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
 _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")

@@ -6,20 +6,33 @@ import re
 from collections.abc import Iterable
 
 _UNSUPPORTED_ADAPTERS: tuple[tuple[str, str], ...] = (
-    (r"[._]boft_", "BOFT"),
-    (r"[._]oft_", "OFT"),
-    (r"\.on_input$|\.ia3_l(?:\.|$)", "IA3"),
-    (r"\.(?:a1|a2|b1|b2|bm|bm1|bm2)\.weight$", "GLoRA"),
-    (r"\.vera_lambda_|^vera_", "VeRA"),
-    (r"\.diff(?:_b)?$|\.(?:w|b)_norm$|\.set_weight$", "full weight difference"),
+    (r"\.vera_lambda_|(?:^|\.)vera_[AB]\b", "VeRA"),
+    (r"\.lora_E\b", "AdaLoRA"),
+    (r"\.glora_[A-E]\.", "PEFT GLoRA"),
+    (r"\.oft_[rs](?:\.|$)", "OFT of an old PEFT"),
+    (r"\.lambda_layer$|\.[pq]_layer\.weight$", "T-LoRA"),
+    (r"\.hra_u\b", "HRA"),
+    (r"\.fourierft_spectrum\b", "FourierFT"),
+    (r"(?:^|\.)vblora_", "VB-LoRA"),
+    (r"\.(?:bone|miss)_block\b|\.bone_\b|\.miss_\b", "MiSS"),
+    (r"(?:^|\.)randlora_", "RandLoRA"),
+    (r"\.shira_", "SHiRA"),
+    (r"\.(?:c3a_kernel|road_theta|road_alpha|waveft_spectrum|delora_[AB]|gralora_[AB])\b", "PEFT"),
+    (r"\.ln_tuning_layers\b", "LN tuning"),
+    (r"^prompt_embeddings$|^prompt_encoder\.", "prompt tuning"),
+    (r"trainable_tokens_delta", "trainable tokens"),
+    (r"\.reshape_weight$", "LoRA for layers of another size"),
+    (r"_custom_diffusion\.", "Custom Diffusion"),
     (r"^(?:image_proj|ip_adapter)\.", "IP-Adapter"),
     (r"^lllite_", "ControlNet-LLLite"),
+    (r"\.mid_dim_size$|^hypernetwork", "hypernetwork"),
 )
 """(pattern of a tensor name, kind): adapters that other programs write and this package cannot apply."""
+TEXT_EMBEDDING = "a text embedding"
 _OTHER_CONTENT: tuple[tuple[str, str], ...] = (
     (r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.", "a full model"),
     (r"^control_model\.|^controlnet_|^input_hint_block|^lora_controlnet$", "a ControlNet"),
-    (r"^emb_params$|^string_to_|^clip_[lg]$|^<[^<>]+>$", "a text embedding"),
+    (r"^emb_params$|^string_to_|^clip_[lg]$|^t5$|^<[^<>]+>$", TEXT_EMBEDDING),
     (
         r"^(?:conv_in|down_blocks|time_embedding|encoder|decoder|text_model|x_embedder|pos_embed|transformer_blocks"
         r"|double_blocks|joint_blocks)\..*(?:weight|bias)$",

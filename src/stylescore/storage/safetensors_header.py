@@ -45,12 +45,13 @@ class SafetensorsHeader:
     metadata: dict[str, str]
 
 
-def read_header(path: Path, *, error: type[InputError]) -> SafetensorsHeader:
+def read_header(path: Path, *, error: type[InputError], wanted: str | None = None) -> SafetensorsHeader:
     """Read and check a header without loading a tensor.
 
     Args:
         path: the file, with any extension.
         error: the type to raise: only the caller knows whether the file is a style or a model.
+        wanted: what the file should be, for messages; `None` says what follows from `error`.
 
     Raises:
         InputError: of type `error`, if there is no such file or it is not a valid safetensors file.
@@ -60,7 +61,7 @@ def read_header(path: Path, *, error: type[InputError]) -> SafetensorsHeader:
             raise error(f"{str(path)!r} is a folder, a safetensors file is needed", hint=_list_files(path))
         require_regular(path)
         with path.open("rb") as file:
-            return _parse(file, path.stat().st_size, _WANTED.get(error, "a safetensors file"))
+            return _parse(file, path.stat().st_size, wanted or _WANTED.get(error, "a safetensors file"))
     except FileNotFoundError:
         raise error(f"there is no file {str(path)!r}", hint="check the path") from None
     except _FormatError as reason:

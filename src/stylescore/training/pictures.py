@@ -26,6 +26,7 @@ REPEATS = re.compile(r"(\d{1,3})_")
 RUN_RECORD = "config.toml"
 """A folder with this file is that of a run."""
 
+
 @dataclass(frozen=True)
 class TrainingPicture:
     """One usable picture: its path, the hash of its file, its sides in pixels, and how often an epoch uses it."""
