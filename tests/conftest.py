@@ -20,7 +20,10 @@ from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
-PUBLIC_CALLS = {"stylize", "make_run", "Stylizer.load", "Stylizer.stylize", "Stylizer.split", "make_styles"}
+PUBLIC_CALLS = {
+    *("stylize", "make_run", "make_styles", "settings_table", "read_photo", "open_picture", "RunConfig.__init__"),
+    *("Stylizer.load", "Stylizer.stylize", "Stylizer.split", "Stylizer.__init__"),
+}
 
 
 def check_types(function: Any) -> Any:

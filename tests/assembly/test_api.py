@@ -120,6 +120,42 @@ class TestStylize:
 
         assert caught.value.hint
 
+    @pytest.mark.parametrize(
+        ("call", "kind", "words"),
+        [
+            (lambda: quick([]), PictureError, "at least one photo is needed"),
+            (lambda: quick(PHOTO.open("rb")), PictureError, "a photo must be a path, an image"),
+            (lambda: read_photo(None), PictureError, "a photo's path must be a text, not NoneType"),
+            (lambda: quick(settings="fast"), ConfigError, "settings must be a table of constants, not 'fast'"),
+            (lambda: quick(settings={3: 1}), ConfigError, "settings must be a table of constants"),
+            (lambda: quick(on_iteration=3), ConfigError, "on_iteration must be a function, not int"),
+            (lambda: Stylizer(STYLE), ConfigError, "Stylizer takes a RunConfig, not str"),
+            (lambda: RunConfig(styles=STYLE), ConfigError, "styles must be a tuple of StyleChoice"),
+            (lambda: RunConfig(styles=(STYLE,)), ConfigError, "styles must be a tuple of StyleChoice"),
+        ],
+    )
+    def test_what_has_the_wrong_type_is_named(self, call: Any, kind: type[InputError], words: str) -> None:
+        with pytest.raises(kind) as caught:
+            call()
+
+        assert str(caught.value).startswith(words)
+        assert caught.value.hint
+
+    def test_numbers_of_numpy_are_numbers(self) -> None:
+        odd = quick(seed=np.int64(3), content=np.float32(0.25), iterations=np.int32(2))
+
+        assert odd.picture.tobytes() == quick(seed=3, content=0.25).picture.tobytes()
+
+    def test_a_tensor_in_half_precision_is_a_photo(self) -> None:
+        assert quick(torch.rand(3, 80, 80).to(torch.bfloat16)).picture.size == (80, 80)
+
+    def test_a_stylizer_takes_photos_of_every_type_when_it_is_called(self) -> None:
+        stylizer = Stylizer(run_config(1))
+
+        pictures = [[*stylizer([photo])][-1].picture.tobytes() for photo in (PHOTO, read_photo(PHOTO))]
+
+        assert pictures[0] == pictures[1]
+
     def test_photos_of_every_type_give_the_same(self) -> None:
         image = Image.open(PHOTO).convert("RGB")
         pixels = np.asarray(image)

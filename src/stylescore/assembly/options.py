@@ -13,7 +13,7 @@ from stylescore.config.presets import METHODS, origin, preset_for
 from stylescore.config.ranges import check_run
 from stylescore.config.run import EmbeddingChoice, RunConfig, StyleChoice, with_options
 from stylescore.config.toml import check_choice, overlay
-from stylescore.errors import ConfigError, StyleError, did_you_mean
+from stylescore.errors import ConfigError, StyleError, did_you_mean, quote
 
 Style = str | os.PathLike[str] | Mapping[Any, float] | Sequence[str | os.PathLike[str]]
 """One style by name, file or hub id; several as a list; several with weights as `{name: weight}`."""
@@ -78,7 +78,7 @@ def make_run(
     file = None if preset is None else text_of(preset, "preset")
     styles = [choice.name for choice in choices]
     direct = {"style_strength": style_strength, "text_strength": text_strength, "iterations": iterations}
-    table = {**(settings or {}), **{key: value for key, value in direct.items() if value is not None}}
+    table = {**settings_table(settings), **{key: value for key, value in direct.items() if value is not None}}
     constants = overlay(preset_for(name, file, chosen, styles), table)
     run = RunConfig(
         styles=choices,
@@ -154,6 +154,21 @@ def _choice(name: Any, weight: Any) -> StyleChoice:
             hint="for example {'watercolor': 0.6}",
         )
     return StyleChoice(name=os.fspath(name), weight=float(weight))
+
+
+def settings_table(settings: Any) -> Mapping[str, Any]:
+    """Return settings if they are a table, an empty one for `None`.
+
+    Raises:
+        ConfigError: they are something else, or have a key that is no text.
+    """
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise ConfigError(
+            f"settings must be a table of constants, not {quote(settings)}", hint="settings={'guidance_scale': 3.0}"
+        )
+    return settings
 
 
 def text_of(value: Any, name: str) -> str:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
 from stylescore.assembly.objectives import make_parse
-from stylescore.assembly.options import Style, check_names, make_run
+from stylescore.assembly.options import Style, check_names, make_run, settings_table
 from stylescore.assembly.sources import Sources, resolve_sources
 from stylescore.assembly.updates import Update, progress_bar
 from stylescore.config.content_knob import with_content
@@ -106,6 +106,11 @@ class Stylizer:
         Raises:
             InputError: a number out of range, or a model, style or device that cannot be used.
         """
+        if not isinstance(run, RunConfig):
+            raise ConfigError(
+                f"Stylizer takes a RunConfig, not {type(run).__name__}",
+                hint="Stylizer.load(NAME) takes a style",
+            )
         check_run(run)
         self.sources = resolve_sources(run) if sources is None else sources
         with memory_limit("loading the model"):
@@ -190,6 +195,12 @@ class Stylizer:
             NonFiniteError: the run produced NaN or infinity.
         """
         photos = [as_photo(each) for each in (photo if isinstance(photo, list | tuple) else [photo])]
+        if not photos:
+            raise PictureError("at least one photo is needed, not an empty list", hint="stylize(['a.jpg'], style)")
+        if on_iteration is not None and not callable(on_iteration):
+            raise ConfigError(
+                f"on_iteration must be a function, not {type(on_iteration).__name__}", hint="on_iteration=print"
+            )
         stylizer = self.with_changes(changes)
         captions = stylizer._captions(prompt, len(photos))
         photos = stylizer._with_masks(photos, mask)
@@ -219,7 +230,8 @@ class Stylizer:
         check_names(changes)
         direct = ("iterations", "style_strength", "text_strength")
         own = ("settings", "prompt", *direct)
-        constants = {**changes.get("settings", {}), **{key: changes[key] for key in direct if key in changes}}
+        table = settings_table(changes.get("settings"))
+        constants = {**table, **{key: changes[key] for key in direct if key in changes}}
         rest = {key: value for key, value in changes.items() if key not in own}
         if "prompt" in changes:
             rest["caption"] = changes["prompt"]
@@ -467,11 +479,12 @@ class Stylizer:
         """The hashes of models and adapters, as a run's record names them."""
         return self.sources.hashes
 
-    def __call__(self, photos: Sequence[Photo]) -> Iterator[Iteration | Result]:
-        """Stylize photos of one working size: yield every iteration, then every result."""
-        fitting = self.start(photos)
+    def __call__(self, photos: Sequence[Any]) -> Iterator[Iteration | Result]:
+        """Stylize photos of one working size, given as to `stylize`: yield every iteration, then every result."""
+        read = [as_photo(photo) for photo in photos]
+        fitting = self.start(read)
         yield from fit(fitting)
-        for index, photo in enumerate(photos):
+        for index, photo in enumerate(read):
             yield self.result(fitting, index, photo)
 
 

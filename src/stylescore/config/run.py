@@ -10,7 +10,7 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.presets import origin, preset_for
 from stylescore.config.toml import overlay
-from stylescore.errors import InputError
+from stylescore.errors import ConfigError, InputError, quote
 
 PredictionName = Literal["epsilon", "v", "sample", "flow"]
 PromptWeights = Literal["auto", "on", "off"]
@@ -96,7 +96,12 @@ class RunConfig:
     method: MethodConfig = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Fill in the preset that suits model and styles, where no method is given."""
+        """Check the styles' type, and fill in the preset that suits model and styles, where no method is given."""
+        if not isinstance(self.styles, tuple) or not all(isinstance(style, StyleChoice) for style in self.styles):
+            raise ConfigError(
+                f"styles must be a tuple of StyleChoice, not {quote(self.styles)}",
+                hint="styles=(StyleChoice(name='watercolor'),)",
+            )
         if self.method is None:
             names = [style.name for style in self.styles]
             method, preset = _default_method(self.model, names)

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from numbers import Integral, Number, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -147,7 +148,9 @@ def _convert_list(value: Any, item: Any, name: str) -> tuple[Any, ...]:
 
 
 def _convert_scalar(value: Any, hint: Any, name: str) -> Any:
-    """Convert a whole number where a float is expected; any other difference in type is an error."""
+    """Convert a whole number where a float is expected, and numpy's numbers; other differences in type are errors."""
+    if isinstance(value, Number) and not isinstance(value, bool | int | float):
+        value = int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < sys.float_info.max else math.inf
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -34,8 +34,8 @@ def as_photo(value: Any) -> Photo:
         return read_photo(value)
     if isinstance(value, Image.Image):
         return _from_image(value)
-    if hasattr(value, "detach"):
-        return _from_image(_image_of_array(_channels_last(value.detach().cpu().numpy())))
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        return _from_image(_image_of_array(_channels_last(_numbers(value))))
     if isinstance(value, np.ndarray):
         return _from_image(_image_of_array(value))
     raise PictureError(
@@ -45,6 +45,15 @@ def as_photo(value: Any) -> Photo:
 
 def _from_image(image: Image.Image) -> Photo:
     return photo_of(image, IN_MEMORY)
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array; numpy has no bfloat16."""
+    values = tensor.detach().cpu()
+    if values.is_floating_point() and values.element_size() < 4:
+        values = values.float()
+    numbers: np.ndarray = values.numpy()
+    return numbers
 
 
 def _channels_last(values: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         PictureError: the file is missing, a folder, empty, unreadable, not a picture, damaged, too small, or
             has more than `MAX_PIXELS` pixels.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise PictureError(f"a photo's path must be a text, not {type(path).__name__}", hint="read_photo('photo.jpg')")
     name = os.fspath(path)
     check_file(name)
     try:
