@@ -224,7 +224,8 @@ def check_run(run: RunConfig) -> RunConfig:
     check_method(run.method)
     if run.negative_prompt and not run.method.is_guided:
         raise ConfigError(
-            "negative_prompt has no effect where guidance_scale is 1", hint="give --set guidance_scale=4.5, or leave it out"
+            "negative_prompt has no effect where guidance_scale is 1",
+            hint="give --set guidance_scale=4.5, or leave it out",
         )
     if not run.styles:
         raise ConfigError("a run needs at least one style", hint="give --style NAME")

@@ -255,7 +255,9 @@ def translate_errors(source: Path, part: str) -> Iterator[None]:
         if is_out_of_memory(reason):
             raise
         if _NOT_IN_FILE in str(reason):
-            raise ModelError(f"the {part} of {str(source)!r} lacks some of its weights", hint=DOWNLOAD_AGAIN) from reason
+            raise ModelError(
+                f"the {part} of {str(source)!r} lacks some of its weights", hint=DOWNLOAD_AGAIN
+            ) from reason
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise ModelError(
             f"the {part} of {str(source)!r} cannot be loaded: {lines[0][:200]}", hint=DOWNLOAD_AGAIN
