@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stylescore.config.method import FakeConfig, MethodConfig, SpectrumConfig
 from stylescore.config.run import RunConfig, StyleChoice, with_options
+from stylescore.diffusion.checkpoints import loading, single_file
 from stylescore.images import Photo, read_photo
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -182,11 +185,11 @@ def sd3(with_t5: bool = True) -> Any:
             patch_size=2,
             in_channels=16,
             num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=4,
+            attention_head_dim=16,
+            num_attention_heads=2,
             joint_attention_dim=48,
             caption_projection_dim=32,
-            pooled_projection_dim=20,
+            pooled_projection_dim=WIDTH + 12,
             out_channels=16,
             pos_embed_max_size=24,
             dual_attention_layers=(0,),
@@ -194,7 +197,7 @@ def sd3(with_t5: bool = True) -> Any:
         ),
         scheduler=flow_scheduler(),
         vae=vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=clip(projection=8),
+        text_encoder=clip(projection=WIDTH),
         tokenizer=clip_tokenizer(),
         text_encoder_2=clip(projection=12, width=24, hidden_act="gelu"),
         tokenizer_2=clip_tokenizer(),
@@ -323,3 +326,82 @@ def originals() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@dataclass(frozen=True)
+class Single:
+    """A tiny model as one file.
+
+    Attributes:
+        path: the file; tokenizers are beside it.
+        folder: the same model in diffusers layout.
+        tensors: what the file holds.
+    """
+
+    path: Path
+    folder: Path
+    tensors: dict[str, Tensor]
+
+
+@pytest.fixture
+def single(
+    tiny_family: Callable[[str], Tiny], tmp_path: Path, originals: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Single]:
+    """Return a maker of a family's tiny model in one file, whose text models are named as the released files do."""
+
+    def make(kind: str) -> Single:
+        folder = Path(shutil.copytree(tiny_family(kind).folder, tmp_path / "model"))
+        network = originals.stored(folder, "transformer")
+        if kind == "sd3":
+            _remove_projection(folder)
+            tensors = originals.original_sd3(network)
+            texts = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"}
+        else:
+            tensors = originals.original_flux(network)
+            texts = {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}
+            _shrink_conversion(monkeypatch, tiny_family(kind).network.inner_dim)
+        tensors = originals.prefixed("model.diffusion_model.", tensors)
+        tensors |= originals.original_vae(originals.stored(folder, "vae"), 4)
+        for part, name in texts.items():
+            weights = {wrapped(key, name): tensor for key, tensor in originals.stored(folder, part).items()}
+            tensors |= originals.prefixed(f"text_encoders.{name}.transformer.", weights)
+        if kind == "sd3":
+            tensors.pop("text_encoders.clip_l.transformer.text_projection.weight")
+        save_file(tensors, tmp_path / "a.safetensors")
+        for tokenizer in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+            if (folder / tokenizer).is_dir():
+                shutil.copytree(folder / tokenizer, tmp_path / tokenizer)
+        real: Callable[..., Any] = single_file.load_single_file
+        monkeypatch.setattr(
+            loading, "load_single_file", lambda path, dtype, options: real(path, dtype, options, configs=folder)
+        )
+        return Single(tmp_path / "a.safetensors", folder, tensors)
+
+    return make
+
+
+def wrapped(name: str, model: str) -> str:
+    """Return the name that a text model's tensor has in the released files, where CLIP's stand below `text_model`."""
+    plain = model == "t5xxl" or name.startswith(("text_model.", "text_projection"))
+    return name if plain else f"text_model.{name}"
+
+
+def _remove_projection(folder: Path) -> None:
+    """Give the first CLIP of SD3 the projection that it has in the released models: none."""
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    weights["text_projection.weight"] = torch.eye(len(weights["text_projection.weight"]))
+    save_file(weights, path, {"format": "pt"})
+
+
+def _shrink_conversion(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Let diffusers' own conversion, which takes FLUX.1's width for granted, convert a narrower network."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES as known
+
+    entry = known["FluxTransformer2DModel"]
+    function = entry["checkpoint_mapping_fn"]
+    constants = tuple(width if constant == 3072 else constant for constant in function.__code__.co_consts)
+    assert constants != function.__code__.co_consts
+    code = function.__code__.replace(co_consts=constants)
+    smaller = types.FunctionType(code, function.__globals__)
+    monkeypatch.setitem(entry, "checkpoint_mapping_fn", smaller)

@@ -117,7 +117,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     elif styled is not base:
         merge(styled.network, deltas, strength)
         style_backbone = make_backbone(styled)
-    elif _merges_style(execution, run.method, base.network):
+    elif _merges_style(execution, run.method, base):
         style_backbone = make_backbone(replace(base, network=merge_into_copy(base.network, deltas, strength)))
     else:
         base_backbone.adapters.add_style(deltas, strength)
@@ -159,15 +159,26 @@ def _device(execution: ExecutionConfig) -> torch.device:
     return device
 
 
-def _merges_style(execution: ExecutionConfig, method: MethodConfig, network: nn.Module) -> bool:
+def _merges_style(execution: ExecutionConfig, method: MethodConfig, parts: Components) -> bool:
     """Tell whether the style is merged into a copy of the network: as the run says, else where that is faster."""
     match execution.style_weights:
         case "merged":
+            _require_mergeable(parts)
             return True
         case "adapter":
             return False
         case "auto":
-            return not execution.saves_memory and not has_quantised(network) and merging_is_faster(method, network)
+            free = not execution.saves_memory and not has_quantised(parts.network)
+            return free and merging_is_faster(method, parts.network)
+
+
+def _require_mergeable(parts: Components) -> None:
+    """Raise `ModelError` if a style cannot be added to a model's weights because they are quantised."""
+    if has_quantised(parts.network):
+        raise ModelError(
+            f"a style cannot be merged into {parts.name!r}, whose weights are quantised",
+            hint="use --style-weights adapter",
+        )
 
 
 def _refuse_offloaded_quantised(execution: ExecutionConfig, *models: Components) -> None:
