@@ -132,7 +132,7 @@ class Stylizer:
         """
         if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
             raise ConfigError(
-                "model, styles, their strength, embeddings, device, dtype, compile and memory are fixed once loaded",
+                "model, styles, strength, embeddings, device, dtype, compile and memory options are fixed once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
