@@ -59,8 +59,10 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
     assert [row["ends_phase"] for row in rows] == [False, False, True, False, True]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
-@pytest.mark.parametrize("setting", [{"measure_every": 1}, {"network": "resnet9", "accumulate": 2}])
+@pytest.mark.parametrize(
+    ("stop", "setting"),
+    [(1, {"measure_every": 1}), (3, {"network": "resnet9", "accumulate": 2}), (4, {"measure_every": 2})],
+)
 def test_a_resumed_training_writes_the_same_lines_and_bytes(
     generator_session: Make, stop: int, setting: dict[str, Any]
 ) -> None:
