@@ -34,7 +34,20 @@ TRAIN = (
 )
 GENERATE = (
     *("train-generator", "pictures", "--style", str(STYLE), "--name", "made", "--model", str(TINY), "--size", "64"),
-    *("--pairs", "4", "--steps", "4", "--matching-steps", "4", "--batch", "2", "--checkpoint-every", "2", "--keep", "2"),
+    *(
+        "--pairs",
+        "4",
+        "--steps",
+        "4",
+        "--matching-steps",
+        "4",
+        "--batch",
+        "2",
+        "--checkpoint-every",
+        "2",
+        "--keep",
+        "2",
+    ),
     *("--samples-every", "3", "--set", "width=4", "--set", "blocks=1", "--set", "warmup=0", "--set", "held_out=1"),
     *("--set", "measure_every=3", "--set", "run.method.iterations=2", "--set", "matching.fake_steps=2"),
     *("--set", "pairs.batch=2", "--device", "cpu", "--quiet"),

@@ -19,7 +19,10 @@ STYLE = PARITY / "style_lora_kohya.safetensors"
 QUICK = (
     *("--size", "64", "--pairs", "6", "--steps", "2", "--matching-steps", "2", "--batch", "2", "--device", "cpu"),
     *("--samples-every", "0", "--checkpoint-every", "1", "--quiet"),
-    *(f"--set={item}" for item in ("width=4", "blocks=1", "warmup=0", "held_out=2", "measure_every=2", "pairs.batch=2")),
+    *(
+        f"--set={item}"
+        for item in ("width=4", "blocks=1", "warmup=0", "held_out=2", "measure_every=2", "pairs.batch=2")
+    ),
     *(f"--set={item}" for item in ("run.method.iterations=2", "matching.fake_steps=1", "file_dtype=float32")),
 )
 

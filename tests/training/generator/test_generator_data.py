@@ -80,7 +80,11 @@ def test_a_digest_changes_with_photos_and_captions(photos: Path, tmp_path: Path)
         (lambda f: f / "none", PictureError, "must be a folder"),
         (lambda f: f.mkdir() or f, PictureError, "no pictures"),
         (lambda f: f.with_suffix(".tar").write_bytes(b"no tar" * 200) and f.with_suffix(".tar"), PictureError, "shard"),
-        (lambda f: f.with_suffix(".csv").write_text("file,caption\nx.png,a\n") and f.with_suffix(".csv"), PictureError, "no file"),
+        (
+            lambda f: f.with_suffix(".csv").write_text("file,caption\nx.png,a\n") and f.with_suffix(".csv"),
+            PictureError,
+            "no file",
+        ),
         (lambda f: f.with_suffix(".csv").write_text("name\nx.png\n") and f.with_suffix(".csv"), ConfigError, "column"),
     ],
 )
@@ -132,7 +136,9 @@ def test_the_noise_of_a_pair_is_that_of_its_run(generator_request: Callable[...,
             torch.testing.assert_close(eps, pair_noise(seed, tuple(z.shape[1:])))
 
 
-def test_pairs_are_made_once_and_go_on_where_they_were_left(generator_request: Callable[..., Any], tmp_path: Path) -> None:
+def test_pairs_are_made_once_and_go_on_where_they_were_left(
+    generator_request: Callable[..., Any], tmp_path: Path
+) -> None:
     folder, whole = PairFolder(tmp_path / "some"), PairFolder(tmp_path / "whole")
     setup = set_up(generator_request(pairs={"batch": 1}))
     made = [pair.done for pair in make_pairs(setup, whole)]

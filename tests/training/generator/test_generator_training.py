@@ -85,7 +85,9 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
 
 
 def test_accumulated_parts_are_one_batch(generator_session: Make) -> None:
-    whole, parts = (generator_session(accumulate=count, regression={"batch": 4}, matching={"batch": 4}) for count in (1, 4))
+    whole, parts = (
+        generator_session(accumulate=count, regression={"batch": 4}, matching={"batch": 4}) for count in (1, 4)
+    )
     for one, two in zip(steps_of(whole), steps_of(parts), strict=True):
         assert two.loss == pytest.approx(one.loss, rel=1e-4)
         assert two.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-3)
