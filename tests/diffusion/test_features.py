@@ -31,7 +31,7 @@ def test_a_latent_is_at_no_distance_from_itself_and_a_closer_one_is_nearer(dista
     z, eps = latents(0), latents(1)
     assert torch.equal(distance(z, z, eps, T), torch.zeros(3))
     near, far = (distance(z + size * latents(2), z, eps, T) for size in (0.05, 0.5))
-    assert bool((0 < near).all())
+    assert bool((near > 0).all())
     assert bool((near < far).all())
 
 

@@ -114,7 +114,7 @@ def test_captions_have_one_source(photos: Path, tmp_path: Path) -> None:
 def test_a_member_that_is_no_picture_is_named(photos: Path, tmp_path: Path) -> None:
     (photos / "p4.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     pack(tmp_path / "a.tar", photos, {})
-    with pytest.raises(PictureError, match="a.tar/set/p4.png"):
+    with pytest.raises(PictureError, match=r"a\.tar/set/p4\.png"):
         open_photos(tmp_path / "a.tar", NONE).load(4)
 
 

@@ -137,7 +137,7 @@ def test_a_kept_regression_joins_the_second_phase(generator_session: Make) -> No
 
 def test_without_pairs_the_first_phase_keeps_the_photo(generator_session: Make) -> None:
     session = generator_session(pairs={"count": 0}, matching={"steps": 0})
-    assert [step.loss for step in steps_of(session)][0] == pytest.approx(0, abs=1e-6)
+    assert next(step.loss for step in steps_of(session)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_generator_without_noise_has_no_second_input(generator_session: Make) -> None:
