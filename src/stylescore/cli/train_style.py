@@ -155,8 +155,8 @@ def train_style(
     given = dict(locals())
     from stylescore.training.extras import require_extras
 
-    require_extras()
-    options = Options(output, json, quiet or not _is_first_process())
+    require_extras("train-style")
+    options = Options(output, json, quiet or not is_first_process())
     if resume is not None:
         refuse_with_resume(train_style, given, allowed=("steps",))
         with Interrupts(quiet=options.quiet) as interrupts:
@@ -169,7 +169,7 @@ def train_style(
         _start(_make_request(given), options, interrupts)
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Return whether this process is the one that prints; `accelerate launch` numbers them."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -227,7 +227,7 @@ def _resume(path: Path, steps: int | None, options: Options, interrupts: Interru
 
     read_training(path, steps)
     with ExitStack() as locks:
-        if _is_first_process():
+        if is_first_process():
             locks.enter_context(hold(path))
         folder, record, state = read_training(path, steps)
         plan = make_plan(_restore_request(record.settings, folder), sheets=4, resumed=True)

@@ -306,6 +306,15 @@ def _locate(table: _Table, name: str, finder: _Finder, *, found: bool) -> Path |
     return picture
 
 
+def read_table_rows(path: Path) -> list[tuple[str, str]]:
+    """Return what each row of a table names a file, and its caption in one line.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks one of the two.
+    """
+    return [(name, _join_lines(caption)) for name, caption in _read_pairs(path)]
+
+
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     """Return the rows of a table: what they name a file, and its caption."""
     match path.suffix.lower():

@@ -7,20 +7,32 @@ uninterrupted one, and several processes draw the same as a single one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Generator
 
-Purpose = Literal["order", "sample", "sheet", "group"]
-_PURPOSES: tuple[Purpose, ...] = ("order", "sample", "sheet", "group")
+Purpose = Literal["order", "sample", "sheet", "pair", "crop", "noise", "score", "fake", "measure", "hold", "group"]
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+"""Their places give the draws: a new one belongs at the end."""
+
+
+def make_seed(seed: int, purpose: Purpose, *position: int) -> int:
+    """Return the seed of a generator for one purpose and position, below 2^63."""
+    halves = np.random.SeedSequence((seed, _PURPOSES.index(purpose), *position)).generate_state(2, np.uint32)
+    return int(halves[0]) << 31 ^ int(halves[1])
 
 
 def make_generator(seed: int, purpose: Purpose, *position: int) -> Generator:
     """Return a fresh CPU generator for one purpose and position."""
-    halves = np.random.SeedSequence((seed, _PURPOSES.index(purpose), *position)).generate_state(2, np.uint32)
-    return Generator().manual_seed(int(halves[0]) << 31 ^ int(halves[1]))
+    return Generator().manual_seed(make_seed(seed, purpose, *position))
+
+
+def shuffle(seed: int, purpose: Purpose, count: int, *position: int) -> list[int]:
+    """Return the numbers below `count` in a random order."""
+    shuffled: list[int] = torch.randperm(count, generator=make_generator(seed, purpose, *position)).tolist()
+    return shuffled
 
 
 def batch_members(seed: int, step: int, batch: int, groups: Sequence[Sequence[int]]) -> list[int]:
@@ -37,7 +49,7 @@ def batch_members(seed: int, step: int, batch: int, groups: Sequence[Sequence[in
     """
     number, turn = _find_turn(seed, step, [len(group) for group in groups])
     group = groups[number]
-    epochs = {epoch: _shuffle(seed, epoch, number, len(group)) for epoch in _epochs(turn, batch, len(group))}
+    epochs = {epoch: _order(seed, epoch, number, len(group)) for epoch in _epochs(turn, batch, len(group))}
     positions = range(turn * batch, (turn + 1) * batch)
     return [group[epochs[position // len(group)][position % len(group)]] for position in positions]
 
@@ -53,13 +65,11 @@ def _find_turn(seed: int, step: int, lengths: Sequence[int]) -> tuple[int, int]:
         return 0, step
     cycle, place = divmod(step, sum(lengths))
     turns = [number for number, length in enumerate(lengths) for _ in range(length)]
-    order = torch.randperm(len(turns), generator=make_generator(seed, "group", cycle)).tolist()
+    order = shuffle(seed, "group", len(turns), cycle)
     number = turns[order[place]]
     return number, cycle * lengths[number] + sum(turns[index] == number for index in order[:place])
 
 
-def _shuffle(seed: int, epoch: int, group: int, entries: int) -> list[int]:
+def _order(seed: int, epoch: int, group: int, entries: int) -> list[int]:
     """Return the order of a group's entries in one of its epochs."""
-    position = (epoch, group) if group else (epoch,)
-    shuffled: list[int] = torch.randperm(entries, generator=make_generator(seed, "order", *position)).tolist()
-    return shuffled
+    return shuffle(seed, "order", entries, *((epoch, group) if group else (epoch,)))
