@@ -99,3 +99,39 @@ def test_the_guide_gives_the_parameters_of_the_text_models(model: str, key: str)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text("utf-8").splitlines()]
     found = next(row[2] for row in rows if row[0] == model and "billion" not in row[2] and len(row) == 5)
     assert found == f"{BY_KEY[key].text_parameters:.2f}"
+
+
+def supported() -> dict[str, list[str]]:
+    """Return the rows of the guide's table of families as the code has them, by the family's key."""
+    from stylescore.diffusion.checkpoints.layouts import LAYOUTS
+
+    return {
+        layout.facts.key: [
+            layout.facts.label,
+            "yes",  # `load_folder` takes every family
+            "yes",
+            f"{layout.facts.latent_channels} channels",
+            f"multiple of {layout.facts.pixels_per_cell * layout.family.patch}",
+            str(layout.facts.native_resolution),
+            "none" if layout.family.clip_skip is None else str(layout.family.clip_skip),
+        ]
+        for layout in LAYOUTS
+    }
+
+
+def test_the_guide_and_the_readme_list_the_families_that_the_code_has() -> None:
+    from stylescore.diffusion.families import FAMILIES as LOADED
+
+    known = supported()
+    assert set(known) == set(BY_KEY) - {"mini"}
+    assert {family.facts.key for family in LOADED} <= set(known)
+    lines = [line for line in PAGE.read_text("utf-8").splitlines() if "channels |" in line]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(rows) == len(known)
+    for row, facts in zip(rows, known.values(), strict=True):
+        assert row[0].startswith(facts[0])
+        assert row[1:5] + row[6:] == facts[1:5] + facts[6:]
+        assert row[5].endswith(facts[5])  # 2.x has a second one
+    sentence = " ".join((PAGE.parents[2] / "README.md").read_text("utf-8").split()).split(" work, see [Which models")[0]
+    for facts in known.values():
+        assert facts[0] in sentence.rpartition(". ")[2]

@@ -1,4 +1,4 @@
-"""Quantised networks: GGUF files and bitsandbytes' layers compute, are adapted and are refused where they cannot run."""
+"""Quantised networks: GGUF files and bitsandbytes' layers compute and are adapted; what cannot run is refused."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_gguf_transformer_is_the_folders_up_to_rounding(flux: Any, kind: str, 
 def test_a_gguf_file_with_prefixed_names_and_one_that_lacks_parts(flux: Any) -> None:
     path, folder = flux(prefix="model.diffusion_model.")
     assert has_quantised(load(path, folder).network)
-    with pytest.raises(ModelError, match="lacks its vae, text_encoder, text_encoder_2$") as caught:
+    with pytest.raises(ModelError, match=r"lacks its vae, text_encoder, text_encoder_2$") as caught:
         load(path, folder, vae=None, text_encoders=None)
     assert "--text-encoders FOLDER" in str(caught.value.hint)
 
@@ -176,7 +176,7 @@ def test_a_damaged_gguf_file_and_a_missing_package(flux: Any, monkeypatch: pytes
     path, folder = flux()
     content = path.read_bytes()
     path.write_bytes(content[:200])
-    with pytest.raises(ModelError, match="the header of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"the header of .* cannot be loaded"):
         load(path, folder)
     path.write_bytes(content)
     monkeypatch.setattr(quantisation, "find_spec", lambda name: None)

@@ -86,14 +86,14 @@ def test_a_transformer_alone_takes_the_other_parts_from_elsewhere(single: Any, p
     bare = {name: t for name, t in made.tensors.items() if name.startswith("model.diffusion_model.")}
     path = made.path.with_name("bare.safetensors")
     save_file({name.replace("model.diffusion_model.", prefix): tensor for name, tensor in bare.items()}, path)
-    with pytest.raises(ModelError, match="lacks its vae, text_encoder, text_encoder_2$") as caught:
+    with pytest.raises(ModelError, match=r"lacks its vae, text_encoder, text_encoder_2$") as caught:
         load(path)
     assert caught.value.hint == (
         "get the complete checkpoint, or give the autoencoder with --vae FILE and the text encoders with "
         "--text-encoders FOLDER"
     )
     vae, texts = resolve_vae(str(made.folder)), resolve_text_encoders(str(made.folder))
-    with pytest.raises(ModelError, match="lacks its text_encoder, text_encoder_2$") as caught:
+    with pytest.raises(ModelError, match=r"lacks its text_encoder, text_encoder_2$") as caught:
         load(path, vae=vae)
     assert caught.value.hint == "get the complete checkpoint, or give the text encoders with --text-encoders FOLDER"
     assert_same(load(path, vae=vae, text_encoders=texts), load(made.folder))
@@ -126,7 +126,7 @@ def test_marks_of_scaled_and_packed_weights(single: Any) -> None:
     path = made.path.with_name("b.safetensors")
     for name, match in {
         "text_encoders.t5xxl.transformer.scaled_fp8": "its weights are scaled",
-        "double_blocks.0.img_attn.qkv.weight.absmax": "its weights are quantised, as .* a single file does not describe",
+        "double_blocks.0.img_attn.qkv.weight.absmax": "its weights are quantised, as .* does not describe",
     }.items():
         save_file(made.tensors | {name: torch.ones(1)}, path)
         with pytest.raises(ModelError, match=match):
@@ -138,7 +138,7 @@ def test_a_file_that_lacks_a_tensor_or_the_t5_tokenizer(single: Any, monkeypatch
     path = made.path.with_name("b.safetensors")
     lacking = {name: t for name, t in made.tensors.items() if "img_in" not in name}
     save_file(lacking, path)
-    with pytest.raises(ModelError, match="the transformer of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"the transformer of .* cannot be loaded"):
         load(path)
 
     def fail(hub_id: str) -> Path:

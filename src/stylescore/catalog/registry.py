@@ -110,7 +110,7 @@ def resolve_preview_model(name: str) -> ModelSource:
     Raises:
         ModelError: it is neither. What is in the folder, and whether the hub id exists, is not checked.
     """
-    return _resolve_folder(name, "preview model", TINY_FOLDER)
+    return _resolve_folder(name, "there is no preview model", TINY_FOLDER)
 
 
 def resolve_vae(name: str) -> ModelSource:
@@ -122,7 +122,8 @@ def resolve_vae(name: str) -> ModelSource:
     path = user_path(name)
     if name and is_file(path):
         return ModelSource(name=path.stem, kind="file", location=path)
-    return _resolve_folder(name, "autoencoder", "give a folder with config.json and weights, a .safetensors file")
+    hint = "give a folder with config.json and weights, a .safetensors file"
+    return _resolve_folder(name, "there is no autoencoder", hint)
 
 
 def resolve_text_encoders(name: str) -> ModelSource:
@@ -131,19 +132,20 @@ def resolve_text_encoders(name: str) -> ModelSource:
     Raises:
         ModelError: it is neither.
     """
-    return _resolve_folder(name, "model with text encoders", TEXT_ENCODERS_FOLDER)
+    return _resolve_folder(name, "there is no model with text encoders", TEXT_ENCODERS_FOLDER)
 
 
-def _resolve_folder(name: str, what: str, hint: str) -> ModelSource:
-    """Resolve a folder or a hub id."""
+def _resolve_folder(name: str, absent: str, hint: str) -> ModelSource:
+    """Resolve a folder or a hub id; `absent` begins the message if it is neither."""
     path = user_path(name)
     if name and is_folder(path):
         return ModelSource(name=path.resolve().name, kind="folder", location=path)
     if name and is_file(path):
+        what = absent.removeprefix("there is no ")
         raise ModelError(f"the {what} {name!r} is a file, a folder is needed", hint=hint)
     if _looks_like_hub_id(name):
         return ModelSource(name=name, kind="hub", location=name)
-    raise ModelError(f"there is no {what} {quote(name)}", hint=f"{hint}, or a hub id owner/name")
+    raise ModelError(f"{absent} {quote(name)}", hint=f"{hint}, or a hub id owner/name")
 
 
 def _model_hint(name: str) -> str:

@@ -138,7 +138,7 @@ def load_components(
         call=family.make_call(checkpoint),
         vae=checkpoint.vae,
         text=_make_text_encoder(checkpoint, places),
-        scheduler_config=checkpoint.scheduler_config | ({} if prediction == "flow" else {"prediction_type": kind}),
+        scheduler_config={**checkpoint.scheduler_config, **({} if kind is None else {"prediction_type": kind})},
         prediction_type=kind,
         betas=betas,
         native_size=native_size,

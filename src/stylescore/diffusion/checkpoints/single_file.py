@@ -31,6 +31,7 @@ from stylescore.diffusion.checkpoints.folders import (
     translate_errors,
 )
 from stylescore.diffusion.checkpoints.layouts import (
+    LAYOUTS,
     NETWORK,
     SD2_LAYOUT,
     SD3_LAYOUT,
@@ -97,6 +98,7 @@ def open_single_file(path: Path, options: ModelOptions, configs: Path | None = N
     """
     if gguf.is_gguf(path):
         shapes, metadata = gguf.read_shapes(path), {}
+        _require_network(path, shapes)
     else:
         header = read_header(path, error=ModelError)
         shapes, metadata = {name: entry.shape for name, entry in header.tensors.items()}, dict(header.metadata)
@@ -104,6 +106,15 @@ def open_single_file(path: Path, options: ModelOptions, configs: Path | None = N
     refuse_packed(path, shapes)
     layout = detect_layout(path, shapes, options)
     return SingleFile(path, shapes, metadata, layout, configs or layout.configs)
+
+
+def _require_network(path: Path, shapes: Shapes) -> None:
+    """Raise `ModelError` unless a GGUF file holds a network of a known family; most hold language models."""
+    if all(layout.prefix(shapes, layout.family.network.name) is None for layout in LAYOUTS):
+        raise ModelError(
+            f"{str(path)!r} is a GGUF file, not a safetensors file with a model, and holds no network that is known",
+            hint="give a Stable Diffusion or FLUX.1 network, or get the model as .safetensors",
+        )
 
 
 def load_single_file(
