@@ -47,13 +47,22 @@ class Tally:
         kind: of use.
         tried: attempts.
         failed: what was tried, and why it did not hold.
-        skipped: attempts that this version does not know.
     """
 
     kind: str
     tried: int = 0
     failed: list[str] = field(default_factory=list)
-    skipped: int = 0
+
+    def count(self) -> None:
+        """Count an attempt, and print every hundredth on standard error."""
+        self.tried += 1
+        if self.tried % 100 == 0:
+            print(f"{self.kind}: {self.tried}, of which failed {len(self.failed)}", file=sys.stderr, flush=True)
+
+    def fail(self, what: str) -> None:
+        """Note a failure, and print it on standard error."""
+        self.failed.append(what)
+        print(f"{self.kind}: {what}", file=sys.stderr, flush=True)
 
     @property
     def held(self) -> int:

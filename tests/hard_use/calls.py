@@ -246,7 +246,7 @@ def run(place: Path, count: int) -> Tally:
     tally = Tally("Python calls")
     for call in chosen:
         outcome = attempt(place, lambda text=call.text: _make(text))  # type: ignore[misc]
-        tally.tried += 1
+        tally.count()
         if reason := judge(call, outcome):
-            tally.failed.append(f"{call.text}: {reason}")
+            tally.fail(f"{call.text}: {reason}")
     return tally

@@ -226,8 +226,13 @@ def make_lines() -> list[list[str]]:
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]
 
 
-def judge(outcome: Outcome) -> str:
-    """Return what is wrong with how a line ended; empty if nothing is."""
+def judge(outcome: Outcome, *, prints: bool = False) -> str:
+    """Return what is wrong with how a line ended; empty if nothing is.
+
+    Args:
+        outcome: of the line.
+        prints: whether something may be on standard output: `inspect` describes what cannot be used.
+    """
     told = outcome.err.splitlines()
     errors, hints = ([line for line in told if line.startswith(start)] for start in ("error: ", "hint: "))
     others = [line for line in told if not line.startswith(("error: ", "hint: ", "note: ", "warning: "))]
@@ -238,7 +243,7 @@ def judge(outcome: Outcome) -> str:
         (outcome.code not in (0, 1, 2, CRASH) and outcome.code > 0, f"exit code {outcome.code}"),
         (len(errors) != 1 or len(hints) != 1, f"{len(errors)} lines error:, {len(hints)} lines hint:"),
         (bool(others), f"other lines: {others[:1]}"),
-        (bool(outcome.out), "something on standard output"),
+        (bool(outcome.out) and not prints, "something on standard output"),
         (bool(outcome.left), f"files were left: {', '.join(outcome.left[:3])}"),
         (any(len(line) > 3000 for line in told), "a line of more than 3000 letters"),
     )
@@ -255,9 +260,9 @@ def run(place: Path, count: int, seed: int = 0) -> Tally:
     tally = Tally("bad command lines")
     for line in lines:
         outcome = attempt(place, lambda words=line: exit_code(words))  # type: ignore[misc]
-        tally.tried += 1
-        if reason := judge(outcome):
+        tally.count()
+        if reason := judge(outcome, prints=line[0] == "inspect"):
             shown = " ".join(ascii(word[:60]) if not word.isprintable() or " " in word else word[:60] for word in line)
             last = outcome.err.strip().splitlines()[-1:]
-            tally.failed.append(f"{shown}: {reason} {last if 'traceback' in reason else ''}".rstrip())
+            tally.fail(f"{shown}: {reason} {last if 'traceback' in reason else ''}".rstrip())
     return tally
