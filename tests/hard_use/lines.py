@@ -201,14 +201,9 @@ def _other_lines() -> Iterator[list[str]]:
     for command in ("styilze", "", " ", "train", "resume", "--versoin", "-x", "photo.png", RAW, LONG, "help", "--"):
         yield [command]
     known = load_module("cli/test_errors.py").BAD_FILES
-    adapters = [name for name in known if name.endswith(".pt")]
-    unreadable = ["page", "pointer", "zeros", "brackets", "long", "picture"]
-    for file in (
-        *_bad(adapters, [f"{name}.safetensors" for name in unreadable]),
-        *WRONG_FILES,
-        "photo.png",
-        "pictures",
-    ):
+    endings = (".pt", ".ckpt", ".safetensors")
+    adapters = [name for name in known if name.endswith(endings) and name != "sdxl.safetensors"]
+    for file in (*_bad(adapters, STYLES), *WRONG_FILES, "photo.png", "pictures"):
         yield ["inspect", file]
         yield ["inspect", "--json", file]
     yield ["inspect"]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stylescore.cli.options import parse_path
 from stylescore.cli.output import format_duration, print_json, print_result, say
 from stylescore.errors import StyleError
 
@@ -44,7 +45,8 @@ def styles(json: JsonOption = False) -> None:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], json: JsonOption = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.", parser=parse_path)],
+    json: JsonOption = False,
 ) -> None:
     """Describe a LoRA file and say whether it can be used; the exit code is 2 if it cannot."""
     from stylescore.lora.report import describe

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_settings, parse_styles, require_style, with_folders_apart
+from stylescore.cli.options import parse_path, parse_settings, parse_styles, require_style, with_folders_apart
 from stylescore.cli.output import add_resume_hint
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -121,10 +121,14 @@ def stylize(
     ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE, parser=parse_path
+        ),
     ] = Path("out"),
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     preview_every: Annotated[
         int, typer.Option(min=0, metavar="K", help="Save a preview every K iterations.", rich_help_panel=WHERE)
