@@ -99,6 +99,10 @@ def _run(place: Path, streams: tuple[Path, Path], action: Callable[[], int]) -> 
         for number, stream in enumerate(streams, start=1):
             descriptor = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
+        sys.stdout, sys.stderr = (
+            open(number, "w", encoding="utf-8", errors=errors, closefd=False)
+            for number, errors in ((1, "surrogateescape"), (2, "backslashreplace"))
+        )
         os.chdir(place)
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
