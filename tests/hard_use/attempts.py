@@ -100,7 +100,7 @@ def _run(place: Path, streams: tuple[Path, Path], action: Callable[[], int]) -> 
             descriptor = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = (
-            open(number, "w", encoding="utf-8", errors=errors, closefd=False)
+            os.fdopen(number, "w", encoding="utf-8", errors=errors, closefd=False)
             for number, errors in ((1, "surrogateescape"), (2, "backslashreplace"))
         )
         os.chdir(place)
