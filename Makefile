@@ -10,7 +10,7 @@ HARD_PHOTOS := examples/face.jpg examples/lamps.jpg
 HARD_STYLES := pencil-sketch oil-painting flat-illustration watercolor ink-drawing stained-glass
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo gallery test unit check docs clean
+.PHONY: demo gallery test unit hard-use check docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/stylescore stylize $(PHOTO) --style $(STYLE) --output out
@@ -26,6 +26,9 @@ test: unit check docs
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+hard-use: $(VENV)/installed-test
+	$(BIN)/python tests/hard_use
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

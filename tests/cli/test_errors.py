@@ -287,6 +287,21 @@ class TestModelFolders:
         assert outcome.complaint[0].startswith(f"{str(model)!r} lacks its {part}: there is no {part}/")
         assert not out.exists()
 
+    @pytest.mark.parametrize("option", ["--model", "--style-model"])
+    def test_a_model_of_too_few_timesteps_leaves_nothing(
+        self, option: str, stylize: Callable[..., Any], tmp_path: Path, out: Path
+    ) -> None:
+        model = shutil.copytree(TINY, tmp_path / "model")
+        file = model / "scheduler" / "scheduler_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"num_train_timesteps": 3}), encoding="utf-8")
+
+        outcome = stylize(PHOTO, option, model)
+
+        assert outcome.code == 2
+        assert outcome.complaint[0] == "timesteps.t_max must be below the model's number of timesteps, 3, not 499"
+        assert outcome.complaint[1] == "use another model: it has too few timesteps"
+        assert not out.exists()
+
     def test_pickled_weights_are_refused(self, stylize: Callable[..., Any], tmp_path: Path) -> None:
         model = shutil.copytree(TINY, tmp_path / "model")
         (model / "unet" / "diffusion_pytorch_model.safetensors").rename(model / "unet" / "diffusion_pytorch_model.bin")

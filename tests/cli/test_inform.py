@@ -125,7 +125,7 @@ class TestInspect:
         outcome = program("inspect", tmp_path / "oft.safetensors")
         facts = dict(line.split(":", 1) for line in outcome.out.splitlines())
 
-        assert outcome.code == 0
+        assert outcome.code == 2
         assert facts["kind"].strip() == "OFT"
         assert facts["usable"].strip() == "no"
         assert "is a OFT file" in facts["reason"]
@@ -139,6 +139,20 @@ class TestInspect:
 
         assert report["usable"] is False
         assert "is truncated" in report["reason"]
+
+    @pytest.mark.parametrize("more", [(), ("--json",)])
+    def test_a_file_that_cannot_be_used_is_an_error_too(
+        self, program: Callable[..., Any], tmp_path: Path, style: Path, more: tuple[str, ...]
+    ) -> None:
+        (tmp_path / "half.safetensors").write_bytes(style.read_bytes()[:20_000])
+
+        outcome = program("inspect", tmp_path / "half.safetensors", *more)
+        error, hint = outcome.err.splitlines()
+
+        assert outcome.code == 2
+        assert error.startswith("error: ")
+        assert error.removeprefix("error: ") in outcome.out.replace('\\"', '"')
+        assert hint == "hint: download the file again"
 
     def test_a_missing_file(self, program: Callable[..., Any], tmp_path: Path) -> None:
         outcome = program("inspect", tmp_path / "none.safetensors")

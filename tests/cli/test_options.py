@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,6 +65,29 @@ def test_settings_of_one_table_are_merged_and_later_ones_win() -> None:
 def test_a_setting_without_a_key_or_value_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--set needs KEY=VALUE"):
         parse_settings([text])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("inspect", "train-style", "train-style --resume", "stylize --resume"),
+        *(
+            "train-style pictures --name a --captions",
+            "train-style pictures --name a --output",
+            "stylize a.png --output",
+        ),
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(words: str, program: Callable[..., Any]) -> None:
+    outcome = program(*words.split(), "")
+    assert outcome.code == 2
+    assert outcome.complaint == ["a file or folder must not be an empty text", "write . for the working folder"]
+
+
+def test_a_long_message_is_cut_in_the_middle(program: Callable[..., Any]) -> None:
+    error, hint = program("stylize", "x" * 30_000 + ".png", "--style", "watercolor").complaint
+    assert "xxx ... xxx" in error
+    assert max(len(error), len(hint)) < 2100
 
 
 def test_styles_may_have_weights() -> None:

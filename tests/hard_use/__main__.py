@@ -23,9 +23,6 @@ from typing import Any
 
 from attempts import Tally
 
-NAMED = 40
-"""Failures of a kind that are printed."""
-
 
 def _kinds(options: argparse.Namespace, place: Path) -> Iterator[Tally]:
     """Try what was chosen, kind by kind."""
@@ -104,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{tally.kind}: {tally.held} of {tally.tried} held", file=sys.stderr, flush=True)
     print("\n".join(_table(found, _read(options.before))))
     for tally in found:
-        for failure in tally.failed[:NAMED]:
+        for failure in tally.failed:
             print(f"{tally.kind}: {failure}")
     if options.json:
         rows = {"version": stylescore.__version__, "kinds": [tally.to_dict() for tally in found]}

@@ -47,13 +47,22 @@ class Tally:
         kind: of use.
         tried: attempts.
         failed: what was tried, and why it did not hold.
-        skipped: attempts that this version does not know.
     """
 
     kind: str
     tried: int = 0
     failed: list[str] = field(default_factory=list)
-    skipped: int = 0
+
+    def count(self) -> None:
+        """Count an attempt, and print every hundredth on standard error."""
+        self.tried += 1
+        if self.tried % 100 == 0:
+            print(f"{self.kind}: {self.tried}, of which failed {len(self.failed)}", file=sys.stderr, flush=True)
+
+    def fail(self, what: str) -> None:
+        """Note a failure, and print it on standard error."""
+        self.failed.append(what)
+        print(f"{self.kind}: {what}", file=sys.stderr, flush=True)
 
     @property
     def held(self) -> int:
@@ -90,6 +99,10 @@ def _run(place: Path, streams: tuple[Path, Path], action: Callable[[], int]) -> 
         for number, stream in enumerate(streams, start=1):
             descriptor = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", encoding="utf-8", errors=errors, closefd=False)
+            for number, errors in ((1, "surrogateescape"), (2, "backslashreplace"))
+        )
         os.chdir(place)
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,11 @@ def _space() -> dict[str, Any]:
         return [stylizer.stylize(PHOTO), stylizer.stylize(PHOTO)][-1]
 
     def one() -> Any:
-        from stylescore.config.presets import load
-        from stylescore.config.toml import overlay
-
-        return overlay(load("balanced"), {"iterations": 1})
+        try:
+            presets, toml = (import_module(f"stylescore.config.{name}") for name in ("presets", "toml"))
+        except ModuleNotFoundError:  # where older versions have them
+            presets, toml = (import_module(f"stylescore.{name}") for name in ("presets", "tables"))
+        return toml.overlay(presets.load("balanced"), {"iterations": 1})
 
     found = {name: getattr(stylescore, name) for name in NAMES}
     quick = {"model": str(TINY), "size": 64, "settings": {"iterations": 1}}
@@ -246,7 +248,7 @@ def run(place: Path, count: int) -> Tally:
     tally = Tally("Python calls")
     for call in chosen:
         outcome = attempt(place, lambda text=call.text: _make(text))  # type: ignore[misc]
-        tally.tried += 1
+        tally.count()
         if reason := judge(call, outcome):
-            tally.failed.append(f"{call.text}: {reason}")
+            tally.fail(f"{call.text}: {reason}")
     return tally

@@ -71,8 +71,8 @@ def run(count: int, seed: int = 0) -> Tally:
             content = damage(valid, random.Random(f"{seed} {number}"))
             if reason := _attempt(readers, read, content):
                 name = getattr(read, "__name__", "read")
-                tally.failed.append(f"{name}, number {number}: {reason}; the file begins with {content[:60]!r}")
-            tally.tried += 1
+                tally.fail(f"{name}, number {number}: {reason}; the file begins with {content[:60]!r}")
+            tally.count()
     return tally
 
 

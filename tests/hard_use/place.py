@@ -111,7 +111,7 @@ PRESETS: dict[str, Callable[[Path], object]] = {
     "binary.toml": _write(b"\xff\xfe\0\0"),
     "loop.toml": _write('extends = "loop.toml"'),
     "types.toml": _write("fake = 3"),
-    "about.toml": _write("about = 3\niterations = -2"),
+    "negative.toml": _write("guidance_scale = -2"),
 }
 RUNS: dict[str, Callable[[Path], object]] = {
     "run without record": lambda path: path.mkdir(),

@@ -112,7 +112,7 @@ def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objec
     Raises:
         ConfigError: a timestep that the model does not have.
     """
-    _check_timesteps(method, len(noise_schedule.betas))
+    check_timesteps(method, len(noise_schedule.betas))
     objective = replace(_plain_objective(method, noise_schedule), noise=ConsistentNoise(method.consistent_noise))
     if method.weight == "normalised" and method.method != "pds":
         objective = replace(objective, direction=Normalised(objective.direction, noise_schedule))
@@ -145,18 +145,19 @@ def _plain_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Obj
             assert_never(method.method)
 
 
-def _check_timesteps(method: MethodConfig, length: int) -> None:
+def check_timesteps(method: MethodConfig, length: int) -> None:
     """Raise `ConfigError` if the method draws a timestep beyond the last one of the model's schedule."""
     used = {"timesteps.t_max": method.timesteps.t_max}
     if method.has_fake_score and method.fake.sampler == "uniform":
         used["fake.t_max"] = method.fake.t_max
     if method.refine.factor > 1:
         used["refine.t_max"] = method.refine.t_max
+    is_enough = length - 1 >= method.timesteps.t_min + 2
     for name, t_max in used.items():
         if t_max >= length:
             raise ConfigError(
                 f"{name} must be below the model's number of timesteps, {length}, not {t_max!r}",
-                hint=f"use --set {name}={length - 1}",
+                hint=f"use --set {name}={length - 1}" if is_enough else "use another model: it has too few timesteps",
             )
 
 

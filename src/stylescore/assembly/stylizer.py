@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
-from stylescore.assembly.objectives import make_parse
+from stylescore.assembly.objectives import check_timesteps, make_parse
 from stylescore.assembly.options import Style, check_names, make_run, settings_table
 from stylescore.assembly.sources import Sources, resolve_sources
 from stylescore.assembly.updates import Update, progress_bar
@@ -123,6 +123,7 @@ class Stylizer:
         self.run = run
         self.style_prompt = run.style_prompt or self._networks.trigger
         self._method = with_content(run.method, run.content)
+        check_timesteps(self._method, len(self._networks.base.schedule.betas))
 
     def with_run(self, run: RunConfig) -> Stylizer:
         """Return a stylizer for another configuration on the networks that are loaded already.

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from stylescore.cli.options import parse_path
 from stylescore.cli.output import format_duration, print_json, print_result, say
+from stylescore.errors import StyleError
 
 _WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -43,16 +45,19 @@ def styles(json: JsonOption = False) -> None:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], json: JsonOption = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.", parser=parse_path)],
+    json: JsonOption = False,
 ) -> None:
-    """Describe a LoRA file and say whether it can be used."""
+    """Describe a LoRA file and say whether it can be used; the exit code is 2 if it cannot."""
     from stylescore.lora.report import describe
 
     report = describe(file)
     if json:
         print_json(report.to_dict())
-        return
-    print_result("\n".join(format_report(report.to_dict(), _terminal_width())))
+    else:
+        print_result("\n".join(format_report(report.to_dict(), _terminal_width())))
+    if not report.usable:
+        raise StyleError(report.reason or "it cannot be used", hint=report.hint)
 
 
 def _terminal_width() -> int | None:

@@ -27,6 +27,17 @@ BUNDLED_STYLES: Mapping[str, str] = {
 _LIKE_A_NUMBER = re.compile(r"[+-]*[.,]?\d[\d.,_/%eE+-]*")
 
 
+def parse_path(text: str | Path) -> Path:
+    """Return a path that an option or argument gives.
+
+    Raises:
+        ConfigError: it is empty, as that of an unset variable of the shell, and would mean the working folder.
+    """
+    if not str(text):
+        raise ConfigError("a file or folder must not be an empty text", hint="write . for the working folder")
+    return Path(text)
+
+
 def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
     """Parse texts of the form `NAME` or `NAME=WEIGHT`; a text that is an existing file is a name as a whole."""
     return tuple(_parse_style(text) for text in texts)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stylescore.runs.folder import RunFolder
 
 _LONGEST_TITLE = 30
+_LONGEST_LINE = 2000
 _PROBE_BYTES = 4096
 
 
@@ -56,8 +57,10 @@ def print_error(message: str, hint: str | None) -> None:
 
 
 def _join_lines(text: str) -> str:
-    """Replace line breaks, which messages of other libraries contain, by spaces."""
-    return " ".join(filter(None, map(str.strip, text.splitlines())))
+    """Replace line breaks, which messages of other libraries contain, by spaces, and cut the middle of a long text."""
+    line = " ".join(filter(None, map(str.strip, text.splitlines())))
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_embeddings, parse_path, parse_settings, parse_styles, require_style
 from stylescore.cli.photos import Inputs
 from stylescore.cli.resume import refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -178,7 +178,10 @@ def stylize(
         typer.Option(metavar="ray|ray:N", help="Spread the photos over a Ray cluster.", rich_help_panel=MANY),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Parent of the run folders.", rich_help_panel=WHERE, parser=parse_path
+        ),
     ] = Path("out"),
     name: Annotated[
         str,
@@ -198,7 +201,8 @@ def stylize(
         bool, typer.Option("--keep-location", help="Leave the place in the EXIF data.", rich_help_panel=WHERE)
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     preview_every: Annotated[
         int, typer.Option(min=0, metavar="K", help="Save a preview every K iterations.", rich_help_panel=WHERE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylescore.catalog.registry import user_styles_dir
-from stylescore.cli.options import parse_settings
+from stylescore.cli.options import parse_path, parse_settings
 from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -60,7 +60,10 @@ def train_style(
     pictures: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PICTURES", help="Folder with pictures of one style, or one picture.", show_default=False
+            metavar="PICTURES",
+            help="Folder with pictures of one style, or one picture.",
+            show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the style.", rich_help_panel=WHAT)] = None,
@@ -73,7 +76,9 @@ def train_style(
     ] = None,
     captions: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE", help="CSV, TSV, JSON or JSON lines with file and caption.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="TABLE", help="CSV, TSV or JSON with file and caption.", rich_help_panel=WHAT, parser=parse_path
+        ),
     ] = None,
     start: Annotated[
         str | None,
@@ -129,7 +134,13 @@ def train_style(
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=HOW)] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Parent of the training's folder.", rich_help_panel=WHERE),
+        typer.Option(
+            *("--output", "-o"),
+            metavar="DIR",
+            help="Parent of the training's folder.",
+            rich_help_panel=WHERE,
+            parser=parse_path,
+        ),
     ] = Path("out"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an older style of this name.", rich_help_panel=WHERE)
@@ -141,7 +152,8 @@ def train_style(
         int | None, typer.Option(metavar="K", help="Checkpoint every K steps.", rich_help_panel=WHERE)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[

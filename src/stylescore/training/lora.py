@@ -67,7 +67,8 @@ def match_targets(unet: nn.Module, layers: Collection[str], given: Targets | Non
     Raises:
         ConfigError: `given` are others.
     """
-    found = next((name for name in NAMED if set(layers) == set(_written_layers(unet, name))), "from")
+    other: Targets = "from"
+    found = next((name for name in NAMED if set(layers) == set(_written_layers(unet, name))), other)
     if given not in (None, found):
         raise ConfigError(
             f"--targets {given} contradicts the LoRA that the training goes on from, whose {len(layers)} layers are "
