@@ -243,6 +243,8 @@ def _load(request: Request, options: Options) -> Setup:
     from stylescore.training.generator.session import set_up
 
     setup = set_up(request)
+    for line in setup.photos.left_out:
+        say(f"warning: left out {line}", quiet=options.quiet)
     say(_describe(setup), quiet=options.quiet)
     return setup
 
