@@ -184,13 +184,10 @@ def _with_size(config: GeneratorTrainingConfig, stylizer: Stylizer) -> Generator
     return replace(config, size=size, run=replace(config.run, size=size))
 
 
-def pair_folder(setup: Setup, folder: GeneratorFolder | None) -> PairFolder:
-    """Return the folder of a training's pairs."""
+def pair_folder(setup: Setup, folder: GeneratorFolder) -> PairFolder:
+    """Return the folder of pairs that the user has named, else that of a training."""
     own = setup.request.pair_folder
-    if own is None:
-        assert folder is not None
-        return PairFolder(folder.pairs)
-    return PairFolder(own)
+    return PairFolder(folder.pairs if own is None else own)
 
 
 def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
@@ -296,14 +293,17 @@ def _make_regression(setup: Setup, matching: Matching) -> Regression:
     return Regression(networks, FeatureDistance(networks.base, networks.text([""])), setup.config.regression)
 
 
-def new_folder(setup: Setup, output: Path) -> GeneratorFolder | None:
-    """Make the folder of a new training; `None` in processes but the first.
+def new_folder(setup: Setup, output: Path) -> GeneratorFolder:
+    """Return the folder of a new training, which the first process makes.
 
     Raises:
         OutputError: the disk is too full, or the folder cannot be made.
     """
-    if not setup.process.is_main:
-        return None
+    return GeneratorFolder(Path(setup.process.share(lambda: str(_make_folder(setup, output).path))))
+
+
+def _make_folder(setup: Setup, output: Path) -> GeneratorFolder:
+    """Make the folder of a new training."""
     count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
     require_space(output, STATE_COPIES * count)
     record = make_record(setup)
@@ -380,7 +380,7 @@ class Session:
     folder: GeneratorFolder | None
 
     @classmethod
-    def open(cls, setup: Setup, folder: GeneratorFolder | None, state: GeneratorState | None = None) -> Session:
+    def open(cls, setup: Setup, folder: GeneratorFolder, state: GeneratorState | None = None) -> Session:
         """Return a training whose pairs are made, from its saved state if there is one.
 
         Raises:
