@@ -133,7 +133,7 @@ def train_generator(
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
-    """Train a network that stylizes any photo in one forward pass.
+    """Train a network that stylizes in one forward pass.
 
     The program makes pairs of photo and picture, the network learns them, then the method refines it on photos alone.
     """

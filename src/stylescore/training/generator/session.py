@@ -151,6 +151,7 @@ def set_up(request: Request) -> Setup:
         require_even(process, phase.batch, name)
         _require_parts(name, phase.batch, process.count * config.accumulate)
     stylizer = Stylizer(_run_here(config.run, process))
+    stylizer.networks.codec.vae.float()  # the gradient goes through it, and some overflow in half precision
     config = _with_size(config, stylizer)
     return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest())
 
