@@ -102,6 +102,16 @@ def test_too_few_photos_are_refused(photos: Path) -> None:
         open_photos(photos, NONE)
 
 
+def test_what_cannot_be_used_is_left_out_and_named(photos: Path) -> None:
+    (photos / "p0.png").write_bytes(b"no picture")
+    data = (photos / "p3.png").read_bytes()
+    (photos / "p3.png").write_bytes(data[: len(data) // 2])
+    Image.new("RGB", (900, 64)).save(photos / "strip.png")
+    source = open_photos(photos, NONE)
+    assert [source.name(n) for n in range(len(source))] == [f"p{n}.png" for n in (1, 2, 4, 5, 6, 7)]
+    assert [line.partition(":")[0] for line in source.left_out] == ["p0.png", "p3.png", "strip.png"]
+
+
 def test_captions_have_one_source(photos: Path, tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", photos, {})
     with pytest.raises(ConfigError, match="not for shards"):
