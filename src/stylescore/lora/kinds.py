@@ -6,7 +6,7 @@ A kind is one row of the table `_KINDS`: its name, the roles of its tensors, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -344,13 +344,19 @@ def _build_glora(tensors: Tensors, scaling: Scaling) -> WeightedProduct:
     a1, a2 = (tensor.flatten(1) if tensor.ndim > 1 else tensor for tensor in _require_pair(tensors, "a1", "a2"))
     b1, b2 = _require_pair(tensors, "b1", "b2")
     _require(a1.ndim == a2.ndim == 2 and b1.ndim in (2, 4) and b2.ndim in (2, 4))
-    is_old = a1.shape[0] == b1.shape[0] == a2.shape[1] == b2.shape[1] and not a1.shape[1] == b1.shape[1] == len(a2)
+    is_old = _is_older_glora(a1.shape, a2.shape, b1.shape, b2.shape)
     (a_up, a_down), (b_up, b_down) = ((a2, a1), (b2, b1)) if is_old else ((a1, a2), (b1, b2))
     right = _build_product(a_down, a_up, None)
     added = _build_product(b_down, b_up.flatten(1), tensors.get("bm"))
     _require(right.shape == (added.shape[1], added.shape[1]))
     scale = scaling.of_rank(added.rank)
     return WeightedProduct(right.multiply(scale), added.multiply(scale))
+
+
+def _is_older_glora(a1: Sequence[int], a2: Sequence[int], b1: Sequence[int], b2: Sequence[int]) -> bool:
+    """Tell whether a1 and b1 are the second factors of their products; where both readings fit, by the lower rank."""
+    is_older, is_newer = a1[0] == b1[0] == a2[1] == b2[1], a1[1] == b1[1] == a2[0] == b2[0]
+    return is_older and (not is_newer or a1[0] < a1[1])
 
 
 def _read_magnitude(tensors: Tensors, inner: Additive) -> Tensor:
