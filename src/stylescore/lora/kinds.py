@@ -1,6 +1,6 @@
 """Builds the changes of one module from its tensors, whichever kind of adapter they are.
 
-A kind is one row of the table `_KINDS`: its name, the roles of its tensors, and the function that builds its change.
+A kind is one row of the table `KINDS`: its name, the roles of its tensors, and the function that builds its change.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _build_inner(tensors: Tensors, scaling: Scaling) -> Change:
 def _kinds_of(tensors: Tensors | Shapes) -> list[Kind]:
     """Return the kinds of which a module has tensors; a whole weight beside `on_input` is IA3's."""
     roles = set(tensors) - ({WHOLE} if "on_input" in tensors else set())
-    return [kind for kind in _KINDS if roles & kind.roles]
+    return [kind for kind in KINDS if roles & kind.roles]
 
 
 def _build_lora(tensors: Tensors, scaling: Scaling) -> Product:
@@ -410,7 +410,7 @@ _FULL = Kind(_always("full difference"), frozenset({"diff"}), _build_full)
 _SPARSE = Kind(_always("sparse difference"), frozenset({"bias_indices", "bias_values", "bias_size"}), _build_sparse)
 _ADDED = (_FULL, _SPARSE)
 """Kinds whose tensors may stand beside those of another kind in one module."""
-_KINDS: tuple[Kind, ...] = (
+KINDS: tuple[Kind, ...] = (
     Kind(_name_lora, frozenset({"down", "up", "mid"}), _build_lora),
     Kind(
         _always("LoHa"),

@@ -22,7 +22,8 @@ COMMAND = "stylize"
 LONGEST_NAME = 200
 """Bytes of a folder's name; file systems accept 255, and a number may be added."""
 FREE = (
-    *("photo", "gif", "preview_every", "batch.*", "run.preset", "run.model", "run.preview_model", "run.styles.*.name"),
+    *("photo", "gif", "preview_every", "batch.*", "run.preset", "run.model", "run.preview_model"),
+    *("run.styles.*.name", "run.embeddings.*.file"),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
 """Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
