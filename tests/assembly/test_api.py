@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from stylescore import InputError, NonFiniteError, RunConfig, StyleChoice, Stylizer, Update, read_photo, stylize
 from stylescore.config.presets import load
@@ -42,6 +43,18 @@ class TestStylize:
         assert from_file.model_picture.size == (64, 64)
         assert from_file.before_after.width > 2 * 128
         assert from_file.picture.tobytes() == in_memory.picture.tobytes()
+
+    def test_embeddings_are_given_by_word(self, tmp_path: Path) -> None:
+        width = load_file(Path(TINY) / "text_encoder" / "model.safetensors")
+        table = next(tensor for name, tensor in width.items() if name.endswith("token_embedding.weight"))
+        save_file({"emb_params": 9 * table[:2]}, tmp_path / "a.safetensors")
+        options = {"iterations": 4, "prompt": "my-word"}
+
+        with_word = quick(embeddings={"my-word": tmp_path / "a.safetensors"}, **options)
+
+        assert with_word.picture.tobytes() != quick(**options).picture.tobytes()
+        with pytest.raises(ConfigError, match="embeddings must map words to files, not list"):
+            quick(embeddings=["a.safetensors"])
 
     def test_transparency_in_memory_is_kept(self) -> None:
         source = Image.open(PHOTO).convert("RGB")

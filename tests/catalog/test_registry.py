@@ -175,6 +175,28 @@ def test_the_only_or_usual_file_of_a_hub_style(monkeypatch, files, chosen):
     assert hub.download_style("maker/ink", None).name == chosen
 
 
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [("adapter_model.safetensors", "adapter_config.json"), ("a/b.safetensors", "a/adapter_config.json")],
+)
+@pytest.mark.parametrize("has_settings", [True, False])
+def test_the_settings_beside_a_hub_style_are_fetched_too(monkeypatch, file, settings, has_settings):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked = []
+
+    def fetch(hub_id: str, name: str) -> str:
+        asked.append(name)
+        if name == settings and not has_settings:
+            raise LocalEntryNotFoundError("there is none")
+        return f"/cache/{name}"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert hub.download_style("maker/ink", file) == Path(f"/cache/{file}")
+    assert asked == [file, settings]
+
+
 def test_several_files_of_a_hub_style_must_be_chosen_from(monkeypatch):
     import huggingface_hub
 

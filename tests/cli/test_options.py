@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stylescore.cli.options import parse_settings, parse_styles
+from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles
 from stylescore.config.method import MethodConfig
-from stylescore.config.run import StyleChoice
+from stylescore.config.run import EmbeddingChoice, StyleChoice
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 
@@ -102,3 +102,24 @@ def test_styles_may_have_weights() -> None:
 def test_a_weight_that_is_no_number_is_refused() -> None:
     with pytest.raises(ConfigError, match="a style's weight must be a number, not 'lots'"):
         parse_styles(["ink=lots"])
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "file"),
+    [
+        ("my-word=a.safetensors", "my-word", "a.safetensors"),
+        ("<s1>=folder/a=b.safetensors", "<s1>", "folder/a=b.safetensors"),
+        ("folder/my-word.safetensors", "my-word", "folder/my-word.safetensors"),
+        ("owner/name:my-word.safetensors", "my-word", "owner/name:my-word.safetensors"),
+        ("owner/name", "name", "owner/name"),
+        ("word=owner/name:a.safetensors", "word", "owner/name:a.safetensors"),
+    ],
+)
+def test_an_embedding_is_a_word_and_a_file(text: str, token: str, file: str) -> None:
+    assert parse_embeddings([text]) == (EmbeddingChoice(token=token, file=file),)
+
+
+def test_a_file_whose_name_has_an_equals_sign_is_a_file(tmp_path: Any) -> None:
+    path = tmp_path / "a=b.safetensors"
+    path.touch()
+    assert parse_embeddings([str(path)]) == (EmbeddingChoice(token="a=b", file=str(path)),)

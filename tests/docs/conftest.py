@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "tests" / "data" / "parity"
@@ -45,6 +46,9 @@ def fill(place: Path, bundled: Path) -> None:
     (bundled / "mini" / "styles").mkdir()
     for file in (place / "my-lora.safetensors", *(bundled / "mini" / "styles" / f"{s}.safetensors" for s in STYLES)):
         shutil.copy(lora, file)
+    weights = load_file(place / "my-sd15" / "text_encoder" / "model.safetensors")
+    table = next(tensor for name, tensor in weights.items() if name.endswith("token_embedding.weight"))
+    save_file({"emb_params": table[:2].clone()}, place / "my-embedding.safetensors")
     (place / "photos").mkdir()
     (place / "examples").mkdir()
     examples = [f"examples/{file.name}" for file in (ROOT / "examples").glob("*.jpg")]

@@ -236,3 +236,62 @@ def test_a_layer_given_fused_and_apart_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(StyleError, match=r"gives 'single_transformer_blocks\.0\.attn\.to_k' twice"):
         bind(read_lora(tmp_path / "a.safetensors"), TINY)
+
+
+def xlabs(block: str, role: str, layer: str) -> str:
+    return f"{block}.processor.{layer}.{role}.weight"
+
+
+XLABS = {
+    "double_blocks.1": {"qkv_lora1": (9216, 3072), "qkv_lora2": (9216, 3072), "proj_lora1": (3072, 3072)},
+    "double_blocks.0": {"proj_lora2": (3072, 3072)},
+    "single_blocks.1": {"qkv_lora": (9216, 3072), "proj_lora": (3072, 15360)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_xlabs_files_are_read_as_diffusers_reads_them(tmp_path: Path, prefix: str) -> None:
+    tensors: dict[str, Tensor] = {}
+    for block, layers in XLABS.items():
+        for n, (layer, (out, inner)) in enumerate(layers.items()):
+            rng = torch.Generator().manual_seed(n)
+            tensors[xlabs(f"{prefix}{block}", "down", layer)] = torch.randn(2, inner, generator=rng)
+            tensors[xlabs(f"{prefix}{block}", "up", layer)] = torch.randn(out, 2, generator=rng)
+    save_file(tensors, tmp_path / "a.safetensors")
+    lora = read_lora(tmp_path / "a.safetensors")
+    assert (lora.family, lora.format, lora.kind, lora.assumed) == ("flux", "xlabs", "LoRA", None)
+    bound = bind(lora, flux())
+    theirs = lora_utils._convert_xlabs_flux_lora_to_diffusers(dict(tensors))
+    names = {key.removeprefix("transformer.").rpartition(".lora_")[0] for key in theirs}
+    assert set(bound) == names
+    for name in names:
+        a, b = (theirs[f"transformer.{name}.lora_{letter}.weight"] for letter in "AB")
+        change = bound[name]
+        assert isinstance(change, Product)
+        assert torch.allclose(change.scale * change.up @ change.down[:, :5], b @ a[:, :5], atol=1e-4)
+
+
+def test_onetrainers_pieces_of_layers_that_diffusers_splits(tmp_path: Path) -> None:
+    layers = {"double_blocks.0.txt_attn.qkv.1": (3072, 3072), "single_blocks.1.linear1.3": (12288, 3072)}
+    tensors: dict[str, Tensor] = {}
+    for layer, (out, inner) in layers.items():
+        stem = f"transformer.{layer}"
+        tensors |= {f"{stem}.lora_down.weight": torch.ones(1, inner), f"{stem}.lora_up.weight": torch.ones(out, 1)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    bound = bind(read_lora(tmp_path / "a.safetensors"), flux())
+    assert set(bound) == {"transformer_blocks.0.attn.add_k_proj", "single_transformer_blocks.1.proj_mlp"}
+
+
+def test_whole_norms_of_flux_have_their_original_names(tmp_path: Path) -> None:
+    network = {**flux(), "transformer_blocks.0.attn.norm_q": (128,), "single_transformer_blocks.1.attn.norm_k": (128,)}
+    tensors = {
+        "double_blocks.0.img_attn.norm.query_norm.scale": random(128),
+        "single_blocks.1.norm.key_norm.scale": random(128),
+        "double_blocks.0.img_attn.proj.lora_A.weight": random(1, 3072),
+        "double_blocks.0.img_attn.proj.lora_B.weight": random(3072, 1),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    bound = bind(read_lora(tmp_path / "a.safetensors"), network)
+    for name in ("transformer_blocks.0.attn.norm_q", "single_transformer_blocks.1.attn.norm_k"):
+        assert torch.equal(bound[name].difference(torch.ones(128)), random(128) - 1)
+    assert "transformer_blocks.0.attn.to_out.0" in bound

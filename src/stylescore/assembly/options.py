@@ -133,7 +133,7 @@ def make_styles(style: Style) -> tuple[StyleChoice, ...]:
     return choices
 
 
-def make_embeddings(embeddings: Mapping[Any, Any]) -> tuple[EmbeddingChoice, ...]:
+def make_embeddings(embeddings: Any) -> tuple[EmbeddingChoice, ...]:
     """Return textual inversion files, by word, as choices.
 
     Raises:

@@ -42,10 +42,9 @@ class AddedTokens:
     def decode(self, ids: Any, **options: Any) -> str:
         """Return the text of token ids, added tokens under their own names."""
         text = str(self.tokenizer.decode(ids, **options))
-        for token, (first, *others) in self.pieces.items():
-            for piece in others:
-                text = text.replace(piece, "")
-            text = text.replace(first, token)
+        for token, pieces in self.pieces.items():
+            vectors = rf"(?:(?:{'|'.join(map(re.escape, pieces))})\s*)+"
+            text = re.sub(vectors, lambda _, token=token: f"{token} ", text)  # type: ignore[misc]
         return text
 
     @cached_property

@@ -49,7 +49,8 @@ _ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
     )
 )
 """(ending, role, spelling); role `None`: the matched name itself; spelling `None`: that of the other tensors."""
-_WHOLE = re.compile(r"(?P<stem>.+?)(?:\.modules_to_save(?:\.[^.]+)?)?(?:\.weight|(?P<bias>\.bias)|(?<=_norm)\.scale)")
+_NORM_SCALE = re.compile(r"(?P<stem>.+\.norm\.(?:query|key)_norm)\.scale")
+_WHOLE = re.compile(r"(?P<stem>.+?)(?:\.modules_to_save(?:\.[^.]+)?)?(?:\.weight|(?P<bias>\.bias))")
 _NUMBERED = re.compile(r"(?P<part>unet|text_encoder):(?P<number>\d+):(?P<role>up|down)")
 _PREFIXES: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
@@ -128,7 +129,9 @@ def _make_key(match: re.Match[str], role: str | None, spelling: Format | None) -
 
 
 def _parse_whole(name: str) -> Key | None:
-    """Parse the name of a whole weight or bias, which says which network it belongs to."""
+    """Parse the name of a whole weight or bias, which says which network it belongs to, or of one of FLUX's norms."""
+    if match := _NORM_SCALE.fullmatch(name):
+        return _make_key(match, WHOLE, None)
     match = _WHOLE.fullmatch(name)
     if match is None or not (match["stem"].startswith(_WRAPPERS[0]) or _has_prefix(match["stem"])):
         return None

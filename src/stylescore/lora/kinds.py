@@ -1,12 +1,12 @@
 """Builds the changes of one module from its tensors, whichever kind of adapter they are.
 
-A kind is one row of the table `_KINDS`: its name, the roles of its tensors, and the function that builds its change.
+A kind is one row of the table `KINDS`: its name, the roles of its tensors, and the function that builds its change.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -148,7 +148,7 @@ def _build_inner(tensors: Tensors, scaling: Scaling) -> Change:
 def _kinds_of(tensors: Tensors | Shapes) -> list[Kind]:
     """Return the kinds of which a module has tensors; a whole weight beside `on_input` is IA3's."""
     roles = set(tensors) - ({WHOLE} if "on_input" in tensors else set())
-    return [kind for kind in _KINDS if roles & kind.roles]
+    return [kind for kind in KINDS if roles & kind.roles]
 
 
 def _build_lora(tensors: Tensors, scaling: Scaling) -> Product:
@@ -344,13 +344,19 @@ def _build_glora(tensors: Tensors, scaling: Scaling) -> WeightedProduct:
     a1, a2 = (tensor.flatten(1) if tensor.ndim > 1 else tensor for tensor in _require_pair(tensors, "a1", "a2"))
     b1, b2 = _require_pair(tensors, "b1", "b2")
     _require(a1.ndim == a2.ndim == 2 and b1.ndim in (2, 4) and b2.ndim in (2, 4))
-    is_old = a1.shape[0] == b1.shape[0] == a2.shape[1] == b2.shape[1] and not a1.shape[1] == b1.shape[1] == len(a2)
+    is_old = _is_older_glora(a1.shape, a2.shape, b1.shape, b2.shape)
     (a_up, a_down), (b_up, b_down) = ((a2, a1), (b2, b1)) if is_old else ((a1, a2), (b1, b2))
     right = _build_product(a_down, a_up, None)
     added = _build_product(b_down, b_up.flatten(1), tensors.get("bm"))
     _require(right.shape == (added.shape[1], added.shape[1]))
     scale = scaling.of_rank(added.rank)
     return WeightedProduct(right.multiply(scale), added.multiply(scale))
+
+
+def _is_older_glora(a1: Sequence[int], a2: Sequence[int], b1: Sequence[int], b2: Sequence[int]) -> bool:
+    """Tell whether a1 and b1 are the second factors of their products; where both readings fit, by the lower rank."""
+    is_older, is_newer = a1[0] == b1[0] == a2[1] == b2[1], a1[1] == b1[1] == a2[0] == b2[0]
+    return is_older and (not is_newer or a1[0] < a1[1])
 
 
 def _read_magnitude(tensors: Tensors, inner: Additive) -> Tensor:
@@ -404,7 +410,7 @@ _FULL = Kind(_always("full difference"), frozenset({"diff"}), _build_full)
 _SPARSE = Kind(_always("sparse difference"), frozenset({"bias_indices", "bias_values", "bias_size"}), _build_sparse)
 _ADDED = (_FULL, _SPARSE)
 """Kinds whose tensors may stand beside those of another kind in one module."""
-_KINDS: tuple[Kind, ...] = (
+KINDS: tuple[Kind, ...] = (
     Kind(_name_lora, frozenset({"down", "up", "mid"}), _build_lora),
     Kind(
         _always("LoHa"),

@@ -161,6 +161,8 @@ def _match_module(patterns: Mapping[str, float], module: str, default: float | N
 
 def _parse(own: Mapping[str, Any]) -> AdapterSettings:
     alpha, rank = own.get("lora_alpha", own.get("alpha")), own.get("r")
+    if "oft_block_size" in own:  # `r` is the number of blocks there, and 0 if their size is given instead
+        rank = None
     return AdapterSettings(
         alpha=None if alpha is None else _to_positive("lora_alpha", alpha),
         alpha_patterns=_parse_patterns(own, "alpha_pattern"),

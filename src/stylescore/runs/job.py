@@ -29,7 +29,7 @@ COMMAND = "stylize"
 NO_PHOTOS: Mapping[str, Path] = MappingProxyType({})
 FREE = (
     *("photo", "mask", "caption_source", "output.*", "gif", "preview_every", "batch.*", "run.preset", "run.model"),
-    *("run.preview_model", "run.vae", "run.text_encoders", "run.styles.*.name"),
+    *("run.preview_model", "run.vae", "run.text_encoders", "run.styles.*.name", "run.embeddings.*.file"),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
 """Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
