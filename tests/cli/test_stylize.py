@@ -164,14 +164,17 @@ class TestTalk:
         assert stylize(photo, "--prompt", "a cat " * 60).err == ""
 
     def test_json(self, stylize: Callable[..., Any], photo: Path, out: Path) -> None:
-        outcome = stylize(photo, photo, "--json", "--gif", "--seed", "5", "--iterations", "2")
+        other = shutil.copy(photo, out.parent / "other.png")
+        outcome = stylize(photo, other, "--json", "--gif", "--seed", "5", "--iterations", "2")
         told = json.loads(outcome.out)
 
         assert list(told) == ["pictures"]
-        folders = [out / "input_128x128-style_lora_kohya", out / "input_128x128-style_lora_kohya-2"]
-        for row, folder in zip(told["pictures"], folders, strict=True):
+        folders = [out / "input_128x128-style_lora_kohya", out / "other-style_lora_kohya"]
+        for row, folder, source in zip(told["pictures"], folders, (photo, other), strict=True):
             assert row == {
-                "photo": str(photo),
+                "photo": str(source),
+                "status": "made",
+                "caption": "",
                 "folder": str(folder),
                 "picture": str(folder / "picture.png"),
                 "model_picture": str(folder / "picture-model-size.png"),
@@ -329,10 +332,11 @@ def test_a_run_says_its_sizes_and_where_its_constants_come_from(stylize: Callabl
     assert record(outcome.picture.parent)["run"]["preset"] == "balanced"
 
 
-def test_a_batch_that_shares_a_fake_score_says_so(stylize: Callable[..., Any], photo: Path) -> None:
+def test_a_batch_that_shares_a_fake_score_says_so(stylize: Callable[..., Any], photo: Path, out: Path) -> None:
     shared = ("--set", "fake.scope=batch")
     assert "depends on the others" not in stylize(photo, *shared, quiet=False).err
-    assert "depends on the others" in stylize(photo, photo, "--batch", "2", *shared, quiet=False).err
+    other = shutil.copy(photo, out.parent / "other.png")
+    assert "depends on the others" in stylize(photo, other, "--batch", "2", *shared, quiet=False).err
 
 
 def test_a_photo_much_larger_than_the_model_works_at_names_the_option(

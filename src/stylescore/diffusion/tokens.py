@@ -44,7 +44,7 @@ class AddedTokens:
         text = str(self.tokenizer.decode(ids, **options))
         for token, pieces in self.pieces.items():
             vectors = rf"(?:(?:{'|'.join(map(re.escape, pieces))})\s*)+"
-            text = re.sub(vectors, lambda _, token=token: f"{token} ", text)  # type: ignore[misc]
+            text = re.sub(vectors, lambda _, token=token: f"{token} ", text)
         return text
 
     @cached_property

@@ -40,7 +40,7 @@ def own_profile(image: Image.Image) -> bytes:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data)) if data and not is_deep(image) else None
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return b""
-    return data if profile is not None and profile.profile.xcolor_space.strip() == "RGB" else b""
+    return bytes(data) if data and profile is not None and profile.profile.xcolor_space.strip() == "RGB" else b""
 
 
 def convert_from_srgb(picture: Image.Image, profile: bytes) -> Image.Image:

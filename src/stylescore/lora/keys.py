@@ -58,8 +58,8 @@ _PREFIXES: tuple[tuple[str, Part], ...] = (
     ("lycoris_text_model_", "text_encoder"),
     ("lycoris_", "unet"),
     ("oft_unet_", "unet"),
-    *((f"{program}_{name}_", "text_encoder") for program in ("lora", "oft") for name in ("te", "te1")),  # type: ignore[misc]
-    *((f"{program}_te2_", "text_encoder_2") for program in ("lora", "oft")),  # type: ignore[misc]
+    *((f"{program}_{name}_", "text_encoder") for program in ("lora", "oft") for name in ("te", "te1")),
+    *((f"{program}_te2_", "text_encoder_2") for program in ("lora", "oft")),
     ("lora_te3_", "text_encoder_3"),
     ("unet.", "unet"),
     ("transformer.", "unet"),

@@ -241,7 +241,8 @@ def cayley(skew: Tensor, terms: int | None = None) -> Tensor:
     """
     identity = torch.eye(skew.shape[-1], dtype=skew.dtype).expand_as(skew)
     if terms is None:
-        return torch.linalg.solve(identity - skew, identity + skew, left=False)
+        exact: Tensor = torch.linalg.solve(identity - skew, identity + skew, left=False)
+        return exact
     factors = [2.0] * (max(terms, 4) - 2) + [1.0] if terms > 2 else [2.0] * (terms - 1)
     result = identity.clone()
     for power, factor in enumerate(factors, start=1):

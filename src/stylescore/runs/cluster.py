@@ -6,6 +6,7 @@ resumed from its last saved state. All machines need the same files under the sa
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -120,10 +121,11 @@ def make_on_cluster(
 
     own = not ray.is_initialized()
     if own:
-        ray.init(log_to_driver=False, logging_level="error", configure_logging=False)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
         actors = _start_actors(workers, run, written, caption_model, len(assignments))
-        waiting, running = list(assignments), {}
+        waiting = list(assignments)
+        running: dict[Any, tuple[Any, Assignment]] = {}
         while waiting or running:
             while waiting and actors:
                 actor, assignment = actors.pop(), waiting.pop(0)
@@ -156,7 +158,7 @@ def _start_actors(
     """Start the processes, each with a GPU if the cluster has some and the run may use them."""
     import ray
 
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     on_gpu = gpus > 0 and run.execution.device in ("auto", "cuda")
     count = max(1, min(workers.count or (gpus if on_gpu else cpus), gpus if on_gpu else cpus, most))

@@ -35,6 +35,8 @@ AUTOMATIC = "auto"
 _COMPARED = ("output.*", "gif", "preview_every")
 _UNCOMPARED = (*(name for name in FREE if name not in _COMPARED), "style_prompt")
 """Settings that do not change the result but by rounding, and what follows from the hashes."""
+_FILLED_IN = ("run.prediction", "run.clip_skip")
+"""Settings that a record has from the files, whose hashes are compared, where the call left them open."""
 _NUMBERED = re.compile(r"(.*)-([0-9]{1,9})")
 
 
@@ -111,8 +113,11 @@ class Planner:
         except StylescoreError:  # of another program or version
             return False
         wanted = make_settings(task, self.sources.apply(self.run), self.written, record.settings.style_prompt)
-        free = ("run.caption",) if AUTOMATIC == task.caption_source == record.settings.caption_source else ()
-        if not _agree(flat_settings(record), flat_settings(_record(wanted)), free):
+        now = flat_settings(_record(wanted))
+        free = [name for name in _FILLED_IN if now.get(name) is None]
+        if AUTOMATIC == task.caption_source == record.settings.caption_source:
+            free.append("run.caption")
+        if not _agree(flat_settings(record), now, free):
             return False
         return dict(record.hashes) == {**task.hashes, **model_hashes(self.sources.hashes)}
 
