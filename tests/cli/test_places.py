@@ -81,7 +81,12 @@ class TestStandardOutput:
         assert shell(f"stylescore styles 2>{FULL}").returncode == 0
 
     def test_a_batch_is_made_although_nobody_reads_the_paths(
-        self, stylize: Callable[..., Any], photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        stylize: Callable[..., Any],
+        photo: Path,
+        other_photo: Path,
+        out: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def write(*_: Any) -> int:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -95,7 +100,7 @@ class TestStandardOutput:
 
         real = sys.stdout
         monkeypatch.setattr(GuardedStream, "__init__", broken)
-        outcome = stylize(photo, photo, "--iterations", "1")
+        outcome = stylize(photo, other_photo, "--iterations", "1")
 
         assert (outcome.code, outcome.out, outcome.err) == (141, "", "")
         assert len(list(out.glob("*/picture.png"))) == 2
