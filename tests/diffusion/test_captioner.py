@@ -84,7 +84,7 @@ def test_the_usual_ones_are_looked_for_in_the_hubs_cache(blip: Path, monkeypatch
 def test_weights_in_a_pickle_are_refused(blip: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(blip, tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickle|safetensors"):
+    with pytest.raises(ModelError, match="pickle"):
         find_caption_model(str(folder))
 
 
