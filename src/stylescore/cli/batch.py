@@ -163,7 +163,11 @@ def _make_there(call: Call, steps: Sequence[Step], workers: Workers) -> Iterator
                 assignments.append(Assignment.of(step, again=call.options.overwrite))
     if assignments:
         say(f"on Ray: {len(assignments)} batches of photos", quiet=call.options.quiet)
-        yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
+        try:
+            yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
+        except KeyboardInterrupt:
+            say("the workers were stopped; the same command goes on from their last saved states")
+            raise
 
 
 def _by_size(call: Call, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:
