@@ -19,7 +19,7 @@ import pytest
 
 from stylescore.cli.main import exit_code
 from stylescore.cli.output import require_writable, say
-from stylescore.cli.streams import GuardedStream
+from stylescore.cli.streams import GuardedStream, output_of_this_thread
 from stylescore.errors import OutputError
 
 FULL = "/dev/full"
@@ -104,6 +104,16 @@ class TestStandardOutput:
 
         assert (outcome.code, outcome.out, outcome.err) == (141, "", "")
         assert len(list(out.glob("*/picture.png"))) == 2
+
+
+def test_what_other_threads_print_is_kept_off_the_results(capfd: pytest.CaptureFixture[str]) -> None:
+    with output_of_this_thread():
+        thread = threading.Thread(target=lambda: print("noise"))
+        thread.start()
+        thread.join()
+        print("result")
+    print("after")
+    assert capfd.readouterr() == ("result\nafter\n", "noise\n")
 
 
 class TestFolders:

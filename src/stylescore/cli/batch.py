@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stylescore.cli.output import add_resume_hint, progress, say, working
 from stylescore.cli.resume import print_resume
 from stylescore.cli.signals import Interrupts
+from stylescore.cli.streams import output_of_this_thread
 from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, StylescoreError
@@ -164,7 +165,8 @@ def _make_there(call: Call, steps: Sequence[Step], workers: Workers) -> Iterator
     if assignments:
         say(f"on Ray: {len(assignments)} batches of photos", quiet=call.options.quiet)
         try:
-            yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
+            with output_of_this_thread():
+                yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
         except KeyboardInterrupt:
             say("the workers were stopped; the same command goes on from their last saved states")
             raise
