@@ -246,7 +246,7 @@ class TestElsewhere:
         _, (folder,) = interrupt(PHOTO, "--preview-every", "1", "--preview-model", "tiny")
         elsewhere = ("--output", tmp_path / "straight")
         straight = stylize(PHOTO, "--preview-every", "1", "--preview-model", "tiny", *elsewhere).picture.parent
-        plain = stylize(PHOTO, "--preview-every", "1").picture.parent
+        plain = stylize(PHOTO, "--preview-every", "1", "--output", tmp_path / "plain").picture.parent
 
         monkeypatch.chdir(tmp_path)
         assert resume(folder).code == 0
