@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from stylescore.cli.main import exit_code
 
@@ -75,6 +76,15 @@ def program(capfd: pytest.CaptureFixture[str]) -> Program:
 @pytest.fixture
 def photo() -> Path:
     return PARITY / "input_128x128.png"
+
+
+@pytest.fixture
+def other_photo(photo: Path, tmp_path: Path) -> Path:
+    """Return the photo upside down, under another name."""
+    path = tmp_path / "other.png"
+    with Image.open(photo) as picture:
+        picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+    return path
 
 
 @pytest.fixture

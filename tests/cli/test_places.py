@@ -19,7 +19,7 @@ import pytest
 
 from stylescore.cli.main import exit_code
 from stylescore.cli.output import require_writable, say
-from stylescore.cli.streams import GuardedStream
+from stylescore.cli.streams import GuardedStream, output_of_this_thread
 from stylescore.errors import OutputError
 
 FULL = "/dev/full"
@@ -81,7 +81,12 @@ class TestStandardOutput:
         assert shell(f"stylescore styles 2>{FULL}").returncode == 0
 
     def test_a_batch_is_made_although_nobody_reads_the_paths(
-        self, stylize: Callable[..., Any], photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        stylize: Callable[..., Any],
+        photo: Path,
+        other_photo: Path,
+        out: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def write(*_: Any) -> int:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -95,10 +100,20 @@ class TestStandardOutput:
 
         real = sys.stdout
         monkeypatch.setattr(GuardedStream, "__init__", broken)
-        outcome = stylize(photo, photo, "--iterations", "1")
+        outcome = stylize(photo, other_photo, "--iterations", "1")
 
         assert (outcome.code, outcome.out, outcome.err) == (141, "", "")
         assert len(list(out.glob("*/picture.png"))) == 2
+
+
+def test_what_other_threads_print_is_kept_off_the_results(capfd: pytest.CaptureFixture[str]) -> None:
+    with output_of_this_thread():
+        thread = threading.Thread(target=lambda: print("noise"))
+        thread.start()
+        thread.join()
+        print("result")
+    print("after")
+    assert capfd.readouterr() == ("result\nafter\n", "noise\n")
 
 
 class TestFolders:

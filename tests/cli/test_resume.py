@@ -95,7 +95,7 @@ class TestInterruption:
         assert signal.getsignal(number) == before
 
         resumed = resume(folder)
-        straight = stylize(PHOTO).picture
+        straight = stylize(PHOTO, "--output", folder.parent.parent / "straight").picture
         assert (resumed.picture, resumed.err) == (folder / "picture.png", "")
         assert pixels(resumed.picture) == pixels(straight)
         assert steps(folder) == steps(straight.parent)
@@ -108,7 +108,7 @@ class TestInterruption:
         assert outcome.code == 130
         assert len(steps(folder)) == 1
 
-        straight = stylize(PHOTO).picture
+        straight = stylize(PHOTO, "--output", folder.parent.parent / "straight").picture
         assert pixels(resume(folder).picture) == pixels(straight)
         assert steps(folder) == steps(straight.parent)
 
@@ -118,7 +118,9 @@ class TestInterruption:
     ) -> None:
         _, (folder,) = interrupt(PHOTO, "--method", method)
 
-        assert pixels(resume(folder).picture) == pixels(stylize(PHOTO, "--method", method).picture)
+        assert pixels(resume(folder).picture) == pixels(
+            stylize(PHOTO, "--method", method, "--output", folder.parent.parent / "straight").picture
+        )
 
     def test_a_batch_is_gone_on_with_one_by_one(
         self, interrupt: Callable[..., Any], stylize: Callable[..., Any], resume: Callable[..., Any], tmp_path: Path
@@ -150,14 +152,14 @@ class TestInterruption:
         assert "resume with" not in outcome.err
         assert not (folder / "state.safetensors").exists()
 
-    def test_photos_that_wait_are_not_begun(self, interrupt: Callable[..., Any]) -> None:
-        outcome, folders = interrupt(PHOTO, PHOTO)
+    def test_photos_that_wait_are_not_begun(self, interrupt: Callable[..., Any], other_photo: Path) -> None:
+        outcome, folders = interrupt(PHOTO, other_photo)
 
         assert outcome.code == 130
         assert len(folders) == 1
 
     def test_a_signal_while_the_last_files_are_written_stops_the_next_photo(
-        self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
+        self, stylize: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch, other_photo: Path
     ) -> None:
         import stylescore.runs.runner
 
@@ -169,7 +171,7 @@ class TestInterruption:
 
         monkeypatch.setattr(stylescore.runs.runner, "public_record", public_record)
 
-        outcome = stylize(PHOTO, PHOTO)
+        outcome = stylize(PHOTO, other_photo)
 
         assert outcome.code == 130
         assert len(outcome.paths) == 1
@@ -181,7 +183,7 @@ class TestInterruption:
         _, (folder,) = interrupt(PHOTO)
         (folder / "state.safetensors").unlink()
 
-        straight = stylize(PHOTO).picture
+        straight = stylize(PHOTO, "--output", folder.parent.parent / "straight").picture
         assert pixels(resume(folder).picture) == pixels(straight)
         assert steps(folder) == steps(straight.parent)
 
@@ -242,8 +244,9 @@ class TestElsewhere:
         save_tiny(home / "tiny")
         monkeypatch.chdir(home)
         _, (folder,) = interrupt(PHOTO, "--preview-every", "1", "--preview-model", "tiny")
-        straight = stylize(PHOTO, "--preview-every", "1", "--preview-model", "tiny").picture.parent
-        plain = stylize(PHOTO, "--preview-every", "1").picture.parent
+        elsewhere = ("--output", tmp_path / "straight")
+        straight = stylize(PHOTO, "--preview-every", "1", "--preview-model", "tiny", *elsewhere).picture.parent
+        plain = stylize(PHOTO, "--preview-every", "1", "--output", tmp_path / "plain").picture.parent
 
         monkeypatch.chdir(tmp_path)
         assert resume(folder).code == 0
@@ -451,7 +454,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("more", "called"),
         [
-            ([PHOTO], "PHOTO"),
+            (["--recursive"], "--recursive"),
+            (["--caption", "none"], "--caption"),
             (["--style", "oil"], "--style"),
             (["--iterations", 9], "--iterations"),
             (["--output", "elsewhere"], "--output"),

@@ -119,19 +119,23 @@ def test_two_signals_in_a_row_leave_a_state(
 
 
 def test_a_signal_before_the_first_iteration_says_how_to_begin_again(
-    stylize: Callable[..., Any], resume: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
+    stylize: Callable[..., Any],
+    resume: Callable[..., Any],
+    out: Path,
+    other_photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from stylescore.runs.runner import Batch
 
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "start", lambda *_: send())
-        outcome = stylize(PHOTO, PHOTO)
+        outcome = stylize(PHOTO, other_photo)
 
     assert outcome.code == 130
     (folder,) = out.iterdir()
     assert outcome.err.splitlines() == [
         f"no state is saved; begin again with: stylescore stylize --resume {folder}",
-        f"not begun, give them again: {PHOTO}",
+        "1 of the photos not begun; the same command goes on with them",
         "error: interrupted",
     ]
     assert [path.name for path in folder.iterdir()] == ["config.toml"]
@@ -146,7 +150,11 @@ def test_a_run_that_is_not_quiet_acknowledges(stylize: Callable[..., Any], stop_
 
 
 def test_a_signal_between_the_pictures_of_a_batch_stops_after_the_picture_in_progress(
-    stylize: Callable[..., Any], resume: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch
+    stylize: Callable[..., Any],
+    resume: Callable[..., Any],
+    out: Path,
+    other_photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from stylescore.runs.runner import Batch
 
@@ -159,7 +167,7 @@ def test_a_signal_between_the_pictures_of_a_batch_stops_after_the_picture_in_pro
 
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "_write_result", write_result)
-        outcome = stylize(PHOTO, PHOTO, "--batch", "2", quiet=False)
+        outcome = stylize(PHOTO, other_photo, "--batch", "2", quiet=False)
 
     assert outcome.code == 130
     assert "stopping after this picture; Ctrl-C again stops at once\n" in outcome.err

@@ -88,8 +88,10 @@ class TestWhatIsWritten:
                 assert told[key] == kept[key]
             assert told["run"]["method"] == kept["run"]["method"]
 
-    def test_a_second_run_does_not_overwrite_the_first(self, stylize: Callable[..., Any], photo: Path) -> None:
-        first, second = (stylize(photo, "--iterations", "1").picture for _ in range(2))
+    def test_a_run_with_another_seed_does_not_overwrite_the_first(
+        self, stylize: Callable[..., Any], photo: Path
+    ) -> None:
+        first, second = (stylize(photo, "--iterations", "1", "--seed", seed).picture for seed in (1, 2))
 
         assert second.parent.name == f"{first.parent.name}-2"
         assert first.is_file()
@@ -163,23 +165,22 @@ class TestTalk:
     def test_quiet_is_quiet(self, stylize: Callable[..., Any], photo: Path) -> None:
         assert stylize(photo, "--prompt", "a cat " * 60).err == ""
 
-    def test_json(self, stylize: Callable[..., Any], photo: Path, out: Path) -> None:
-        other = shutil.copy(photo, out.parent / "other.png")
-        outcome = stylize(photo, other, "--json", "--gif", "--seed", "5", "--iterations", "2")
+    def test_json(self, stylize: Callable[..., Any], photo: Path, other_photo: Path, out: Path) -> None:
+        outcome = stylize(photo, other_photo, "--json", "--gif", "--seed", "5", "--iterations", "2")
         told = json.loads(outcome.out)
 
         assert list(told) == ["pictures"]
-        folders = [out / "input_128x128-style_lora_kohya", out / "other-style_lora_kohya"]
-        for row, folder, source in zip(told["pictures"], folders, (photo, other), strict=True):
+        for row, source in zip(told["pictures"], (photo, other_photo), strict=True):
+            folder = out / f"{source.stem}-style_lora_kohya"
             assert row == {
                 "photo": str(source),
                 "status": "made",
-                "caption": "",
                 "folder": str(folder),
                 "picture": str(folder / "picture.png"),
                 "model_picture": str(folder / "picture-model-size.png"),
                 "before_after": str(folder / "before-after.png"),
                 "gif": str(folder / "run.gif"),
+                "caption": "",
                 "width": 128,
                 "height": 128,
                 "iterations": 2,
@@ -198,7 +199,7 @@ class TestTalk:
         folders.append(out / "other-style_lora_kohya")
 
         outcome = stylize(*photos, "--iterations", "1", quiet=False)
-        rows = json.loads(stylize(*photos, "--iterations", "1", "--json").out)["pictures"]
+        rows = json.loads(stylize(*photos, "--iterations", "1", "--seed", "1", "--json").out)["pictures"]
 
         assert outcome.paths == [folder / "picture.png" for folder in folders]
         told = [line for line in outcome.err.splitlines() if " -> " in line]
@@ -218,9 +219,14 @@ class TestTalk:
 
 class TestRepeatability:
     def test_one_seed_one_picture(
-        self, stylize: Callable[..., Any], photo: Path, steps: Callable[[Path], list[dict[str, Any]]]
+        self,
+        stylize: Callable[..., Any],
+        photo: Path,
+        steps: Callable[[Path], list[dict[str, Any]]],
+        tmp_path: Path,
     ) -> None:
-        first, second, other = (stylize(photo, "--seed", seed).picture for seed in (1, 1, 2))
+        first, other = (stylize(photo, "--seed", seed).picture for seed in (1, 2))
+        second = stylize(photo, "--seed", "1", "--output", tmp_path / "again").picture
 
         assert np.array_equal(pixels(first), pixels(second))
         assert steps(first.parent) == steps(second.parent)
@@ -235,7 +241,7 @@ class TestRepeatability:
         source.resize((100, 130)).save(photos[2])
 
         together = stylize(*photos, "--batch", "2").paths
-        alone = stylize(*photos, "--batch", "1").paths
+        alone = stylize(*photos, "--batch", "1", "--output", tmp_path / "alone").paths
 
         assert len(together) == len(alone) == 3
         for one, other in zip(together, alone, strict=True):
@@ -332,11 +338,15 @@ def test_a_run_says_its_sizes_and_where_its_constants_come_from(stylize: Callabl
     assert record(outcome.picture.parent)["run"]["preset"] == "balanced"
 
 
-def test_a_batch_that_shares_a_fake_score_says_so(stylize: Callable[..., Any], photo: Path, out: Path) -> None:
+def test_a_batch_that_shares_a_fake_score_says_so(
+    stylize: Callable[..., Any], photo: Path, other_photo: Path, tmp_path: Path
+) -> None:
     shared = ("--set", "fake.scope=batch")
     assert "depends on the others" not in stylize(photo, *shared, quiet=False).err
-    other = shutil.copy(photo, out.parent / "other.png")
-    assert "depends on the others" in stylize(photo, other, "--batch", "2", *shared, quiet=False).err
+    assert (
+        "depends on the others"
+        in stylize(photo, other_photo, "--batch", "2", *shared, "--output", tmp_path / "two", quiet=False).err
+    )
 
 
 def test_a_photo_much_larger_than_the_model_works_at_names_the_option(

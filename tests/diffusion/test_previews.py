@@ -28,7 +28,7 @@ from stylescore.diffusion.previews import choose_codec
 from stylescore.errors import ModelError
 from stylescore.images import to_picture
 from stylescore.method.types import Latent
-from stylescore.runs.job import make_job
+from stylescore.runs.job import Task, Written, make_job
 from stylescore.runs.runner import Batch, SavedResult
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -76,7 +76,8 @@ def run_config(iterations: int = 2, **more: Any) -> RunConfig:
 def run(config: RunConfig, out: Path, *, gif: bool = False, preview_every: int = 0) -> tuple[Batch, Path]:
     """Make a whole run and return it and its folder."""
     made = Stylizer(config)
-    job = make_job(made, read_photo(PHOTO), out, gif=gif, preview_every=preview_every)
+    written = Written(gif=gif, preview_every=preview_every)
+    job = make_job(made, Task(photo=PHOTO, parent=out), read_photo(PHOTO), written)
     batch = Batch.start(made, [job])
     assert isinstance(list(batch.run())[-1], SavedResult)
     return batch, job.folder.path

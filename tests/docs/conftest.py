@@ -55,6 +55,9 @@ def fill(place: Path, bundled: Path) -> None:
     for photo in ("photo.jpg", "photos/one.jpg", "photos/two.jpg", *examples):
         with Image.open(PARITY / "input_128x128.png") as picture:
             picture.resize((96, 64)).save(place / photo)
+    (place / "masks").mkdir()
+    for name in ("one", "two"):
+        Image.linear_gradient("L").resize((96, 64)).save(place / "masks" / f"{name}.png")
     (place / "style-pictures").mkdir()
     for number in range(3):
         Image.new("RGB", (96, 80), (60 * number, 90, 120)).save(place / "style-pictures" / f"{number}.png")
@@ -68,12 +71,13 @@ def interrupt_a_run(folder: Path) -> None:
     """Make a run in `folder` that was stopped after one iteration."""
     from stylescore import RunConfig, StyleChoice, Stylizer, read_photo
     from stylescore.config.presets import preset_for
-    from stylescore.runs.job import make_job
+    from stylescore.runs.job import Task, Written, make_job
     from stylescore.runs.runner import Batch
 
     run = RunConfig(styles=(StyleChoice(name="oil-painting"),), method=preset_for("mini", None, None))
     stylizer = Stylizer(run)
-    job = make_job(stylizer, read_photo("photo.jpg"), folder.parent, gif=False, preview_every=0)
+    task = Task(photo=Path("photo.jpg"), parent=folder.parent)
+    job = make_job(stylizer, task, read_photo("photo.jpg"), Written())
     assert job.folder.path == folder
     events = Batch.start(stylizer, [job]).run()
     next(events)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stylescore.cli.output import add_resume_hint, progress, say, working
 from stylescore.cli.resume import print_resume
 from stylescore.cli.signals import Interrupts
+from stylescore.cli.streams import output_of_this_thread
 from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, StylescoreError
@@ -163,7 +164,12 @@ def _make_there(call: Call, steps: Sequence[Step], workers: Workers) -> Iterator
                 assignments.append(Assignment.of(step, again=call.options.overwrite))
     if assignments:
         say(f"on Ray: {len(assignments)} batches of photos", quiet=call.options.quiet)
-        yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
+        try:
+            with output_of_this_thread():
+                yield from make_on_cluster(workers, call.run, call.options.written, call.caption_model, assignments)
+        except KeyboardInterrupt:
+            say("the workers were stopped; the same command goes on from their last saved states")
+            raise
 
 
 def _by_size(call: Call, tasks: Sequence[Task]) -> list[tuple[Task, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,19 @@ def with_folders_apart(photos: Sequence[Path], output: Path) -> dict[Path, Path]
     has the name of theirs, so that `a/same.jpg` and `b/same.jpg` can be told apart.
     """
     absolute = {photo: photo.absolute() for photo in photos}
-    return {photo: output / _distinguish(path, absolute.values()) for photo, path in absolute.items()}
+    folders: dict[str, set[Path]] = {}
+    for path in absolute.values():
+        folders.setdefault(path.stem, set()).add(path.parent)
+    return {photo: output / _distinguish(path, folders[path.stem]) for photo, path in absolute.items()}
 
 
-def _distinguish(photo: Path, others: Iterable[Path]) -> Path:
-    """Return a photo's folder relative to the one it shares with all photos of its name; none if it has its name."""
-    folders = {other.parent for other in others if other.stem == photo.stem}
+def _distinguish(photo: Path, folders: Collection[Path]) -> Path:
+    """Return a photo's folder relative to the one it shares with all photos of its name; none if it has its name.
+
+    Args:
+        photo: its absolute path.
+        folders: those of all photos of its name.
+    """
     if len(folders) == 1:
         return Path()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -68,6 +69,27 @@ def guarded_streams() -> Iterator[GuardedStream]:
     finally:
         out.flush()
         sys.stdout, sys.stderr = before
+
+
+class _OfThisThread:
+    """Standard output as the thread sees it that made this; what other threads print goes to standard error."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self._thread = out, threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out if threading.get_ident() == self._thread else sys.stderr, name)
+
+
+@contextmanager
+def output_of_this_thread() -> Iterator[None]:
+    """Keep standard output for the results of this thread: Ray prints its messages there from another one."""
+    before = sys.stdout
+    sys.stdout = _OfThisThread(before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout = before
 
 
 def _fill_closed_descriptors() -> None:

@@ -318,17 +318,18 @@ def _start(
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
     from stylescore.config.toml import check_choice, overlay
-    from stylescore.runs.cluster import parse_workers
 
     require_writable(inputs.output)
     require_writable_names([*inputs.names, inputs.output])
-    workers = parse_workers(options.workers)
     chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
     run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
     resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     sources = resolve_sources(run)
+    from stylescore.runs.cluster import parse_workers  # from here on torch is needed
+
+    workers = parse_workers(options.workers)
     tasks, captioner = make_tasks(inputs, quiet=options.quiet)
     sizes, failures = check_headers(tasks, run, options.written.output)
     if warning := unsuited(run.model, preset):

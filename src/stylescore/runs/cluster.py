@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from stylescore.errors import ConfigError, StylescoreError, quote
 from stylescore.images import Photo
 from stylescore.method.state import PictureState
 from stylescore.runs.job import Job, PictureFolder, Task, Written, is_finished, make_jobs
-from stylescore.runs.lock import hold
+from stylescore.runs.lock import InUseError, hold
 from stylescore.runs.making import Describe, clear_finished, jobs_at, open_photos, read_batch
 from stylescore.runs.outcomes import OF_ONE_PHOTO, Outcome, collect_failure, failed, found, made
 from stylescore.runs.plan import Interrupted, find_begun
@@ -121,7 +121,9 @@ def make_on_cluster(
 
     own = not ray.is_initialized()
     if own:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        ray.init(
+            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
+        )
     try:
         actors = _start_actors(workers, run, written, caption_model, len(assignments))
         waiting = list(assignments)
@@ -180,6 +182,8 @@ class _Worker:
         """Make a batch; return what became of its photos, or a failure that every other batch would have too."""
         try:
             return list(make_assignment(self._stylizer, assignment, self._written, self._describe))
+        except InUseError as error:
+            return [failed(task.photo, error) for task in assignment.tasks]
         except StylescoreError as error:
             return failed(assignment.tasks[0].photo, error).error or error
 
@@ -218,10 +222,21 @@ def make_assignment(
         for task, folder in list(begun.items()):
             if is_finished(folder):
                 yield found(task, begun.pop(task))
-        if begun:
-            saved, states = read_batch(list(begun.values()))
-            yield from _finish(stylizer, jobs_at(list(begun), saved, stylizer), states)
+        yield from _go_on(stylizer, begun)
         yield from _begin(stylizer, assignment, written, describe, locks)
+
+
+def _go_on(stylizer: Stylizer, begun: Mapping[Task, PictureFolder]) -> Iterator[Outcome]:
+    """Resume the unfinished runs of a batch."""
+    errors: list[StylescoreError] = []
+    jobs: list[Job] = []
+    with collect_failure(errors, StylescoreError, alone=False):
+        saved, states = read_batch(list(begun.values())) if begun else ([], None)
+        jobs = jobs_at(list(begun), saved, stylizer)
+    if jobs:
+        yield from _finish(stylizer, jobs, states)
+    for error in errors:
+        yield from (failed(task.photo, error) for task in begun)
 
 
 def _begin(
