@@ -519,6 +519,13 @@ def test_scaled_weights_of_a_folder_are_refused(copy, part, name):
     assert refused(copy, f"the {part} of .* its weights are scaled, as '{name}' shows, which is not supported").hint
 
 
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_tensors_that_a_network_would_drop_are_refused(copy, part):
+    path = copy / part / WEIGHTS[part]
+    save_file(load_file(path) | {"mid.gate": torch.ones(3)}, path, {"format": "pt"})
+    assert refused(copy, f"the {part} of .* holds 1 tensors that a .* does not have, such as 'mid.gate'").hint
+
+
 def test_scaled_weights_of_a_single_file_are_refused(tmp_path):
     names = ("model.diffusion_model.out.2.weight", "model.diffusion_model.out.2.scale_weight")
     save_file({name: torch.ones(1) for name in names}, tmp_path / "a.safetensors")

@@ -185,7 +185,7 @@ class Stylizer:
         stylizer = self.with_changes(changes)
         captions = stylizer._captions(prompt, len(photos))
         results: dict[int, Result] = {}
-        for numbers in stylizer.split(photos, batch):
+        for numbers in stylizer.split(photos, batch, captions):
             chosen = [photos[number] for number in numbers]
             fitting = stylizer.start(chosen, captions=[captions[number] for number in numbers])
             label = chosen[0].path.name if len(photos) > 1 else "stylizing"

@@ -222,6 +222,8 @@ def _load(plan: Plan, options: Options) -> BaseModel:
     from stylescore.training.session import load_base, long_prompts
 
     base = load_base(plan)
+    for note in base.parts.notes:
+        say(f"note: {note}", quiet=options.quiet)
     say(_describe(base), quiet=options.quiet)
     long = long_prompts(base, plan)
     if long:
