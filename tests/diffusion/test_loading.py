@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from stylescore.diffusion.checkpoints import folders, layouts, loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
+from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.families import SD, Checkpoint
 from stylescore.errors import ModelError
@@ -424,6 +425,15 @@ def test_single_file_marked_as_predicting_v(single):
     parts = load(path)
     assert parts.prediction_type == "v_prediction"
     assert parts.betas[-1] == 1
+
+
+def test_what_was_measured_is_said_and_an_option_takes_its_place(single):
+    path, _ = single("sd2", {}, {})
+    (note,) = load(path).notes
+    assert note.startswith("a.safetensors does not state what it predicts; on noise it was found to predict ")
+    options = ModelOptions(prediction="sample")
+    given = load_components(path, dtype=torch.float32, places=DevicePlacement.on(CPU), options=options)
+    assert (given.predicts, given.notes) == ("sample", ())
 
 
 class Returning(torch.nn.Module):
