@@ -431,9 +431,9 @@ def test_what_was_measured_is_said_and_an_option_takes_its_place(single):
     path, _ = single("sd2", {}, {})
     (note,) = load(path).notes
     assert note.startswith("a.safetensors does not state what it predicts; on noise it was found to predict ")
-    options = ModelOptions(prediction="sample")
+    options = ModelOptions(prediction="v")
     given = load_components(path, dtype=torch.float32, places=DevicePlacement.on(CPU), options=options)
-    assert (given.predicts, given.notes) == ("sample", ())
+    assert (given.predicts, given.notes) == ("v", ())
 
 
 class Returning(torch.nn.Module):
