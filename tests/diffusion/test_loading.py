@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from stylescore.diffusion.checkpoints import folders, layouts, loading, single_file
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
+from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.execution.devices import DevicePlacement
 from stylescore.diffusion.families import SD, Checkpoint
 from stylescore.errors import ModelError
@@ -426,6 +427,15 @@ def test_single_file_marked_as_predicting_v(single):
     assert parts.betas[-1] == 1
 
 
+def test_what_was_measured_is_said_and_an_option_takes_its_place(single):
+    path, _ = single("sd2", {}, {})
+    (note,) = load(path).notes
+    assert note.startswith("a.safetensors does not state what it predicts; on noise it was found to predict ")
+    options = ModelOptions(prediction="v")
+    given = load_components(path, dtype=torch.float32, places=DevicePlacement.on(CPU), options=options)
+    assert (given.predicts, given.notes) == ("v", ())
+
+
 class Returning(torch.nn.Module):
     """A network that returns a fraction of its input."""
 
@@ -517,6 +527,13 @@ def test_scaled_weights_of_a_folder_are_refused(copy, part, name):
     path = copy / part / WEIGHTS[part]
     save_file(load_file(path) | {name: torch.ones(())}, path, {"format": "pt"})
     assert refused(copy, f"the {part} of .* its weights are scaled, as '{name}' shows, which is not supported").hint
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_tensors_that_a_network_would_drop_are_refused(copy, part):
+    path = copy / part / WEIGHTS[part]
+    save_file(load_file(path) | {"mid.gate": torch.ones(3)}, path, {"format": "pt"})
+    assert refused(copy, f"the {part} of .* holds 1 tensors that a .* does not have, such as 'mid.gate'").hint
 
 
 def test_scaled_weights_of_a_single_file_are_refused(tmp_path):

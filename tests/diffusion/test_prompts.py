@@ -287,3 +287,11 @@ def test_captions_of_other_lengths_go_into_another_batch(
     captions = ["a cat", "a lake", LONG]
     assert list(stylizer.split(photos, 3, captions)) == [[0, 1], [2]]
     assert list(stylizer.split(photos, 3)) == [[0, 1, 2]]
+
+
+def test_what_a_t5_cuts_off_is_named(tiny_family: Families, run_on: Any) -> None:
+    stylizer = run_of(tiny_family("flux-dev"), run_on, caption="a cat " * 300 + "zebra")
+    assert stylizer.prompt_notes(stylizer.run.caption) == []
+    (target, caption) = stylizer.cut_prompts(stylizer.run.caption)
+    assert target.endswith(caption)
+    assert stylizer.cut_prompts("a cat") == []

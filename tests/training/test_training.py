@@ -235,7 +235,7 @@ def test_sd15_gets_as_many_adapted_layers_as_from_kohyas_tools(targets: Any, cou
     """Theirs are 12 in each of 16 attention blocks; with convolutions we add the two of each of 22 resnets."""
     from diffusers import UNet2DConditionModel
 
-    from stylescore.diffusion.checkpoints.single_file import SD1_LAYOUT
+    from stylescore.diffusion.checkpoints.layouts import SD1_LAYOUT
 
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD1_LAYOUT.configs / "unet"))

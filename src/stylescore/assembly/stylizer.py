@@ -206,7 +206,7 @@ class Stylizer:
         captions = stylizer._captions(prompt, len(photos))
         photos = stylizer._with_masks(photos, mask)
         results: dict[int, Result] = {}
-        for numbers in stylizer.split(photos, batch):
+        for numbers in stylizer.split(photos, batch, captions):
             chosen = [photos[number] for number in numbers]
             fitting = stylizer.start(chosen, captions=[captions[number] for number in numbers])
             label = chosen[0].path.name if len(photos) > 1 else "stylizing"

@@ -285,6 +285,8 @@ def _load(plan: Plan, options: Options) -> BaseModel:
     from stylescore.training.session import load_base, long_prompts
 
     base = load_base(plan)
+    for note in base.parts.notes:
+        say(f"note: {note}", quiet=options.quiet)
     for line in (_describe(base), *_expectations(base, plan)):
         say(line, quiet=options.quiet)
     long = long_prompts(base, plan)

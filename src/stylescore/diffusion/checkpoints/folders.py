@@ -202,7 +202,20 @@ def load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant:
             **precision,
         )
     require_complete(folder, spec.name, info)
+    if _library_of(spec.kind) == "diffusers":
+        _refuse_left_over(folder, spec, info)
     return model
+
+
+def _refuse_left_over(folder: Path, spec: ComponentSpec, info: Mapping[str, Any]) -> None:
+    """Raise `ModelError` if a network's file holds tensors that its class would drop."""
+    unused = sorted(info.get("unexpected_keys", ()))
+    if unused:
+        raise ModelError(
+            f"the {spec.name} of {str(folder)!r} holds {len(unused)} tensors that a {spec.kind} does not have, such as "
+            f"{quote(unused[0])}",
+            hint="it is of another kind than its settings say: download it again, or choose another model",
+        )
 
 
 def _library_of(kind: str) -> Literal["diffusers", "transformers"]:

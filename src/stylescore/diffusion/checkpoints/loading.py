@@ -22,6 +22,7 @@ from stylescore.diffusion.execution.devices import DevicePlacement, set_memory_f
 from stylescore.diffusion.families import Checkpoint, Family
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
+from stylescore.diffusion.quantisation import has_quantised
 from stylescore.diffusion.text import TextEncoder, TextModel
 from stylescore.errors import ModelError
 from stylescore.method.schedule import NoiseSchedule
@@ -126,7 +127,8 @@ def load_components(
     kind = _TYPES[prediction]
     betas, native_size = _load_betas(name, checkpoint, prediction == "flow"), _native_size(name, checkpoint)
     _freeze(checkpoint.network, places.weights)
-    set_memory_format(checkpoint.network, places.network)
+    if not has_quantised(checkpoint.network):
+        set_memory_format(checkpoint.network, places.network)
     _freeze(checkpoint.vae, places.codec)
     for _, model in checkpoint.text_models.values():
         _freeze(model, places.texts)
@@ -254,7 +256,8 @@ def _widen(checkpoint: Checkpoint, places: DevicePlacement) -> None:
         checkpoint.vae.float()
     if places.encoding.type == "cpu":
         for _, model in checkpoint.text_models.values():
-            model.float()
+            if not has_quantised(model):
+                model.float()
 
 
 def _freeze(model: nn.Module, device: torch.device) -> None:
