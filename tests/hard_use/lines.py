@@ -260,6 +260,6 @@ def run(place: Path, count: int, seed: int = 0) -> Tally:
         tally.count()
         if reason := judge(outcome, prints=line[0] == "inspect"):
             shown = " ".join(ascii(word[:60]) if not word.isprintable() or " " in word else word[:60] for word in line)
-            last = outcome.err.strip().splitlines()[-1:]
-            tally.fail(f"{shown}: {reason} {last if 'traceback' in reason else ''}".rstrip())
+            last = "".join(outcome.err.strip().splitlines()[-1:])[:200] if "traceback" in reason else ""
+            tally.fail(f"{shown}: {reason} {last}".rstrip())
     return tally
