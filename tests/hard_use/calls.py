@@ -172,7 +172,7 @@ CALLS = [
         "Stylizer(STYLE)",
         "Stylizer.load(STYLE, model='nowhere')",
         "Stylizer.load(STYLE, **q).stylize(PHOTO, style_strength=0.3)",
-        "Stylizer.load(STYLE, **q)([PHOTO])",
+        "list(Stylizer.load(STYLE, **q)([PHOTO]))[-1]",
         "Stylizer(RunConfig(styles=()))",
         "Stylizer(RunConfig(styles=STYLE, model=TINY))",
         "Stylizer(RunConfig(styles=(STYLE,), model=TINY))",

@@ -134,6 +134,8 @@ def test_pictures_that_cannot_be_used_are_one_line(train_style: Program, picture
 def test_bytes_that_are_no_letters_are_refused(train_style: Program) -> None:
     assert train_style("--caption", "a\udcff").complaint[0].startswith("caption must be Unicode text")
     assert train_style("--trigger", "a\udcff").complaint[0].startswith("trigger must be Unicode text")
+    assert train_style("--output", "a\udcff").complaint[0].startswith("--output must be Unicode text")
+    assert train_style("--from", "a\udcff").complaint[0].startswith("--from must be Unicode text")
 
 
 def test_prompts_that_are_cut_are_told(program: Program, pictures: Path, tools: SimpleNamespace) -> None:

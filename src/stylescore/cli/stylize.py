@@ -162,7 +162,7 @@ def stylize(
             metavar="auto|adapter|merged", help="Style as an adapter, or merged into a copy.", rich_help_panel=HOW
         ),
     ] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.", rich_help_panel=HOW)] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     list_file: Annotated[
         list[Path] | None,
         typer.Option("--list", metavar="FILE", help="File with one photo a line.", rich_help_panel=MANY),
@@ -205,7 +205,10 @@ def stylize(
         typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     preview_every: Annotated[
-        int, typer.Option(min=0, metavar="K", help="Save a preview every K iterations.", rich_help_panel=WHERE)
+        int,
+        typer.Option(
+            min=0, max=1_000_000, metavar="K", help="Save a preview every K iterations.", rich_help_panel=WHERE
+        ),
     ] = 0,
     gif: Annotated[bool, typer.Option("--gif", help="Save an animation of the run.", rich_help_panel=WHERE)] = False,
     preview_model: Annotated[

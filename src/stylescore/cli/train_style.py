@@ -215,6 +215,7 @@ def _find_start(name: str | None) -> dict[str, Any]:
 
 def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
+    check_texts({"--output": str(options.output)})
     require_writable(options.output)
     require_writable(user_styles_dir(), "set STYLESCORE_STYLES to a folder you may write to")
     from stylescore.runs.lock import hold

@@ -79,7 +79,7 @@ def _is_present(device: torch.device) -> bool:
     """Tell whether tensors can be put on the device."""
     match device.type:
         case "cpu":
-            return True
+            return not device.index
         case "cuda":
             return (device.index or 0) < torch.cuda.device_count()
         case "mps":
