@@ -430,11 +430,11 @@ def test_a_series_of_a_million_terms_is_refused(tmp_path: Path) -> None:
 
 STATED = {
     "a PiSSA file": {"init_lora_weights": "pissa_niter_16"},
-    "an? OLoRA file": {"init_lora_weights": "olora"},
-    "AdaLoRA file": {"peft_type": "ADALORA"},
+    "an OLoRA file": {"init_lora_weights": "olora"},
+    "an AdaLoRA file": {"peft_type": "ADALORA"},
     "FourierFT file": {"peft_type": "FOURIERFT"},
     "PEFT HRA file": {"peft_type": "HRA"},
-    "activated LoRA file": {"alora_invocation_tokens": [1, 2]},
+    "is an? activated LoRA file": {"alora_invocation_tokens": [1, 2]},
     "QALoRA file": {"use_qalora": True},
     "LoRA with repeated layers file": {"layer_replication": [[0, 2]]},
 }
