@@ -27,7 +27,7 @@ from stylescore.diffusion.checkpoints.folders import load_folder, read_json
 from stylescore.errors import StyleError, StylescoreError
 from stylescore.images import read_photo
 from stylescore.images.captions import CaptionSource, read_captions
-from stylescore.lora import describe, read_lora
+from stylescore.lora import describe, read_embedding, read_lora
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import read_record
 from stylescore.storage.safetensors_header import read_header
@@ -103,7 +103,7 @@ def settings_json(path: Path) -> object:
 TOML_READERS = (load_toml, read_preset, read_run_record)
 JSON_READERS = (settings_json, read_style_settings, read_model_folder)
 TEXT_READERS = (read_caption, read_table)
-LORA_READERS = (header, read_lora, describe_style, list_folder)
+LORA_READERS = (header, read_lora, read_embedding, describe_style, list_folder)
 READERS = (*TOML_READERS, *JSON_READERS, *TEXT_READERS, *LORA_READERS, read_photo)
 
 

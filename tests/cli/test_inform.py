@@ -107,7 +107,7 @@ class TestInspect:
         report = json.loads(program("inspect", tmp_path / "style.safetensors", "--json").out)
 
         assert (report["format"], report["usable"]) == (kind, True)
-        assert report["unet"] == {"linear": 1, "conv": 0}
+        assert report["unet"] == {"linear": 1, "conv": 0, "norm": 0, "bias": 0}
 
     def test_a_loha_is_described(self, program: Callable[..., Any], tmp_path: Path) -> None:
         save_loha(tmp_path / "loha.safetensors")
@@ -119,16 +119,25 @@ class TestInspect:
         assert (facts["format"].strip(), facts["kind"].strip()) == ("kohya", "LoHa")
         assert facts["usable"].strip() == "yes"
 
-    def test_an_oft_is_described_and_not_usable(self, program: Callable[..., Any], tmp_path: Path) -> None:
-        save_file({"lora_unet_mid_block.oft_blocks": torch.ones(2, 2)}, tmp_path / "oft.safetensors")
+    def test_an_oft_is_described(self, program: Callable[..., Any], tmp_path: Path) -> None:
+        save_file({"lora_unet_mid_block.oft_blocks": torch.ones(2, 2, 2)}, tmp_path / "oft.safetensors")
 
         outcome = program("inspect", tmp_path / "oft.safetensors")
         facts = dict(line.split(":", 1) for line in outcome.out.splitlines())
 
+        assert outcome.code == 0
+        assert (facts["kind"].strip(), facts["usable"].strip()) == ("OFT", "yes")
+
+    def test_an_unsupported_kind_is_described_and_not_usable(self, program: Callable[..., Any], tmp_path: Path) -> None:
+        save_file({"base_model.model.mid.lora_E": torch.ones(2, 1)}, tmp_path / "ada.safetensors")
+
+        outcome = program("inspect", tmp_path / "ada.safetensors")
+        facts = dict(line.split(":", 1) for line in outcome.out.splitlines())
+
         assert outcome.code == 2
-        assert facts["kind"].strip() == "OFT"
+        assert facts["kind"].strip() == "AdaLoRA"
         assert facts["usable"].strip() == "no"
-        assert "is a OFT file" in facts["reason"]
+        assert "is an AdaLoRA file" in facts["reason"]
 
     def test_a_truncated_file_is_described_and_not_usable(
         self, program: Callable[..., Any], tmp_path: Path, style: Path

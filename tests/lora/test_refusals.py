@@ -242,7 +242,7 @@ def test_one_module_in_two_spellings(tmp_path):
 def test_other_kinds_of_adapter_are_named(tmp_path, name, kind):
     tensors = load_file(saved(tmp_path / "a.safetensors")) | {name: torch.ones(2, 2)}
     save_file(tensors, tmp_path / "b.safetensors")
-    refused(tmp_path / "b.safetensors", f"is a {kind} file, which is not supported")
+    refused(tmp_path / "b.safetensors", f"is an? {kind} file, which is not supported")
     assert describe(tmp_path / "b.safetensors").kind == kind
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lycoris.modules.boft import ButterflyOFTModule
 from lycoris.modules.diag_oft import DiagOFTModule
 from lycoris.modules.full import FullModule
@@ -395,7 +397,7 @@ def test_tensors_that_do_not_fit_together(tmp_path: Path, name: str) -> None:
     ("tensors", "lacking"),
     [
         ({"oft_blocks": None, "rescale": torch.ones(4)}, "oft_blocks"),
-        ({"on_input": torch.tensor(0)}, "set"),
+        ({"on_input": torch.tensor(0)}, "weight"),
         ({"a1.weight": torch.ones(4, 2)}, "a2"),
         ({"boft_R": torch.ones(1, 2, 2, 2)}, "boft_s"),
         ({"bias_values": torch.ones(1)}, "bias_indices"),
@@ -418,13 +420,21 @@ def test_peft_files_that_need_their_settings(tmp_path: Path, key: str, shape: tu
     assert "beside it" in str(caught.value.hint)
 
 
+def test_a_series_of_a_million_terms_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "adapter_model.safetensors", {"base_model.model.fold.oft_R.weight": torch.ones(3, 6)})
+    config = {"peft_type": "OFT", "num_cayley_neumann_terms": 1_000_000}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(StyleError, match="num_cayley_neumann_terms must be at most 100"):
+        read_lora(path)
+
+
 STATED = {
     "a PiSSA file": {"init_lora_weights": "pissa_niter_16"},
-    "an? OLoRA file": {"init_lora_weights": "olora"},
-    "AdaLoRA file": {"peft_type": "ADALORA"},
+    "an OLoRA file": {"init_lora_weights": "olora"},
+    "an AdaLoRA file": {"peft_type": "ADALORA"},
     "FourierFT file": {"peft_type": "FOURIERFT"},
     "PEFT HRA file": {"peft_type": "HRA"},
-    "activated LoRA file": {"alora_invocation_tokens": [1, 2]},
+    "is an? activated LoRA file": {"alora_invocation_tokens": [1, 2]},
     "QALoRA file": {"use_qalora": True},
     "LoRA with repeated layers file": {"layer_replication": [[0, 2]]},
 }
@@ -450,3 +460,38 @@ def test_nothing_of_a_lycoris_file_is_lost(tmp_path: Path) -> None:
     assert set(load_file(path)) == set(tensors)
     with pytest.raises(StyleError, match=r"belong to no LoRA, such as 'lora_unet_turn\.unheard_of'"):
         read_lora(path)
+
+
+ROLES = {
+    **{f"lora_{side}.weight": (2, 3) for side in ("down", "up", "mid")},
+    **{role: (2, 3) for role in ("diff", "diff_b", "w_norm", "weight", "bias", "alpha", "dora_scale", "lora_B.bias")},
+    **{role: (2, 4, 4) for role in ("oft_blocks", "oft_diag", "rescale", "boft_R", "boft_s")},
+    **{f"{role}.weight": (8, 2) for role in ("a1", "a2", "b1", "b2", "bm", "oft_R")},
+    **{role: (1, 8) for role in ("on_input", "ia3_l", "bias_indices", "bias_values", "bias_size", "hada_w1_a")},
+    **{role: (8, 2) for role in ("lora_embedding_A", "lora_embedding_B", "lokr_w1", "lokr_w2", "hada_t1")},
+}
+SIDES = st.sampled_from([0, 1, 2, 3, 4, 8])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shapes=st.dictionaries(st.sampled_from(sorted(ROLES)), st.lists(SIDES, max_size=4), min_size=1, max_size=6),
+    usual=st.booleans(),
+    weight=st.sampled_from([(8, 8), (8, 2), (2, 8), (8,), (8, 2, 3, 3)]),
+    seed=st.integers(0, 9),
+)
+def test_any_tensors_of_any_shapes_act_or_are_refused(
+    tmp_path: Path, shapes: dict[str, list[int]], usual: bool, weight: tuple[int, ...], seed: int
+) -> None:
+    tensors = {
+        f"unet.0.{role}": draw(seed, *(ROLES[role] if usual else tuple(shape))).abs() for role, shape in shapes.items()
+    }
+    path = save(tmp_path / "a.safetensors", tensors)
+    model = {"0": weight, "0.bias": (weight[0],)}
+    try:
+        bound = bind(read_lora(path), model)
+    except StyleError:
+        return
+    for name, change in bound.items():
+        base = draw(7, *model[name])
+        assert change.difference(base).shape == base.shape

@@ -41,7 +41,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, Tensor]
 _MOST_NUMBERS = 2**28
 """Most numbers of one matrix; the largest weight of the supported models has half as many."""
-_SHARED_ROLES = frozenset({"alpha", "dora_scale", "magnitude", "up_bias"})
+_MOST_TERMS = 100
+"""Most terms of the series that replaces an inverse; PEFT takes 5."""
 _MEAN_OF_IDENTITY = 0.5
 
 
@@ -255,6 +256,8 @@ def _build_ia3(tensors: Tensors, scaling: Scaling) -> Rescaling:
         _require(factors.ndim in (2, 4) and factors.numel() == max(factors.shape))
         is_column = _is_feedforward(scaling) if factors.ndim == 4 else factors.shape[0] == 1
         return Rescaling(factors.flatten(), "columns" if is_column else "rows")
+    if WHOLE not in tensors:
+        raise IncompleteError("weight")
     added, on_input = _require_pair(tensors, WHOLE, "on_input")
     _require(added.numel() == max(added.shape, default=0) and on_input.numel() == 1)
     return Rescaling(1 + added.flatten(), "columns" if bool(on_input.item()) else "rows")
@@ -322,7 +325,10 @@ def _build_peft_oft(entries: Tensor, scaling: Scaling) -> Rotation:
         norms = torch.linalg.matrix_norm(skew, keepdim=True)
         skew = torch.where(norms <= longest, skew, skew * (longest / norms.clamp_min(1e-30)))
     if options.flag("use_cayley_neumann", default=True):
-        rotations = cayley(skew, int(options.number("num_cayley_neumann_terms", default=5)))
+        terms = int(options.number("num_cayley_neumann_terms", default=5))
+        if terms > _MOST_TERMS:
+            raise ValueError(f"num_cayley_neumann_terms must be at most {_MOST_TERMS}, not {terms:,}")
+        rotations = cayley(skew, terms)
     else:
         rotations = cayley(-skew)
     return Rotation((Stage(rotations),), "columns", is_shared=options.flag("block_share", default=False))

@@ -35,7 +35,7 @@ from stylescore.lora.kinds import (
     summarize_kinds,
 )
 from stylescore.lora.settings import AdapterSettings, read_settings
-from stylescore.lora.unsupported import TEXT_EMBEDDING, other_content, unsupported_adapter
+from stylescore.lora.unsupported import TEXT_EMBEDDING, other_content, unsupported_adapter, with_article
 from stylescore.storage.safetensors_header import SafetensorsHeader, read_header
 
 _USE_SUPPORTED = "use a LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT or GLoRA in safetensors format"
@@ -172,7 +172,7 @@ def _refuse_unsupported(path: Path, header: SafetensorsHeader) -> None:
     """Raise `StyleError` if the header shows that this is no adapter, or one that cannot be applied."""
     kind = unsupported_adapter(header.tensors)
     if kind is not None:
-        raise StyleError(f"{str(path)!r} is a {kind} file, which is not supported", hint=_USE_SUPPORTED)
+        raise StyleError(f"{str(path)!r} is {with_article(kind)} file, which is not supported", hint=_USE_SUPPORTED)
     keys = parse_keys(header.tensors)
     if not keys:
         _refuse_content(path, header)
@@ -201,7 +201,8 @@ def _refuse_other_family(path: Path, header: SafetensorsHeader, keys: Mapping[st
     if label is not None:
         known = ", ".join(family_label(key) for key in ("sd1", "sd2", "sdxl", "sd3", "flux"))
         raise StyleError(
-            f"{str(path)!r} is a {file_kind(header)} for {label}, which is not supported", hint=f"use one for {known}"
+            f"{str(path)!r} is {with_article(file_kind(header))} for {label}, which is not supported",
+            hint=f"use one for {known}",
         )
 
 

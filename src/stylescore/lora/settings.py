@@ -12,6 +12,7 @@ from typing import Any
 from stylescore.catalog.hub import ADAPTER_SETTINGS
 from stylescore.errors import StyleError, quote
 from stylescore.lora.keys import Part, format_of, parse_keys
+from stylescore.lora.unsupported import with_article
 from stylescore.storage.safetensors_header import SafetensorsHeader
 from stylescore.storage.texts import describe_error, is_file, parse_json, read_text
 
@@ -131,7 +132,8 @@ def read_settings(path: Path, header: SafetensorsHeader, part: Part) -> AdapterS
         ) from None
     if kind := unsupported_settings(own):
         raise StyleError(
-            f"{str(path)!r} is a {kind} file, which is not supported", hint="use another LoRA in safetensors format"
+            f"{str(path)!r} is {with_article(kind)} file, which is not supported",
+            hint="use another LoRA in safetensors format",
         )
     return settings
 

@@ -28,6 +28,7 @@ _UNSUPPORTED_ADAPTERS: tuple[tuple[str, str], ...] = (
     (r"\.mid_dim_size$|^hypernetwork", "hypernetwork"),
 )
 """(pattern of a tensor name, kind): adapters that other programs write and this package cannot apply."""
+_VOWEL = re.compile(r"[AEIO]|HRA|LN ")
 TEXT_EMBEDDING = "a text embedding"
 _OTHER_CONTENT: tuple[tuple[str, str], ...] = (
     (r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.", "a full model"),
@@ -40,6 +41,11 @@ _OTHER_CONTENT: tuple[tuple[str, str], ...] = (
     ),
 )
 """(pattern of a tensor name, content): files that are no adapter."""
+
+
+def with_article(kind: str) -> str:
+    """Return a kind of adapter with "a" or "an" before it."""
+    return f"{'an' if _VOWEL.match(kind) else 'a'} {kind}"
 
 
 def unsupported_adapter(names: Iterable[str]) -> str | None:
