@@ -135,6 +135,8 @@ def test_what_is_no_batch_of_photos_is_refused() -> None:
         ("unet", {}, 0, "network must be one of"),
         ("mobile", {"depth": 3}, 0, "has no option 'depth'"),
         ("mobile", {"width": 0}, 0, "width must be a whole number"),
+        ("mobile", {"width": 65}, 0, "width must be a whole number between 1 and 64"),
+        ("resnet9", {"blocks": 25}, 0, "blocks must be a whole number between 1 and 24"),
         ("resnet9", {"blocks": 1.5}, 0, "blocks must be a whole number"),
         ("resnet9", {"blocks": True}, 0, "blocks must be a whole number"),
         ("mobile", {}, -1, "noise_channels must be a whole number"),
