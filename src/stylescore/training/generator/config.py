@@ -61,7 +61,7 @@ class RegressionConfig:
     batch: int = 8
     learning_rate: float = 1e-3
     pixel: float = 1.0
-    perceptual: float = 0.5
+    perceptual: float = 0.1
     perceptual_t: int = 61
 
 
