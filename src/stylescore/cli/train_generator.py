@@ -169,8 +169,8 @@ def _make_request(given: Mapping[str, Any]) -> Request:
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
     table = parse_settings(given["setting"] or [], **{name: given[name] for name in NUMBERS})
-    own = table.pop("run", {})
-    if not isinstance(own, Mapping) or set(own) - {"method"}:
+    own = table.get("run", {})
+    if not isinstance(own, Mapping) or set(own) - {"method"} or not isinstance(own.get("method", {}), Mapping):
         raise ConfigError(
             f"--set run.method.KEY=VALUE sets the method's constants, not {own!r}", hint="use the options"
         )
@@ -178,7 +178,6 @@ def _make_request(given: Mapping[str, Any]) -> Request:
     run = make_run(
         {choice.name: choice.weight for choice in styles},
         method=given["method"],
-        settings=own.get("method", {}),
         **chosen,
     )
     name = given["name"] or "-".join(Path(choice.name).stem for choice in styles)

@@ -59,8 +59,8 @@ def generator_request(photos: Path, tools: SimpleNamespace) -> Callable[..., Any
     from stylescore.training.generator.session import Request
 
     def make(method: str | None = None, *, folder: Path = photos, pair_folder: Path | None = None, **given: Any) -> Any:
-        run = make_run(STYLE, model=str(tools.tiny), method=method, settings=METHOD, device="cpu")  # type: ignore[arg-type]
-        config = resolve({"name": "bands", **merge_tables(QUICK, given)}, run)
+        run = make_run(STYLE, model=str(tools.tiny), method=method, device="cpu")  # type: ignore[arg-type]
+        config = resolve({"name": "bands", "run": {"method": METHOD}, **merge_tables(QUICK, given)}, run)
         return Request(photos=folder, config=config, captions=CaptionSource(), pair_folder=pair_folder)
 
     return make

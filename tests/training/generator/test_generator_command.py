@@ -76,7 +76,7 @@ def test_pairs_can_be_made_beforehand_and_are_used_again(
         (("--network", "vit"), "network must be one of"),
         (("--set", "run.seed=3"), "sets the method's constants"),
         (("--set", "regression.rate=3"), "unknown setting 'regression.rate'"),
-        (("--set", "run.method.colour=3"), "unknown setting 'colour'"),
+        (("--set", "run.method.colour=3"), "unknown setting 'run.method.colour'"),
         (("--pairs-only",), "--pairs-only needs a --pair-folder"),
         (("--size", "100"), "size must be a multiple of 8"),
         (("--batch", "3", "--accumulate", "2"), "regression.batch must be a multiple of accumulate times processes"),

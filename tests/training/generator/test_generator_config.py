@@ -111,6 +111,16 @@ def test_a_stated_setting_wins_over_the_preset() -> None:
 def test_the_runs_of_pairs_have_one_noise_and_one_size() -> None:
     method = pairs_run(RUN).method
     assert (method.consistent_noise, method.fake.shared, method.refine.factor) == (1.0, False, 1.0)
+    assert method.timesteps.t_max == 651
+
+
+def test_constants_of_the_runs_can_be_stated_and_hold_in_both_phases_unless_stated_there() -> None:
+    given = {"name": "a", "run": {"method": {"timesteps": {"t_max": 801}, "spectrum": {"weight": 0.5}}}}
+    config = resolve({**given, "matching": {"method": {"timesteps": {"t_max": 701}}}}, RUN)
+    assert config.run.method.timesteps.t_max == 801
+    assert config.matching.method.timesteps.t_max == 701
+    assert config.run.method.spectrum.weight == config.matching.method.spectrum.weight == 0.5
+    assert resolve({"name": "a"}, RUN).matching.method.timesteps.t_max == RUN.method.timesteps.t_max
 
 
 def test_a_network_has_fresh_noise_and_one_fake_score() -> None:

@@ -25,6 +25,8 @@ from stylescore.training.config import NAME
 
 FilePrecision = Literal["float16", "bfloat16", "float32"]
 GENERATORS = ("mobile", "resnet9")
+PAIRS_T_MAX = 651
+"""Largest timestep of the runs that make pairs, unless another one is stated."""
 CELL = 8
 """Pixels that a cell of the noise field spans."""
 
@@ -59,7 +61,7 @@ class RegressionConfig:
     batch: int = 8
     learning_rate: float = 1e-3
     pixel: float = 1.0
-    perceptual: float = 0.5
+    perceptual: float = 0.1
     perceptual_t: int = 61
 
 
@@ -175,8 +177,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What differs from the defaults above."""
 
 RULES: Mapping[str, Rule] = {
-    "width": NOT_NEGATIVE.at_most(512),
-    "blocks": NOT_NEGATIVE.at_most(64),
+    "width": NOT_NEGATIVE.at_most(128),
+    "blocks": NOT_NEGATIVE.at_most(32),
     "warmup": WARMUP,
     "beta1": MOMENT,
     "clip_norm": POSITIVE.at_most(1_000_000),
@@ -209,7 +211,8 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     """Return the checked settings of a training: the user's, and a preset's for the others.
 
     Args:
-        given: fields of `GeneratorTrainingConfig` by name, but `run`; `name` must be among them.
+        given: fields of `GeneratorTrainingConfig` by name, of `run` the constants of its method only; `name` must be
+            among them.
         run: model, styles and method.
         preset: a key of `PRESETS`.
 
@@ -218,17 +221,29 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     """
     if preset not in PRESETS:
         raise ConfigError(f"a generator's training has no preset {preset!r}", hint=did_you_mean(preset, PRESETS))
-    base = GeneratorTrainingConfig(
-        name="", preset=preset, run=pairs_run(run), matching=MatchingConfig(method=matching_method(run.method))
-    )
+    stated = given.get("run", {}).get("method", {})
+    matching = MatchingConfig(method=matching_method(overlay(run.method, stated, where="run.method.")))
+    base = GeneratorTrainingConfig(name="", preset=preset, run=pairs_run(run), matching=matching)
     return check_training(overlay(overlay(base, PRESETS[preset]), given))
 
 
 def pairs_run(run: RunConfig) -> RunConfig:
-    """Return a run whose noise is fixed for the whole of it, at one size, so that its seed tells all its noise."""
-    fake = replace(run.method.fake, shared=False)
-    refine = replace(run.method.refine, factor=1.0)
-    return replace(run, method=replace(run.method, consistent_noise=1.0, fake=fake, refine=refine))
+    """Return a run whose noise is fixed for the whole of it, at one size, so that its seed tells all its noise.
+
+    It begins at a smaller timestep: at the largest ones one fixed noise decides what the picture shows.
+    """
+    method = run.method
+    largest = max(min(method.timesteps.t_max, PAIRS_T_MAX), method.timesteps.t_min + 2)
+    return replace(
+        run,
+        method=replace(
+            method,
+            consistent_noise=1.0,
+            timesteps=replace(method.timesteps, t_max=largest),
+            fake=replace(method.fake, shared=False),
+            refine=replace(method.refine, factor=1.0),
+        ),
+    )
 
 
 def matching_method(method: MethodConfig) -> MethodConfig:
