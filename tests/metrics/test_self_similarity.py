@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,11 +31,12 @@ def test_cfsd_is_the_divergence_of_whole_matrices_in_torchs_own_loss() -> None:
     assert torch.allclose(cfsd(content, stylized), torch.stack(expected), rtol=1e-4)
 
 
+@pytest.mark.parametrize("distance", [cfsd, structure_distance])
 @pytest.mark.parametrize("rows", [1, 7, 30, 100])
-def test_blocks_and_batches_do_not_change_cfsd(rows: int) -> None:
+def test_blocks_and_batches_do_not_change_a_distance(distance: Callable[..., Tensor], rows: int) -> None:
     content, stylized = features(3, 3), features(4, 3)
-    alone = torch.cat([cfsd(content[n : n + 1], stylized[n : n + 1], rows) for n in range(3)])
-    assert torch.allclose(cfsd(content, stylized), alone, rtol=1e-5)
+    alone = torch.cat([distance(content[n : n + 1], stylized[n : n + 1], rows) for n in range(3)])
+    assert torch.allclose(distance(content, stylized), alone, rtol=1e-5)
 
 
 def test_cfsd_is_zero_for_equal_features_and_not_symmetric() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from stylescore._version import __version__
+from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(stylize)
 app.command()(train_style)
+app.command()(evaluate)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, PictureError
 from stylescore.metrics.features import Features
 
 WIDTH = 2048
@@ -212,7 +212,15 @@ class Inception(nn.Module):
 
         FID's receives them resized to 299 x 299, bilinearly and without a low-pass filter, in [-1, 1]; ArtFID's at
         their own size, at least 75 pixels, in [0, 1].
+
+        Raises:
+            PictureError: a picture is too small for ArtFID's.
         """
+        if not self.of_2015 and min(pictures.shape[2:]) < SMALLEST_SIDE:
+            raise PictureError(
+                f"Inception v3 needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, "
+                f"got {pictures.shape[2]} x {pictures.shape[3]}"
+            )
         x = resize_for_fid(pictures) if self.of_2015 else (pictures + 1) / 2
         for layer in self.children():
             x = layer(x)

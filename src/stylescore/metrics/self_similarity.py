@@ -48,19 +48,22 @@ def _log_rows(x: Positions, start: int, stop: int) -> Float[Tensor, "batch rows 
     return torch.log_softmax(x[:, start:stop] @ x.transpose(1, 2), dim=2)
 
 
-def structure_distance(first: Positions, second: Positions) -> PerSample:
+def structure_distance(first: Positions, second: Positions, rows: int = ROWS) -> PerSample:
     """Return the mean squared difference of two pictures' matrices of cosine similarities, from 0 to 4.
+
+    Blocks of `rows` rows are computed one after the other, as for `cfsd`.
 
     Args:
         first: the keys of a vision transformer's last layer, one row for each token.
         second: those of the other pictures, of the same shape.
+        rows: of the similarity matrices that are computed at once.
     """
-    return (_cosines(first) - _cosines(second)).square().mean(dim=(1, 2))
-
-
-def _cosines(x: Positions) -> Float[Tensor, "batch positions positions"]:
-    unit = functional.normalize(x, dim=2)
-    return unit @ unit.transpose(1, 2)
+    a, b = (functional.normalize(x, dim=2) for x in (first, second))
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for start in range(0, a.shape[1], rows):
+        difference = a[:, start : start + rows] @ a.transpose(1, 2) - b[:, start : start + rows] @ b.transpose(1, 2)
+        total += difference.square().sum(dim=(1, 2)).double()
+    return (total / a.shape[1] ** 2).float()
 
 
 def position_distance(first: Positions, second: Positions) -> PerSample:
