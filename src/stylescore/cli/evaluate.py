@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stylescore.cli.output import print_json, print_result, progress, require_writable, say, silence_libraries
 from stylescore.errors import ConfigError, quote
+from stylescore.storage.files import atomic, check_target
 
 if TYPE_CHECKING:
     from stylescore.evaluation.pairs import Pairing
@@ -86,6 +88,7 @@ def evaluate(
             hint="stylescore evaluate photos out --style style-pictures",
         )
     if output is not None:
+        check_target(output)
         require_writable(output.absolute().parent)
     silence_libraries()
     from stylescore.diffusion.execution.devices import pick_device
@@ -187,7 +190,7 @@ def _say_unpaired(folders: Mapping[str, Pairing], *, quiet: bool) -> None:
 
 def _run(evaluation: Evaluation, *, quiet: bool) -> None:
     """Run all networks under a progress bar that counts pictures."""
-    with progress("evaluate", evaluation.total, 0, quiet=quiet) as bar:
+    with progress("evaluate", evaluation.total, 0, quiet=quiet or evaluation.total == 0) as bar:
         done = 0
         for step in evaluation:
             for _ in range(step.done - done):
@@ -199,7 +202,6 @@ def _show(evaluation: Evaluation, form: Format, output: Path | None, *, quiet: b
     """Print or write the figures; what was left out stands on stderr."""
     from stylescore.evaluation.catalogue import Sampling
     from stylescore.evaluation.differences import compare_to_first
-    from stylescore.storage.files import atomic
 
     request, report = evaluation.request, evaluation.report
     differences = compare_to_first(report.scores, request.folders, Sampling(request.draws, request.seed))
@@ -281,4 +283,5 @@ def _print_list(weights: Mapping[str, str], form: Format) -> None:
         return
     for name, entry in entries.items():
         state = f"missing {', '.join(entry['missing'])}" if entry["missing"] else "ready"
-        print_result(f"{name:<17} {entry['measures']:<38} {state}")
+        line = f"{name:<17} {entry['measures']:<38} {state}"
+        print_result("\n".join(wrap(line, 80, subsequent_indent=57 * " ", break_on_hyphens=False)))
