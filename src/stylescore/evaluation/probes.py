@@ -100,7 +100,7 @@ class CfsdProbe(_OfPairs):
 
     def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances."""
-        pairs = zip(source.split(1), stylized.split(1), strict=True)
+        pairs = zip(torch.split(source, 1), torch.split(stylized, 1), strict=True)
         return {"cfsd": torch.cat([cfsd(self._features(a), self._features(b)) for a, b in pairs])}
 
     def _features(self, pictures: Pictures) -> Tensor:
@@ -149,7 +149,7 @@ class TextureProbe:
 
     def style(self, pictures: Pictures) -> Table:
         """Add pictures of the style; there are no rows."""
-        for picture in pictures.split(1):
+        for picture in torch.split(pictures, 1):
             levels = self._levels(picture)
             grams = [gram_matrix(positions_of(levels[tap])) for tap in GRAM_LAYERS]
             self._grams = [a + b for a, b in zip(self._grams, grams, strict=True)] if self._grams else grams
@@ -160,7 +160,7 @@ class TextureProbe:
 
     def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances of each stylized picture from the style, and from its photo."""
-        rows = [self._one(a, b) for a, b in zip(source.split(1), stylized.split(1), strict=True)]
+        rows = [self._one(a, b) for a, b in zip(torch.split(source, 1), torch.split(stylized, 1), strict=True)]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def _one(self, source: Pictures, stylized: Pictures) -> Table:

@@ -38,7 +38,8 @@ def relative_gram_distance(
 
 def _relative(first: Float[Tensor, "n c c"], second: Float[Tensor, "m c c"]) -> Float[Tensor, "n m"]:
     a, b = first.flatten(1), second.flatten(1)
-    return torch.cdist(a, b) / (a.norm(dim=1)[:, None] + b.norm(dim=1))
+    distance: Tensor = torch.cdist(a, b) / (a.norm(dim=1)[:, None] + b.norm(dim=1))
+    return distance
 
 
 def nearest_neighbour_distance(x: Positions, style: Float[Tensor, "others channels"], rows: int = ROWS) -> PerSample:
@@ -50,5 +51,5 @@ def nearest_neighbour_distance(x: Positions, style: Float[Tensor, "others channe
         rows: positions that are compared at once; their number does not change the result.
     """
     unit, other = functional.normalize(x, dim=2), functional.normalize(style, dim=1)
-    best = [(block @ other.T).amax(dim=2).sum(dim=1) for block in unit.split(rows, dim=1)]
+    best = [(block @ other.T).amax(dim=2).sum(dim=1) for block in torch.split(unit, rows, dim=1)]
     return 1 - torch.stack(best).sum(dim=0) / x.shape[1]

@@ -148,7 +148,8 @@ def weighted_difference(
     """
     pairs = zip(first, second, weights, strict=True)
     differences = [((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2)) for a, b, weight in pairs]
-    return torch.stack(differences).sum(dim=0)
+    total: Tensor = torch.stack(differences).sum(dim=0)
+    return total
 
 
 def check_pictures(first: Tensor, second: Tensor, smallest: int) -> None:

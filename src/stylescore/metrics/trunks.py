@@ -62,8 +62,8 @@ class Trunk(nn.Module):
     def forward(self, x: Activation, taps: Sequence[int]) -> list[Activation]:
         """Return the activations after the layers `taps`, in ascending order; later layers are not computed."""
         found = []
-        for number, layer in enumerate(self.features[: max(taps) + 1]):
-            x = layer(x)
+        for number in range(max(taps) + 1):
+            x = self.features[number](x)
             if number in taps:
                 found.append(x)
         return found
