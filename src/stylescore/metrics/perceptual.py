@@ -133,7 +133,8 @@ class PerceptualDistance(nn.Module):
 
 def unit_features(x: Activation) -> Activation:
     """Return activations with the vector of channels at every position scaled to unit length."""
-    return x / (x.norm(dim=1, keepdim=True) + 1e-10)
+    unit: Tensor = x / (x.norm(dim=1, keepdim=True) + 1e-10)
+    return unit
 
 
 def weighted_difference(
