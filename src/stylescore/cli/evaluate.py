@@ -145,7 +145,7 @@ def _pair_folders(source: Path, stylized: Sequence[Path], *, common: bool) -> di
     from stylescore.evaluation.pairs import list_pictures, list_results, make_pairs
 
     photos = list_pictures(source)
-    names = _folder_names(stylized)
+    names = name_folders(stylized)
     folders = {name: make_pairs(photos, list_results(path)) for name, path in zip(names, stylized, strict=True)}
     if not common:
         return folders
@@ -155,7 +155,7 @@ def _pair_folders(source: Path, stylized: Sequence[Path], *, common: bool) -> di
     return {name: pairing.only(shared) for name, pairing in folders.items()}
 
 
-def _folder_names(paths: Sequence[Path]) -> list[str]:
+def name_folders(paths: Sequence[Path]) -> list[str]:
     """Return a name for each folder: its base name, or its path where two have the same.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from stylescore._version import __version__
+from stylescore.cli.compare import compare
 from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command()(stylize)
 app.command()(train_style)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)
