@@ -134,8 +134,8 @@ def _serve(server: PollServer, study: Study) -> None:
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
         say("")
-    for failure in server.failures[:1]:
-        say(f"a voter could not go on: {failure}")
+    if server.failures:
+        say(f"a voter could not go on: {server.failures[0]}")
 
 
 def _show_results(votes: Votes, export: Path | None, *, json: bool) -> None:

@@ -1,8 +1,8 @@
 """What votes between pairs say: win rates, and strengths of the Bradley-Terry model with intervals.
 
-Sources: "Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons", Biometrika 1952; the iteration,
-"MM Algorithms for Generalized Bradley-Terry Models", Annals of Statistics 2004, equation 3; Wilson's interval, "Probable
-Inference, the Law of Succession, and Statistical Inference", JASA 1927. No torch.
+Sources: "Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons", Biometrika 1952; the
+iteration, "MM Algorithms for Generalized Bradley-Terry Models", Annals of Statistics 2004, equation 3; Wilson's
+interval, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927. No torch.
 """
 
 from __future__ import annotations
@@ -122,9 +122,8 @@ def strengths(wins: np.ndarray, names: Sequence[str]) -> list[Strength]:
     _require_connected(wins, names)
     value = _maximise(wins)
     error = np.sqrt(np.diag(np.linalg.pinv(_information(wins, value))))
-    found = [
-        Strength(n, float(v), float(v - Z * e), float(v + Z * e)) for n, v, e in zip(names, value, error, strict=True)
-    ]
+    ends = zip(names, value, value - Z * error, value + Z * error, strict=True)
+    found = [Strength(name, *map(float, numbers)) for name, *numbers in ends]
     return sorted(found, key=lambda entry: -entry.value)
 
 

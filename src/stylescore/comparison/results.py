@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from stylescore.comparison.ranking import count_wins, strengths, win_rates
@@ -54,7 +55,7 @@ def format_results(summary: dict[str, Any]) -> list[str]:
             strength = by_name.get(rate["name"])
             lines.append(_format_line(rate, strength))
         if found["no_ranking"]:
-            lines.append(f"  no ranking: {found['no_ranking']}")
+            lines += wrap(f"no ranking: {found['no_ranking']}", 80, initial_indent="  ", subsequent_indent="  ")
     return lines[1:]
 
 

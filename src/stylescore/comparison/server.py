@@ -1,8 +1,8 @@
 """Serves the page for votes: pictures without names, requests of this page only.
 
-A voter has a link with a secret token. Pictures are addressed by the number of a comparison and a side, never by a path,
-and are encoded anew without metadata. Requests for another host (DNS rebinding), from another page or without a token
-are refused.
+A voter has a link with a secret token. Pictures are addressed by the number of a comparison and a side, never by a
+path, and are encoded anew without metadata. Requests for another host (DNS rebinding), from another page or without a
+token are refused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +31,7 @@ from stylescore.images import read_photo
 from stylescore.images.sheets import flatten_alpha
 
 LARGEST_BODY = 4096
+_FAILED = b"the server cannot answer; tell who started it"
 LARGEST_SIDE = 1024
 """Longest side in pixels at which pictures are shown."""
 _ROUTE = re.compile(r"/v/([\w-]{10,64})/(|state|vote|undo|style|picture/(\d{1,9})/(left|right|photo))")
@@ -95,7 +98,7 @@ class Poll:
         try:
             value = json.loads(body)
             number, question = value["task"], value["question"]
-            choice = value["choice"] if rest == "vote" else "tie"
+            choice: Any = value["choice"] if rest == "vote" else "tie"
         except (ValueError, KeyError, TypeError, RecursionError):
             return _refuse(HTTPStatus.BAD_REQUEST)
         if not self._is_sound(voter, number, question, choice):
@@ -204,15 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
             answer = make()
         except StylescoreError as error:
             self.server.failures.append(error)
-            answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, body=str(error).encode("utf-8", "replace"))
+            answer = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, body=_FAILED)
         self._send(answer)
 
     def _is_ours(self) -> bool:
         """Return whether a request is meant for this server and comes from its page, if from any."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        site = self.headers.get("Sec-Fetch-Site", "same-origin")
         is_page = origin is None or origin in {f"http://{name}" for name in self.server.hosts}
-        return host.lower() in self.server.hosts and is_page and site in ("same-origin", "none")
+        site = self.headers.get("Sec-Fetch-Site", "same-origin")
+        is_followed_link = self.command == "GET" and self.headers.get("Sec-Fetch-Mode") == "navigate"
+        return host.lower() in self.server.hosts and is_page and (site in ("same-origin", "none") or is_followed_link)
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
@@ -255,10 +259,16 @@ class PollServer(ThreadingHTTPServer):
             raise OutputError(
                 f"cannot listen on {host}:{port}: {error}", hint="choose another --port or --host"
             ) from error
-        self.poll, self.failures = poll, list[StylescoreError]()
+        self.poll = poll
+        self.failures: deque[StylescoreError] = deque(maxlen=10)
         names = {host, address or host, *(("localhost", "127.0.0.1") if is_loopback(host) else ())}
         self.hosts = frozenset(f"{name}:{self.server_port}".lower() for name in names)
         self.address = f"{address or host}:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore that a browser closed its connection; anything else is printed."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def links(self) -> Mapping[str, str]:
         """Return the link of each voter."""
