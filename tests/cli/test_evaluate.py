@@ -42,7 +42,7 @@ def test_a_table_on_the_terminal(folders: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "N = 2 pairs in out" in out
     assert "histogram" in out
-    assert "out: 1 photos without a result: 'p2'" in err
+    assert "out: 1 photo without a result: 'p2'" in err
 
 
 def test_json_markdown_and_csv(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,5 +121,5 @@ def test_results_question_by_question(study: Study, votes: Votes) -> None:
     assert overall["ties"] == 1
     lines = format_results(found)
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "style: 3 votes by 1 voters"
+    assert lines[0] == "style: 3 votes by 1 voter"
     assert format_results(summarise([], ["a", "b"])) == ["no votes yet"]

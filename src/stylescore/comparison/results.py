@@ -23,7 +23,7 @@ def summarise(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, Any]:
         chosen = [row for row in rows if row.question == question]
         if chosen:
             found[question] = _summarise_question(chosen, methods)
-    return {"methods": list(methods), "voters": len({row.voter for row in rows}), "questions": found}
+    return {"methods": list(methods), "questions": found}
 
 
 def _summarise_question(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def _summarise_question(rows: Sequence[Row], methods: Sequence[str]) -> dict[str
         ranking, reason = [], str(error)
     return {
         "votes": len(rows),
+        "voters": len({row.voter for row in rows}),
         "ties": sum(row.choice == "tie" for row in rows),
         "left": sum(row.choice == "left" for row in rows),
         "win_rates": [asdict(entry) for entry in win_rates(wins, methods)],
@@ -48,8 +49,8 @@ def format_results(summary: dict[str, Any]) -> list[str]:
         return ["no votes yet"]
     lines = []
     for question, found in summary["questions"].items():
-        ties = f", {found['ties']} of them ties" if found["ties"] else ""
-        lines += ["", f"{question}: {found['votes']} votes by {summary['voters']} voters{ties}"]
+        ties = f", {_count(found['ties'], 'tie')} among them" if found["ties"] else ""
+        lines += ["", f"{question}: {_count(found['votes'], 'vote')} by {_count(found['voters'], 'voter')}{ties}"]
         by_name = {entry["name"]: entry for entry in found["ranking"]}
         for rate in found["win_rates"]:
             strength = by_name.get(rate["name"])
@@ -57,6 +58,10 @@ def format_results(summary: dict[str, Any]) -> list[str]:
         if found["no_ranking"]:
             lines += wrap(f"no ranking: {found['no_ranking']}", 80, initial_indent="  ", subsequent_indent="  ")
     return lines[1:]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _format_line(rate: dict[str, Any], strength: dict[str, Any] | None) -> str:

@@ -67,8 +67,12 @@ class Pairing:
 
     def describe(self) -> list[str]:
         """Say what is in no pair, one line for each kind."""
-        kinds = (("photos without a result", self.without_result), ("results without a photo", self.without_photo))
-        return [f"{len(names)} {what}: {_list_names(names)}" for what, names in kinds if names]
+        kinds = (("photo", "result", self.without_result), ("result", "photo", self.without_photo))
+        return [
+            f"{len(names)} {one}{'s' if len(names) > 1 else ''} without a {other}: {_list_names(names)}"
+            for one, other, names in kinds
+            if names
+        ]
 
 
 def list_pictures(folder: Path) -> list[Path]:
