@@ -64,3 +64,20 @@ def test_position_distance_by_hand() -> None:
     second = torch.tensor([[[2.0, 0.0], [0.0, 5.0]]])
     assert position_distance(first, second).item() == pytest.approx(0.5)
     assert position_distance(first, -first).item() == pytest.approx(2)
+
+
+def test_cfsd_of_nearly_equal_features_is_their_divergence_and_not_rounding() -> None:
+    """In double precision, the sum of p log(p / q) is exact; in single precision it would be lost."""
+    content = features(7, 1, 400) / 20
+    stylized = content + 0.01 * features(8, 1, 400) / 20
+    p, q = (torch.softmax((x @ x.mT / 8**2).double(), dim=2) for x in (content, stylized))
+    expected = float((p * (p / q).log()).sum())
+    assert cfsd(content, stylized).item() == pytest.approx(expected, rel=0.02)
+    assert cfsd(content, content).item() == 0
+
+
+def test_cfsd_of_rows_that_exclude_each_other_is_their_difference_of_logits() -> None:
+    """First row: 2025 against 0 for the content, 2025 against 4050 for the other; the second rows agree."""
+    content = torch.tensor([[[90.0, 0.0], [0.0, 90.0]]])
+    stylized = torch.tensor([[[90.0, 0.0], [180.0, 0.0]]])
+    assert cfsd(content, stylized).item() == pytest.approx(2025)
