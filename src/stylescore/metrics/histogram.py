@@ -29,12 +29,13 @@ def colour_histogram(pictures: Pictures) -> Histogram:
     pixel counts with its intensity, spread over the bins by an inverse quadratic kernel. A picture with a side above
     256 pixels is resized to 256 x 256 first.
     """
-    x = _limit_size((pictures + 1) / 2).clamp(0, 1).flatten(2).transpose(1, 2).double()  # [batch, pixels, 3]
+    x = _limit_size((pictures + 1) / 2).clamp(0, 1).flatten(2).transpose(1, 2)  # [batch, pixels, 3]
     intensity = (x.square().sum(dim=2, keepdim=True) + _EPSILON).sqrt()
     logs = (x + _EPSILON).log()
     planes = [_plane(logs, intensity, *order) for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1))]
     histogram = torch.stack(planes, dim=1)
-    return (histogram / (histogram.sum(dim=(1, 2, 3), keepdim=True) + _EPSILON)).float()
+    normalised: Tensor = histogram / (histogram.sum(dim=(1, 2, 3), keepdim=True) + _EPSILON)
+    return normalised
 
 
 def _limit_size(x: Pictures) -> Pictures:

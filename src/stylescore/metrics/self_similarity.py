@@ -35,11 +35,11 @@ def cfsd(content: Positions, stylized: Positions, rows: int = ROWS) -> PerSample
         stylized: features of the stylized pictures, of the same shape.
         rows: of the similarity matrix that are computed at once.
     """
-    found = torch.zeros(len(content), dtype=torch.float64, device=content.device)
+    found = torch.zeros(len(content), dtype=torch.float64)  # on the CPU: Apple's GPUs have no float64
     content, stylized = content / content.shape[2], stylized / stylized.shape[2]
     for start in range(0, content.shape[1], rows):
         p, q = (_log_rows(x, start, start + rows) for x in (content, stylized))
-        found += _divergence(p, q).sum(dim=(1, 2)).double()
+        found += _divergence(p, q).sum(dim=(1, 2)).cpu().double()
     return found.float()
 
 
@@ -72,10 +72,10 @@ def structure_distance(first: Positions, second: Positions, rows: int = ROWS) ->
         rows: of the similarity matrices that are computed at once.
     """
     a, b = (functional.normalize(x, dim=2) for x in (first, second))
-    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    total = torch.zeros(len(a), dtype=torch.float64)
     for start in range(0, a.shape[1], rows):
         difference = a[:, start : start + rows] @ a.transpose(1, 2) - b[:, start : start + rows] @ b.transpose(1, 2)
-        total += difference.square().sum(dim=(1, 2)).double()
+        total += difference.square().sum(dim=(1, 2)).cpu().double()
     return (total / a.shape[1] ** 2).float()
 
 
