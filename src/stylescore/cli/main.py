@@ -18,6 +18,7 @@ from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
 from stylescore.cli.stylize import stylize
 from stylescore.cli.train_style import train_style
+from stylescore.cli.tune import tune
 from stylescore.errors import OutputError, StylescoreError
 
 INTERRUPTED = 130
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command()(stylize)
 app.command()(train_style)
+app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(styles)
