@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -78,12 +79,16 @@ def test_markdown_and_csv_hold_the_same_figures() -> None:
     assert (first["folder"], first["metric"], first["value"], first["pairs"]) == ("first", "lpips-alex", "0.3264", "40")
 
 
-def test_values_are_json_and_say_what_was_left_out() -> None:
-    values = json.loads(json.dumps(to_values(report("first"), METRICS)))
+def test_values_are_json_and_say_what_was_left_out(tmp_path: Path) -> None:
+    made = report("first")
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    made.weights["alexnet"] = Found(tmp_path / "a.pth", "a.pth")
+    values = json.loads(json.dumps(to_values(made, METRICS)))
     assert values["folders"]["first"]["metrics"]["fid"]["interval"] is None
     assert values["folders"]["first"]["metrics"]["fid"]["depends_on_n"] is True
     assert values["skipped"] == [{"metric": "cfsd", "reason": "no", "hint": "do"}]
-    assert values["weights"] == {"alexnet": "a.pth"}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert values["weights"] == {"alexnet": {"origin": "a.pth", "sha256": digest}}
 
 
 def test_only_differences_beyond_chance_are_said() -> None:

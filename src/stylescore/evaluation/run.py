@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, quote
+from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, memory_limit, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
 from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
@@ -290,9 +290,10 @@ class _RefusalError(Exception):
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Let a network's refusal of a picture end that network only."""
+    """Let a network's refusal of a picture end that network only; what needs too much memory ends everything."""
     try:
-        yield
+        with memory_limit("measuring pictures"):
+            yield
     except PictureError as error:
         raise _RefusalError(error) from error
 

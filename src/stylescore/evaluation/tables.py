@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from stylescore.storage.files import sha256
+
 if TYPE_CHECKING:
     from stylescore.evaluation.catalogue import Metric, Score
     from stylescore.evaluation.run import Report
@@ -138,7 +140,7 @@ def format_csv(report: Report, metrics: Metrics) -> str:
 
 
 def to_values(report: Report, metrics: Metrics) -> dict[str, Any]:
-    """Return a report as plain values for JSON."""
+    """Return a report as plain values for JSON; the weights are hashed, so that figures can be checked later."""
     return {
         "folders": {
             folder: {
@@ -149,7 +151,9 @@ def to_values(report: Report, metrics: Metrics) -> dict[str, Any]:
         },
         "style_pictures": report.style,
         "skipped": [asdict(entry) for entry in report.skipped],
-        "weights": {name: found.origin for name, found in report.weights.items()},
+        "weights": {
+            name: {"origin": found.origin, "sha256": sha256(found.path)} for name, found in report.weights.items()
+        },
     }
 
 
