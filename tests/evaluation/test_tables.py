@@ -96,6 +96,7 @@ def test_only_differences_beyond_chance_are_said() -> None:
         "b": {
             "csd": {"value": 0.2, "interval": [0.1, 0.3], "is_better": True},
             "cfsd": {"value": 0.2, "interval": [-0.1, 0.3], "is_better": False},
+            "fid": {"value": 0.2, "interval": None, "is_better": False},
         }
     }
     assert format_differences(found, "a") == ["b is better than a in csd: difference 0.200, beyond chance"]

@@ -91,12 +91,12 @@ def _shorten(text: str, width: int) -> str:
 
 
 def format_differences(differences: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:
-    """Say which folders differ from the first beyond chance, by pairs of pictures of the same photo."""
+    """Say which folders differ from the first beyond chance, photo by photo; nothing where there are no intervals."""
     lines = []
     for folder, found in differences.items():
         for name, difference in found.items():
             interval = difference["interval"]
-            if interval is not None and interval[0] <= 0 <= interval[1]:
+            if interval is None or interval[0] <= 0 <= interval[1]:
                 continue
             words = "better" if difference["is_better"] else "worse"
             shown = format_number(difference["value"])
