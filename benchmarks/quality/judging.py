@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylescore.metrics import (
     StyleClassifier,
+    artfid,
     clipped_fraction,
     frechet_distance,
     grain,
@@ -117,7 +118,7 @@ class Judge:
             "kernel": kernel_distance(features, reference) if several else None,
             "recognised": self.classifier.accuracy(features, [style] * len(results)),
             **Artefacts.measure(results).compare(self.artefacts[style]),
-            "both": None if frechet is None else (1 + content) * (1 + frechet),
+            "both": None if frechet is None else artfid(content, frechet),
         }
 
 

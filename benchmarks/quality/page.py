@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import RESULTS
 from stylescore.assembly.sources import model_hash
 from stylescore.catalog.registry import resolve_model
+from stylescore.evaluation.tables import format_table
 from stylescore.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
@@ -93,12 +94,6 @@ The preset was not tuned on these photos.
 def format_cells(figures: Mapping[str, float | None]) -> list[str]:
     """Format the figures of a row; an unknown or unmeasured one is a dash."""
     return ["–" if (value := figures.get(key)) is None else form.format(value) for key, (_, form) in COLUMNS.items()]
-
-
-def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def method_table(figures: Mapping[str, Any]) -> str:

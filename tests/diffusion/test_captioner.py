@@ -77,7 +77,7 @@ def test_transparent_parts_are_white(blip: Path) -> None:
 def test_the_usual_ones_are_looked_for_in_the_hubs_cache(blip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="neither BLIP nor Florence-2 is in the hub's local cache"):
         find_caption_model(None)
-    monkeypatch.setattr(captioner, "cached_captioner", lambda hub_id: blip if "large" in hub_id else None)
+    monkeypatch.setattr(captioner, "cached_transformer", lambda hub_id: blip if "large" in hub_id else None)
     assert find_caption_model(None).name == "Salesforce/blip-image-captioning-large"
 
 

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from stylescore.errors import ConfigError
 from stylescore.metrics.frechet import (
+    _intercept,
+    fewest_for_infinity,
     frechet_distance,
+    frechet_infinity,
     gaussian_distance,
     mean_and_covariance,
     principal_axes,
@@ -89,3 +92,44 @@ def test_errors_name_the_number() -> None:
         frechet_distance(sample(1, 4), sample(2, 1))
     with pytest.raises(ConfigError, match="from 1 to 3, not 4"):
         principal_axes(sample(1, 4), 4)
+
+
+def test_sets_smaller_than_their_features_have_the_distance_of_their_covariances() -> None:
+    first, second = sample(11, 9, 20), 2 * sample(12, 13, 20) + 0.3
+    covariances = gaussian_distance(mean_and_covariance(first), mean_and_covariance(second))
+    assert frechet_distance(first, second) == pytest.approx(covariances, rel=1e-6)
+
+
+def test_extrapolation_removes_the_bias() -> None:
+    """N(0, I) and N(0.5, 4 I) in 6 dimensions: 6 (0.25 + 1). The plain distance of 60 lies above, at every seed."""
+    truth, plain, extrapolated = 6 * 1.25, [], []
+    for seed in range(30):
+        first, second = sample(seed, 60), 2 * sample(1000 + seed, 60) + 0.5
+        plain.append(frechet_distance(first, second))
+        extrapolated.append(frechet_infinity(first, second, torch.Generator().manual_seed(seed)).value)
+    errors = torch.tensor([plain, extrapolated]).double() - truth
+    bias, noise = errors.mean(dim=1), errors.std(dim=1) / 30**0.5
+    assert bias[0] > 5 * noise[0]
+    assert abs(bias[1]) < 3 * noise[1]
+    assert abs(bias[1]) < bias[0] / 3
+
+
+def test_extrapolation_finds_the_end_of_a_line_and_its_error() -> None:
+    x = 1 / torch.tensor([10.0, 20.0, 50.0, 100.0]).double()
+    value, error = _intercept(x, 7 + 30 * x)
+    assert (value, error) == pytest.approx((7, 0), abs=1e-9)
+    _, scattered = _intercept(x, 7 + 30 * x + torch.tensor([0.1, -0.1, 0.1, -0.1]).double())
+    assert scattered > 0.05
+
+
+def test_extrapolation_takes_equally_many_of_both_sets_from_the_smallest_size_to_all() -> None:
+    found = frechet_infinity(sample(1, 80), sample(2, 300), torch.Generator().manual_seed(0))
+    assert (found.sizes[0], found.sizes[-1], len(found.sizes)) == (15, 80, 15)
+    steps = 1 / torch.tensor(found.sizes).double()
+    assert float(steps.diff().std()) < 0.25 * abs(float(steps.diff().mean()))
+
+
+def test_too_few_pictures_for_an_extrapolation_are_refused() -> None:
+    assert fewest_for_infinity(2048) == 7680
+    with pytest.raises(ConfigError, match="needs 23 pictures of each set, got 22"):
+        frechet_infinity(sample(1, 22), sample(2, 300), torch.Generator())

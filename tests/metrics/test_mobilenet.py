@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylescore.errors import ModelError
 from stylescore.metrics.mobilenet import MobileNetFeatures
+from stylescore.metrics.preparation import IMAGENET, standardise
 
 
 @cache
@@ -45,7 +46,7 @@ def test_it_is_the_network_of_transformers() -> None:
     other.load_state_dict(dict(zip(other.state_dict(), network.state_dict().values(), strict=True)))
     x = pictures()
     with torch.no_grad():
-        theirs = other(((x + 1) / 2 - network.mean) / network.std).pooler_output
+        theirs = other(standardise(x, IMAGENET)).pooler_output
     assert network(x).shape == (2, 1280)
     assert torch.allclose(network(x), theirs, atol=1e-5)
 

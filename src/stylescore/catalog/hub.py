@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ USUAL_STYLE_FILES = (DEFAULT_STYLE_FILE, "adapter_model.safetensors")
 ADAPTER_SETTINGS = "adapter_config.json"
 _MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 _UNUSED_FILES = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
+_TRANSFORMER_FILES = ("*.json", "*.txt", "*.safetensors")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-_CAPTIONER_FILES = ("*.json", "*.txt", "*.safetensors")
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 
 
@@ -97,8 +99,38 @@ def cached_tiny(hub_id: str) -> Path | None:
         return None
 
 
-def download_captioner(hub_id: str) -> Path:
-    """Download a caption model, or take it from the local cache, and return its folder.
+def split_hub_file(text: str) -> tuple[str | None, str]:
+    """Return hub id and file of `owner/name:file`, the file empty for `owner/name`; the id is `None` if it is none."""
+    hub_id, _, file = text.partition(":")
+    return (hub_id if HUB_ID.fullmatch(hub_id) else None), file
+
+
+def download_file(hub_id: str, file: str) -> Path:
+    """Download one file of weights, or take it from the local cache.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+
+    def fetch() -> str:
+        return str(hf_hub_download(hub_id, file))
+
+    return Path(_download(fetch, f"the weights '{hub_id}:{file}' cannot be fetched", ModelError))
+
+
+def cached_file(hub_id: str, file: str) -> Path | None:
+    """Return one file from the local cache, or `None`; the hub is not contacted."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub_id, file, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def download_transformer(hub_id: str) -> Path:
+    """Download a model of transformers with its tokenizer, or take it from the local cache, and return its folder.
 
     Raises:
         ModelError: the hub does not have it or cannot be reached.
@@ -106,17 +138,17 @@ def download_captioner(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     def fetch() -> str:
-        return str(snapshot_download(hub_id, allow_patterns=list(_CAPTIONER_FILES)))
+        return str(snapshot_download(hub_id, allow_patterns=list(_TRANSFORMER_FILES)))
 
-    return Path(_download(fetch, f"the caption model {hub_id!r} cannot be fetched", ModelError))
+    return Path(_download(fetch, f"the model {hub_id!r} cannot be fetched", ModelError))
 
 
-def cached_captioner(hub_id: str) -> Path | None:
-    """Return the folder of a caption model with weights in the local cache, or `None`; the hub is not contacted."""
+def cached_transformer(hub_id: str) -> Path | None:
+    """Return the folder of a model of transformers in the local cache, or `None`; the hub is not contacted."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=list(_CAPTIONER_FILES), local_files_only=True))
+        folder = Path(snapshot_download(hub_id, allow_patterns=list(_TRANSFORMER_FILES), local_files_only=True))
     except (OSError, ValueError):
         return None
     return folder if any(folder.glob("*.safetensors")) else None

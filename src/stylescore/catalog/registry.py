@@ -6,7 +6,6 @@ Neither torch nor diffusers is imported here, so that names can be listed and ch
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from stylescore.catalog.hub import TINY_FILES, USUAL_STYLE_FILES, download_style
+from stylescore.catalog.hub import HUB_ID, TINY_FILES, USUAL_STYLE_FILES, download_style
 from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
@@ -23,7 +22,6 @@ from stylescore.storage.texts import is_file, is_folder, user_path
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
 STYLES_VARIABLE = "STYLESCORE_STYLES"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
 TEXT_ENCODERS_FOLDER = "give a folder with text_encoder and tokenizer, as a model in diffusers layout has them"
 _STYLE_ENDING = ".safetensors"
@@ -164,7 +162,7 @@ def _bundled_model(name: str) -> ModelSource:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    return _HUB_ID.fullmatch(name) is not None and not name.endswith(_WEIGHTS)
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(_WEIGHTS)
 
 
 def resolve_style(name: str, styles_dirs: Sequence[Path] | None = None) -> StyleSource:

@@ -11,12 +11,15 @@ from typing import Any
 import typer
 
 from stylescore._version import __version__
+from stylescore.cli.compare import compare
+from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
 from stylescore.cli.stylize import stylize
 from stylescore.cli.train_generator import train_generator
 from stylescore.cli.train_style import train_style
+from stylescore.cli.tune import tune
 from stylescore.errors import OutputError, StylescoreError
 
 INTERRUPTED = 130
@@ -43,6 +46,9 @@ app = typer.Typer(
 app.command()(stylize)
 app.command()(train_style)
 app.command()(train_generator)
+app.command()(tune)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from PIL import Image
 
-from stylescore.catalog.hub import cached_captioner, download_captioner
+from stylescore.catalog.hub import cached_transformer, download_transformer
 from stylescore.diffusion.checkpoints.folders import read_json, refuse_pickles, silence_libraries, translate_errors
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ModelError, memory_limit, quote
@@ -108,7 +108,7 @@ def find_caption_model(name: str | None) -> CaptionModel:
         ModelError: there is none, or it is no model that can be used.
     """
     if name is None:
-        cached = ((hub_id, cached_captioner(hub_id)) for hub_id in USUAL)
+        cached = ((hub_id, cached_transformer(hub_id)) for hub_id in USUAL)
         found = next(((hub_id, folder) for hub_id, folder in cached if folder is not None), None)
         if found is None:
             raise ModelError("neither BLIP nor Florence-2 is in the hub's local cache", hint=_HINT)
@@ -118,7 +118,7 @@ def find_caption_model(name: str | None) -> CaptionModel:
         return _check(place, place.resolve().name)
     if name.count("/") != 1 or place.exists():
         raise ModelError(f"there is no caption model {quote(name)}", hint=_HINT)
-    return _check(download_captioner(name), name)
+    return _check(download_transformer(name), name)
 
 
 def _check(folder: Path, name: str) -> CaptionModel:

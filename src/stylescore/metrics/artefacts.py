@@ -11,13 +11,13 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from stylescore.errors import ConfigError
+from stylescore.metrics.preparation import BT601
 
 Pictures = UInt8[Tensor, "pictures height width 3"]
 Luma = Float64[Tensor, "pictures height width"]
 Figure = Float64[Tensor, " pictures"]
 """One number for every picture."""
 
-LUMA = (0.299, 0.587, 0.114)
 CLIPPED_WITHIN = 2
 """Distance in levels from 0 or 255 that still counts as clipped."""
 LATENT_PERIOD = 8
@@ -29,7 +29,7 @@ ROUNDING = 1 / 12
 def luma(pictures: Pictures) -> Luma:
     """Return the luma of each pixel, in grey levels (ITU-R BT.601)."""
     # [pictures, height, width, 3] to [pictures, height, width]
-    return pictures.double() @ torch.tensor(LUMA, dtype=torch.float64, device=pictures.device)
+    return pictures.double() @ torch.tensor(BT601, dtype=torch.float64, device=pictures.device)
 
 
 def clipped_fraction(pictures: Pictures) -> Figure:

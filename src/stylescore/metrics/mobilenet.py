@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stylescore.errors import ModelError
 from stylescore.metrics.features import Features
+from stylescore.metrics.preparation import IMAGENET, standardise
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, number of blocks and first stride of every stage."""
 WIDTH = 1280
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def _convolution(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -60,13 +58,8 @@ def _residual_blocks() -> list[nn.Module]:
 class MobileNetFeatures(nn.Module):
     """MobileNetV2 without its classifier: 1280 numbers for each picture, averaged over all positions."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.features = nn.Sequential(
             _convolution(3, 32, 3, 2), *_residual_blocks(), _convolution(STAGES[-1][1], WIDTH, 1)
         )
@@ -89,6 +82,5 @@ class MobileNetFeatures(nn.Module):
 
     def forward(self, pictures: Float[Tensor, "pictures 3 height width"]) -> Features:
         """Return the features of pictures in [-1, 1] of any size."""
-        x = ((pictures + 1) / 2 - self.mean) / self.std
-        cells: Tensor = self.features(x)  # [pictures, 1280, h, w]
+        cells: Tensor = self.features(standardise(pictures, IMAGENET))  # [pictures, 1280, h, w]
         return cells.mean(dim=(2, 3))

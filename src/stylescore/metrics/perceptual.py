@@ -7,7 +7,7 @@ instead of strides alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ class PerceptualDistance(nn.Module):
         for level, convolution in enumerate(self.convolutions):
             x = convolution(self._downsample(x, level)) if level else self.blurs[0](convolution(x))
             x = x.relu()
-            features.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
+            features.append(unit_features(x))
         return features
 
     def _downsample(self, x: Activation, level: int) -> Activation:
@@ -127,18 +127,38 @@ class PerceptualDistance(nn.Module):
         Raises:
             PictureError: the shapes differ, or are not those of pictures.
         """
-        _check_pictures(first, second)
-        pairs = zip(self.levels(first), self.levels(second), self.weights, strict=True)
-        differences = [((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2)) for a, b, weight in pairs]
-        return torch.stack(differences).sum(dim=0)
+        check_pictures(first, second, SMALLEST_SIDE)
+        return weighted_difference(self.levels(first), self.levels(second), self.weights)
 
 
-def _check_pictures(first: Tensor, second: Tensor) -> None:
-    """Raise `PictureError` unless both are batches of pictures of the same, sufficient size."""
+def unit_features(x: Activation) -> Activation:
+    """Return activations with the vector of channels at every position scaled to unit length."""
+    unit: Tensor = x / (x.norm(dim=1, keepdim=True) + 1e-10)
+    return unit
+
+
+def weighted_difference(
+    first: Sequence[Activation], second: Sequence[Activation], weights: Iterable[Tensor]
+) -> PerSample:
+    """Return sum_l mean over positions of sum_c w_lc (x_lc - y_lc)^2: LPIPS of the levels of two batches.
+
+    Args:
+        first: one activation for each level, [batch, channels, height, width].
+        second: activations of the same shapes.
+        weights: one factor per channel for each level, [1, channels, 1, 1].
+    """
+    pairs = zip(first, second, weights, strict=True)
+    differences = [((a - b).square() * weight).sum(dim=1).mean(dim=(1, 2)) for a, b, weight in pairs]
+    total: Tensor = torch.stack(differences).sum(dim=0)
+    return total
+
+
+def check_pictures(first: Tensor, second: Tensor, smallest: int) -> None:
+    """Raise `PictureError` unless both are batches of pictures of one size, with sides of at least `smallest`."""
     shapes = list(first.shape), list(second.shape)
     if shapes[0] != shapes[1]:
         raise PictureError(f"two batches of pictures must have the same shape, got {shapes[0]} and {shapes[1]}")
-    if first.dim() != 4 or first.shape[1] != 3 or min(first.shape[2:]) < SMALLEST_SIDE:
+    if first.dim() != 4 or first.shape[1] != 3 or min(first.shape[2:]) < smallest:
         raise PictureError(
-            f"pictures must be [batch, 3, height, width] with sides of at least {SMALLEST_SIDE}, got {shapes[0]}"
+            f"pictures must be [batch, 3, height, width] with sides of at least {smallest}, got {shapes[0]}"
         )

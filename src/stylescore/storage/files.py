@@ -127,7 +127,7 @@ def atomic(path: str | os.PathLike[str], *, suffix: str | None = None) -> Iterat
     target = Path(path)
     temporary = partial_path(target.parent, target.suffix if suffix is None else suffix)
     try:
-        _check_target(target)
+        check_target(target)
         yield temporary
         _flush(temporary)
         temporary.replace(target)
@@ -173,7 +173,7 @@ def _folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
     """Raise `OutputError` for a target at which the final rename would fail or do harm."""
     if "\0" in str(target):
         raise OutputError(f"a file name cannot contain NUL, got {str(target)!r}", hint="choose another name")
