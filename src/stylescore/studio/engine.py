@@ -38,8 +38,8 @@ SECONDS_BETWEEN_PREVIEWS = 1.0
 PREVIEW_COST = 0.15
 """Largest part of the time that decoding previews may take."""
 PREVIEW_SIDE = 768
-MAP_COLOUR = (255, 64, 129)
-LARGEST_MAP_ALPHA = 200
+MAP_COLOUR = (30, 110, 255)
+LARGEST_MAP_ALPHA = 180
 FLAT = 1e-3
 """A map whose values differ by less is the same everywhere, and is not shown."""
 
@@ -240,18 +240,22 @@ def remove_stopped(place: Path) -> None:
     stopped_picture(place).unlink(missing_ok=True)
 
 
-def save_map(relevance: Map, photo: Photo, place: Path) -> bool:
-    """Write a relevance map as a coloured layer, the more opaque the more relevant; return whether there is a map.
+def save_map(relevance: Map, photo: Photo, place: Path) -> tuple[float, float] | None:
+    """Write a relevance map as a coloured layer, clear where it is least and opaque where it is largest.
 
     Args:
         relevance: [1, height, width] in 0..1.
         photo: the photo it is laid on.
         place: the job's folder.
+
+    Returns:
+        These two values; `None` if the map is the same everywhere.
     """
-    if float(relevance.max() - relevance.min()) < FLAT:
-        return False
-    values = (relevance[0].float().clamp(0, 1) * LARGEST_MAP_ALPHA).round().byte().cpu()
-    alpha = Image.fromarray(values.numpy())
+    low, high = float(relevance.min()), float(relevance.max())
+    if high - low < FLAT:
+        return None
+    stretched = (relevance[0].float() - low) / (high - low)
+    alpha = Image.fromarray((stretched * LARGEST_MAP_ALPHA).round().byte().cpu().numpy())
     size = photo.picture.size
     scale = min(1.0, PREVIEW_SIDE / max(size))
     wide = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
@@ -259,7 +263,7 @@ def save_map(relevance: Map, photo: Photo, place: Path) -> bool:
     layer.putalpha(alpha.resize(wide, Image.Resampling.BICUBIC))
     with atomic(place / "relevance.png") as temporary:
         layer.save(temporary, format="PNG")
-    return True
+    return low, high
 
 
 def _area(size: tuple[int, int]) -> int:

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     settings TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, wish TEXT NOT NULL DEFAULT '',
     revision INTEGER NOT NULL, created REAL NOT NULL, ended REAL, device TEXT, attempts INTEGER NOT NULL DEFAULT 0,
     iteration INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, seconds_left REAL, stage TEXT,
-    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance INTEGER NOT NULL DEFAULT 0
+    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, number);
 CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
@@ -106,7 +106,7 @@ class StudioJob:
         folder: name of the run's folder in the job's.
         message: why it failed.
         hint: what to do about it.
-        relevance: whether there is a relevance map.
+        relevance: least and largest value of the relevance map; `None` if it is the same everywhere.
     """
 
     number: int
@@ -130,18 +130,7 @@ class StudioJob:
     folder: str | None
     message: str | None
     hint: str | None
-    relevance: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a running job has come; `None` and 0 leave what is stored."""
-
-    iteration: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-    preview: int = 0
-    relevance: bool = False
+    relevance: tuple[float, float] | None
 
 
 class JobStore:
@@ -370,15 +359,10 @@ class JobStore:
 
     def report(self, key: str, **fields: Any) -> Wish:
         """Store how far a running job has come, and return what the user wishes of it."""
+        if fields.get("relevance") is not None:
+            fields["relevance"] = json.dumps(fields["relevance"])
         with self._write() as database:
             _update(database, key, **fields)
-            row = database.execute("SELECT wish FROM jobs WHERE id = ?", (key,)).fetchone()
-        wish: Wish = row["wish"] if row else "cancel"
-        return wish
-
-    def wish(self, key: str) -> Wish:
-        """Return what the user wishes of a running job."""
-        with self._connect() as database:
             row = database.execute("SELECT wish FROM jobs WHERE id = ?", (key,)).fetchone()
         wish: Wish = row["wish"] if row else "cancel"
         return wish
@@ -486,7 +470,8 @@ def _to_photo(row: sqlite3.Row) -> StoredPhoto:
 
 
 def _to_job(row: sqlite3.Row) -> StudioJob:
-    fields = dict(row) | {"settings": Settings(**json.loads(row["settings"])), "relevance": bool(row["relevance"])}
+    relevance = None if row["relevance"] is None else tuple(json.loads(row["relevance"]))
+    fields = dict(row) | {"settings": Settings(**json.loads(row["settings"])), "relevance": relevance}
     return StudioJob(**fields)
 
 

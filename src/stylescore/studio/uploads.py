@@ -86,6 +86,11 @@ class Uploads:
         if record is not None:
             _remove(path.parent)
             return Upload(record=record)
+        digest = sha256(path)
+        known = self._store.find_photo(session, digest)
+        if known is not None:
+            _remove(path.parent)
+            return Upload(photo=known)
         photo = read_photo(path)
         save_views(photo.picture if photo.alpha is None else _with_alpha(photo), path.parent)
         stored = StoredPhoto(
@@ -95,7 +100,7 @@ class Uploads:
             file=path.name,
             width=photo.picture.width,
             height=photo.picture.height,
-            sha256=sha256(path),
+            sha256=digest,
             notes=photo.notes,
             created=time.time(),
         )

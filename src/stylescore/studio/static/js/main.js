@@ -82,6 +82,7 @@ async function submit(event) {
 
 function drawGo() {
   const count = state.chosen.size;
+  byId("go").classList.toggle("waits", count === 0);
   byId("go").textContent = count === 0 ? "Choose a photo" : count === 1 ? "Stylize" : `Stylize ${count} photos`;
 }
 
@@ -95,7 +96,15 @@ function drawStorage() {
 const gibibytes = (bytes) => (bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(1)} GB` : `${Math.ceil(bytes / 2 ** 20)} MB`);
 
 async function openStorage() {
+  drawDialog();
+  byId("dialog").showModal();
   await fetchAll().catch(() => {});
+  if (!byId("dialog").open) return;
+  drawDialog();
+  byId("dialog").querySelector("button").focus();
+}
+
+function drawDialog() {
   const dialog = byId("dialog");
   const { used, most } = state.storage;
   const meter = h("meter", { min: 0, max: most, value: used, "aria-label": "Storage used" });
@@ -104,7 +113,6 @@ async function openStorage() {
     h("p", {}, `Photos and pictures take ${gibibytes(used)} of ${gibibytes(most)} on the studio's machine.`), meter,
     h("p", {}, `Here are ${state.photos.length} photos and ${state.jobs.size} pictures of yours. Clearing removes them for good; a picture that is being made goes on.`),
     h("div", { class: "dialog-do" }, button("Keep all", "check", () => dialog.close(), { shown: true }), button("Clear everything", "trash", clearAll, { shown: true, class: "tool danger" })));
-  dialog.showModal();
 }
 
 async function clearAll() {

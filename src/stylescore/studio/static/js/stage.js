@@ -100,11 +100,11 @@ function under(job, photo) {
   return h("div", { class: "under" },
     h("p", { class: "facts" }, h("strong", {}, photo.name), " ", describe(job.settings)),
     h("p", { class: "now", id: "now" }),
-    h("div", { class: "tools" }, tools(job, photo)));
+    h("div", { class: "tools", "data-many": hasPicture(job) }, tools(job, photo)));
 }
 
 function tools(job, photo) {
-  const same = button("Use these settings", "sliders", () => reuse(job), { shown: true });
+  const same = button("Use settings", "sliders", () => reuse(job), { shown: true, title: "Put these settings into the form" });
   switch (job.status) {
     case "running":
       return [button("Stop and keep", "stop", () => tell(job, "stop"), { shown: true }), button("Cancel", "close", () => tell(job, "cancel"), { shown: true })];
@@ -117,8 +117,8 @@ function tools(job, photo) {
         job.status === "stopped" && button("Go on", "play", () => tell(job, "resume"), { shown: true }),
         button("Another", "dice", () => another(job, photo), { shown: true, title: "The same with another seed" }),
         same,
-        job.relevance && button("Map", "map", toggleMap, { shown: true, "aria-pressed": mapped, title: "Where the style acts" }),
-        button("Own size", "zoom", toggleZoom, { shown: true, "aria-pressed": zoomed, title: "Every pixel of the picture" }),
+        job.relevance && button("Map", "map", toggleMap, { shown: true, "aria-pressed": String(mapped), title: "Where the style acts" }),
+        button("Own size", "zoom", toggleZoom, { shown: true, "aria-pressed": String(zoomed), title: "Every pixel of the picture" }),
         button("Remove", "trash", () => drop(job)),
       ];
     default:
@@ -131,6 +131,7 @@ function toggleMap(event) {
   event.currentTarget.setAttribute("aria-pressed", mapped);
   const map = stage.querySelector(".map");
   if (map) map.hidden = !mapped;
+  update();
 }
 
 function toggleZoom(event) {
@@ -227,9 +228,11 @@ export function sentence(job) {
     case "cancelled":
       return "Cancelled";
     default:
-      return "";
+      return mapped && job.relevance ? `The map: ${percent(job.relevance[0])} of the style where it is clear, ${percent(job.relevance[1])} where it is blue` : "";
   }
 }
+
+const percent = (value) => `${Math.round(100 * value)} %`;
 
 /** Seconds as people say them. */
 export function duration(seconds) {
@@ -245,7 +248,7 @@ async function drawCompared() {
   const images = await Promise.all(jobs.map((job) => loaded(viewOf(job), describe(job.settings))));
   if (!isDrawn(key)) return;
   const cells = jobs.map((job, index) => h("figure", {}, images[index] || missing("The picture cannot be shown"),
-    h("figcaption", {}, h("strong", {}, photoOf(job.photo)?.name || ""), ` ${describe(job.settings)}`, button("Look at it", "zoom", () => show({ kind: "job", id: job.id })))));
+    h("figcaption", {}, h("span", {}, h("strong", {}, photoOf(job.photo)?.name || ""), ` ${describe(job.settings)}`), button("Look at it", "zoom", () => show({ kind: "job", id: job.id })))));
   const grid = h("div", { class: "compare", "data-count": jobs.length }, cells);
   fill(stage, grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
     h("div", { class: "tools" }, button("Done", "check", leave, { shown: true }))));
