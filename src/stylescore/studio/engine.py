@@ -163,7 +163,7 @@ class _Progress:
         if not last and time.monotonic() - self.shown > max(SECONDS_BETWEEN_PREVIEWS, self.cost / PREVIEW_COST):
             fields |= {"preview": self._save_preview(iteration)}
         if iteration.index == 0 or last:
-            fields |= {"relevance": save_map(iteration.step.relevance[0], self.batch.jobs[0].photo, self.place)}
+            fields |= {"relevance": save_map(iteration.step.relevance[:1], self.batch.jobs[0].photo, self.place)}
         if last:
             fields |= {"stage": "finishing"}
         return self.report(**fields)
@@ -244,7 +244,7 @@ def save_map(relevance: Map, photo: Photo, place: Path) -> tuple[float, float] |
     """Write a relevance map as a coloured layer, clear where it is least and opaque where it is largest.
 
     Args:
-        relevance: [1, height, width] in 0..1.
+        relevance: of one picture, [1, 1, height, width] in 0..1.
         photo: the photo it is laid on.
         place: the job's folder.
 
@@ -254,7 +254,7 @@ def save_map(relevance: Map, photo: Photo, place: Path) -> tuple[float, float] |
     low, high = float(relevance.min()), float(relevance.max())
     if high - low < FLAT:
         return None
-    stretched = (relevance[0].float() - low) / (high - low)
+    stretched = (relevance[0, 0].float() - low) / (high - low)
     alpha = Image.fromarray((stretched * LARGEST_MAP_ALPHA).round().byte().cpu().numpy())
     size = photo.picture.size
     scale = min(1.0, PREVIEW_SIDE / max(size))

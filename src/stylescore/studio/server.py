@@ -36,7 +36,7 @@ from stylescore.studio.settings import (
     read_settings,
     settings_of_record,
 )
-from stylescore.studio.shelf import Shelf
+from stylescore.studio.shelf import Shelf, ShelfStyle
 from stylescore.studio.supervisor import Supervisor
 from stylescore.studio.uploads import Uploads, view_of
 
@@ -279,7 +279,7 @@ def _add_state(app: FastAPI, studio: Studio) -> None:
         return {
             "version": __version__,
             "model": Path(studio.model).name,
-            "styles": [_show_style(studio.shelf, name) for name in _names(studio.shelf)],
+            "styles": [_show_style(style) for style in studio.shelf.styles()],
             "photos": [_show_photo(photo) for photo in studio.store.photos(session)],
             "jobs": [_show_job(job) for job in studio.store.jobs(session)],
             "storage": {"used": studio.storage(), "most": studio.limits.storage_bytes},
@@ -342,12 +342,7 @@ def _event(name: str, data: Any, revision: int) -> str:
     return f"id: {revision}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _names(shelf: Shelf) -> list[str]:
-    return [style.name for style in shelf.styles()]
-
-
-def _show_style(shelf: Shelf, name: str) -> dict[str, Any]:
-    style = shelf.find(name)
+def _show_style(style: ShelfStyle) -> dict[str, Any]:
     return {
         "name": style.name,
         "bundled": style.bundled,

@@ -53,7 +53,7 @@ def read_settings(table: Any) -> Settings:
         raise ConfigError(f"settings must be a table, not {quote(table)}", hint="send them as a JSON object")
     plain = {name: value for name, value in table.items() if name != "constants" and value is not None}
     settings: Settings = from_table(Settings, plain)
-    return replace(settings, constants=_read_constants(table.get("constants") or {}))
+    return replace(settings, constants=_read_constants(table.get("constants", {})))
 
 
 def _read_constants(table: Any) -> dict[str, Any]:
