@@ -200,13 +200,13 @@ def start(
     store = JobStore(folder.database, limits)
     engine = DrawingEngine(folder)
     worker = Worker(store, "cpu", engine)
+    worker._has_server = lambda: True  # type: ignore[method-assign] - without a supervisor nobody says so
     studio = Studio(folder, store, Shelf(styles), "mini", limits)
     listener = socket.create_server(("127.0.0.1", 0))
     app = make_app(studio, Door("127.0.0.1", token, limits))
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     threads = [threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)]
-    store.beat("server")
     if works:
         threads.append(threading.Thread(target=worker.work, daemon=True))
     for thread in threads:

@@ -20,11 +20,11 @@ from stylescore.images import read_metadata
 from stylescore.runs.lock import hold
 from stylescore.studio.engine import Pace, StylizeEngine, Task
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.jobs import JobStore, StoredPhoto
+from stylescore.studio.jobs import STOP, JobStore, StoredPhoto
 from stylescore.studio.settings import Settings, make_job_run, settings_of_record
 from stylescore.studio.shelf import Shelf
 from stylescore.studio.supervisor import Supervisor
-from stylescore.studio.worker import STOP, Worker
+from stylescore.studio.worker import Worker
 
 QUICK = {"iterations": 6, "refine.factor": 1.0}
 SECONDS = 90.0
@@ -197,7 +197,7 @@ def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:
 def test_the_pace_knows_that_the_refinement_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    pace = Pace(total=6, larger_from=4, ratio=3.0)
+    pace = Pace(total=6, larger_from=4, ratio=3.0, _begun=0.0)
     now[0] = 1.0
     assert pace.after(1) == pytest.approx(3 + 2 * 3)
     for done, seconds in ((2, 1), (3, 1), (4, 1), (5, 3)):

@@ -260,7 +260,7 @@ def save_map(relevance: Map, photo: Photo, place: Path) -> tuple[float, float] |
     scale = min(1.0, PREVIEW_SIDE / max(size))
     wide = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     layer = Image.new("RGB", wide, MAP_COLOUR)
-    layer.putalpha(alpha.resize(wide, Image.Resampling.BICUBIC))
+    layer.putalpha(alpha.resize(wide, Image.Resampling.BILINEAR))
     with atomic(place / "relevance.png") as temporary:
         layer.save(temporary, format="PNG")
     return low, high

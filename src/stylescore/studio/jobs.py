@@ -29,6 +29,10 @@ MOST_ATTEMPTS = 3
 """A run whose worker was killed so often is not begun again."""
 BUSY_SECONDS = 30.0
 UNFINISHED = ("queued", "running")
+SERVER = "server"
+"""Name under which a server says that it lives, see `JobStore.beat`."""
+STOP = "stop"
+"""Name under which all workers that began before are asked to end."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS photos (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, width INTEGER NOT NULL,

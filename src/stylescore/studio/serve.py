@@ -22,12 +22,11 @@ from stylescore.runs.lock import InUseError, hold
 from stylescore.storage.files import remove_partials
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Door, is_loopback
-from stylescore.studio.jobs import JobStore
+from stylescore.studio.jobs import STOP, JobStore
 from stylescore.studio.limits import MIB, Limits
 from stylescore.studio.server import Studio, make_app
 from stylescore.studio.shelf import Shelf
 from stylescore.studio.supervisor import Supervisor
-from stylescore.studio.worker import STOP
 
 PORT = 8188
 PORTS_TRIED = 20

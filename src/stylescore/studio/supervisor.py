@@ -13,8 +13,7 @@ from pathlib import Path
 from stylescore.errors import OutputError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.jobs import JobStore
-from stylescore.studio.worker import SERVER
+from stylescore.studio.jobs import SERVER, JobStore
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_BEATS = 5.0

@@ -21,7 +21,7 @@ from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.storage.files import SIGNALS
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.jobs import JobStore, Status, StoredPhoto, StudioJob, Wish
+from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StoredPhoto, StudioJob, Wish
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
@@ -29,10 +29,6 @@ IDLE_SECONDS = 600.0
 SERVER_SECONDS = 30.0
 """A server that has said nothing for so long is gone; a worker without one ends when the queue is empty."""
 LOCK_TRIES = 10
-STOP = "stop"
-"""Name of the counter that asks all workers to end."""
-SERVER = "server"
-"""Name of the counter by which a server says that it lives."""
 
 
 class Engine(Protocol):

@@ -35,7 +35,6 @@ async function begin() {
   }
   byId("banner").hidden = true;
   startSettings();
-  startPhotos();
   const last = sessionStorage.getItem("job");
   if (last && state.jobs.has(last)) show({ kind: "job", id: last });
   else showSomething();
@@ -149,4 +148,5 @@ byId("storage").addEventListener("click", openStorage);
 byId("panel").addEventListener("submit", submit);
 watch(["chosen"], drawGo);
 watch(["storage"], drawStorage);
+startPhotos();
 begin();
