@@ -50,7 +50,16 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "0.0.0.0", "192.168.1.5", "", "[::1", "a@127.0.0.1"],
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1.evil.example",
+        "0.0.0.0",
+        "192.168.1.5",
+        "",
+        "[::1",
+        "a@127.0.0.1",
+    ],
 )
 def test_another_host_is_refused(running: Any, host: str) -> None:
     answer = running.client().ask("GET", "/", headers={"Host": host.format(port=running.port)})
@@ -63,7 +72,9 @@ def test_the_own_names_are_known(running: Any, host: str) -> None:
     assert running.client().ask("GET", "/", headers={"Host": host.format(port=running.port)}).status == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_page_of_another_origin_is_refused(running: Any, origin: str, method: str) -> None:
     answer = running.client().ask(method, "/api/state", headers={"Origin": origin})
@@ -159,7 +170,7 @@ def test_another_session_sees_and_changes_nothing(running: Any, picture: Callabl
     assert other.ask("GET", "/api/state").json["jobs"] == []
 
 
-@pytest.mark.parametrize("session", ["", "x" * 32, "0" * 31, "0" * 33, "../" * 10, "\"; DROP TABLE jobs"])
+@pytest.mark.parametrize("session", ["", "x" * 32, "0" * 31, "0" * 33, "../" * 10, '"; DROP TABLE jobs'])
 def test_a_session_that_the_studio_did_not_draw_is_replaced(running: Any, session: str) -> None:
     client = running.client()
     client.cookies["stylescore_session"] = session
@@ -250,11 +261,19 @@ def test_files_that_are_no_usable_photos_are_refused_and_leave_nothing(
 
 @pytest.mark.parametrize(
     "name",
-    ["../../evil.png", "..\\..\\evil.png", "/etc/cron.d/evil.png", "\x00.png", ".htaccess", "CON", "a" * 400 + ".png", "", "é" * 200],
+    [
+        "../../evil.png",
+        "..\\..\\evil.png",
+        "/etc/cron.d/evil.png",
+        "\x00.png",
+        ".htaccess",
+        "CON",
+        "a" * 400 + ".png",
+        "",
+        "é" * 200,
+    ],
 )
-def test_the_name_of_an_upload_stays_in_its_folder(
-    running: Any, picture: Callable[..., bytes], name: str
-) -> None:
+def test_the_name_of_an_upload_stays_in_its_folder(running: Any, picture: Callable[..., bytes], name: str) -> None:
     folder = running.studio.folder
     key = running.client().upload(picture(), quote(name))
     assert len(list(folder.photo(key).iterdir())) == 3
@@ -268,7 +287,10 @@ def test_a_recipe_from_elsewhere_brings_no_path_and_no_other_model(running: Any)
         ("not toml [", "cannot be read"),
         ("a" * 300_000, "cannot be read"),
         ('command = "train-style"', "not one of a stylized photo"),
-        ('command = "stylize"\n[run]\nmodel = "/etc/passwd"\n[[run.styles]]\nname = "/etc/passwd"\n[run.method]\n', "no style 'passwd'"),
+        (
+            'command = "stylize"\n[run]\nmodel = "/etc/passwd"\n[[run.styles]]\nname = "/etc/passwd"\n[run.method]\n',
+            "no style 'passwd'",
+        ),
         ('command = "stylize"\n[run]\nstyles = []\n[run.method]\n', "names no style"),
         ('command = "stylize"\n[run]\nunknown = 1\n', "unknown setting"),
     ):

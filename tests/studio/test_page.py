@@ -119,7 +119,9 @@ def test_from_drop_to_download(
     with Image.open(tmp_path / "got.png") as found:
         assert found.size == (300, 200)
         assert "stylescore" in found.text
-    ink, paper = (page.locator("body").evaluate(f"node => getComputedStyle(node).{name}") for name in ("color", "backgroundColor"))
+    ink, paper = (
+        page.locator("body").evaluate(f"node => getComputedStyle(node).{name}") for name in ("color", "backgroundColor")
+    )
     light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert (light[0] < light[1]) == (scheme == "light")
 
@@ -195,7 +197,9 @@ def test_everything_has_a_name(running: Any, open_page: Any, picture: Any) -> No
 def _require_names(page: Any) -> None:
     """Every control has an accessible name, every picture an alternative, every id is there once."""
     tree = page.locator("body").aria_snapshot()
-    unnamed = re.findall(r"^\s*- (?:button|link|slider|radio|textbox|spinbutton|progressbar|meter|img|dialog)(?:$|:| \[)", tree, re.M)
+    unnamed = re.findall(
+        r"^\s*- (?:button|link|slider|radio|textbox|spinbutton|progressbar|meter|img|dialog)(?:$|:| \[)", tree, re.M
+    )
     assert unnamed == [], tree
     ids = page.locator("[id]").evaluate_all("nodes => nodes.map((node) => node.id)")
     assert len(ids) == len(set(ids))
@@ -253,7 +257,7 @@ def test_up_to_four_pictures_are_compared(running: Any, open_page: Any, picture:
         picks.nth(index).focus()
         page.keyboard.press("Enter")
     expect(page.locator(".toast")).to_contain_text("At most 4 pictures")
-    page.get_by_role("button", name="Compare 4").click()
+    page.get_by_role("button", name="Compare 4", exact=True).click()
     expect(page.locator(".compare img")).to_have_count(4)
     page.get_by_role("button", name="Done").click()
     expect(page.locator("before-after")).to_be_visible()
@@ -336,7 +340,9 @@ class Program:
         begun = time.monotonic()
         command = ["-m", "stylescore", "studio", "--no-browser", "--port", str(self.port), "--data", str(self.folder)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        self.process = subprocess.Popen([sys.executable, *command, "--device", "cpu"], env=environment, text=True, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, *command, "--device", "cpu"], env=environment, text=True, stderr=subprocess.PIPE
+        )
         while time.monotonic() - begun < 60:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

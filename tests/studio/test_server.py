@@ -50,9 +50,7 @@ def test_a_photo_becomes_a_picture_of_its_size_with_its_recipe(running: Any, pic
         assert client.ask("GET", f"/api/jobs/{job['id']}/{kind}").status == 200
 
 
-def test_the_stream_says_what_happens_and_goes_on_after_a_revision(
-    running: Any, picture: Callable[..., bytes]
-) -> None:
+def test_the_stream_says_what_happens_and_goes_on_after_a_revision(running: Any, picture: Callable[..., bytes]) -> None:
     client = running.client()
     (job,) = client.begin(client.upload(picture()))
     seen: list[dict[str, Any]] = []

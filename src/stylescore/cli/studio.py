@@ -36,7 +36,8 @@ def studio(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; others than this machine's need the token.", rich_help_panel=WHERE)
+        str,
+        typer.Option(help="Address to listen at; others than this machine's need the token.", rich_help_panel=WHERE),
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(help="Port; by default 8188 or the next that is free.", rich_help_panel=WHERE)
@@ -56,7 +57,9 @@ def studio(
     ] = True,
     stop: Annotated[
         bool,
-        typer.Option("--stop", help="End what computes in the background; a later studio goes on.", rich_help_panel=WHERE),
+        typer.Option(
+            "--stop", help="End what computes in the background; a later studio goes on.", rich_help_panel=WHERE
+        ),
     ] = False,
 ) -> None:
     """Open a page in the browser on which photos are dropped, stylized and compared.

@@ -58,6 +58,7 @@ MOST_PHOTOS = 200
 """Photos that one request may begin."""
 STORAGE_SECONDS = 5.0
 """The size of the studio's folder is counted anew at most so often."""
+NO_PICTURE = UnknownError("there is no such picture yet", hint="it may have been removed")
 PRIVATE = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
@@ -263,13 +264,18 @@ def _download(studio: Studio, job: StudioJob) -> Response:
     photo = studio.store.photo(job.session, job.photo)
     name = f"{Path(photo.name).stem}-{job.settings.style}.png"
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote_url(name)}"}
-    return _picture(path, headers)
-
-
-def _picture(path: Path, headers: Mapping[str, str] = PRIVATE) -> Response:
     if not path.is_file():
-        raise UnknownError("there is no such picture yet", hint="it may have been removed")
-    return FileResponse(path, media_type=MEDIA[path.suffix], headers=dict(headers))
+        raise NO_PICTURE
+    return FileResponse(path, media_type=MEDIA[path.suffix], headers=headers)
+
+
+def _picture(path: Path) -> Response:
+    """Return a picture that the page shows; it is read at once, as a worker may replace it at any time."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise NO_PICTURE from None
+    return Response(content, media_type=MEDIA[path.suffix], headers=dict(PRIVATE))
 
 
 def _add_state(app: FastAPI, studio: Studio) -> None:

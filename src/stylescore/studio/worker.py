@@ -146,9 +146,7 @@ def main() -> None:
     folder = StudioFolder.make(given.data)
     place = folder.worker(given.device)
     place.mkdir(exist_ok=True)
-    worker = Worker(
-        JobStore(folder.database), given.device, LazyEngine(folder, given.device, tuple(given.styles))
-    )
+    worker = Worker(JobStore(folder.database), given.device, LazyEngine(folder, given.device, tuple(given.styles)))
     for number in SIGNALS:
         signal.signal(number, lambda *_: worker.stopping.set())
     for _ in range(LOCK_TRIES):

@@ -5,7 +5,7 @@ import { startFilm } from "./film.js";
 import { startPhotos } from "./photos.js";
 import { settings, startSettings } from "./settings.js";
 import { startStage } from "./stage.js";
-import { changed, putJobs, show, showSomething, state, watch } from "./state.js";
+import { changed, photoOf, putJobs, show, showSomething, state, watch } from "./state.js";
 
 const THEMES = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
 const ICONS = { auto: "auto", light: "sun", dark: "moon" };
@@ -43,7 +43,17 @@ async function begin() {
   startStage();
   startFilm();
   changed("photos", "chosen", "storage");
-  listen({ lastRevision: () => state.revision, onjobs: putJobs, online: putLine, onanswer: backAgain, onsilence: () => (byId("banner").hidden = false) });
+  listen({ lastRevision: () => state.revision, onjobs: takeJobs, online: putLine, onanswer: backAgain, onsilence: () => (byId("banner").hidden = false) });
+}
+
+/** Put jobs that changed into the state; photos that another tab added come first. */
+async function takeJobs(jobs) {
+  if (jobs.some((job) => job.status !== "removed" && !photoOf(job.photo))) {
+    const found = await getState().catch(() => null);
+    if (found) Object.assign(state, { photos: found.photos, storage: found.storage });
+    changed("photos", "storage");
+  }
+  putJobs(jobs);
 }
 
 function putLine(line) {
