@@ -1,4 +1,4 @@
-"""Checks every request before the studio sees it: host, origin, token, session and size; sets the response's headers."""
+"""Checks every request before the studio sees it: host, origin, token, session and size; sets the answer's headers."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ class JobStore:
         return job
 
     def clear(self, session: str) -> tuple[list[str], list[str]]:
-        """Forget a session's photos and jobs but those that run; return the ids of both kinds, to remove their files."""
+        """Forget a session's photos and jobs but those that run, and return their ids, to remove the files."""
         with self._write() as database:
             rows = database.execute("SELECT * FROM jobs WHERE session = ? AND status != 'removed'", (session,))
             jobs = [_to_job(row) for row in rows.fetchall()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-
 import threading
 import time
 from collections import Counter
@@ -210,14 +209,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/jobs/{key}/{action}")
     def act(request: Request, key: str, action: str) -> Any:
-        session = request.scope["session"]
-        match action:
-            case "stop" | "cancel":
-                return _show_job(studio.store.ask(session, key, action))
-            case "resume":
-                studio.require_room()
-                return _show_job(studio.store.resume(session, key))
-        raise UnknownError("a picture can stop, cancel or resume")
+        return _show_job(_act(studio, request.scope["session"], key, action))
 
     @app.delete("/api/jobs/{key}")
     def remove(request: Request, key: str) -> Any:
@@ -227,20 +219,31 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/jobs/{key}/{kind}")
     def show(request: Request, key: str, kind: str) -> Response:
-        job = studio.store.job(request.scope["session"], key)
-        place = studio.folder.run(job.id)
-        match kind:
-            case "view":
-                return _picture(view_of(place))
-            case "thumb":
-                return _picture(place / "thumb.webp")
-            case "preview":
-                return _picture(place / "preview.webp")
-            case "relevance":
-                return _picture(place / "relevance.png")
-            case "picture":
-                return _download(studio, job)
-        raise UnknownError("a picture has view, thumb, preview, relevance and picture")
+        return _show_picture(studio, studio.store.job(request.scope["session"], key), kind)
+
+
+def _act(studio: Studio, session: str, key: str, action: str) -> StudioJob:
+    match action:
+        case "stop" | "cancel":
+            return studio.store.ask(session, key, action)
+        case "resume":
+            studio.require_room()
+            return studio.store.resume(session, key)
+    raise UnknownError("a picture can stop, cancel or resume")
+
+
+def _show_picture(studio: Studio, job: StudioJob, kind: str) -> Response:
+    place = studio.folder.run(job.id)
+    match kind:
+        case "view":
+            return _picture(view_of(place))
+        case "picture":
+            return _download(studio, job)
+        case "thumb" | "preview":
+            return _picture(place / f"{kind}.webp")
+        case "relevance":
+            return _picture(place / "relevance.png")
+    raise UnknownError("a picture has view, thumb, preview, relevance and picture")
 
 
 def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a user chooses for a picture, how it becomes a run, and how the record in a finished picture becomes it again."""
+"""What a user chooses for a picture; how it becomes a run, and how a finished picture's record becomes it again."""
 
 from __future__ import annotations
 
