@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stylescore.errors import ConfigError, OutputError
+from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import MOST_ATTEMPTS, JobStore, StoredPhoto, UnknownError
 from stylescore.studio.limits import LimitError, Limits
 from stylescore.studio.settings import Settings
@@ -176,6 +177,23 @@ def test_clearing_leaves_what_runs_and_what_others_have(store: JobStore) -> None
     store.end(running, "done")
     assert store.clear("a")[1] == [running]
     assert store.photos("a") == []
+
+
+def test_what_is_removed_and_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
+    folder = StudioFolder.make(tmp_path / "studio")
+    store = JobStore(folder.database)
+    kept, removed = add(store, "a", 2)
+    photo = store.job("a", kept).photo
+    store.ask("a", removed, "cancel")
+    store.remove("a", removed)
+    (folder.photos / ".partial-upload").touch()
+    for path in (folder.photo(photo), folder.photo("lost"), folder.run(kept), folder.run("lost")):
+        path.mkdir()
+        (path / "file").touch()
+    folder.keep_only(*store.sweep())
+    assert [path.name for path in folder.photos.iterdir()] == [photo]
+    assert [path.name for path in folder.runs.iterdir()] == [kept]
+    assert [job.id for job in store.jobs("a", 0)] == [kept]
 
 
 def test_a_full_queue_refuses_all_of_a_request(tmp_path: Path) -> None:

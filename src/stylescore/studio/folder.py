@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stylescore.catalog.registry import data_folder
 from stylescore.errors import OutputError
+from stylescore.storage.files import remove_any
 from stylescore.storage.texts import user_path
 
 STUDIO_VARIABLE = "STYLESCORE_STUDIO"
@@ -102,6 +103,13 @@ class StudioFolder:
     def size(self) -> int:
         """Return how many bytes the photos and runs have."""
         return sum(_sizes(self.photos)) + sum(_sizes(self.runs))
+
+    def keep_only(self, photos: Collection[str], runs: Collection[str]) -> None:
+        """Remove what killed processes left behind: folders of photos and jobs that nobody knows."""
+        for parent, known in ((self.photos, photos), (self.runs, runs)):
+            for path in parent.iterdir():
+                if path.name not in known:
+                    remove_any(path)
 
     def remove_photo(self, key: str) -> None:
         """Remove what is kept of a photo."""

@@ -346,6 +346,14 @@ class JobStore:
             database.executemany("DELETE FROM photos WHERE id = ?", [(key,) for key in photos])
         return photos, gone
 
+    def sweep(self) -> tuple[set[str], set[str]]:
+        """Forget what was removed, as no page is open any more that must learn of it; return the ids that are left."""
+        with self._write() as database:
+            database.execute("DELETE FROM jobs WHERE status = 'removed'")
+            photos = {row["id"] for row in database.execute("SELECT id FROM photos")}
+            jobs = {row["id"] for row in database.execute("SELECT id FROM jobs")}
+        return photos, jobs
+
     def claim(self, device: str) -> tuple[StudioJob, StoredPhoto] | None:
         """Give a worker the next job: the oldest of the session that was served longest ago; `None` if none waits."""
         with self._write() as database:

@@ -19,7 +19,6 @@ import uvicorn
 from stylescore.catalog.registry import resolve_model
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
-from stylescore.storage.files import remove_partials
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Door, is_loopback
 from stylescore.studio.jobs import STOP, JobStore
@@ -80,9 +79,9 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     folder = StudioFolder.make(options.folder)
     folder.server.mkdir(exist_ok=True)
     with _held(folder), _listen(options) as listener:
-        remove_partials(folder.photos, owned=True)
         limits = Limits(storage_bytes=options.storage * MIB)
         store = JobStore(folder.database, limits)
+        folder.keep_only(*store.sweep())
         supervisor = Supervisor(folder, store, options.devices, options.styles)
         studio = Studio(folder, store, shelf, model, limits, supervisor)
         app = make_app(studio, Door(options.host, token, limits))

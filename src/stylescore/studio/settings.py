@@ -68,7 +68,8 @@ def make_job_run(settings: Settings, shelf: Shelf, model: str, device: str = "au
     Raises:
         InputError: a style that the studio does not have, or a value out of range.
     """
-    constants = reduce(merge_tables, (_nest(name, value) for name, value in settings.constants.items()), {})
+    empty: dict[str, Any] = {}
+    constants = reduce(merge_tables, (_nest(name, value) for name, value in settings.constants.items()), empty)
     return make_run(
         shelf.find(settings.style).location,
         model=model,
