@@ -58,7 +58,7 @@ def test_a_folder_has_one_server(program: Program, tmp_path: Path) -> None:
 
 def test_stop_asks_the_workers_to_end(program: Program, tmp_path: Path) -> None:
     assert program("studio", "--stop", "--data", tmp_path).code == 0
-    assert JobStore(StudioFolder(tmp_path).database).last_beat(STOP) > 0
+    assert JobStore(StudioFolder(tmp_path).database).last_mark(STOP) > 0
 
 
 def test_without_the_extra_it_says_how_to_get_it(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

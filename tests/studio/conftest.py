@@ -24,12 +24,12 @@ import uvicorn
 from stylescore.images import read_photo, save_png
 from stylescore.storage.files import atomic
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.guard import Door
+from stylescore.studio.guard import Access
 from stylescore.studio.jobs import JobStore, Status, StoredPhoto, StudioJob
 from stylescore.studio.limits import Limits
 from stylescore.studio.server import Studio, make_app
 from stylescore.studio.settings import RECORD_KEY
-from stylescore.studio.shelf import Shelf
+from stylescore.studio.style_list import StyleList
 from stylescore.studio.uploads import save_views
 from stylescore.studio.worker import Worker
 
@@ -38,7 +38,7 @@ SECONDS = 30.0
 
 @dataclass
 class DrawingEngine:
-    """Inverts the photo step by step; as slow as a test wishes."""
+    """Inverts the photo step by step; as slow as a test needs."""
 
     folder: StudioFolder
     seconds: float = 0.0
@@ -57,22 +57,22 @@ class DrawingEngine:
         report(folder="run", stage=None, total=self.iterations)
         for done in range(job.iteration + 1, self.iterations + 1):
             while not self.hold.wait(0.02):
-                if wish := report():
-                    return self._stop(place, picture, wish)
+                if requested := report():
+                    return self._stop(place, picture, requested)
             time.sleep(self.seconds)
             with atomic(place / "preview.webp") as temporary:
                 Image.blend(picture, result, done / self.iterations).save(temporary, format="WEBP")
             left = (self.iterations - done) * self.seconds
-            wish = report(iteration=done, seconds_left=left, preview=done)
-            if wish and done < self.iterations:
-                return self._stop(place, picture, wish)
+            requested = report(iteration=done, seconds_left=left, preview=done)
+            if requested and done < self.iterations:
+                return self._stop(place, picture, requested)
         save_png(result, place / "run" / "picture.png", {RECORD_KEY: 'command = "stylize"\n'})
         save_views(result, place)
         self.made.append(job.id)
         return "done"
 
-    def _stop(self, place: Path, picture: Image.Image, wish: str) -> Status:
-        if wish == "cancel":
+    def _stop(self, place: Path, picture: Image.Image, requested: str) -> Status:
+        if requested == "cancel":
             return "cancelled"
         save_png(picture, place / "stopped.png")
         save_views(picture, place)
@@ -201,9 +201,9 @@ def start(
     engine = DrawingEngine(folder)
     worker = Worker(store, "cpu", engine)
     worker._has_server = lambda: True  # type: ignore[method-assign] - without a supervisor nobody says so
-    studio = Studio(folder, store, Shelf(styles), "mini", limits)
+    studio = Studio(folder, store, StyleList(styles), "mini", limits)
     listener = socket.create_server(("127.0.0.1", 0))
-    app = make_app(studio, Door("127.0.0.1", token, limits))
+    app = make_app(studio, Access("127.0.0.1", token, limits))
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     threads = [threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)]

@@ -17,10 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylescore.errors import StyleError
-from stylescore.studio.guard import Door, is_loopback
+from stylescore.studio.guard import Access, is_loopback
 from stylescore.studio.limits import Limits
 from stylescore.studio.server import STATIC
-from stylescore.studio.shelf import Shelf
+from stylescore.studio.style_list import StyleList
 
 TOKEN = "right-token-0123456789"
 
@@ -344,11 +344,11 @@ def test_the_token_is_shown_once_and_leaves_the_address(
 
 
 def test_a_door_that_is_open_to_others_knows_addresses_but_no_foreign_names() -> None:
-    door = Door("0.0.0.0", TOKEN, Limits())
-    assert door.knows("192.168.1.5:8188")
-    assert door.knows("[fe80::1]:8188")
-    assert door.knows("localhost:8188")
-    assert not door.knows("evil.example:8188")
+    access = Access("0.0.0.0", TOKEN, Limits())
+    assert access.knows("192.168.1.5:8188")
+    assert access.knows("[fe80::1]:8188")
+    assert access.knows("localhost:8188")
+    assert not access.knows("evil.example:8188")
     assert [is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "example")] == [
         *(True, True, True, True),
         *(False, False),
@@ -374,4 +374,4 @@ def test_paths_of_styles_are_folders_that_the_owner_named(tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("x")
     for place in (tmp_path / "missing", tmp_path / "notes.txt"):
         with pytest.raises(StyleError, match="--styles must name"):
-            Shelf([place])
+            StyleList([place])

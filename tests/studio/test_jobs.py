@@ -86,7 +86,7 @@ def test_a_session_sees_nothing_of_another(store: JobStore) -> None:
     photo = store.job("a", key).photo
     for call in (
         lambda: store.job("b", key),
-        lambda: store.ask("b", key, "cancel"),
+        lambda: store.request("b", key, "cancel"),
         lambda: store.resume("b", key),
         lambda: store.remove("b", key),
         lambda: store.photo("b", photo),
@@ -101,9 +101,9 @@ def test_a_session_sees_nothing_of_another(store: JobStore) -> None:
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked(store: JobStore) -> None:
     first, second = add(store, "a", 2)
     assert claim(store).id == first
-    assert store.ask("a", first, "stop").status == "running"
+    assert store.request("a", first, "stop").status == "running"
     assert store.report(first, iteration=2) == "stop"
-    assert store.ask("a", second, "cancel").status == "cancelled"
+    assert store.request("a", second, "cancel").status == "cancelled"
     assert claim(store) is None
 
 
@@ -114,7 +114,7 @@ def test_a_stopped_job_goes_on_where_it_was(store: JobStore) -> None:
     store.end(key, "stopped")
     store.resume("a", key)
     job = claim(store)
-    assert (job.id, job.iteration, job.folder, job.wish) == (key, 3, "run", "")
+    assert (job.id, job.iteration, job.folder, job.requested) == (key, 3, "run", "")
 
 
 def test_a_stopped_job_that_waits_to_go_on_and_is_cancelled_keeps_its_picture(store: JobStore) -> None:
@@ -123,7 +123,7 @@ def test_a_stopped_job_that_waits_to_go_on_and_is_cancelled_keeps_its_picture(st
     store.report(key, iteration=3, total=9)
     store.end(key, "stopped")
     store.resume("a", key)
-    assert store.ask("a", key, "cancel").status == "stopped"
+    assert store.request("a", key, "cancel").status == "stopped"
 
 
 def test_what_has_ended_cannot_be_stopped_and_what_is_done_cannot_go_on(store: JobStore) -> None:
@@ -131,7 +131,7 @@ def test_what_has_ended_cannot_be_stopped_and_what_is_done_cannot_go_on(store: J
     claim(store)
     store.end(key, "done")
     with pytest.raises(ConfigError, match="does not run any more"):
-        store.ask("a", key, "stop")
+        store.request("a", key, "stop")
     with pytest.raises(ConfigError, match="it cannot go on"):
         store.resume("a", key)
 
@@ -160,7 +160,7 @@ def test_every_change_has_a_later_revision_and_removals_are_told(store: JobStore
     first, second = add(store, "a", 2)
     seen = store.revision()
     assert store.jobs("a", seen) == []
-    store.ask("a", second, "cancel")
+    store.request("a", second, "cancel")
     store.remove("a", second)
     assert [(job.id, job.status) for job in store.jobs("a", seen)] == [(second, "removed")]
     assert [job.id for job in store.jobs("a")] == [first]
@@ -184,7 +184,7 @@ def test_what_is_removed_and_what_a_kill_left_is_swept_away(tmp_path: Path) -> N
     store = JobStore(folder.database)
     kept, removed = add(store, "a", 2)
     photo = store.job("a", kept).photo
-    store.ask("a", removed, "cancel")
+    store.request("a", removed, "cancel")
     store.remove("a", removed)
     (folder.photos / ".partial-upload").touch()
     for path in (folder.photo(photo), folder.photo("lost"), folder.run(kept), folder.run("lost")):

@@ -30,7 +30,7 @@ from stylescore.runs.job import (
 from stylescore.runs.lock import hold
 from stylescore.runs.runner import Batch, SavedResult
 from stylescore.storage.files import atomic
-from stylescore.studio.jobs import Status, Wish
+from stylescore.studio.jobs import Status, StopRequest
 from stylescore.studio.settings import RECORD_KEY
 from stylescore.studio.uploads import save_views
 
@@ -43,8 +43,8 @@ LARGEST_MAP_ALPHA = 180
 FLAT = 1e-3
 """A map whose values differ by less is the same everywhere, and is not shown."""
 
-Report = Callable[..., Wish]
-"""Stores fields of a job, and returns what the user wishes of it."""
+Report = Callable[..., StopRequest]
+"""Stores fields of a job, and returns how the user wants it to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class StylizeEngine:
     _stylizer: Stylizer | None = field(default=None, init=False)
 
     def run(self, task: Task, report: Report) -> Status:
-        """Make a picture, or go on with it, until it is done or the user wishes that it ends.
+        """Make a picture, or go on with it, until it is done or the user wants it to end.
 
         Returns:
             done; stopped, with the picture as it stands; or cancelled.
@@ -124,7 +124,7 @@ def _keep_finished(folder: PictureFolder, place: Path) -> Status:
 
 @dataclass
 class _Progress:
-    """Follows one run: reports, makes previews, and ends it where the user wishes."""
+    """Follows one run: reports, makes previews, and ends it where the user wants."""
 
     stylizer: Stylizer
     batch: Batch
@@ -133,12 +133,12 @@ class _Progress:
     previews: int = 0
     shown: float = 0.0
     cost: float = 0.0
-    pace: Pace = field(init=False)
+    time_left: TimeLeft = field(init=False)
 
     def __post_init__(self) -> None:
         photo = self.batch.jobs[0].photo
         size = self.stylizer.working_size(photo)
-        self.pace = Pace.of(self.batch.fitting, _area(size) / _area(self.stylizer.coarse_size(size)))
+        self.time_left = TimeLeft.of(self.batch.fitting, _area(size) / _area(self.stylizer.coarse_size(size)))
 
     def follow(self) -> Status:
         """Run the batch; return how it ended."""
@@ -150,15 +150,15 @@ class _Progress:
                     save_views(event.result.picture, self.place)
                     remove_stopped(self.place)
                     return "done"
-                wish = self._tell(event)
-                if wish and event.index + 1 < fitting.iterations:
+                requested = self._tell(event)
+                if requested and event.index + 1 < fitting.iterations:
                     break
-        return self._stop(wish)
+        return self._stop(requested)
 
-    def _tell(self, iteration: Iteration) -> Wish:
-        """Report an iteration; return what the user wishes."""
+    def _tell(self, iteration: Iteration) -> StopRequest:
+        """Report an iteration; return how the user wants it to end."""
         done = iteration.index + 1
-        fields: dict[str, Any] = {"iteration": done, "seconds_left": self.pace.after(done)}
+        fields: dict[str, Any] = {"iteration": done, "seconds_left": self.time_left.after(done)}
         last = done == self.batch.fitting.iterations
         if not last and time.monotonic() - self.shown > max(SECONDS_BETWEEN_PREVIEWS, self.cost / PREVIEW_COST):
             fields |= {"preview": self._save_preview(iteration)}
@@ -180,9 +180,9 @@ class _Progress:
         self.previews = iteration.index + 1
         return self.previews
 
-    def _stop(self, wish: Wish) -> Status:
-        """Keep the picture as it stands if that is wished; the run's state is saved in both cases."""
-        if wish == "cancel":
+    def _stop(self, requested: StopRequest) -> Status:
+        """Save the picture as it stands if that is requested; the run's state is saved in both cases."""
+        if requested == "cancel":
             return "cancelled"
         job = self.batch.jobs[0]
         fitting = self.batch.fitting
@@ -197,7 +197,7 @@ class _Progress:
 
 
 @dataclass
-class Pace:
+class TimeLeft:
     """Estimates the time left of a run whose last iterations, at the larger size, take longer.
 
     Attributes:
@@ -213,8 +213,8 @@ class Pace:
     _mean: float | None = None
 
     @classmethod
-    def of(cls, fitting: Fitting, ratio: float) -> Pace:
-        """Return the pace of a run as it begins or goes on."""
+    def of(cls, fitting: Fitting, ratio: float) -> TimeLeft:
+        """Return the time_left of a run as it begins or goes on."""
         growth = fitting.growth
         return cls(fitting.iterations, fitting.iterations if growth is None else growth.at, ratio)
 

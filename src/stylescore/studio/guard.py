@@ -65,7 +65,7 @@ def known_hosts(host: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Door:
+class Access:
     """Who is let in.
 
     Attributes:
@@ -101,8 +101,8 @@ class Door:
 class Guard:
     """ASGI middleware: refuses what is not for this server, and gives every browser a session."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self._app, self._door = app, door
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request and pass it on; its session is in `scope["session"]`."""
@@ -120,13 +120,13 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, own_send)
             return
-        limit = self._door.limits.upload_bytes if scope["path"] == UPLOADS else self._door.limits.request_bytes
+        limit = self._access.limits.upload_bytes if scope["path"] == UPLOADS else self._access.limits.request_bytes
         await self._app(scope, _limited(receive, limit), own_send)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the response to a request that must not be served."""
         method, path = scope["method"], scope["path"]
-        if not self._door.knows(headers.get("host", "")):
+        if not self._access.knows(headers.get("host", "")):
             return _error(421, "this address is not the studio's", "use the address that the program printed")
         if method not in METHODS:
             return _error(405, f"the method {method[:20]!r} is not served", "GET, POST or DELETE")
@@ -136,7 +136,7 @@ class Guard:
             return _error(403, "the studio does not answer pages from other places", "open its own page")
         if method not in SAFE_METHODS and PAGE_HEADER not in headers:
             return _error(403, f"changes need the header {PAGE_HEADER}", "use the page")
-        limit = self._door.limits.upload_bytes if path == UPLOADS else self._door.limits.request_bytes
+        limit = self._access.limits.upload_bytes if path == UPLOADS else self._access.limits.request_bytes
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
             return _error(413, f"at most {limit:,} bytes can be sent at a time", "send a smaller file")
@@ -144,15 +144,15 @@ class Guard:
 
     def _ask_token(self, scope: Scope, headers: Headers, cookies: Mapping[str, str]) -> Response | None:
         """Return the response to a request without the token, or to the page's address with it; `None` lets it in."""
-        if self._door.token is None:
+        if self._access.token is None:
             return None
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if scope["path"] == "/" and self._door.accepts(query.get("token")):
+        if scope["path"] == "/" and self._access.accepts(query.get("token")):
             response = RedirectResponse("/", status_code=303)
-            response.set_cookie(TOKEN, self._door.token, max_age=YEAR, httponly=True, samesite="lax")
+            response.set_cookie(TOKEN, self._access.token, max_age=YEAR, httponly=True, samesite="lax")
             return response
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if self._door.accepts(cookies.get(TOKEN)) or self._door.accepts(bearer):
+        if self._access.accepts(cookies.get(TOKEN)) or self._access.accepts(bearer):
             return None
         return _error(401, "this studio needs its token", "open the address that the program printed, with ?token=")
 

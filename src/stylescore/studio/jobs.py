@@ -22,7 +22,7 @@ from stylescore.studio.limits import LimitError, Limits
 from stylescore.studio.settings import Settings
 
 Status = Literal["queued", "running", "stopped", "done", "failed", "cancelled", "removed"]
-Wish = Literal["", "stop", "cancel"]
+StopRequest = Literal["", "stop", "cancel"]
 
 VERSION = 1
 MOST_ATTEMPTS = 3
@@ -30,7 +30,7 @@ MOST_ATTEMPTS = 3
 BUSY_SECONDS = 30.0
 UNFINISHED = ("queued", "running")
 SERVER = "server"
-"""Name under which a server says that it lives, see `JobStore.beat`."""
+"""Name under which a server says that it lives, see `JobStore.mark`."""
 STOP = "stop"
 """Name under which all workers that began before are asked to end."""
 _TABLES = """
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS photos (
 CREATE INDEX IF NOT EXISTS photos_of_session ON photos (session, created);
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, session TEXT NOT NULL, photo TEXT NOT NULL,
-    settings TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, wish TEXT NOT NULL DEFAULT '',
+    settings TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, requested TEXT NOT NULL DEFAULT '',
     revision INTEGER NOT NULL, created REAL NOT NULL, ended REAL, device TEXT, attempts INTEGER NOT NULL DEFAULT 0,
     iteration INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, seconds_left REAL, stage TEXT,
     preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT
@@ -96,7 +96,7 @@ class StudioJob:
         settings: what the user chose.
         model: name of the base model.
         status: where it stands.
-        wish: what the user asked of a running job, not heeded yet.
+        requested: how the user wants a running job to end; empty where it goes on.
         revision: of its last change.
         created: Unix time.
         ended: Unix time, once it does not run any more.
@@ -120,7 +120,7 @@ class StudioJob:
     settings: Settings
     model: str
     status: Status
-    wish: Wish
+    requested: StopRequest
     revision: int
     created: float
     ended: float | None
@@ -284,8 +284,8 @@ class JobStore:
         with self._connect() as database:
             return database.execute(f"SELECT 1 FROM jobs WHERE {_status_in(UNFINISHED)}").fetchone() is not None
 
-    def ask(self, session: str, key: str, wish: Wish) -> StudioJob:
-        """Ask a job to stop and be kept, or to be cancelled; one that waits is cancelled at once.
+    def request(self, session: str, key: str, requested: StopRequest) -> StudioJob:
+        """Request that a job stops and saves its picture, or is cancelled; one that waits is cancelled at once.
 
         Raises:
             UnknownError: there is no such job.
@@ -294,7 +294,7 @@ class JobStore:
         with self._write() as database:
             job = _find(database, session, key)
             if job.status == "running":
-                _update(database, key, wish=wish)
+                _update(database, key, requested=requested)
             elif job.status == "queued":
                 # One that was stopped before and waits to go on has a picture to go back to.
                 _update(database, key, status="stopped" if job.iteration else "cancelled", ended=time.time())
@@ -315,7 +315,7 @@ class JobStore:
             if job.status not in ("stopped", "cancelled", "failed"):
                 raise ConfigError(f"this picture is {job.status}, it cannot go on", hint="begin another one")
             self._check_room(database, session, 1)
-            _update(database, key, status="queued", wish="", attempts=0, ended=None, message=None, hint=None)
+            _update(database, key, status="queued", requested="", attempts=0, ended=None, message=None, hint=None)
         return self.job(session, key)
 
     def remove(self, session: str, key: str) -> StudioJob:
@@ -369,19 +369,19 @@ class JobStore:
             _update(database, job.id, status="running", device=device, attempts=job.attempts + 1, stage="starting")
         return self.job(job.session, job.id), self.photo(job.session, job.photo)
 
-    def report(self, key: str, **fields: Any) -> Wish:
-        """Store how far a running job has come, and return what the user wishes of it."""
+    def report(self, key: str, **fields: Any) -> StopRequest:
+        """Store how far a running job has come, and return how the user wants it to end."""
         if fields.get("relevance") is not None:
             fields["relevance"] = json.dumps(fields["relevance"])
         with self._write() as database:
             _update(database, key, **fields)
-            row = database.execute("SELECT wish FROM jobs WHERE id = ?", (key,)).fetchone()
-        wish: Wish = row["wish"] if row else "cancel"
-        return wish
+            row = database.execute("SELECT requested FROM jobs WHERE id = ?", (key,)).fetchone()
+        requested: StopRequest = row["requested"] if row else "cancel"
+        return requested
 
     def end(self, key: str, status: Status, *, message: str | None = None, hint: str | None = None) -> None:
         """Store that a job does not run any more; `queued` gives it back, as its worker was asked to end."""
-        fields: dict[str, Any] = {"status": status, "wish": "", "stage": None, "seconds_left": None}
+        fields: dict[str, Any] = {"status": status, "requested": "", "stage": None, "seconds_left": None}
         fields |= {"message": message, "hint": hint, "attempts": 0}
         with self._write() as database:
             _update(database, key, **fields, ended=None if status == "queued" else time.time())
@@ -398,13 +398,13 @@ class JobStore:
                     hint = "there may be too little memory: choose a smaller size"
                     _update(database, job.id, status="failed", message=reason, hint=hint, ended=time.time())
 
-    def beat(self, name: str) -> None:
-        """Store that a process lives."""
+    def mark(self, name: str) -> None:
+        """Store the time of now under a name."""
         with self._write() as database:
             database.execute("INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)", (name, time.time()))
 
-    def last_beat(self, name: str) -> float:
-        """Return the Unix time at which a process said last that it lives; 0 if it never did."""
+    def last_mark(self, name: str) -> float:
+        """Return the Unix time that was stored under a name; 0 if none was."""
         with self._connect() as database:
             row = database.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
         return float(row["value"]) if row else 0.0

@@ -20,11 +20,11 @@ from stylescore.catalog.registry import resolve_model
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.guard import Door, is_loopback
+from stylescore.studio.guard import Access, is_loopback
 from stylescore.studio.jobs import STOP, JobStore
 from stylescore.studio.limits import MIB, Limits
 from stylescore.studio.server import Studio, make_app
-from stylescore.studio.shelf import Shelf
+from stylescore.studio.style_list import StyleList
 from stylescore.studio.supervisor import Supervisor
 
 PORT = 8188
@@ -74,7 +74,7 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     """
     token = _choose_token(options)
     model = resolve_model(options.model).reference
-    shelf = Shelf([place.absolute() for place in options.styles], model=options.model)
+    style_list = StyleList([place.absolute() for place in options.styles], model=options.model)
     _check_devices(options.devices)
     folder = StudioFolder.make(options.folder)
     folder.server.mkdir(exist_ok=True)
@@ -83,8 +83,8 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
         store = JobStore(folder.database, limits)
         folder.keep_only(*store.sweep())
         supervisor = Supervisor(folder, store, options.devices, options.styles)
-        studio = Studio(folder, store, shelf, model, limits, supervisor)
-        app = make_app(studio, Door(options.host, token, limits))
+        studio = Studio(folder, store, style_list, model, limits, supervisor)
+        app = make_app(studio, Access(options.host, token, limits))
         address = _address(options.host, listener.getsockname()[1])
         (folder.server / "address").write_text(address, encoding="utf-8")
         opened = f"{address}/" if token is None else f"{address}/?token={token}"
@@ -106,7 +106,7 @@ def stop_workers(path: Path) -> None:
     folder = StudioFolder.make(path)
     folder.server.mkdir(exist_ok=True)
     with _held(folder):
-        JobStore(folder.database).beat(STOP)
+        JobStore(folder.database).mark(STOP)
 
 
 def _run(app: object, listener: socket.socket) -> None:

@@ -25,7 +25,7 @@ from stylescore.config.ranges import METHOD_RULES
 from stylescore.errors import ConfigError, InputError, StylescoreError
 from stylescore.storage.texts import parse_json
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.guard import BodyTooLargeError, Door, Guard
+from stylescore.studio.guard import Access, BodyTooLargeError, Guard
 from stylescore.studio.jobs import JobStore, StoredPhoto, StudioJob, UnknownError
 from stylescore.studio.limits import LimitError, Limits
 from stylescore.studio.settings import (
@@ -35,7 +35,7 @@ from stylescore.studio.settings import (
     read_settings,
     settings_of_record,
 )
-from stylescore.studio.shelf import Shelf, ShelfStyle
+from stylescore.studio.style_list import ListedStyle, StyleList
 from stylescore.studio.supervisor import Supervisor
 from stylescore.studio.uploads import Uploads, view_of
 
@@ -68,7 +68,7 @@ class Studio:
     Attributes:
         folder: photos and runs.
         store: photos and jobs.
-        shelf: the styles.
+        style_list: the styles.
         model: the base model of all jobs.
         limits: what is accepted.
         supervisor: starts the workers; `None` where something else takes jobs.
@@ -76,7 +76,7 @@ class Studio:
 
     folder: StudioFolder
     store: JobStore
-    shelf: Shelf
+    style_list: StyleList
     model: str
     limits: Limits = field(default_factory=Limits)
     supervisor: Supervisor | None = None
@@ -103,7 +103,7 @@ class Studio:
             raise LimitError(f"the studio's folder has reached its {most:,} MiB", hint="clear the history", status=507)
 
 
-def make_app(studio: Studio, door: Door) -> FastAPI:
+def make_app(studio: Studio, access: Access) -> FastAPI:
     """Return the application; nothing is computed in it."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(studio))
     app.state.studio = studio
@@ -114,7 +114,7 @@ def make_app(studio: Studio, door: Door) -> FastAPI:
     app.add_exception_handler(StylescoreError, _answer_error)
     app.add_exception_handler(BodyTooLargeError, _answer_too_large)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(Guard, door=door)
+    app.add_middleware(Guard, access=access)
     return app
 
 
@@ -191,7 +191,7 @@ def _take(studio: Studio, request: Request, file: Path) -> dict[str, Any]:
     if upload.photo is not None:
         return {"photo": _show_photo(upload.photo)}
     assert upload.record is not None
-    settings, notes = settings_of_record(upload.record, studio.shelf, studio.model)
+    settings, notes = settings_of_record(upload.record, studio.style_list, studio.model)
     digest = photo_hash(upload.record)
     known = None if digest is None else studio.store.find_photo(session, digest)
     return {
@@ -225,7 +225,7 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 def _act(studio: Studio, session: str, key: str, action: str) -> StudioJob:
     match action:
         case "stop" | "cancel":
-            return studio.store.ask(session, key, action)
+            return studio.store.request(session, key, action)
         case "resume":
             studio.require_room()
             return studio.store.resume(session, key)
@@ -251,7 +251,7 @@ def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, An
     settings, photos = read_settings(table.get("settings")), table.get("photos")
     if not isinstance(photos, list) or not 0 < len(photos) <= MOST_PHOTOS or not all(map(_is_text, photos)):
         raise ConfigError(f"a request needs 1 to {MOST_PHOTOS} photos", hint="choose some")
-    make_job_run(settings, studio.shelf, studio.model)
+    make_job_run(settings, studio.style_list, studio.model)
     return {"jobs": [_show_job(job) for job in studio.store.add_jobs(session, photos, settings, studio.model)]}
 
 
@@ -288,7 +288,7 @@ def _add_state(app: FastAPI, studio: Studio) -> None:
         return {
             "version": __version__,
             "model": Path(studio.model).name,
-            "styles": [_show_style(style) for style in studio.shelf.styles()],
+            "styles": [_show_style(style) for style in studio.style_list.styles()],
             "photos": [_show_photo(photo) for photo in studio.store.photos(session)],
             "jobs": [_show_job(job) for job in studio.store.jobs(session)],
             "storage": {"used": studio.storage(), "most": studio.limits.storage_bytes},
@@ -298,7 +298,7 @@ def _add_state(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/styles/{name}/constants")
     def constants(name: str) -> Any:
-        return preset_constants(name, studio.shelf, studio.model)
+        return preset_constants(name, studio.style_list, studio.model)
 
     @app.post("/api/clear")
     def clear(request: Request) -> Any:
@@ -351,7 +351,7 @@ def _event(name: str, data: Any, revision: int) -> str:
     return f"id: {revision}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _show_style(style: ShelfStyle) -> dict[str, Any]:
+def _show_style(style: ListedStyle) -> dict[str, Any]:
     return {
         "name": style.name,
         "bundled": style.bundled,

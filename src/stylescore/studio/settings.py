@@ -13,7 +13,7 @@ from stylescore.config.method import MethodConfig
 from stylescore.config.run import RunConfig
 from stylescore.config.toml import convert, from_table, merge_tables, parse_toml, to_table
 from stylescore.errors import ConfigError, StyleError, quote
-from stylescore.studio.shelf import Shelf
+from stylescore.studio.style_list import StyleList
 
 RECORD_KEY = "stylescore"
 """Under which a finished picture holds its record, see `stylescore.runs.job.public_record`."""
@@ -62,7 +62,7 @@ def _read_constants(table: Any) -> dict[str, Any]:
     return {convert(name, str, "constants"): value for name, value in table.items()}
 
 
-def make_job_run(settings: Settings, shelf: Shelf, model: str, device: str = "auto") -> RunConfig:
+def make_job_run(settings: Settings, style_list: StyleList, model: str, device: str = "auto") -> RunConfig:
     """Return the checked configuration of a run.
 
     Raises:
@@ -71,7 +71,7 @@ def make_job_run(settings: Settings, shelf: Shelf, model: str, device: str = "au
     empty: dict[str, Any] = {}
     constants = reduce(merge_tables, (_nest(name, value) for name, value in settings.constants.items()), empty)
     return make_run(
-        shelf.find(settings.style).location,
+        style_list.find(settings.style).location,
         model=model,
         prompt=settings.caption,
         settings=constants,
@@ -83,18 +83,18 @@ def make_job_run(settings: Settings, shelf: Shelf, model: str, device: str = "au
     )
 
 
-def preset_constants(style: str, shelf: Shelf, model: str) -> dict[str, Any]:
+def preset_constants(style: str, style_list: StyleList, model: str) -> dict[str, Any]:
     """Return the preset's constants for a style by dotted names, and the run's own fields beside them."""
-    run = make_job_run(Settings(style=style), shelf, model)
+    run = make_job_run(Settings(style=style), style_list, model)
     return dict(_flatten("", to_table(run.method)))
 
 
-def settings_of_record(text: str, shelf: Shelf, model: str) -> tuple[Settings, list[str]]:
+def settings_of_record(text: str, style_list: StyleList, model: str) -> tuple[Settings, list[str]]:
     """Return the settings that make a finished picture again, and notes on what this studio cannot repeat.
 
     Args:
         text: the record that the picture holds.
-        shelf: the styles of the studio.
+        style_list: the styles of the studio.
         model: the studio's model.
 
     Raises:
@@ -103,8 +103,8 @@ def settings_of_record(text: str, shelf: Shelf, model: str) -> tuple[Settings, l
     run = _run_of_record(text)
     if not run.styles:
         raise StyleError("the recipe in this picture names no style", hint="choose a style")
-    style = shelf.find(Path(run.styles[0].name).name.removesuffix(".safetensors"))
-    own = preset_constants(style.name, shelf, model)
+    style = style_list.find(Path(run.styles[0].name).name.removesuffix(".safetensors"))
+    own = preset_constants(style.name, style_list, model)
     constants = {name: value for name, value in _flatten("", to_table(run.method)) if own.get(name) != value}
     if run.styles[0].weight != 1:
         constants["style_strength"] = run.method.style_strength * run.styles[0].weight

@@ -48,7 +48,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._ended.is_set():
             if time.monotonic() - self._beaten > SECONDS_BETWEEN_BEATS:
-                self._store.beat(SERVER)
+                self._store.mark(SERVER)
                 self._beaten = time.monotonic()
             if self._wanted.is_set() or self._store.has_work():
                 self._wanted.clear()

@@ -21,7 +21,7 @@ from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.storage.files import SIGNALS
 from stylescore.studio.folder import StudioFolder
-from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StoredPhoto, StudioJob, Wish
+from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
@@ -34,13 +34,13 @@ LOCK_TRIES = 10
 class Engine(Protocol):
     """What makes a picture."""
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Wish]) -> Status:
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
         """Make the picture of a job; return how it ended.
 
         Args:
             job: what to make.
             photo: from what.
-            report: stores fields of the job, and returns what the user wishes of it.
+            report: stores fields of the job, and returns how the user wants it to end.
         """
         ...
 
@@ -98,16 +98,16 @@ class Worker:
         self.store.end(job.id, status, message=message, hint=hint)
         return True
 
-    def _report(self, job: StudioJob, **fields: object) -> Wish:
+    def _report(self, job: StudioJob, **fields: object) -> StopRequest:
         if self._should_stop():
             raise Stopped
         return self.store.report(job.id, **fields)
 
     def _should_stop(self) -> bool:
-        return self.stopping.is_set() or self.store.last_beat(STOP) > self.begun
+        return self.stopping.is_set() or self.store.last_mark(STOP) > self.begun
 
     def _has_server(self) -> bool:
-        return time.time() - self.store.last_beat(SERVER) < SERVER_SECONDS
+        return time.time() - self.store.last_mark(SERVER) < SERVER_SECONDS
 
 
 class LazyEngine:
@@ -117,10 +117,10 @@ class LazyEngine:
         self._folder, self._device, self._styles = folder, device, styles
         self._engine: object | None = None
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Wish]) -> Status:
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
         """Make the picture of a job, see `Engine`."""
         from stylescore.studio.settings import make_job_run
-        from stylescore.studio.shelf import Shelf
+        from stylescore.studio.style_list import StyleList
 
         report(stage="starting")
         from stylescore.studio.engine import StylizeEngine, Task
@@ -128,7 +128,7 @@ class LazyEngine:
         if not isinstance(self._engine, StylizeEngine):
             self._engine = StylizeEngine()
         task = Task(
-            run=make_job_run(job.settings, Shelf(self._styles, model=job.model), job.model, self._device),
+            run=make_job_run(job.settings, StyleList(self._styles, model=job.model), job.model, self._device),
             photo=self._folder.photo(photo.id) / photo.file,
             place=self._folder.run(job.id),
             folder=job.folder,

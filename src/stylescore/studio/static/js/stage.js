@@ -217,8 +217,8 @@ export function sentence(job) {
       return place > 1 ? `Number ${place} in the queue` : "Next in the queue";
     }
     case "running":
-      if (job.wish === "stop") return "Stopping after this iteration";
-      if (job.wish === "cancel") return "Cancelling";
+      if (job.requested === "stop") return "Stopping after this iteration";
+      if (job.requested === "cancel") return "Cancelling";
       if (job.stage) return `${job.stage[0].toUpperCase()}${job.stage.slice(1)} …`;
       return `${job.iteration} of ${job.total}${job.seconds_left === null ? "" : ` · ${duration(job.seconds_left)} left`}`;
     case "stopped":

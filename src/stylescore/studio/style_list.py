@@ -14,7 +14,7 @@ _ENDING = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShelfStyle:
+class ListedStyle:
     """One style of the page.
 
     Attributes:
@@ -43,7 +43,7 @@ class ShelfStyle:
         return path if self.bundled and path.is_file() else None
 
 
-class Shelf:
+class StyleList:
     """The styles of a studio. Folders are read anew each time, so that new files appear without a restart."""
 
     def __init__(self, places: Sequence[Path] = (), *, model: str = "mini") -> None:
@@ -64,17 +64,17 @@ class Shelf:
         self._places = tuple(places)
         self._bundled = model in BUNDLED_MODELS
 
-    def styles(self) -> list[ShelfStyle]:
+    def styles(self) -> list[ListedStyle]:
         """Return all styles, bundled ones first; of two with one name, the first."""
-        found: dict[str, ShelfStyle] = {}
+        found: dict[str, ListedStyle] = {}
         for entry in self._entries():
-            style = ShelfStyle(
+            style = ListedStyle(
                 name=entry.name, path=entry.path, bundled=entry.bundled, trigger=entry.trigger, base=entry.base
             )
             found.setdefault(style.name, style)
         return list(found.values())
 
-    def find(self, name: str) -> ShelfStyle:
+    def find(self, name: str) -> ListedStyle:
         """Return a style by its name.
 
         Raises:
