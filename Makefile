@@ -10,7 +10,7 @@ HARD_PHOTOS := examples/face.jpg examples/lamps.jpg
 HARD_STYLES := pencil-sketch oil-painting flat-illustration watercolor ink-drawing stained-glass
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo gallery test unit hard-use check docs clean
+.PHONY: demo gallery thumbnails test unit hard-use check docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/stylescore stylize $(PHOTO) --style $(STYLE) --output out
@@ -21,6 +21,9 @@ gallery: $(VENV)/installed
 	$(BIN)/python examples/gallery.py $(HARD_PHOTOS) --styles $(HARD_STYLES) --target docs/images/failures.jpg
 	$(BIN)/python examples/knob.py --target docs/images/knob.jpg
 	$(BIN)/python examples/own_size.py --target docs/images/own-size.jpg
+
+thumbnails: $(VENV)/installed
+	$(BIN)/python examples/thumbnails.py
 
 test: unit check docs
 

@@ -76,6 +76,13 @@ def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     assert below.max() > below.min()
 
 
+def test_thumbnails_are_small_squares(sandbox: Path) -> None:
+    made = example("thumbnails").main(Path("photo.jpg"), ["oil-painting"], sandbox, TINY, iterations=2)
+    with Image.open(sandbox / "oil-painting.webp") as kept:
+        assert (kept.format, kept.size) == ("WEBP", (224, 224))
+    assert made == [sandbox / "oil-painting.webp"]
+
+
 def test_custom_sampler_stays_in_its_range_and_narrows() -> None:
     sampler = example("custom_objective").SquareNarrowing(Grid(t_min=21, t_max=499))
     rng = [torch.Generator().manual_seed(seed) for seed in range(200)]

@@ -283,10 +283,15 @@ def default_styles_dirs() -> tuple[Path, ...]:
 def user_styles_dir() -> Path:
     """Return the user's style folder: `$STYLESCORE_STYLES`, or one in the platform's folder for application data."""
     chosen = os.environ.get(STYLES_VARIABLE)
-    return user_path(chosen) if chosen else _data_folder() / "stylescore" / "styles"
+    return user_path(chosen) if chosen else data_folder() / "styles"
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Return this program's folder in the platform's folder for application data."""
+    return _platform_folder() / "stylescore"
+
+
+def _platform_folder() -> Path:
     match sys.platform:
         case "win32":
             return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")

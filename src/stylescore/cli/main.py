@@ -16,6 +16,7 @@ from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
+from stylescore.cli.studio import studio
 from stylescore.cli.stylize import stylize
 from stylescore.cli.train_generator import train_generator
 from stylescore.cli.train_style import train_style
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(stylize)
+app.command()(studio)
 app.command()(train_style)
 app.command()(train_generator)
 app.command()(tune)

@@ -51,7 +51,7 @@ def remove_partials(folder: Path, *, owned: bool) -> None:
     """
     for path in folder.glob(f"{_PARTIAL}*"):
         if owned or _has_dead_owner(path.name):
-            _remove(path)
+            remove_any(path)
 
 
 def _has_dead_owner(name: str) -> bool:
@@ -78,7 +78,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove_any(path: Path) -> None:
+    """Remove a file or a folder with all it holds; what cannot be removed is left."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,0 +1,163 @@
+"""Two nodes: one loads a model with a style, one stylizes pictures with it.
+
+Their ids and the names of their inputs stand in saved workflows and are never changed.
+"""
+
+from __future__ import annotations
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import ComfyAPISync, ComfyExtension, io
+from PIL import Image
+
+from stylescore import InputError, Stylizer, Update
+from stylescore.catalog.registry import list_styles
+
+CATEGORY = "stylescore"
+STYLIZER = io.Custom("STYLESCORE_STYLIZER")
+PREVIEWS = 20
+"""Previews of a run, apart from its result."""
+LORAS = "loras"
+DEVICES = ["auto", "cpu", "cuda", "mps"]
+
+
+def style_names() -> list[str]:
+    """Return stylescore's own styles by name, then ComfyUI's LoRA files."""
+    return [*(entry.name for entry in list_styles()), *folder_paths.get_filename_list(LORAS)]
+
+
+def style_location(name: str) -> str:
+    """Return what stylescore loads for an entry of `style_names`."""
+    own = {entry.name for entry in list_styles()}
+    return name if name in own else folder_paths.get_full_path_or_raise(LORAS, name)
+
+
+class LoadStylizer(io.ComfyNode):
+    """Loads a model with a style."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="StyleScore_Load",
+            display_name="Load stylizer",
+            category=CATEGORY,
+            description="Loads a diffusion model with a style LoRA for Style Matching Score.",
+            inputs=[
+                io.Combo.Input("style", options=style_names(), tooltip="a style of stylescore, or a LoRA file"),
+                io.String.Input("model", default="mini", tooltip="mini, a folder, a .safetensors file or a hub id"),
+                io.Combo.Input("device", options=DEVICES, default="auto", advanced=True),
+            ],
+            outputs=[STYLIZER.Output(display_name="stylizer")],
+        )
+
+    @classmethod
+    def execute(cls, style: str, model: str, device: str) -> io.NodeOutput:
+        """Load the model; ComfyUI keeps the output as long as the inputs stay the same."""
+        return io.NodeOutput(_with_hint(Stylizer.load, style_location(style), model=model, device=device))
+
+
+class Stylize(io.ComfyNode):
+    """Stylizes a batch of images, one after another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="StyleScore_Stylize",
+            display_name="Stylize (Style Matching Score)",
+            category=CATEGORY,
+            description="Turns photos into pictures in the stylizer's style. 0 iterations or size: as the preset.",
+            inputs=[
+                STYLIZER.Input("stylizer"),
+                io.Image.Input("image"),
+                io.String.Input("caption", default="", tooltip="what the photo shows, in a few words"),
+                io.Float.Input("content", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="0 style, 1 photo"),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
+                io.Int.Input("iterations", default=0, min=0, max=10_000, advanced=True),
+                io.Int.Input("size", default=0, min=0, max=8192, advanced=True, tooltip="short side in pixels"),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        stylizer: Stylizer,
+        image: torch.Tensor,
+        caption: str,
+        content: float,
+        seed: int,
+        iterations: int,
+        size: int,
+    ) -> io.NodeOutput:
+        """Stylize images [batch, height, width, 3] in 0..1; ComfyUI's interrupt ends the run between iterations."""
+        changes = {"content": content, "seed": seed, "size": size or None}
+        if iterations:
+            changes["iterations"] = iterations
+        progress = Progress(len(image))
+        pictures = []
+        for each in image:
+            photo = to_picture(each)
+            result = _with_hint(
+                stylizer.stylize, photo, prompt=caption, progress=False, on_iteration=progress.follow, **changes
+            )
+            pictures.append(to_image(result.picture.convert("RGB")))
+            progress.end(result.picture)
+        return io.NodeOutput(torch.cat(pictures))
+
+
+class Progress:
+    """Reports to ComfyUI how far a batch is, and ends it when the user interrupts."""
+
+    def __init__(self, images: int) -> None:
+        self._images, self._done = images, 0
+        self._api = ComfyAPISync()
+
+    def follow(self, update: Update) -> None:
+        """Show an iteration; raise ComfyUI's exception if the user has interrupted."""
+        throw_exception_if_processing_interrupted()
+        done = update.index + 1
+        shown = not update.is_last and done % max(1, update.total // PREVIEWS) == 0
+        self._tell(self._done + done / update.total, update.preview()[0] if shown else None)
+
+    def end(self, picture: Image.Image) -> None:
+        """Show an image's result as the last preview, so that none from before stays over it."""
+        self._done += 1
+        self._tell(self._done, picture.convert("RGB"))
+
+    def _tell(self, images: float, preview: Image.Image | None) -> None:
+        self._api.execution.set_progress(images, self._images, preview_image=preview)
+
+
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """Convert an image [height, width, 3] in 0..1 to a PIL picture."""
+    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy()[..., :3])
+
+
+def to_image(picture: Image.Image) -> torch.Tensor:
+    """Convert a PIL picture to an image [1, height, width, 3] in 0..1."""
+    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None]
+
+
+def _with_hint(call, *arguments, **options):
+    """Call a function of stylescore; its hint becomes part of the message that ComfyUI shows."""
+    try:
+        return call(*arguments, **options)
+    except InputError as error:
+        raise ValueError(f"{error}\n{error.hint}" if error.hint else str(error)) from error
+
+
+class StyleScoreExtension(ComfyExtension):
+    """The nodes of this folder."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the nodes."""
+        return [LoadStylizer, Stylize]
+
+
+async def comfy_entrypoint() -> StyleScoreExtension:
+    """Return the extension; ComfyUI calls this when it starts."""
+    return StyleScoreExtension()

@@ -1,0 +1,92 @@
+// The film under the stage: every picture, the newest first; up to four are chosen to compare.
+import { announce, button, byId, fill, h, icon, spoken, toast } from "./dom.js";
+import { changed, hasPicture, isActive, newestFirst, photoOf, photoThumb, show, state, thumbOf, watch } from "./state.js";
+import { sentence } from "./stage.js";
+
+const MOST = 4;
+const items = new Map();
+const known = new Map();
+
+const nameOf = (job) => `${photoOf(job.photo)?.name || "photo"}, ${spoken(job.settings.style)}`;
+
+function make(job) {
+  const image = h("img", { alt: "", loading: "lazy" });
+  const press = h("button", { type: "button", class: "shot", onclick: () => show({ kind: "job", id: job.id }) }, image, h("span", { class: "ring", "aria-hidden": "true" }), h("span", { class: "shot-name" }, spoken(job.settings.style)));
+  const pick = h("button", { type: "button", class: "pick", onclick: () => toggle(job.id) }, icon("compare"));
+  return h("li", {}, press, pick);
+}
+
+function drawItem(job) {
+  if (!items.has(job.id)) items.set(job.id, make(job));
+  const item = items.get(job.id);
+  const [press, pick] = item.children;
+  const photo = photoOf(job.photo);
+  const src = hasPicture(job) ? thumbOf(job) : photo ? photoThumb(photo) : "";
+  const image = press.querySelector("img");
+  if (image.getAttribute("src") !== src) image.setAttribute("src", src);
+  item.dataset.status = job.status;
+  item.style.setProperty("--done", job.total ? job.iteration / job.total : 0);
+  const current = state.shown.kind === "job" && state.shown.id === job.id;
+  press.setAttribute("aria-current", current);
+  press.setAttribute("aria-label", [nameOf(job), hasPicture(job) ? "" : sentence(job)].filter(Boolean).join(": "));
+  pick.hidden = !hasPicture(job);
+  pick.setAttribute("aria-pressed", state.compared.includes(job.id));
+  pick.setAttribute("aria-label", `Compare ${nameOf(job)}`);
+  pick.title = "Compare";
+  return item;
+}
+
+function toggle(id) {
+  if (state.compared.includes(id)) state.compared = state.compared.filter((other) => other !== id);
+  else if (state.compared.length < MOST) state.compared = [...state.compared, id];
+  else toast(`At most ${MOST} pictures are compared`, "Take one out first.");
+  changed("jobs");
+  if (state.shown.kind === "compare") show(state.compared.length > 1 ? { kind: "compare" } : { kind: "job", id: state.compared[0] || id });
+}
+
+function draw() {
+  const jobs = newestFirst();
+  const strip = byId("film");
+  const wanted = jobs.map(drawItem);
+  if (wanted.length !== strip.children.length || wanted.some((item, index) => strip.children[index] !== item)) {
+    const focused = document.activeElement;
+    strip.replaceChildren(...wanted);
+    if (strip.contains(focused)) focused.focus({ preventScroll: true });
+  }
+  strip.parentElement.hidden = jobs.length === 0;
+  drawBar();
+  drawQueue(jobs);
+  tellChanges(jobs);
+}
+
+function drawBar() {
+  const bar = byId("film-bar");
+  const count = state.compared.length;
+  bar.hidden = count < 2 || state.shown.kind === "compare";
+  if (!bar.hidden) fill(bar, button(`Compare ${count}`, "compare", () => show({ kind: "compare" }), { shown: true, class: "tool strong" }));
+}
+
+function drawQueue(jobs) {
+  const active = jobs.filter(isActive);
+  const waiting = active.filter((job) => job.status === "queued").length;
+  const words = active.length === 0 ? "" : waiting === 0 ? "making a picture" : active.length === waiting ? `${waiting} in the queue` : `making a picture, ${waiting} to come`;
+  const queue = byId("queue");
+  if (queue.textContent !== words) queue.textContent = words;
+  queue.toggleAttribute("data-active", active.length > 0);
+}
+
+/** Say what ended since the last look. */
+function tellChanges(jobs) {
+  for (const job of jobs) {
+    const before = known.get(job.id);
+    known.set(job.id, job.status);
+    if (!before || before === job.status || isActive(job)) continue;
+    announce(`${nameOf(job)}: ${job.status === "done" ? "done" : sentence(job)}`);
+  }
+}
+
+/** Draw the film, now and whenever it changes. */
+export function startFilm() {
+  watch(["jobs", "shown", "photos", "line"], draw);
+  draw();
+}

@@ -1,0 +1,169 @@
+// The form: style, knob, caption, and everything else folded under "More" with the preset's value shown.
+import { getConstants } from "./api.js";
+import { button, byId, fill, h, spoken, toast } from "./dom.js";
+import { changed, state, watch } from "./state.js";
+
+const KEPT = "settings";
+const form = { style: null, content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, constants: {} };
+let preset = {};
+
+// Shown under "More": fields of the run by their own name, constants of the method with a dotted one.
+const ROWS = [
+  { name: "style_strength", label: "Style strength", step: 0.05, help: "factor of the style, −4 to 4" },
+  { name: "iterations", label: "Iterations", step: 1, help: "length of the run" },
+  { name: "size", label: "Working size", step: 8, own: true, unset: "by the photo", help: "short side in pixels; larger is finer and slower" },
+  { name: "seed", label: "Seed", step: 1, own: true, unset: "0", help: "another one, another picture" },
+  { name: "guidance_scale", label: "Guidance", step: 0.5, help: "how closely the style's prompt is followed" },
+  { name: "style_prompt", label: "Style prompt", text: true, own: true, unset: "the style's trigger words", help: "prompt for the style" },
+  { name: "relevance.strength", label: "Relevance map", step: 0.1, help: "0 no map, 1 only where the map says" },
+  { name: "spectrum.weight", label: "Spectrum weight", step: 0.01, help: "how firmly the photo's frequencies are held" },
+  { name: "timesteps.t_max", label: "Largest timestep", step: 10, help: "3 to 999; smaller keeps more of the photo" },
+];
+const OWN = ROWS.filter((row) => row.own).map((row) => row.name);
+
+/** What the form says, as the studio takes it. */
+export const settings = () => structuredClone(form);
+
+/** Put settings into the form. */
+export function applySettings(table) {
+  Object.assign(form, { content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, constants: {} }, structuredClone(table));
+  keep();
+  changed("form", "style");
+  drawFields();
+}
+
+/** Draw another seed. */
+export function nextSeed() {
+  form.seed = Math.floor(Math.random() * 2 ** 31);
+  keep();
+  changed("form");
+}
+
+const keep = () => localStorage.setItem(KEPT, JSON.stringify(form));
+
+function chooseStyle(name) {
+  form.style = name;
+  keep();
+  changed("style", "form");
+}
+
+function drawStyles() {
+  const cards = state.styles.map((style) => {
+    const radio = h("input", { type: "radio", name: "style", value: style.name, checked: style.name === form.style, onchange: () => chooseStyle(style.name) });
+    const face = style.thumbnail
+      ? h("img", { src: style.thumbnail, alt: "", width: 224, height: 224 })
+      : h("span", { class: "letters", "aria-hidden": "true" }, initials(style.name));
+    return h("label", { class: "style", title: style.base ? `for ${style.base}` : null }, radio, face, h("span", { class: "style-name" }, spoken(style.name)));
+  });
+  fill(byId("styles"), cards);
+}
+
+const initials = (name) => spoken(name).split(" ").slice(0, 2).map((word) => word[0]).join("").toUpperCase();
+
+function markStyle() {
+  for (const radio of byId("styles").querySelectorAll("input")) radio.checked = radio.value === form.style;
+  const asked = form.style;
+  getConstants(asked).then((found) => {
+    if (asked !== form.style) return;
+    preset = found;
+    drawRows();
+  }, (error) => toast(error.message, error.hint, true));
+}
+
+function drawFields() {
+  byId("content").value = form.content;
+  byId("caption").value = form.caption;
+  drawKnob();
+  drawRows();
+}
+
+function drawKnob() {
+  const { content } = form;
+  const far = Math.round(Math.abs(content - 0.5) * 200);
+  const words = content === 0.5 ? "balanced" : content < 0.5 ? `${far} % towards style` : `${far} % towards photo`;
+  byId("content-value").value = words;
+  byId("content").setAttribute("aria-valuetext", words);
+  byId("content").style.setProperty("--at", `${content * 100}%`);
+}
+
+const valueOf = (row) => (row.own ? form[row.name] : form.constants[row.name]) ?? null;
+const presetOf = (row) => (row.own ? row.unset : format(preset[row.name]));
+const isChanged = (row) => valueOf(row) !== null && !(row.name === "seed" && form.seed === 0);
+const format = (value) => (value === undefined ? "" : typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value));
+
+function setValue(row, text) {
+  const value = text.trim() === "" ? null : row.text ? text : Number(text);
+  if (row.name === "seed") form.seed = value ?? 0;
+  else if (row.own) form[row.name] = value;
+  else if (value === null) delete form.constants[row.name];
+  else form.constants[row.name] = value;
+  keep();
+  markChanged();
+}
+
+function otherRows() {
+  const known = ROWS.map((row) => row.name);
+  return Object.keys(form.constants).filter((name) => !known.includes(name)).map((name) => ({ name, label: name, fixed: true }));
+}
+
+function drawRows() {
+  const rows = [...ROWS.filter((row) => row.own || row.name in preset), ...otherRows()];
+  fill(byId("rows"), rows.map(drawRow));
+  markChanged();
+}
+
+function drawRow(row) {
+  const id = `row-${row.name.replace(".", "-")}`;
+  const input = row.fixed
+    ? h("output", { id, class: "fixed" }, JSON.stringify(form.constants[row.name]))
+    : h("input", { id, type: row.text ? "text" : "number", step: row.step ? "any" : null, inputmode: row.text ? null : "decimal", placeholder: presetOf(row), autocomplete: "off", "aria-describedby": `${id}-help`,
+        oninput: (event) => setValue(row, event.target.value) });
+  if (!row.fixed && isChanged(row)) input.value = valueOf(row);
+  const reset = button(`Reset ${row.label}`, "again", () => {
+    if (row.fixed) delete form.constants[row.name];
+    else setValue(row, "");
+    keep();
+    drawRows();
+  }, { class: "tool reset" });
+  const dice = row.name === "seed" ? button("Draw another seed", "dice", () => (nextSeed(), drawRows())) : null;
+  const help = h("small", { id: `${id}-help` }, row.help || "", row.own || row.fixed ? "" : `; preset ${presetOf(row)}`);
+  return h("div", { class: "row", "data-row": row.name }, h("label", { for: id }, row.label), h("span", { class: "row-input" }, input, dice, reset), help);
+}
+
+function markChanged() {
+  const rows = [...ROWS, ...otherRows()];
+  const count = rows.filter((row) => row.fixed || isChanged(row)).length;
+  for (const row of rows) byId("rows").querySelector(`[data-row="${row.name}"]`)?.toggleAttribute("data-changed", row.fixed || isChanged(row));
+  byId("changed").textContent = count ? `${count} changed` : "all as the preset";
+}
+
+/** Describe a job's settings in a few words. */
+export function describe(settings) {
+  const constants = Object.entries(settings.constants).map(([name, value]) => `${name} ${format(value)}`);
+  const own = OWN.filter((name) => settings[name]).map((name) => `${spoken(name)} ${settings[name]}`);
+  const knob = settings.content === 0.5 ? [] : [settings.content < 0.5 ? `style +${Math.round((0.5 - settings.content) * 200)} %` : `photo +${Math.round((settings.content - 0.5) * 200)} %`];
+  return [spoken(settings.style), ...knob, ...own, ...constants].join(" · ");
+}
+
+/** Fill the form with what was chosen last. */
+export function startSettings() {
+  try {
+    Object.assign(form, JSON.parse(localStorage.getItem(KEPT) || "{}"));
+  } catch {
+    localStorage.removeItem(KEPT);
+  }
+  if (!state.styles.some((style) => style.name === form.style)) form.style = (state.styles.find((style) => style.name === "van-gogh") || state.styles[0])?.name ?? null;
+  drawStyles();
+  watch(["style"], markStyle);
+  watch(["form"], drawFields);
+  byId("content").addEventListener("input", (event) => {
+    form.content = Number(event.target.value);
+    keep();
+    drawKnob();
+  });
+  byId("caption").addEventListener("input", (event) => {
+    form.caption = event.target.value;
+    keep();
+  });
+  changed("style", "form");
+}

@@ -1,0 +1,163 @@
+"""The process that computes: takes jobs from the queue, one at a time, until there is nothing left to do.
+
+It belongs to no server: a server that restarts finds it at work. Asked to end, it saves the state of the run and gives
+the job back; killed, the next worker does so and goes on from the last saved state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from stylescore.errors import StylescoreError
+from stylescore.runs.lock import InUseError, hold
+from stylescore.storage.files import SIGNALS
+from stylescore.studio.folder import StudioFolder
+from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
+
+SECONDS_BETWEEN_LOOKS = 0.3
+IDLE_SECONDS = 600.0
+"""So long the models stay loaded while there is nothing to do."""
+SERVER_SECONDS = 30.0
+"""A server that has said nothing for so long is gone; a worker without one ends when the queue is empty."""
+LOCK_TRIES = 10
+
+
+class Engine(Protocol):
+    """What makes a picture."""
+
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+        """Make the picture of a job; return how it ended.
+
+        Args:
+            job: what to make.
+            photo: from what.
+            report: stores fields of the job, and returns how the user wants it to end.
+        """
+        ...
+
+
+class Stopped(Exception):
+    """The worker is to end: the run saves its state, the job is given back."""
+
+
+@dataclass
+class Worker:
+    """Takes jobs of one device from the queue.
+
+    Attributes:
+        store: the queue.
+        device: on which it computes.
+        engine: makes the pictures.
+        stopping: set to make it end after the iteration in progress.
+    """
+
+    store: JobStore
+    device: str
+    engine: Engine
+    stopping: threading.Event = field(default_factory=threading.Event)
+    begun: float = field(default_factory=time.time)
+
+    def work(self, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Take jobs until the worker is asked to end or there is nothing to do for long."""
+        self.store.recover(self.device)
+        last = time.monotonic()
+        while not self._should_stop():
+            if self._take_one():
+                last = time.monotonic()
+            elif time.monotonic() - last > idle_seconds or not self._has_server():
+                return
+            else:
+                self.stopping.wait(SECONDS_BETWEEN_LOOKS)
+
+    def _take_one(self) -> bool:
+        """Make the next picture; return whether there was one."""
+        taken = self.store.claim(self.device)
+        if taken is None:
+            return False
+        job, photo = taken
+        status: Status = "failed"
+        message = hint = None
+        try:
+            status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields))
+        except Stopped:
+            status = "queued"
+        except StylescoreError as error:
+            message, hint = str(error), error.hint
+        except Exception as error:
+            traceback.print_exc()
+            message, hint = f"the run failed: {error}", "the worker's log has the details"
+        self.store.end(job.id, status, message=message, hint=hint)
+        return True
+
+    def _report(self, job: StudioJob, **fields: object) -> StopRequest:
+        if self._should_stop():
+            raise Stopped
+        return self.store.report(job.id, **fields)
+
+    def _should_stop(self) -> bool:
+        return self.stopping.is_set() or self.store.last_mark(STOP) > self.begun
+
+    def _has_server(self) -> bool:
+        return time.time() - self.store.last_mark(SERVER) < SERVER_SECONDS
+
+
+class LazyEngine:
+    """The real engine, imported when the first job comes: torch takes seconds."""
+
+    def __init__(self, folder: StudioFolder, device: str, styles: tuple[Path, ...]) -> None:
+        self._folder, self._device, self._styles = folder, device, styles
+        self._engine: object | None = None
+
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+        """Make the picture of a job, see `Engine`."""
+        from stylescore.studio.settings import make_job_run
+        from stylescore.studio.style_list import StyleList
+
+        report(stage="starting")
+        from stylescore.studio.engine import StylizeEngine, Task
+
+        if not isinstance(self._engine, StylizeEngine):
+            self._engine = StylizeEngine()
+        task = Task(
+            run=make_job_run(job.settings, StyleList(self._styles, model=job.model), job.model, self._device),
+            photo=self._folder.photo(photo.id) / photo.file,
+            place=self._folder.run(job.id),
+            folder=job.folder,
+        )
+        return self._engine.run(task, report)
+
+
+def main() -> None:
+    """Run a worker until it has nothing to do; end at once if the device has one."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--styles", type=Path, action="append", default=[])
+    given = parser.parse_args()
+    folder = StudioFolder.make(given.data)
+    place = folder.worker(given.device)
+    place.mkdir(exist_ok=True)
+    worker = Worker(JobStore(folder.database), given.device, LazyEngine(folder, given.device, tuple(given.styles)))
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: worker.stopping.set())
+    for _ in range(LOCK_TRIES):
+        try:
+            with hold(place):
+                worker.work()
+            return
+        except InUseError:  # another worker, or a server that looks whether there is one
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    sys.exit(f"the device {given.device} has a worker already")
+
+
+if __name__ == "__main__":
+    main()

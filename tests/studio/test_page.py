@@ -1,0 +1,449 @@
+"""The page in a browser: from drop to download, by keyboard, in both themes, across reloads, tabs and restarts.
+
+With `STUDIO_SCREENSHOTS=FOLDER`, the run with the bundled model is a whole one and leaves the documentation's pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+
+ROOT = Path(__file__).parents[2]
+WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PATIENCE = 20_000
+LONG = 240_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens a page; in the end nothing may have gone wrong in any, or have left the machine."""
+    contexts: list[Any] = []
+    troubles: list[str] = []
+    allowed: list[str] = []
+
+    def open_(address: str, context: Any = None, **options: Any) -> Any:
+        allowed.append(address)
+        if context is None:
+            contexts.append(browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce", **options}))
+            context = contexts[-1]
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda message: message.type in ("error", "warning") and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: troubles.extend(_elsewhere(request.url, allowed)))
+        page.goto(address)
+        expect(page.locator("#stage > *").first).to_be_visible(timeout=PATIENCE)
+        return page
+
+    open_.troubles = troubles  # type: ignore[attr-defined]
+    yield open_
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def _elsewhere(url: str, allowed: list[str]) -> list[str]:
+    own = url.startswith(("blob:", "data:")) or any(url.startswith(address) for address in allowed)
+    return [] if own else [f"a request to {url}"]
+
+
+def file_of(content: bytes, name: str = "cup.png") -> dict[str, Any]:
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def choose(page: Any, *files: dict[str, Any]) -> None:
+    page.locator("#files").set_input_files(list(files))
+    expect(page.locator(".tile[aria-pressed=true]")).to_have_count(len(files), timeout=PATIENCE)
+
+
+def make(page: Any) -> None:
+    """Stylize what is chosen, and wait until it is done."""
+    page.get_by_role("button", name=re.compile("^Stylize")).click()
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+
+
+def requires_no_scrolling_sideways(page: Any) -> None:
+    width = page.viewport_size["width"]
+    for part in (".bar", ".stage", ".panel", ".under"):
+        for box in (part.bounding_box() for part in page.locator(part).all() if part.is_visible()):
+            assert box["x"] >= -1, part
+            assert box["x"] + box["width"] <= width + 1, part
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_from_drop_to_download(
+    running: Any, open_page: Any, picture: Callable[..., bytes], viewport: Any, scheme: str, tmp_path: Path
+) -> None:
+    page = open_page(running.address, viewport=viewport, color_scheme=scheme)
+    expect(page.get_by_role("heading", name="Drop a photo")).to_be_visible()
+    requires_no_scrolling_sideways(page)
+    page.locator("body").drop({"files": [file_of(picture(size=(300, 200)))]})
+    expect(page.get_by_role("button", name="Photo cup.png")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("radio", name="watercolor").check()
+    page.get_by_label("Caption").fill("a cup of coffee")
+    make(page)
+    requires_no_scrolling_sideways(page)
+    expect(page.locator(".facts")).to_contain_text("cup.png watercolor")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download").click()
+    assert waiting.value.suggested_filename == "cup-watercolor.png"
+    waiting.value.save_as(tmp_path / "got.png")
+    with Image.open(tmp_path / "got.png") as found:
+        assert found.size == (300, 200)
+        assert "stylescore" in found.text
+    ink, paper = (
+        page.locator("body").evaluate(f"node => getComputedStyle(node).{name}") for name in ("color", "backgroundColor")
+    )
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert (light[0] < light[1]) == (scheme == "light")
+
+
+def test_the_slider_is_moved_by_pointer_and_by_keys(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(300, 200))))
+    make(page)
+    slider = page.get_by_role("slider", name="Photo to picture")
+    expect(slider).to_have_attribute("aria-valuenow", "50")
+    box = page.locator("before-after").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    expect(slider).to_have_attribute("aria-valuenow", "25")
+    expect(slider).to_be_focused()
+    for key, value in (("ArrowRight", "27"), ("Home", "0"), ("PageUp", "10"), ("End", "100")):
+        page.keyboard.press(key)
+        expect(slider).to_have_attribute("aria-valuenow", value)
+    expect(slider).to_have_attribute("aria-valuetext", "100 percent photo")
+
+
+def test_everything_is_done_by_keyboard_alone(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the picture")).to_be_focused()
+    choose(page, file_of(picture()))  # the system's file dialog is none of the page's
+    page.get_by_role("button", name="Add photos").focus()
+    _tab_to(page, page.get_by_role("radio", name="van gogh"))
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("radio", name="stained glass")).to_be_checked()
+    _tab_to(page, page.get_by_role("slider", name="Style or content"))
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#content-value")).to_have_text("10 % towards photo")
+    _tab_to(page, page.get_by_label("Caption"))
+    page.keyboard.type("a cup")
+    _tab_to(page, page.locator("#more summary"))
+    page.keyboard.press("Enter")
+    _tab_to(page, page.get_by_role("spinbutton", name="Iterations"))
+    page.keyboard.type("5")
+    _tab_to(page, page.get_by_role("button", name="Stylize", exact=True))
+    page.keyboard.press("Enter")
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".facts")).to_contain_text("stained glass · photo +10 % · iterations 5")
+    _tab_to(page, page.get_by_role("link", name="Download"), start=page.get_by_role("slider", name="Photo to picture"))
+    with page.expect_download():
+        page.keyboard.press("Enter")
+
+
+def _tab_to(page: Any, wanted: Any, start: Any = None) -> None:
+    if start is not None:
+        start.focus()
+    for _ in range(60):
+        if wanted.evaluate("node => node === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{wanted} is not reached by Tab")
+
+
+def test_everything_has_a_name(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    expect(page.locator(".row")).not_to_have_count(0)
+    _require_names(page)
+    choose(page, file_of(picture(), "a.png"), file_of(picture(colour="navy"), "b.png"))
+    page.locator("#more summary").click()
+    expect(page.get_by_role("spinbutton", name="Iterations")).to_be_visible()
+    _require_names(page)
+    make(page)
+    _require_names(page)
+    page.get_by_role("button", name=re.compile("^Storage")).click()
+    expect(page.get_by_role("dialog", name="What is kept")).to_be_visible()
+    _require_names(page)
+
+
+def _require_names(page: Any) -> None:
+    """Every control has an accessible name, every picture an alternative, every id is there once."""
+    tree = page.locator("body").aria_snapshot()
+    unnamed = re.findall(
+        r"^\s*- (?:button|link|slider|radio|textbox|spinbutton|progressbar|meter|img|dialog)(?:$|:| \[)", tree, re.M
+    )
+    assert unnamed == [], tree
+    ids = page.locator("[id]").evaluate_all("nodes => nodes.map((node) => node.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_progress_previews_and_a_reload_in_the_middle(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    running.engine.iterations, running.engine.seconds = 40, 0.2
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(300, 200))))
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.locator(".now")).to_have_text(re.compile(r"^\d+ of 40 · .* left$"), timeout=PATIENCE)
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuemax", "40")
+    first = page.locator(".frame > img").get_attribute("src")
+    expect(page.locator(".frame > img")).not_to_have_attribute("src", str(first))
+    page.reload()
+    expect(page.locator(".now")).to_have_text(re.compile(r"^\d+ of 40"), timeout=PATIENCE)
+    expect(page.locator("#queue")).to_have_text("making a picture")
+    page.get_by_role("button", name="Stop and keep").click()
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".now")).to_have_text(re.compile(r"^Stopped after \d+ of 40, and kept$"))
+    running.engine.seconds = 0
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("button", name="Go on")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+
+
+def test_two_tabs_see_the_same(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    first = open_page(running.address)
+    second = open_page(running.address, first.context)
+    choose(first, file_of(picture(), "a.png"), file_of(picture(colour="navy"), "b.png"))
+    first.get_by_role("button", name="Stylize 2 photos").click()
+    expect(second.locator("#film > li")).to_have_count(2, timeout=PATIENCE)
+    expect(second.locator("#queue")).to_have_text("making a picture, 1 to come", timeout=PATIENCE)
+    second.locator("#film > li[data-status=queued] .shot").click()
+    expect(second.locator(".now")).to_have_text("Next in the queue")
+    second.get_by_role("button", name="Cancel").click()
+    expect(first.locator("#film > li[data-status=cancelled]")).to_have_count(1, timeout=PATIENCE)
+    second.get_by_role("button", name="Remove").click()
+    expect(first.locator("#film > li")).to_have_count(1, timeout=PATIENCE)
+    running.engine.hold.set()
+    for page in (first, second):
+        expect(page.locator("#film > li[data-status=done]")).to_have_count(1, timeout=PATIENCE)
+
+
+def test_up_to_four_pictures_are_compared(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, *(file_of(picture(colour=(60 * number, 90, 9)), f"{number}.png") for number in range(5)))
+    page.get_by_role("button", name="Stylize 5 photos").click()
+    expect(page.locator("#film > li[data-status=done]")).to_have_count(5, timeout=PATIENCE)
+    picks = page.get_by_role("button", name=re.compile("^Compare \\d.png"))
+    for index in range(5):
+        picks.nth(index).focus()
+        page.keyboard.press("Enter")
+    expect(page.locator(".toast")).to_contain_text("At most 4 pictures")
+    page.get_by_role("button", name="Compare 4", exact=True).click()
+    expect(page.locator(".compare img")).to_have_count(4)
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("before-after")).to_be_visible()
+
+
+def test_own_size_shows_every_pixel(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(1900, 1400))))
+    make(page)
+    assert page.locator(".frame").bounding_box()["width"] < 1100
+    page.get_by_role("button", name="Own size").click()
+    assert page.locator(".frame").bounding_box()["width"] == pytest.approx(1900, abs=1)
+
+
+def test_what_goes_wrong_is_said_where_it_goes_wrong(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    page.locator("#files").set_input_files([{"name": "notes.png", "mimeType": "image/png", "buffer": b"no picture"}])
+    expect(page.locator(".toast.problem")).to_contain_text("notes.png", timeout=PATIENCE)
+    choose(page, file_of(picture()))
+    page.locator("#more summary").click()
+    page.get_by_role("spinbutton", name="Iterations").fill("-3")
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.get_by_role("alert").filter(has_text="iterations must be")).to_be_visible()
+    expect(page.locator("#film > li")).to_have_count(0)
+    # The browser itself logs the two refused requests.
+    assert len(open_page.troubles) == 2
+    assert all("422" in trouble for trouble in open_page.troubles)
+    open_page.troubles.clear()
+
+
+def test_what_was_set_is_there_after_a_reload_and_can_be_reset(running: Any, open_page: Any) -> None:
+    page = open_page(running.address)
+    page.get_by_role("radio", name="pixel art").check()
+    page.locator("#more summary").click()
+    page.get_by_role("spinbutton", name="Style strength").fill("0.7")
+    expect(page.locator("#changed")).to_have_text("1 changed")
+    page.reload()
+    expect(page.get_by_role("radio", name="pixel art")).to_be_checked()
+    page.locator("#more summary").click()
+    expect(page.get_by_role("spinbutton", name="Style strength")).to_have_value("0.7")
+    page.get_by_role("button", name="Reset Style strength").click()
+    expect(page.locator("#changed")).to_have_text("all as the preset")
+    expect(page.get_by_role("spinbutton", name="Style strength")).to_have_attribute("placeholder", re.compile(r"^\d"))
+
+
+def test_the_theme_is_chosen_and_kept(running: Any, open_page: Any) -> None:
+    page = open_page(running.address, color_scheme="light")
+    page.get_by_role("button", name="Theme: as the system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
+
+
+def test_one_button_clears_everything(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    page = open_page(running.address)
+    choose(page, file_of(picture()))
+    make(page)
+    page.get_by_role("button", name=re.compile("^Storage")).click()
+    page.get_by_role("button", name="Clear everything").click()
+    expect(page.get_by_role("heading", name="Drop a photo")).to_be_visible()
+    expect(page.locator(".film")).to_be_hidden()
+    assert list(running.studio.folder.runs.iterdir()) == []
+    assert list(running.studio.folder.photos.iterdir()) == []
+
+
+class Program:
+    """`stylescore studio` as a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        begun = time.monotonic()
+        command = ["-m", "stylescore", "studio", "--no-browser", "--port", str(self.port), "--data", str(self.folder)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.process = subprocess.Popen(
+            [sys.executable, *command, "--device", "cpu"], env=environment, text=True, stderr=subprocess.PIPE
+        )
+        while time.monotonic() - begun < 60:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("it does not answer")
+
+    def end(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.communicate(timeout=30)
+
+    def stop_workers(self) -> None:
+        from stylescore.studio.serve import stop_workers
+
+        stop_workers(self.folder)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    started = Program(tmp_path / "studio")
+    yield started
+    if started.process is not None and started.process.poll() is None:
+        started.end(signal.SIGINT)
+    started.stop_workers()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
+def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings_back(
+    program: Program, open_page: Any, tmp_path: Path
+) -> None:
+    shots = os.environ.get("STUDIO_SCREENSHOTS")
+    program.start()
+    page = open_page(program.address)
+    _shoot(page, shots, "studio-start")
+    page.get_by_role("button", name="Try this cup").click()
+    expect(page.get_by_role("button", name="Photo coffee.jpg")).to_be_visible()
+    page.locator("#content").fill("0.6")
+    if not shots:
+        page.locator("#more summary").click()
+        page.get_by_role("spinbutton", name="Iterations").fill("12")
+        page.get_by_role("spinbutton", name="Working size").fill("128")
+    page.get_by_role("button", name="Stylize").click()
+    counted = re.compile(r"^(\d+) of \d+ · ")
+    expect(page.locator(".now")).to_have_text(counted, timeout=LONG)
+    if shots:
+        expect(page.locator(".now")).to_have_text(re.compile(r"^2\d of"), timeout=LONG)
+    _shoot(page, shots, "studio-running")
+    program.end(signal.SIGKILL)
+    expect(page.locator("#banner")).to_be_visible()
+    program.start()
+    expect(page.locator("#banner")).to_be_hidden(timeout=PATIENCE)
+    expect(page.locator("before-after")).to_be_visible(timeout=LONG)
+    _shoot(page, shots, "studio-picture")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download").click()
+    target = tmp_path / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    assert target.name == "coffee-van-gogh.png"
+    page.locator("#content").fill("0.2")
+    page.get_by_role("radio", name="watercolor").check()
+    page.locator("body").drop({"files": [str(target)]})
+    expect(page.locator(".toast")).to_contain_text("The settings of coffee-van-gogh.png are back", timeout=PATIENCE)
+    expect(page.locator(".toast")).to_contain_text("The photo coffee.jpg is chosen")
+    expect(page.get_by_role("radio", name="van gogh")).to_be_checked()
+    expect(page.locator("#content")).to_have_value("0.6")
+    if not shots:
+        expect(page.get_by_role("spinbutton", name="Iterations")).to_have_value("12")
+        expect(page.get_by_role("spinbutton", name="Working size")).to_have_value("128")
+    _shoot_others(page, shots)
+    # While the server was away, the browser itself logged requests that failed.
+    assert all(_is_refused(trouble) for trouble in open_page.troubles), open_page.troubles
+    open_page.troubles.clear()
+
+
+def _is_refused(trouble: str) -> bool:
+    return "ERR_CONNECTION_REFUSED" in trouble or "ERR_INCOMPLETE_CHUNKED_ENCODING" in trouble
+
+
+def _shoot_others(page: Any, shots: str | None) -> None:
+    """Take the pictures in the dark and on a phone."""
+    if not shots:
+        return
+    for toast in page.locator(".toast button").all():
+        toast.click()
+    page.locator(".shot").first.click()
+    expect(page.locator("before-after")).to_be_visible()
+    page.emulate_media(color_scheme="dark")
+    page.locator("#more summary").click()
+    _shoot(page, shots, "studio-dark")
+    page.locator("#more summary").click()
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(NARROW)
+    _shoot(page, shots, "studio-phone")
+
+
+def _shoot(page: Any, folder: str | None, name: str) -> None:
+    """Write a small picture of what is seen, if that is asked for."""
+    if folder is None:
+        return
+    page.wait_for_timeout(600)
+    with Image.open(io.BytesIO(page.screenshot())) as seen:
+        seen.convert("RGB").save(Path(folder) / f"{name}.webp", quality=80, method=6)

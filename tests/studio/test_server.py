@@ -1,0 +1,250 @@
+"""What the page asks of the studio: photos, pictures, the queue, the stream of changes."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stylescore.studio.limits import MIB, Limits
+
+
+def events(running: Any, client: Any, after: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the name and content of what the stream sends."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    cookie = f"stylescore_session={client.cookies['stylescore_session']}"
+    connection.request("GET", f"/api/events?after={after}", headers={"Cookie": cookie})
+    response = connection.getresponse()
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    name = ""
+    try:
+        while line := response.readline().decode().strip("\r\n") + "\n":
+            if line.startswith("event: "):
+                name = line[7:].strip()
+            elif line.startswith("data: "):
+                yield name, json.loads(line[6:])
+    finally:
+        connection.close()
+
+
+def test_a_photo_becomes_a_picture_of_its_size_with_its_recipe(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    photo = client.upload(picture(size=(120, 80)), "my%20cat.jpg")
+    (job,) = client.begin(photo, content=0.8, caption="a cat")
+    done = client.wait(job["id"])
+    assert (done["iteration"], done["total"], done["settings"]["caption"]) == (4, 4, "a cat")
+    answer = client.ask("GET", f"/api/jobs/{job['id']}/picture")
+    assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''my%20cat-van-gogh.png"
+    with Image.open(io.BytesIO(answer.body)) as found:
+        assert found.size == (120, 80)
+        assert "stylescore" in found.text
+    for kind in ("view", "thumb", "preview"):
+        assert client.ask("GET", f"/api/jobs/{job['id']}/{kind}").status == 200
+
+
+def test_the_stream_says_what_happens_and_goes_on_after_a_revision(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    (job,) = client.begin(client.upload(picture()))
+    seen: list[dict[str, Any]] = []
+    for name, content in events(running, client):
+        if name == "jobs":
+            seen += content
+            if seen[-1]["status"] == "done":
+                break
+    assert [row["revision"] for row in seen] == sorted(row["revision"] for row in seen)
+    again = events(running, client, after=seen[-1]["revision"] - 1)
+    name, content = next(again)
+    assert (name, [row["id"] for row in content]) == ("jobs", [job["id"]])
+
+
+def test_the_stream_tells_places_in_the_queue(serve: Callable[..., Any], picture: Callable[..., bytes]) -> None:
+    running = serve(works=False)
+    client, other = running.client(), running.client()
+    first, second = client.begin(*[client.upload(picture())] * 2)
+    other.begin(other.upload(picture()))
+    stream = events(running, client)
+    places = next(content for name, content in stream if name == "line")
+    assert places == {first["id"]: 1, second["id"]: 3}, "the other session comes in between"
+
+
+def test_a_run_is_stopped_kept_and_goes_on(serve: Callable[..., Any], picture: Callable[..., bytes]) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    client = running.client()
+    (job,) = client.begin(client.upload(picture()))
+    client.wait(job["id"], "running")
+    assert client.ask("POST", f"/api/jobs/{job['id']}/stop", {}).status == 200
+    assert client.wait(job["id"], "stopped")["status"] == "stopped"
+    assert client.ask("GET", f"/api/jobs/{job['id']}/picture").status == 200
+    running.engine.hold.set()
+    assert client.ask("POST", f"/api/jobs/{job['id']}/resume", {}).status == 200
+    client.wait(job["id"], "done")
+
+
+def test_a_running_picture_is_cancelled_and_removed(serve: Callable[..., Any], picture: Callable[..., bytes]) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    client = running.client()
+    first, second = client.begin(*[client.upload(picture())] * 2)
+    client.wait(first["id"], "running")
+    assert client.ask("DELETE", f"/api/jobs/{first['id']}").status == 422, "it runs"
+    for job in (first, second):
+        client.ask("POST", f"/api/jobs/{job['id']}/cancel", {})
+        client.wait(job["id"], "cancelled")
+        assert client.ask("DELETE", f"/api/jobs/{job['id']}").status == 200
+    assert client.ask("GET", "/api/state").json["jobs"] == []
+    assert not running.studio.folder.run(first["id"]).exists()
+
+
+def test_history_and_session_survive_a_restart(serve: Callable[..., Any], picture: Callable[..., bytes]) -> None:
+    before = serve()
+    client = before.client()
+    (job,) = client.begin(client.upload(picture()))
+    client.wait(job["id"])
+    before.end()
+    client.port = serve().port
+    assert client.job(job["id"])["status"] == "done"
+    assert client.ask("GET", f"/api/jobs/{job['id']}/view").status == 200
+
+
+def test_the_same_photo_is_kept_once(running: Any, picture: Callable[..., bytes]) -> None:
+    client, content = running.client(), picture(colour="green")
+    assert client.upload(content) == client.upload(content, "other-name.png")
+    assert len(client.ask("GET", "/api/state").json["photos"]) == 1
+
+
+def test_a_photo_is_shown_upright_and_with_its_transparency(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = client.ask("POST", "/api/photos", picture(size=(60, 40), format="JPEG", exif=exif), {"X-Name": "a.jpg"})
+    shown = sideways.json["photo"]
+    assert (shown["width"], shown["height"]) == (40, 60)
+    view = client.ask("GET", f"/api/photos/{shown['id']}/view")
+    with Image.open(io.BytesIO(view.body)) as found:
+        assert found.size == (40, 60)
+    target = io.BytesIO()
+    Image.new("RGBA", (40, 40), (255, 0, 0, 100)).save(target, "PNG")
+    view = client.ask("GET", f"/api/photos/{client.upload(target.getvalue())}/view")
+    assert view.headers["Content-Type"] == "image/png"
+    with Image.open(io.BytesIO(view.body)) as found:
+        assert found.getpixel((5, 5)) == (255, 0, 0, 100)
+
+
+def test_a_full_folder_takes_nothing_more_until_it_is_cleared(
+    serve: Callable[..., Any], picture: Callable[..., bytes]
+) -> None:
+    running = serve(limits=Limits(storage_bytes=MIB))
+    client = running.client()
+    photo = client.upload(picture())
+    (running.studio.folder.photo(photo) / "padding").write_bytes(bytes(2 * MIB))
+    running.studio.storage(anew=True)
+    answer = client.ask("POST", "/api/photos", picture(colour="blue"), {"X-Name": "b.png"})
+    assert (answer.status, answer.json["hint"]) == (507, "clear the history")
+    assert client.ask("POST", "/api/jobs", {"photos": [photo], "settings": {"style": "van-gogh"}}).status == 507
+    assert client.ask("POST", "/api/clear", {}).json["storage"]["used"] == 0
+    client.upload(picture(colour="blue"))
+
+
+def test_a_named_folder_and_a_named_file_bring_their_styles(
+    serve: Callable[..., Any], parity: Path, tmp_path: Path
+) -> None:
+    lora = (parity / "style_lora_kohya.safetensors").read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "my-style.safetensors").write_bytes(lora)
+    (tmp_path / "folder" / "broken.safetensors").write_bytes(b"nothing")
+    (tmp_path / "alone.safetensors").write_bytes(lora)
+    (tmp_path / "neighbour.safetensors").write_bytes(lora)
+    running = serve(styles=(tmp_path / "folder", tmp_path / "alone.safetensors"))
+    styles = running.client().ask("GET", "/api/state").json["styles"]
+    names = [style["name"] for style in styles]
+    assert {"my-style", "alone", "van-gogh"} <= set(names)
+    assert not {"broken", "neighbour"} & set(names)
+    assert all(style["thumbnail"] for style in styles if style["bundled"])
+
+
+def test_every_bundled_style_has_a_small_thumbnail(running: Any) -> None:
+    client = running.client()
+    bundled = [style for style in client.ask("GET", "/api/state").json["styles"] if style["bundled"]]
+    assert len(bundled) >= 8
+    for style in bundled:
+        answer = client.ask("GET", style["thumbnail"])
+        assert answer.status == 200
+        with Image.open(io.BytesIO(answer.body)) as found:
+            assert (found.format, found.size) == ("WEBP", (224, 224))
+        assert len(answer.body) < 30_000
+
+
+def test_the_constants_of_a_style_are_its_presets(running: Any) -> None:
+    from stylescore.config.presets import preset_for
+
+    constants = running.client().ask("GET", "/api/styles/pencil-sketch/constants").json
+    preset = preset_for("mini", None, None, ["pencil-sketch"])
+    assert constants["style_strength"] == preset.style_strength
+    assert constants["spectrum.weight"] == preset.spectrum.weight
+
+
+def test_fifty_uploads_at_once_and_two_hundred_jobs_lose_nothing(
+    serve: Callable[..., Any], picture: Callable[..., bytes]
+) -> None:
+    running = serve()
+    running.engine.iterations = 1
+    clients = [running.client() for _ in range(4)]
+    photos: list[tuple[int, str]] = []
+    answers: list[int] = []
+
+    def send(number: int) -> None:
+        content = picture(colour=(number, 255 - number, 7), size=(64, 48))
+        photos.append((number % 4, clients[number % 4].upload(content, f"{number}.png")))
+
+    def look(stop: threading.Event) -> None:
+        while not stop.is_set():
+            answers.append(clients[0].ask("GET", "/").status)
+            time.sleep(0.05)
+
+    stop = threading.Event()
+    watcher = threading.Thread(target=look, args=(stop,))
+    watcher.start()
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({key for _, key in photos}) == 50
+    keys: list[str] = []
+    for owner, key in photos:
+        keys += [job["id"] for job in clients[owner].begin(*[key] * 4)]
+    end = time.monotonic() + 120
+    while len(running.engine.made) < 200 and time.monotonic() < end:
+        time.sleep(0.2)
+    stop.set()
+    watcher.join()
+    assert sorted(running.engine.made) == sorted(keys)
+    states = [job for client in clients for job in client.ask("GET", "/api/state").json["jobs"]]
+    assert [job["status"] for job in states] == ["done"] * 200
+    assert set(answers) == {200}, "the page is answered meanwhile"
+
+
+@pytest.mark.parametrize("count", [201, 0])
+def test_a_request_begins_so_many_photos_at_most(running: Any, picture: Callable[..., bytes], count: int) -> None:
+    client = running.client()
+    photo = client.upload(picture())
+    answer = client.ask("POST", "/api/jobs", {"photos": [photo] * count, "settings": {"style": "van-gogh"}})
+    assert answer.status == 422
+
+
+def test_a_session_has_so_many_streams_at_most(serve: Callable[..., Any]) -> None:
+    running = serve(limits=Limits(streams=2))
+    client = running.client()
+    streams = [events(running, client) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    assert client.ask("GET", "/api/events").status == 429

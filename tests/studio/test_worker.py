@@ -1,0 +1,258 @@
+"""The worker: the real engine on the tiny model stops, keeps, goes on, and survives kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+
+from stylescore.errors import ConfigError
+from stylescore.images import read_metadata
+from stylescore.runs.lock import hold
+from stylescore.studio.engine import StylizeEngine, Task, TimeLeft
+from stylescore.studio.folder import StudioFolder
+from stylescore.studio.jobs import STOP, JobStore, StoredPhoto
+from stylescore.studio.settings import Settings, make_job_run, settings_of_record
+from stylescore.studio.style_list import StyleList
+from stylescore.studio.supervisor import Supervisor
+from stylescore.studio.worker import Worker
+
+QUICK = {"iterations": 6, "refine.factor": 1.0}
+SECONDS = 90.0
+
+
+class Bench:
+    """A folder with one photo, and jobs of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = StudioFolder.make(path)
+        self.store = JobStore(self.folder.database)
+        place = self.folder.photo("photo")
+        place.mkdir()
+        Image.radial_gradient("L").resize((96, 64)).convert("RGB").save(place / "cup.png")
+        row: Any = {"name": "cup.png", "file": "cup.png", "width": 96, "height": 64, "sha256": "x", "notes": ()}
+        self.store.add_photo(StoredPhoto(id="photo", session="a", created=0.0, **row))
+
+    def add(self, **settings: Any) -> str:
+        chosen = Settings(style="van-gogh", size=64, **{"constants": QUICK, **settings})
+        return self.store.add_jobs("a", ["photo"], chosen, "mini")[0].id
+
+    def task(self, key: str) -> Task:
+        job = self.store.job("a", key)
+        run = make_job_run(job.settings, StyleList(), "mini", "cpu")
+        photo, place = self.folder.photo("photo") / "cup.png", self.folder.run(key)
+        return Task(run=run, photo=photo, place=place, folder=job.folder)
+
+    def run(self, engine: Any, key: str, request_at: int = 0, requested: str = "") -> tuple[str, list[dict[str, Any]]]:
+        """Run a job by hand; ask for something once so many iterations are done."""
+        told: list[dict[str, Any]] = []
+
+        def report(**fields: Any) -> str:
+            told.append(fields)
+            self.store.report(key, **fields)
+            return requested if request_at and fields.get("iteration", 0) >= request_at else ""
+
+        return engine.run(self.task(key), report), told
+
+    def picture(self, key: str) -> Image.Image:
+        job = self.store.job("a", key)
+        return Image.open(self.folder.run(key) / str(job.folder) / "picture.png")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "studio")
+
+
+@pytest.fixture(scope="module")
+def engine() -> StylizeEngine:
+    return StylizeEngine()
+
+
+def is_same(first: Image.Image, second: Image.Image) -> bool:
+    return ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getbbox() is None
+
+
+def test_a_run_reports_and_leaves_what_the_page_shows(bench: Bench, engine: StylizeEngine) -> None:
+    key = bench.add(content=0.9, caption="a cup")
+    status, told = bench.run(engine, key)
+    assert status == "done"
+    assert [fields["iteration"] for fields in told if fields.get("seconds_left") is not None] == [1, 2, 3, 4, 5, 6]
+    low, high = next(fields["relevance"] for fields in told if fields.get("relevance"))
+    assert 0 <= low < high <= 1
+    place = bench.folder.run(key)
+    with Image.open(place / "relevance.png") as layer:
+        alpha = layer.getchannel("A").getextrema()
+    assert alpha[0] < 20 < 160 < alpha[1] <= 180
+    assert all((place / name).is_file() for name in ("view.jpg", "thumb.webp", "preview.webp"))
+    text = read_metadata(place / str(bench.store.job("a", key).folder) / "picture.png")["stylescore"]
+    assert settings_of_record(text, StyleList(), "mini")[0] == bench.store.job("a", key).settings
+
+
+def test_stopped_and_gone_on_is_the_same_picture_as_in_one_run(bench: Bench, engine: StylizeEngine) -> None:
+    whole, parted = bench.add(seed=5), bench.add(seed=5)
+    assert bench.run(engine, whole)[0] == "done"
+    assert bench.run(engine, parted, 3, "stop")[0] == "stopped"
+    kept = bench.folder.run(parted) / "stopped.png"
+    assert read_metadata(kept)["stylescore-stopped"] == "after 3 of 6 iterations"
+    with Image.open(kept) as picture:
+        assert picture.size == (96, 64)
+        assert not is_same(picture, bench.picture(whole))
+    assert bench.store.job("a", parted).iteration == 3
+    status, told = bench.run(engine, parted)
+    assert status == "done"
+    assert [fields["iteration"] for fields in told if "seconds_left" in fields] == [4, 5, 6]
+    assert is_same(bench.picture(whole), bench.picture(parted))
+    assert not kept.exists()
+
+
+def test_a_cancelled_run_leaves_no_picture_but_can_go_on(bench: Bench, engine: StylizeEngine) -> None:
+    key = bench.add()
+    assert bench.run(engine, key, 2, "cancel")[0] == "cancelled"
+    assert not (bench.folder.run(key) / "view.jpg").exists()
+    assert bench.run(engine, key)[0] == "done"
+
+
+def test_the_last_iteration_is_not_stopped(bench: Bench, engine: StylizeEngine) -> None:
+    assert bench.run(engine, bench.add(), 6, "stop")[0] == "done"
+
+
+def test_a_picture_that_was_finished_before_a_kill_is_taken_as_it_is(bench: Bench, engine: StylizeEngine) -> None:
+    key = bench.add()
+    bench.run(engine, key)
+    (bench.folder.run(key) / "view.jpg").unlink()
+    status, told = bench.run(engine, key)
+    assert (status, told) == ("done", [])
+    assert (bench.folder.run(key) / "view.jpg").is_file()
+
+
+def test_a_changed_photo_is_not_gone_on_with(bench: Bench, engine: StylizeEngine) -> None:
+    key = bench.add()
+    bench.run(engine, key, 2, "stop")
+    Image.new("RGB", (96, 64), "red").save(bench.folder.photo("photo") / "cup.png")
+    with pytest.raises(ConfigError, match="changed after the run began"):
+        bench.run(engine, key)
+
+
+def test_the_worker_stores_why_a_run_failed_and_goes_on_with_the_next(bench: Bench) -> None:
+    broken, sound = bench.add(), bench.add()
+
+    class Moody:
+        def run(self, job: Any, photo: Any, report: Any) -> Any:
+            if job.id == broken:
+                raise ConfigError("this cannot be", hint="choose another")
+            return "done"
+
+    Worker(bench.store, "cpu", Moody()).work(idle_seconds=0)
+    job = bench.store.job("a", broken)
+    assert (job.status, job.message, job.hint) == ("failed", "this cannot be", "choose another")
+    assert bench.store.job("a", sound).status == "done"
+
+
+def test_a_fault_in_the_program_fails_one_picture_and_not_the_worker(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken, sound = bench.add(), bench.add()
+
+    class Faulty:
+        def run(self, job: Any, photo: Any, report: Any) -> Any:
+            return {sound: "done"}[job.id]
+
+    Worker(bench.store, "cpu", Faulty()).work(idle_seconds=0)
+    assert "the run failed" in str(bench.store.job("a", broken).message)
+    assert bench.store.job("a", sound).status == "done"
+    assert "KeyError" in capfd.readouterr().err
+
+
+def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:
+    key = bench.add()
+    begun = threading.Event()
+
+    class Slow:
+        def run(self, job: Any, photo: Any, report: Any) -> Any:
+            while True:
+                report(iteration=1)
+                begun.set()
+                time.sleep(0.01)
+
+    worker = Worker(bench.store, "cpu", Slow())
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    assert begun.wait(SECONDS)
+    bench.store.mark(STOP)
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert (bench.store.job("a", key).status, bench.store.job("a", key).attempts) == ("queued", 0)
+
+
+def test_the_pace_knows_that_the_refinement_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    time_left = TimeLeft(total=6, larger_from=4, ratio=3.0, _begun=0.0)
+    now[0] = 1.0
+    assert time_left.after(1) == pytest.approx(3 + 2 * 3)
+    for done, seconds in ((2, 1), (3, 1), (4, 1), (5, 3)):
+        now[0] += seconds
+        left = time_left.after(done)
+    assert left == pytest.approx(3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
+def test_a_killed_worker_is_replaced_and_its_run_ends_as_if_nothing_had_been(
+    bench: Bench, engine: StylizeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    whole, killed = bench.add(seed=3), None
+    bench.run(engine, whole)
+    bench.store.end(whole, "done")
+    killed = bench.add(seed=3, constants={**QUICK, "iterations": 6})
+    supervisor = Supervisor(bench.folder, bench.store, ["cpu"], [])
+    supervisor.start()
+    try:
+        child = _wait(lambda: supervisor._children.get("cpu"))
+        _wait(lambda: bench.store.job("a", killed).iteration >= 1)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        _wait(lambda: bench.store.job("a", killed).status == "done")
+        assert supervisor._children["cpu"].pid != child.pid
+    finally:
+        supervisor.close()
+        for each in supervisor._children.values():
+            each.send_signal(signal.SIGTERM)
+            each.wait(SECONDS)
+    assert is_same(bench.picture(whole), bench.picture(killed))
+
+
+def test_a_worker_of_an_earlier_server_is_found_and_not_doubled(bench: Bench) -> None:
+    place = bench.folder.worker("cpu")
+    place.mkdir()
+    supervisor = Supervisor(bench.folder, bench.store, ["cpu"], [])
+    assert not supervisor._has_worker("cpu")
+    with hold(place):
+        assert supervisor._has_worker("cpu")
+
+
+def test_the_server_and_its_parts_import_no_torch() -> None:
+    code = (
+        "import sys, stylescore.studio.serve, stylescore.studio.worker, stylescore.cli.studio; "
+        "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _wait(look: Callable[[], Any]) -> Any:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
