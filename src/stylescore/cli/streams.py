@@ -85,7 +85,7 @@ class _OfThisThread:
 def output_of_this_thread() -> Iterator[None]:
     """Keep standard output for the results of this thread: Ray prints its messages there from another one."""
     before = sys.stdout
-    sys.stdout = _OfThisThread(before)  # type: ignore[assignment]
+    sys.stdout = _OfThisThread(before)
     try:
         yield
     finally:

@@ -121,9 +121,7 @@ def make_on_cluster(
 
     own = not ray.is_initialized()
     if own:
-        ray.init(
-            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
-        )
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
         actors = _start_actors(workers, run, written, caption_model, len(assignments))
         waiting = list(assignments)
@@ -160,7 +158,7 @@ def _start_actors(
     """Start the processes, each with a GPU if the cluster has some and the run may use them."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     on_gpu = gpus > 0 and run.execution.device in ("auto", "cuda")
     count = max(1, min(workers.count or (gpus if on_gpu else cpus), gpus if on_gpu else cpus, most))

@@ -14,7 +14,7 @@ from PIL import Image
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
-from stylescore.images import Photo, read_photo, save_png
+from stylescore.images import Photo, save_png
 from stylescore.method.fit import Fitting, Iteration
 from stylescore.method.types import Map
 from stylescore.runs.job import (
@@ -88,7 +88,8 @@ class StylizeEngine:
         stylizer = self._load(task.run if saved is None else _recorded_run(saved, task.run))
         report(stage="preparing the photo")
         if saved is None:
-            job, states = make_job(stylizer, read_photo(task.photo), task.place, gif=False, preview_every=0), None
+            photo = PhotoTask(photo=task.photo, parent=task.place)
+            job, states = make_job(stylizer, photo, photo.open(None), Written()), None
         else:
             job, states = saved.job, common_states([saved])
             require_same_models(job, stylizer)
