@@ -92,7 +92,7 @@ def tune(
         print_result(f"{found.content:g}")
         return
     stylize(
-        photos=[photo],
+        photos=[str(photo)],
         style=style,
         content=found.content,
         prompt=prompt,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stylescore.config.toml import LONGEST_TOML, parse_toml
 from stylescore.errors import PictureError, quote
+from stylescore.images.finding import SUFFIXES
 from stylescore.runs.job import PictureFolder
 from stylescore.storage.texts import is_file, is_folder, read_text
-from stylescore.training.pictures import SUFFIXES
 
 _SEPARATORS = ("-", "_", ".", " ")
 _MOST_NAMES = 5

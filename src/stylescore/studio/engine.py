@@ -20,6 +20,7 @@ from stylescore.method.types import Map
 from stylescore.runs.job import (
     PictureFolder,
     SavedJob,
+    Written,
     common_states,
     is_finished,
     make_job,
@@ -27,6 +28,7 @@ from stylescore.runs.job import (
     read_job,
     require_same_models,
 )
+from stylescore.runs.job import Task as PhotoTask
 from stylescore.runs.lock import hold
 from stylescore.runs.runner import Batch, SavedResult
 from stylescore.storage.files import atomic
