@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from stylescore.images.inputs import as_photo as as_photo
-from stylescore.images.reading import Photo as Photo
-from stylescore.images.reading import read_photo as read_photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sizes import fitted_size as fitted_size
@@ -18,6 +16,8 @@ from stylescore.images.writing import read_metadata as read_metadata
 from stylescore.images.writing import resize_to_photo as resize_to_photo
 from stylescore.images.writing import save_gif as save_gif
 from stylescore.images.writing import save_png as save_png
+from stylescore_apply.images.reading import Photo as Photo
+from stylescore_apply.images.reading import read_photo as read_photo
 
 if TYPE_CHECKING:
     from stylescore.images.tensors import to_picture as to_picture

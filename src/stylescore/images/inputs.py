@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from stylescore.errors import PictureError
-from stylescore.images.colour import convert_to_srgb
-from stylescore.images.reading import Photo, read_photo
+from stylescore_apply.images.colour import convert_to_srgb
+from stylescore_apply.images.reading import Photo, read_photo
 
 IN_MEMORY = Path("image")
 """What stands for the path of a photo that was not read from a file."""

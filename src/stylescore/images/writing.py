@@ -9,13 +9,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images.opening import open_picture
-from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sheets import flatten_alpha
 from stylescore.images.upsampling import upsample_guided
-from stylescore.storage.files import atomic
+from stylescore_apply.images.opening import open_picture
+from stylescore_apply.images.reading import Photo
+from stylescore_apply.storage.files import atomic
 
 _PALETTE_FRAMES = 8
 _PALETTE_SIDE = 128

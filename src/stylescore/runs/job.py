@@ -16,7 +16,7 @@ from stylescore.method.state import PictureState
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record, is_made_by, read_record, to_toml, write_record
 from stylescore.runs.resume import require_resumable, require_same, require_same_settings, require_unchanged
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 COMMAND = "stylize"
 LONGEST_NAME = 200

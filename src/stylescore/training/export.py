@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from stylescore.storage.files import atomic
 from stylescore.training.lora import adapter_state
+from stylescore_apply.storage.files import atomic
 
 
 def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tensor]:

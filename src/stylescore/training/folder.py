@@ -12,9 +12,9 @@ from typing import Any
 from stylescore.method.state import State
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record
-from stylescore.storage.files import atomic, sha256
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.loop import TrainStep
+from stylescore_apply.storage.files import atomic, sha256
 
 COMMAND = "train-style"
 FREE = (

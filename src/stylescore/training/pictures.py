@@ -12,7 +12,7 @@ from stylescore.errors import PictureError, StylescoreError
 from stylescore.images import Photo, read_photo
 from stylescore.images.sheets import flatten_alpha
 from stylescore.images.sizes import fitted_size
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 FEWEST = 3
 """With fewer pictures a network overfits: it memorizes them instead of what they have in common."""

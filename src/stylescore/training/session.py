@@ -22,7 +22,6 @@ from stylescore.method.types import PredictionType
 from stylescore.runs.folder import Curves, make_folder
 from stylescore.runs.record import Hashes, Record, flat_settings, read_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
-from stylescore.storage.files import remove_partials
 from stylescore.training.cache import Cache, make_cache
 from stylescore.training.checkpoint import capture, restore
 from stylescore.training.config import StyleTrainingConfig, family_of, resolve
@@ -43,6 +42,7 @@ from stylescore.training.metadata import Origin, file_metadata
 from stylescore.training.plan import Plan, require_free_name, require_space, style_file
 from stylescore.training.process import Process, make_process
 from stylescore.training.samples import sample_sheet
+from stylescore_apply.storage.files import remove_partials
 
 TAKEN = "move it away, or set another name in config.toml; then resume"
 STATE_BYTES = 12

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from stylescore.images.colour import convert_to_srgb
-from stylescore.images.opening import open_picture
+from stylescore_apply.images.colour import convert_to_srgb
+from stylescore_apply.images.opening import open_picture
 
 _TRANSPOSE_OF = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

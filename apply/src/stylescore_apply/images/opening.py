@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from stylescore.errors import PictureError, StylescoreError, is_out_of_memory
-from stylescore.storage.file_kinds import file_kind
+from stylescore_apply.errors import PictureError, StylescoreError, is_out_of_memory
+from stylescore_apply.storage.file_kinds import file_kind
 
 MAX_PIXELS = 150_000_000
 """Largest number of pixels that is decoded. Phones reach 108 megapixels; PIL itself refuses from 179 on."""

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from stylescore.images.depth import is_deep, to_eight_bits
+from stylescore_apply.images.depth import is_deep, to_eight_bits
 
 _COLOUR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _MODES_WITHOUT_ALPHA = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK"}

@@ -1,0 +1,1 @@
+"""Stylizes pictures and videos with a trained network, in one forward pass."""
