@@ -1,4 +1,4 @@
-"""Reads and checks the header of a safetensors file, with the standard library alone.
+"""Reads, checks and sorts the header of a safetensors file, with the standard library alone.
 
 A safetensors file consists of eight bytes (the header's length, little-endian), a JSON header with type, shape and byte
 range of every tensor, and the tensors' bytes. The whole header is checked here, before another library maps the file.
@@ -68,6 +68,19 @@ def read_header(path: Path, *, error: type[InputError]) -> SafetensorsHeader:
     except (OSError, ValueError) as reason:
         hint = "check the path and its permissions"
         raise error(f"{str(path)!r} cannot be read: {describe_error(reason)}", hint=hint) from reason
+
+
+def sort_metadata(data: bytes) -> bytes:
+    """Return the bytes of a safetensors file with sorted metadata; the library writes them in a random order.
+
+    Tensors are placed from the end of the header, so none of their ranges changes.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    padded = text + b" " * (-len(text) % 8)
+    return len(padded).to_bytes(8, "little") + padded + data[8 + length :]
 
 
 class _FormatError(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from stylescore.storage.safetensors_header import sort_metadata
 from stylescore.training.lora import adapter_state
 from stylescore_apply.storage.files import atomic
 
@@ -35,7 +35,7 @@ def kohya_tensors(unet: Any, alpha: float, dtype: torch.dtype) -> dict[str, Tens
 
 def lora_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return the content of a LoRA file; the same tensors and metadata give the same bytes."""
-    return _sort_metadata(save(dict(tensors), dict(metadata)))
+    return sort_metadata(save(dict(tensors), dict(metadata)))
 
 
 def write_lora(path: Path, data: bytes) -> None:
@@ -46,16 +46,3 @@ def write_lora(path: Path, data: bytes) -> None:
     """
     with atomic(path, suffix=".tmp") as temporary:
         temporary.write_bytes(data)
-
-
-def _sort_metadata(data: bytes) -> bytes:
-    """Return a safetensors file with sorted metadata; the library writes them in a random order.
-
-    Tensors are placed from the end of the header, so none of their ranges changes.
-    """
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    padded = text + b" " * (-len(text) % 8)
-    return len(padded).to_bytes(8, "little") + padded + data[8 + length :]

@@ -1,0 +1,186 @@
+"""The file of a generator: a safetensors file whose metadata say which network it is and what it was trained on.
+
+All facts are one JSON text under `stylescore.generator`; other programs find title and licence under modelspec's names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from stylescore.errors import ConfigError, ModelError, memory_limit, quote
+from stylescore.generators.kinds import check_network, make_generator
+from stylescore.generators.layers import CELL
+from stylescore.storage.safetensors_header import TensorEntry, read_header, sort_metadata
+from stylescore.storage.texts import parse_json
+from stylescore_apply.storage.files import atomic
+
+KEY = "stylescore.generator"
+VERSION = 1
+FLOATS = ("F32", "F16", "BF16")
+_HINT = "train it with stylescore train-generator, or download the file again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorFacts:
+    """What a generator's file says of it.
+
+    Attributes:
+        network: name of the network.
+        options: its widths and numbers of blocks.
+        style: name of the style.
+        trigger: prompt of the style in training.
+        base: name of the diffusion model that taught it.
+        size: short side in pixels of the pictures it was trained on, which decides how large strokes are.
+        noise_channels: of the noise field, 0 for a network without noise.
+        noise_scale: pixels that a cell of the noise field spans on each axis.
+        multiple: sides of pictures are padded to multiples of so many pixels, inside the network.
+        licence: of the file.
+        training: record of the training, for people to read.
+        version: of this format.
+    """
+
+    network: str
+    options: Mapping[str, int] = field(default_factory=dict)
+    style: str
+    trigger: str = ""
+    base: str = ""
+    size: int = 0
+    noise_channels: int = 0
+    noise_scale: int = CELL
+    multiple: int = CELL
+    licence: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+
+def save_generator(path: Path, module: nn.Module, facts: GeneratorFacts, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a generator, whole or not at all; the same weights and facts give the same bytes.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_generator(path, module.state_dict(), facts, dtype=dtype)
+
+
+def write_generator(
+    path: Path, state: Mapping[str, Tensor], facts: GeneratorFacts, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a generator from its state dict, see `save_generator`."""
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    data = sort_metadata(save(tensors, _metadata(facts)))
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_facts(path: Path) -> GeneratorFacts:
+    """Return what a generator's file says of it, without loading its weights.
+
+    Raises:
+        ModelError: there is no such file, or it is not a generator that this version can use.
+    """
+    header = read_header(path, error=ModelError)
+    text = header.metadata.get(KEY)
+    if text is None:
+        raise ModelError(f"{str(path)!r} is not a generator: its metadata have no {KEY!r}", hint=_HINT)
+    try:
+        return _parse_facts(parse_json(text))
+    except (ConfigError, ValueError, TypeError) as reason:
+        raise ModelError(f"the generator {str(path)!r} cannot be used: {reason}", hint=_HINT) from reason
+
+
+def load_generator(path: str | Path) -> tuple[nn.Module, GeneratorFacts]:
+    """Return a generator in float32 on the CPU, ready to be applied, and what its file says of it.
+
+    The module is called as `module(photo, noise)`: photos [n, 3, h, w] in [0, 1], standard normal noise
+    [n, noise_channels, ceil(h / 8), ceil(w / 8)], and returns pictures in [0, 1] of the photos' size.
+
+    Raises:
+        ModelError: there is no such file, or it is not a generator that this version can use.
+    """
+    path = Path(path)
+    facts = read_facts(path)
+    with memory_limit("loading the generator"):
+        with torch.device("meta"):
+            shapes = make_generator(facts.network, facts.options, facts.noise_channels).state_dict()
+        _check_tensors(path, read_header(path, error=ModelError).tensors, shapes)
+        module = make_generator(facts.network, facts.options, facts.noise_channels)
+        tensors = load_file(path)
+        _require_finite(path, tensors)
+        module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return module.eval().requires_grad_(False), facts
+
+
+def _metadata(facts: GeneratorFacts) -> dict[str, str]:
+    """Return the file's metadata; dates are left out, so that the same training writes the same bytes."""
+    metadata = {
+        KEY: json.dumps(asdict(facts), sort_keys=True),
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"stylescore-{facts.network}",
+        "modelspec.implementation": "stylescore",
+        "modelspec.title": facts.style,
+    }
+    return metadata | ({"modelspec.license": facts.licence} if facts.licence else {})
+
+
+def _parse_facts(table: object) -> GeneratorFacts:
+    """Return the facts in a parsed JSON text.
+
+    Raises:
+        ValueError, TypeError, ConfigError: one is missing, unknown, of the wrong type or out of range.
+    """
+    if not isinstance(table, Mapping):
+        raise TypeError(f"its {KEY!r} is not a JSON object")
+    if table.get("version") != VERSION:
+        raise ValueError(f"its format has the version {quote(table.get('version'))}, this program reads {VERSION}")
+    kinds = {"options": Mapping, "training": Mapping}
+    numbers = ("size", "noise_channels", "noise_scale", "multiple", "version")
+    known = {
+        entry.name: kinds.get(entry.name, int if entry.name in numbers else str) for entry in fields(GeneratorFacts)
+    }
+    for name in table:
+        if name not in known:
+            raise ValueError(f"it has the unknown fact {quote(name)}")
+    for name, kind in known.items():
+        value = table.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"its {name!r} is {quote(value)}")
+    facts = GeneratorFacts(**table)
+    check_network(facts.network, facts.options, facts.noise_channels)
+    _check_geometry(facts)
+    return facts
+
+
+def _check_geometry(facts: GeneratorFacts) -> None:
+    if (facts.noise_scale, facts.multiple) != (CELL, CELL):
+        raise ValueError(f"its noise_scale and multiple are {facts.noise_scale} and {facts.multiple}, not {CELL}")
+
+
+def _check_tensors(path: Path, entries: Mapping[str, TensorEntry], state: Mapping[str, Tensor]) -> None:
+    """Raise `ModelError` unless a file has exactly a network's tensors."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in (*wanted, *entries):
+        if name not in entries or name not in wanted:
+            what = "lacks" if name in wanted else "has the unknown tensor"
+            raise ModelError(f"the generator {str(path)!r} {what} {quote(name)}", hint=_HINT)
+        entry = entries[name]
+        if entry.shape != wanted[name] or entry.dtype not in FLOATS:
+            raise ModelError(
+                f"the generator {str(path)!r} has {quote(name)} of shape {list(entry.shape)} in {entry.dtype}, its "
+                f"network needs {list(wanted[name])} in {', '.join(FLOATS)}",
+                hint=_HINT,
+            )
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(f"the generator {str(path)!r} holds NaN or infinity in {quote(name)}", hint=_HINT)

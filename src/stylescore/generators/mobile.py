@@ -1,0 +1,131 @@
+"""A generator of at most two million parameters that is fast on a CPU and may be applied in overlapping tiles."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylescore.generators.layers import CELL, ChannelNorm, NoiseField, Photos, check_inputs, pad_to_cells
+
+KERNEL = 5
+"""Side of the blocks' depthwise filters, in cells."""
+EXPANSION = 3
+REACH = 40
+"""Pixels that the layers outside the blocks look to each side, at most."""
+
+
+class MobileBlock(nn.Module):
+    """A depthwise filter, then two 1 x 1 convolutions over more channels, beside a skip connection.
+
+    Source: "A ConvNet for the 2020s", CVPR 2022, section 2, with a norm that sees one position alone.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(channels, channels, KERNEL, padding=KERNEL // 2, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.expand = nn.Conv2d(channels, EXPANSION * channels, 1)
+        self.reduce = nn.Conv2d(EXPANSION * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return activations of the same shape."""
+        changed: Tensor = self.reduce(F.gelu(self.expand(self.norm(self.filter(x)))))
+        return x + changed
+
+
+class Mixing(nn.Module):
+    """Joins features from below, enlarged by repetition, with those of a skip connection; a 3 x 3 convolution follows.
+
+    Repetition and a convolution leave no checkerboard, which a transposed convolution may.
+    """
+
+    def __init__(self, below: int, skip: int, outside: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(below, outside, 1)
+        self.join = nn.Conv2d(skip, outside, 1)
+        self.filter = nn.Conv2d(outside, outside, 3, padding=1)
+        self.norm = ChannelNorm(outside)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """Return features at the skip connection's resolution."""
+        # The 1 x 1 convolution commutes with the enlargement and costs a quarter before it.
+        x = F.interpolate(self.narrow(below), scale_factor=2.0, mode="nearest") + self.join(skip)
+        return F.gelu(self.norm(self.filter(x)))
+
+
+class MobileGenerator(nn.Module):
+    """A small U-shaped network: photo plus what it should change by, with noise joined at an eighth of the resolution.
+
+    Attributes:
+        width: channels at full resolution; they double at each halving.
+        blocks: at an eighth of the resolution.
+        noise_channels: of the noise field; 0 takes none.
+    """
+
+    def __init__(self, width: int = 20, blocks: int = 8, noise_channels: int = 32) -> None:
+        super().__init__()
+        self.width, self.blocks, self.noise_channels = width, blocks, noise_channels
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Conv2d(inside, outside, 4, stride=2, padding=1) for inside, outside in pairwise(widths)
+        )
+        self.noise = nn.Conv2d(noise_channels, widths[-1], 1) if noise_channels else None
+        self.body = nn.ModuleList(MobileBlock(widths[-1]) for _ in range(blocks))
+        self.up = nn.ModuleList(
+            Mixing(below, skip, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.apply(_initialise)
+        nn.init.zeros_(self.last.weight)  # begins as the identity
+
+    @property
+    def context(self) -> int:
+        """Pixels around a tile that decide its picture; with so many on each side, it equals the whole picture's."""
+        return CELL * self.blocks * (KERNEL // 2) + REACH
+
+    def forward(self, photo: Photos, noise: NoiseField | None = None) -> Photos:
+        """Return pictures of the photos' size, in [0, 1].
+
+        In training mode they are not limited to [0, 1], so that the gradient can bring values back.
+
+        Args:
+            photo: in [0, 1], any size.
+            noise: standard normal, one cell for 8 x 8 pixels; not read where `noise_channels` is 0.
+
+        Raises:
+            PictureError: the shapes do not fit.
+        """
+        check_inputs(photo, noise, self.noise_channels)
+        padded = pad_to_cells(photo)
+        picture = (padded + self._change(padded, noise))[..., : photo.shape[-2], : photo.shape[-1]]
+        return picture if self.training else picture.clamp(0, 1)
+
+    def _change(self, photo: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what is added to a photo whose sides are multiples of a cell."""
+        x = F.gelu(self.first(photo * 2 - 1))
+        skips = []
+        for down in self.down:
+            skips.append(x)
+            x = F.gelu(down(x))
+        if self.noise is not None and noise is not None:
+            x = x + self.noise(noise)
+        for block in self.body:
+            x = block(x)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            x = up(x, skip)
+        change: Tensor = self.last(x)
+        return change
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw a convolution's weights so that activations keep their size; a block begins as the identity."""
+    if isinstance(module, MobileBlock):
+        nn.init.zeros_(module.reduce.weight)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)
