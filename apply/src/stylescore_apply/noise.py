@@ -15,7 +15,9 @@ Noise = NDArray[np.float32]
 """[1, channels, rows, columns]"""
 
 LARGEST_SEED = 2**32 - 1
-_SECOND_DRAW = 0x9E3779B9
+_START = np.uint32(0x9E3779B9)
+"""Without it the first cell of seed 0 would be the hash of 0, which is 0."""
+_SECOND_DRAW = np.uint32(0x85EBCA6B)
 _CACHED_FIELDS = 2
 
 
@@ -38,9 +40,9 @@ def noise_field(seed: int, channels: int, rows: tuple[int, int], columns: tuple[
     channel = np.arange(channels, dtype=np.uint32)[:, None, None]
     row = np.arange(*rows, dtype=np.uint32)[None, :, None]
     column = np.arange(*columns, dtype=np.uint32)[None, None, :]
-    key = hash32(hash32(hash32(hash32(np.uint32(seed)) + channel) + row) + column)
+    key = hash32(hash32(hash32(hash32(np.uint32(seed) ^ _START) + channel) + row) + column)
     radius = np.sqrt(-2 * np.log(_to_unit(hash32(key))))
-    field: Noise = (radius * np.cos(2 * np.pi * _to_unit(hash32(key ^ np.uint32(_SECOND_DRAW)))))[None].astype("f4")
+    field: Noise = (radius * np.cos(2 * np.pi * _to_unit(hash32(key ^ _SECOND_DRAW))))[None].astype("f4")
     field.flags.writeable = False
     return field
 

@@ -5,9 +5,7 @@ Neither torch nor diffusers is imported here, so that names can be listed and ch
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,10 +17,11 @@ from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
+from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
+from stylescore_apply.names import user_styles_dir as user_styles_dir
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
-STYLES_VARIABLE = "STYLESCORE_STYLES"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
 _STYLE_ENDING = ".safetensors"
@@ -236,19 +235,3 @@ def _style_files(styles_dirs: Sequence[Path] | None) -> Iterator[tuple[str, Path
 def default_styles_dirs() -> tuple[Path, ...]:
     """Return the folders that are searched for styles: those of the bundled models, then the user's own."""
     return (*(BUNDLED / model / "styles" for model in BUNDLED_MODELS), user_styles_dir())
-
-
-def user_styles_dir() -> Path:
-    """Return the user's style folder: `$STYLESCORE_STYLES`, or one in the platform's folder for application data."""
-    chosen = os.environ.get(STYLES_VARIABLE)
-    return user_path(chosen) if chosen else _data_folder() / "stylescore" / "styles"
-
-
-def _data_folder() -> Path:
-    match sys.platform:
-        case "win32":
-            return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-        case "darwin":
-            return Path.home() / "Library" / "Application Support"
-        case _:
-            return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

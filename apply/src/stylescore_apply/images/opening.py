@@ -172,7 +172,7 @@ def _format_error(name: str) -> PictureError:
     if _is_heic(name) and "HEIF" not in Image.OPEN:
         return PictureError(
             f"{name!r} is a HEIC picture, and no HEIC decoder is installed",
-            hint="pip install 'stylescore[heic]', or save the photo as JPEG",
+            hint="pip install pillow-heif, or save the photo as JPEG",
         )
     kind = file_kind(Path(name))
     if kind is not None and kind.what != "a picture":

@@ -57,13 +57,23 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
             too large.
     """
     with open_picture(path) as image:
-        frames = _frames_note(image)
-        image.load()
-        transpose, orientation = _read_orientation(image)
-        picture, alpha, notes = convert_to_srgb(image)
+        return decode_photo(image, Path(path))
+
+
+def decode_photo(image: Image.Image, path: Path) -> Photo:
+    """Return the photo of an open picture, as `read_photo` does.
+
+    Args:
+        image: what `open_picture` yields; damage makes PIL raise almost any error, which `open_picture` translates.
+        path: the file it was opened from.
+    """
+    frames = _frames_note(image)
+    image.load()
+    transpose, orientation = _read_orientation(image)
+    picture, alpha, notes = convert_to_srgb(image)
     if transpose is not None:
         picture, alpha = picture.transpose(transpose), alpha and alpha.transpose(transpose)
-    return Photo(Path(path), picture, alpha, tuple(note for note in (frames, orientation, *notes) if note))
+    return Photo(path, picture, alpha, tuple(note for note in (frames, orientation, *notes) if note))
 
 
 def _frames_note(image: Image.Image) -> str | None:
