@@ -16,7 +16,7 @@ from tests.apply.tiny import picture, reference
 from stylescore_apply.errors import ConfigError
 from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.noise import hash32, noise_field
-from stylescore_apply.stylizing import Settings, stylize, tile_side
+from stylescore_apply.stylizing import OVERHEAD, Settings, stylize, tile_side
 from stylescore_apply.tiles import BLEND, largest_side, split_axis
 
 SIDE = 200
@@ -92,7 +92,7 @@ def test_a_picture_is_what_the_network_computes(network: OnnxNetwork, width: int
 
 @pytest.mark.parametrize(("width", "height"), [(500, 300), (301, 517), (1024, 70), (65, 900)])
 def test_tiles_equal_the_whole(network_file: Callable[..., Path], width: int, height: int) -> None:
-    network = OnnxNetwork(network_file(facts={"bytes_per_pixel": 2**20 * 64 // SIDE**2}), threads=1)
+    network = OnnxNetwork(network_file(facts={"bytes_per_pixel": int(2**20 * 64 / OVERHEAD / SIDE**2)}), threads=1)
     photo = picture(width, height)
     tiled, whole = Settings(memory_limit=64), Settings(memory_limit=4096)
     assert tile_side(network.facts, height, width, tiled) is not None

@@ -15,9 +15,11 @@ from stylescore_apply.tiles import Span, largest_side, tiles
 Pixels = NDArray[np.uint8]
 """[height, width, 3], sRGB"""
 
-DEFAULT_LIMIT = 1024
+DEFAULT_LIMIT = 1280
 SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
+OVERHEAD = 2.5
+"""Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def stylize(network: Network, photo: Pixels, settings: Settings) -> Pixels:
 
 def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int | None:
     """Return the side of the tiles a picture is computed in, or `None` if it is computed as a whole."""
-    pixels = settings.memory_limit * 2**20 // facts.bytes_per_pixel
+    pixels = int(settings.memory_limit * 2**20 / (OVERHEAD * facts.bytes_per_pixel))
     if height * width <= pixels:
         return None
     side = largest_side(pixels, _context(facts), facts.multiple)
