@@ -58,11 +58,11 @@ class NonFiniteError(StylescoreError):
     def __init__(self, what: str, *, iteration: int, timesteps: Iterable[int]) -> None:
         self.iteration = iteration
         self.timesteps = tuple(timesteps)
-        drawn = ", ".join(str(t) for t in self.timesteps)
+        drawn = f" (t = {', '.join(str(t) for t in self.timesteps)})" if self.timesteps else ""
         hint = "lower the learning rate or guidance scale, or use --dtype float32"
         if iteration == 0:
             hint = "use --dtype float32; if it happens again, the model's or the LoRA's file holds NaN: get another"
-        super().__init__(f"{what} became non-finite at step {iteration} (t = {drawn})", hint=hint)
+        super().__init__(f"{what} became non-finite at step {iteration}{drawn}", hint=hint)
 
 
 def memory_limit(doing: str) -> AbstractContextManager[None]:

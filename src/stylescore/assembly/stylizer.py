@@ -244,6 +244,11 @@ class Stylizer:
         return [self.preview(fitting, index) for index in range(len(fitting.rng))]
 
     @property
+    def networks(self) -> Networks:
+        """The loaded networks; a run changes nothing of them."""
+        return self._networks
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return torch.device(self._networks.base.network.device)
@@ -293,6 +298,7 @@ class Stylizer:
         photos: Sequence[Photo],
         states: Sequence[PictureState] | None = None,
         captions: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Fitting:
         """Assemble a run over photos of one working size; nothing is computed but the photos' latents and maps.
 
@@ -300,13 +306,15 @@ class Stylizer:
             photos: a batch; every picture draws from its own generator, seeded with the run's seed.
             states: saved states to resume from, one per photo; their source latents are used as they are.
             captions: one per photo; `None` takes the run's caption for all.
+            seeds: one per photo; `None` takes the run's seed for all.
 
         Raises:
             ConfigError: not one caption per photo, or states that belong to another configuration.
         """
         if captions is not None and len(captions) != len(photos):
             raise ConfigError(f"a batch needs one caption per photo, not {len(captions)} for {len(photos)}")
-        rng = [torch.Generator().manual_seed(self.run.seed) for _ in photos]
+        seeds = [self.run.seed] * len(photos) if seeds is None else seeds
+        rng = [torch.Generator().manual_seed(seed) for seed, _ in zip(seeds, photos, strict=True)]
         prompts = self.prompts([self.run.caption] * len(photos) if captions is None else captions)
         size = self.working_size(photos[0])
         coarse = self.coarse_size(size)

@@ -15,6 +15,7 @@ from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
 from stylescore.cli.stylize import stylize
+from stylescore.cli.train_generator import train_generator
 from stylescore.cli.train_style import train_style
 from stylescore.errors import OutputError, StylescoreError
 
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(stylize)
 app.command()(train_style)
+app.command()(train_generator)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)

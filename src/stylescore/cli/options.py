@@ -32,7 +32,7 @@ def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
     return tuple(_parse_style(text) for text in texts)
 
 
-def require_style(styles: Sequence[StyleChoice]) -> None:
+def require_style(styles: Sequence[StyleChoice], command: str = "stylize") -> None:
     """Raise `ConfigError` that lists the styles unless at least one is given."""
     if styles:
         return
@@ -40,7 +40,7 @@ def require_style(styles: Sequence[StyleChoice]) -> None:
 
     known = (_describe_style(entry.name, entry.bundled) for entry in list_styles())
     raise ConfigError(
-        "stylize needs a --style", hint=f"add --style NAME, where NAME is one of {', '.join(known)}; or a LoRA file"
+        f"{command} needs a --style", hint=f"add --style NAME, where NAME is one of {', '.join(known)}; or a LoRA file"
     )
 
 

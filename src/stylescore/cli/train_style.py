@@ -125,8 +125,8 @@ def train_style(
     given = dict(locals())
     from stylescore.training.extras import require_extras
 
-    require_extras()
-    options = Options(output, json, quiet or not _is_first_process())
+    require_extras("train-style")
+    options = Options(output, json, quiet or not is_first_process())
     if resume is not None:
         refuse_with_resume(train_style, given)
         with Interrupts(quiet=options.quiet) as interrupts:
@@ -139,7 +139,7 @@ def train_style(
         _start(_make_request(given), options, interrupts)
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Return whether this process is the one that prints; `accelerate launch` numbers them."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -184,7 +184,7 @@ def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
 
     read_training(path)
     with ExitStack() as locks:
-        if _is_first_process():
+        if is_first_process():
             locks.enter_context(hold(path))
         folder, record, state = read_training(path)
         plan = make_plan(_restore_request(record.settings), sheets=4, resumed=True)

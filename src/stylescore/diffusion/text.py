@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from stylescore.diffusion.adapters import merge
-from stylescore.diffusion.conditioning import Conditioning
+from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.diffusion.execution.memory import moved_to_device
 from stylescore.lora import Change
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,29 @@ class TextEncoder:
         """Move the models to a device."""
         for model in self.models:
             model.model.to(device)
+
+
+@dataclass(frozen=True)
+class CachedTextEncoder(TextEncoder):
+    """An encoder that encodes each prompt once, for a training whose prompts return.
+
+    Attributes:
+        known: features by prompt, one row each, on the CPU.
+    """
+
+    known: dict[str, Conditioning] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: TextEncoder) -> CachedTextEncoder:
+        """Return a caching encoder with another one's text models."""
+        return cls(text.models, text.encode, text.device, text.execution_device)
+
+    @torch.no_grad()
+    def encode_groups(self, groups: Sequence[Sequence[str]]) -> list[Conditioning]:
+        """Return the features of several lists of prompts, float32; only new prompts are encoded."""
+        new = [prompt for prompt in dict.fromkeys(chain.from_iterable(groups)) if prompt not in self.known]
+        device = self.models[0].model.device if self.device is None else self.device
+        if new:
+            (features,) = super().encode_groups([new])
+            self.known.update((prompt, features.select([n]).to(CPU)) for n, prompt in enumerate(new))
+        return [concatenate([self.known[prompt] for prompt in group]).to(device) for group in groups]

@@ -53,6 +53,11 @@ def stream(rng: Rng, number: int) -> Rng:
     return [torch.Generator().manual_seed((generator.initial_seed() + number) % 2**63) for generator in rng]
 
 
+def run_noise(like: Tensor, rng: Rng) -> Noise:
+    """Return the noise of a run, eps_run, shaped like `like`; it follows from the seeds of `rng` alone."""
+    return gaussian(like, stream(rng, 2))
+
+
 @dataclass(frozen=True)
 class ConsistentNoise:
     """Noise of which a fraction is the same throughout a run: sqrt(f) eps_run + sqrt(1 - f) eps.
@@ -71,7 +76,7 @@ class ConsistentNoise:
         fresh = gaussian(like, rng)
         if self.share == 0:
             return fresh
-        fixed = gaussian(like, stream(rng, 2))
+        fixed = run_noise(like, rng)
         return math.sqrt(self.share) * fixed + math.sqrt(1 - self.share) * fresh
 
 

@@ -109,18 +109,26 @@ def _refuse_shared(pictures: Sequence[Path], files: Mapping[Path, Mapping[tuple[
 
 def _read_table(table: Path, pictures: Sequence[Path]) -> dict[Path, str]:
     """Read a table; its rows may name pictures that are in the folder but not used."""
-    rows = _read_json_lines(table) if table.suffix.lower() == ".jsonl" else _read_rows(table)
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    name, text = _find_column(table, head, FILE_COLUMNS), _find_column(table, head, TEXT_COLUMNS)
-    pairs = [(row[name].strip(), row[text]) for row in rows[1:] if len(row) > max(name, text)]
     by_path = {_absolute(path): path for path in pictures}
     captions: dict[Path, str] = {}
-    for file, caption in pairs:
+    for file, caption in read_table_rows(table):
         path = _locate(table, file, pictures)
         if path in captions:
             raise ConfigError(f"the table {str(table)!r} names {quote(file)} twice", hint="leave one of the rows out")
-        captions[path] = _join_lines(caption)
+        captions[path] = caption
     return {by_path[path]: caption for path, caption in captions.items() if path in by_path}
+
+
+def read_table_rows(table: Path) -> list[tuple[str, str]]:
+    """Return the file name and the caption of each row of a table of captions.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks one of the two columns.
+    """
+    rows = _read_json_lines(table) if table.suffix.lower() == ".jsonl" else _read_rows(table)
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    name, text = _find_column(table, head, FILE_COLUMNS), _find_column(table, head, TEXT_COLUMNS)
+    return [(row[name].strip(), _join_lines(row[text])) for row in rows[1:] if len(row) > max(name, text)]
 
 
 def _read_rows(table: Path) -> list[list[str]]:

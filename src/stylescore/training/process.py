@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from stylescore.config.execution import DtypeName
 from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 from stylescore.errors import ConfigError
-from stylescore.training.config import StyleTrainingConfig
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -55,25 +55,31 @@ class Process:
         return bool(self.accelerator.check_trigger())
 
 
-def make_process(config: StyleTrainingConfig) -> Process:
+def make_process(device: str, dtype: DtypeName) -> Process:
     """Set up this process; `accelerate launch` decides how many there are.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: precision of the frozen networks, or auto.
 
     Raises:
         DeviceError: a device or precision that this machine does not have.
-        ConfigError: the batch cannot be split evenly over the processes.
     """
     from accelerate import Accelerator, PartialState
 
-    if config.device != "auto":
-        device = pick_device(config.device)
-        if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)
-    cpu = config.device == "cpu"
-    dtype = pick_dtype(config.dtype, PartialState(cpu=cpu).device)
-    accelerator = Accelerator(mixed_precision=MIXED_PRECISION[dtype], cpu=cpu)
-    if config.batch % accelerator.num_processes:
+    if device != "auto":
+        chosen = pick_device(device)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)
+    cpu = device == "cpu"
+    precision = pick_dtype(dtype, PartialState(cpu=cpu).device)
+    return Process(Accelerator(mixed_precision=MIXED_PRECISION[precision], cpu=cpu), precision)
+
+
+def require_even(process: Process, batch: int, option: str = "batch") -> None:
+    """Raise `ConfigError` unless a batch can be split evenly over the processes."""
+    if batch % process.count:
         raise ConfigError(
-            f"batch must be a multiple of the {accelerator.num_processes} processes, not {config.batch!r}",
-            hint=f"use --batch {accelerator.num_processes}",
+            f"{option} must be a multiple of the {process.count} processes, not {batch!r}",
+            hint=f"use --{option.replace('_', '-')} {process.count}",
         )
-    return Process(accelerator, dtype)

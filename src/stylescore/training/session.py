@@ -40,7 +40,7 @@ from stylescore.training.loop import Trainer, TrainStep, train
 from stylescore.training.lora import add_adapter
 from stylescore.training.metadata import Origin, file_metadata
 from stylescore.training.plan import Plan, require_free_name, require_space, style_file
-from stylescore.training.process import Process, make_process
+from stylescore.training.process import Process, make_process, require_even
 from stylescore.training.samples import sample_sheet
 from stylescore_apply.storage.files import remove_partials
 
@@ -96,7 +96,8 @@ def load_base(plan: Plan) -> BaseModel:
         InputError: a base model, device or number that cannot be used.
     """
     config = resolve(plan.request.given, MINI.key)
-    process = make_process(config)
+    process = make_process(config.device, config.dtype)
+    require_even(process, config.batch)
     source = resolve_model(config.model)
     parts = load_components(source.location, dtype=process.dtype, places=DevicePlacement.on(process.device))
     prediction_type = _require_prediction_type(parts)

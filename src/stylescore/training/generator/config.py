@@ -1,0 +1,295 @@
+"""All settings of a generator's training, with presets; needs neither torch nor a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from stylescore.config.method import MethodConfig
+from stylescore.config.ranges import (
+    MOMENT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHORT_SIDE,
+    WARMUP,
+    Rule,
+    check,
+    check_method,
+    check_run,
+)
+from stylescore.config.run import RunConfig
+from stylescore.config.toml import check_choice, overlay
+from stylescore.errors import ConfigError, did_you_mean
+from stylescore.training.config import NAME
+
+FilePrecision = Literal["float16", "bfloat16", "float32"]
+GENERATORS = ("mobile", "resnet9")
+CELL = 8
+"""Pixels that a cell of the noise field spans."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """The pairs of photo and picture that the program makes for the regression.
+
+    Attributes:
+        count: number of pairs; 0 makes none, and the regression learns to return the photo.
+        batch: photos that are stylized together.
+    """
+
+    count: int = 600
+    batch: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionConfig:
+    """First phase: the generator learns the pairs' pictures from photo and noise.
+
+    Attributes:
+        steps: at most; 0 leaves the phase out.
+        batch: pictures per step, over all processes and accumulated parts.
+        learning_rate: peak of Adam's.
+        pixel: weight of the mean absolute difference of pixels in [0, 1].
+        perceptual: weight of the distance in the features of the base's denoising network; 0 computes none.
+        perceptual_t: timestep at which the network sees the pictures.
+    """
+
+    steps: int = 4000
+    batch: int = 8
+    learning_rate: float = 1e-3
+    pixel: float = 1.0
+    perceptual: float = 0.5
+    perceptual_t: int = 61
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """Second phase: the generator's pictures are moved by the method's direction, on photos without pairs.
+
+    Attributes:
+        steps: at most; 0 leaves the phase out.
+        batch: photos per step, over all processes and accumulated parts.
+        learning_rate: peak of Adam's.
+        fake_steps: training steps of the fake score for each step of the generator.
+        regression: weight of the first phase's loss on pairs, which is kept beside the direction.
+        method: its constants.
+    """
+
+    steps: int = 1000
+    batch: int = 8
+    learning_rate: float = 1e-4
+    fake_steps: int = 5
+    regression: float = 0.0
+    method: MethodConfig = field(default_factory=MethodConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorTrainingConfig:
+    """A whole training, without its photos.
+
+    Attributes:
+        name: of the generator, and of its file and folder.
+        preset: where the numbers come from, for the record only.
+        network: mobile or resnet9.
+        width: channels of its first layer; 0 is the network's own.
+        blocks: number of its blocks; 0 is the network's own.
+        noise: whether the network takes the noise of a run as its second input.
+        size: side in pixels of the square crops, and short side of the pairs; 0 is the model's native resolution.
+        warmup: steps of linear warm-up of each phase.
+        beta1: first Adam moment.
+        clip_norm: largest norm of the gradient; a longer one is scaled down.
+        ema: decay of the averaged weights, which are what is written.
+        accumulate: parts that a process splits its batch into, one after another, for less memory.
+        held_out: photos that are not trained on, by which the training is measured; at most a quarter of all.
+        measure_every: steps between measures; 0 measures at the end of each phase only.
+        patience: a phase ends after so many measures without a better one; 0 goes on to its last step.
+        workers: processes that load photos; 0 loads them in the training's own.
+        file_dtype: precision of the written file.
+        samples_every: steps between sample sheets; 0 for none.
+        checkpoint_every: steps between saved states; 0 saves one only when the training is interrupted.
+        keep: generators of the last saved states that are kept as files.
+        licence: of the file, written into it.
+        pairs: how pairs are made.
+        regression: first phase.
+        matching: second phase.
+        run: model, styles, method and device, as for `stylize`; the pairs are made with it.
+    """
+
+    name: str
+    preset: str = "standard"
+    network: str = "mobile"
+    width: int = 0
+    blocks: int = 0
+    noise: bool = True
+    size: int = 0
+    warmup: int = 50
+    beta1: float = 0.9
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    accumulate: int = 1
+    held_out: int = 16
+    measure_every: int = 200
+    patience: int = 5
+    workers: int = 0
+    file_dtype: FilePrecision = "float16"
+    samples_every: int = 200
+    checkpoint_every: int = 200
+    keep: int = 3
+    licence: str = ""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    run: RunConfig
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The network's options that are not its own defaults."""
+        return {name: value for name, value in (("width", self.width), ("blocks", self.blocks)) if value}
+
+    @property
+    def total(self) -> int:
+        """Steps of both phases, at most."""
+        return self.regression.steps + self.matching.steps
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "draft": {
+        "pairs": {"count": 120},
+        "regression": {"steps": 600, "batch": 4},
+        "matching": {"steps": 0},
+        "measure_every": 100,
+        "samples_every": 100,
+        "checkpoint_every": 100,
+    },
+    "standard": {},
+    "paper": {
+        "network": "resnet9",
+        "noise": False,
+        "beta1": 0.5,
+        "pairs": {"count": 0},
+        "regression": {"steps": 500, "learning_rate": 2e-4, "perceptual": 0.0},
+        "matching": {"steps": 5000, "learning_rate": 2e-4, "fake_steps": 1},
+    },
+}
+"""What differs from the defaults above."""
+
+RULES: Mapping[str, Rule] = {
+    "width": NOT_NEGATIVE.at_most(512),
+    "blocks": NOT_NEGATIVE.at_most(64),
+    "warmup": WARMUP,
+    "beta1": MOMENT,
+    "clip_norm": POSITIVE.at_most(1_000_000),
+    "ema": MOMENT,
+    "accumulate": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
+    "held_out": Rule(lambda x: 1 <= x <= 4096, "between 1 and 4096"),
+    "measure_every": WARMUP,
+    "patience": WARMUP,
+    "workers": NOT_NEGATIVE.at_most(64),
+    "samples_every": WARMUP,
+    "checkpoint_every": WARMUP,
+    "keep": NOT_NEGATIVE.at_most(1000),
+    "pairs.count": Rule(lambda x: x == 0 or x >= 4, "0 or at least 4").at_most(1_000_000),
+    "pairs.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
+    "regression.steps": WARMUP,
+    "regression.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
+    "regression.learning_rate": POSITIVE.at_most(1),
+    "regression.pixel": NOT_NEGATIVE.at_most(1000),
+    "regression.perceptual": NOT_NEGATIVE.at_most(1000),
+    "regression.perceptual_t": Rule(lambda x: 3 <= x <= 999, "between 3 and 999"),
+    "matching.steps": WARMUP,
+    "matching.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
+    "matching.learning_rate": POSITIVE.at_most(1),
+    "matching.fake_steps": Rule(lambda x: 1 <= x <= 100, "between 1 and 100"),
+    "matching.regression": NOT_NEGATIVE.at_most(1000),
+}
+
+
+def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") -> GeneratorTrainingConfig:
+    """Return the checked settings of a training: the user's, and a preset's for the others.
+
+    Args:
+        given: fields of `GeneratorTrainingConfig` by name, but `run`; `name` must be among them.
+        run: model, styles and method.
+        preset: a key of `PRESETS`.
+
+    Raises:
+        ConfigError: an unknown preset or setting, a wrong type, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"a generator's training has no preset {preset!r}", hint=did_you_mean(preset, PRESETS))
+    base = GeneratorTrainingConfig(
+        name="", preset=preset, run=pairs_run(run), matching=MatchingConfig(method=matching_method(run.method))
+    )
+    return check_training(overlay(overlay(base, PRESETS[preset]), given))
+
+
+def pairs_run(run: RunConfig) -> RunConfig:
+    """Return a run whose noise is fixed for the whole of it, at one size, so that its seed tells all its noise."""
+    fake = replace(run.method.fake, shared=False)
+    refine = replace(run.method.refine, factor=1.0)
+    return replace(run, method=replace(run.method, consistent_noise=1.0, fake=fake, refine=refine))
+
+
+def matching_method(method: MethodConfig) -> MethodConfig:
+    """Return a method's constants for a network instead of a picture.
+
+    One fake score is shared by all photos and sees the full range of timesteps, each photo draws a timestep and noise
+    of its own, and the direction is measured in clean latents over each picture's distance to the style's prediction.
+    """
+    sampler: Any = "narrowing" if method.timesteps.sampler == "annealed" else method.timesteps.sampler
+    fake = replace(
+        method.fake, shared=False, scope="batch", sampler="uniform", lr=2e-4, t_min=21, t_max=979, guidance_scale=1.0
+    )
+    return replace(
+        method,
+        weight="normalised",
+        consistent_noise=0.0,
+        timesteps=replace(method.timesteps, sampler=sampler),
+        relevance=replace(method.relevance, timesteps=0),
+        refine=replace(method.refine, factor=1.0),
+        fake=fake,
+    )
+
+
+def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
+    """Return `config` if every value is in range, else raise `ConfigError`."""
+    if NAME.fullmatch(config.name) is None:
+        raise ConfigError(
+            f"a generator's name must begin with a letter or digit and hold up to 100 letters, digits, '.', '+', '_' "
+            f"or '-', not {config.name!r}",
+            hint="for example --name van-gogh",
+        )
+    check_choice(config.network, GENERATORS, "network")
+    check(config, RULES)
+    check_run(config.run)
+    check_method(config.matching.method)
+    _check_size(config)
+    _check_method(config)
+    if config.total == 0:
+        raise ConfigError("a training needs steps in one of its phases", hint="set regression.steps or matching.steps")
+    return config
+
+
+def _check_size(config: GeneratorTrainingConfig) -> None:
+    if not config.size:
+        return
+    check(config, {"size": SHORT_SIDE})
+    if config.size % CELL:
+        raise ConfigError(
+            f"size must be a multiple of {CELL}, not {config.size!r}", hint=f"use --size {config.size // CELL * CELL}"
+        )
+
+
+def _check_method(config: GeneratorTrainingConfig) -> None:
+    """Raise `ConfigError` for constants of the runs that the training cannot use."""
+    needed = {
+        "run.method.consistent_noise": (config.run.method.consistent_noise, 1.0),
+        "run.method.refine.factor": (config.run.method.refine.factor, 1.0),
+        "matching.method.relevance.timesteps": (config.matching.method.relevance.timesteps, 0),
+        "matching.method.fake.scope": (config.matching.method.fake.scope, "batch"),
+        "matching.method.fake.shared": (config.matching.method.fake.shared, False),
+    }
+    for name, (value, wanted) in needed.items():
+        if value != wanted:
+            raise ConfigError(f"{name} must be {wanted!r} for a generator, not {value!r}", hint=f"leave {name} out")

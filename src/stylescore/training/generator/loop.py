@@ -1,0 +1,381 @@
+"""The training loop of a generator, which yields after every step; it neither prints nor writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stylescore.errors import NonFiniteError, memory_limit
+from stylescore.method.optimisers import learning_rate
+from stylescore.method.types import Latent
+from stylescore.training.generator.average import copy_weights, put_weights, update_average
+from stylescore.training.generator.batches import Batch, Samples, StepBatches, collate, step_generators
+from stylescore.training.generator.config import GeneratorTrainingConfig
+from stylescore.training.generator.losses import Matching, Regression
+from stylescore.training.generator.measure import measure_matching, measure_regression
+from stylescore.training.process import Process
+
+Phase = Literal["regression", "matching"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is drawn in each phase, and what the training is measured by.
+
+    Attributes:
+        pairs: of the first phase: pairs, or photos that stand for their own pictures.
+        photos: of the second phase.
+        held_out: pairs or photos of the held-out photos.
+    """
+
+    pairs: Samples
+    photos: Samples
+    held_out: Samples
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """All parts of a training, and how far it has come.
+
+    Attributes:
+        config: the numbers, resolved.
+        process: this one.
+        network: the generator.
+        average: the same with averaged weights, in evaluation mode; these are what is written.
+        optimiser: over the network's parameters, begun anew in each phase.
+        regression: loss of the first phase.
+        matching: step of the second phase.
+        fake_optimiser: over the fake score's parameters, if the method has one.
+        data: what is drawn.
+        step: steps done in both phases.
+        phase: number of the phase in progress; 2 when both are over.
+        phase_step: steps done in it.
+        best: weights with the smallest measure of the phase; `None` before the first one.
+        best_measure: their measure.
+        misses: measures since then.
+    """
+
+    config: GeneratorTrainingConfig
+    process: Process
+    network: nn.Module
+    average: nn.Module
+    optimiser: Optimizer
+    regression: Regression
+    matching: Matching
+    fake_optimiser: Optimizer | None
+    data: Data
+    step: int = 0
+    phase: int = 0
+    phase_step: int = 0
+    best: dict[str, Tensor] | None = None
+    best_measure: float = math.inf
+    misses: int = 0
+
+    @property
+    def phase_length(self) -> int:
+        """Steps of the phase in progress, at most."""
+        return (self.config.regression.steps, self.config.matching.steps, 0)[self.phase]
+
+    @property
+    def progress(self) -> float:
+        """The part of the phase that is over, in [0, 1)."""
+        return self.phase_step / self.phase_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """What happened in one step, over all processes.
+
+    Attributes:
+        index: 0-based, over both phases.
+        phase: regression or matching.
+        loss: mean over the batch.
+        parts: what it consists of, by name, and the loss of the fake score.
+        learning_rate: of the step.
+        gradient_norm: before it was clipped.
+        t: timesteps of the method's direction.
+        measure: of the averaged weights on the held-out photos, if it was taken after this step; smaller is better.
+        best: smallest measure of the phase up to here; `None` before the first.
+        ends_phase: whether the phase ended with this step.
+    """
+
+    index: int
+    phase: Phase
+    loss: float
+    parts: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    t: tuple[int, ...]
+    measure: float | None
+    best: float | None
+    ends_phase: bool
+
+
+@dataclass
+class _Sums:
+    """Sums over the parts of a step."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    t: list[Tensor] = field(default_factory=list)
+
+    def add(self, **losses: Tensor) -> None:
+        """Add per-sample losses by name."""
+        for name, loss in losses.items():
+            self.values[name] = self.values.get(name, torch.zeros((), device=loss.device)) + loss.detach().sum()
+
+    def gather(self, process: Process, batch: int) -> dict[str, float]:
+        """Return the means over the batch of all processes."""
+        names = list(self.values)
+        total = process.accelerator.reduce(torch.stack([self.values[name] for name in names]), "sum") / batch
+        return dict(zip(names, total.tolist(), strict=True))
+
+
+def make_optimiser(config: GeneratorTrainingConfig, network: nn.Module) -> Optimizer:
+    """Return Adam over a network's parameters; its learning rate is set in every step."""
+    return torch.optim.Adam(network.parameters(), lr=1.0, betas=(config.beta1, 0.999))
+
+
+def train(trainer: Trainer) -> Iterator[TrainStep]:
+    """Run from where the trainer stands to the end of both phases; at each yield it is a complete state.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite; what was not finite has moved nothing.
+    """
+    while trainer.phase < len(PHASES):
+        if trainer.phase_step >= trainer.phase_length:
+            end_phase(trainer)
+        else:
+            yield from _run_phase(trainer)
+
+
+def _run_phase(trainer: Trainer) -> Iterator[TrainStep]:
+    """Run the phase in progress to its end."""
+    phase = trainer.phase
+    if trainer.phase_step == 0 and trainer.config.measure_every:
+        _compare(trainer, take_measure(trainer))
+    batches = step_batches(trainer)
+    for parts in batches.steps(trainer.phase_step, trainer.phase_length, trainer.config.workers):
+        with memory_limit("computing a step"):
+            step = _take_step(trainer, parts)
+        yield step
+        if trainer.phase != phase:
+            return
+
+
+def step_batches(trainer: Trainer, phase: int | None = None) -> StepBatches:
+    """Return the batches of the phase in progress, or of another one, for this process."""
+    config, process = trainer.config, trainer.process
+    number = trainer.phase if phase is None else phase
+    return StepBatches(
+        samples=(trainer.data.pairs, trainer.data.photos)[number],
+        seed=config.run.seed,
+        phase=number,
+        batch=(config.regression.batch, config.matching.batch)[trainer.phase],
+        rank=process.rank,
+        processes=process.count,
+        accumulate=config.accumulate,
+    )
+
+
+def _take_step(trainer: Trainer, parts: Sequence[Batch]) -> TrainStep:
+    """Move the generator once, then the fake score, then the average; measure and end the phase if that is due."""
+    phase, config, sums = PHASES[trainer.phase], trainer.config, _Sums()
+    batch = step_batches(trainer).batch
+    peak = (config.regression, config.matching)[trainer.phase].learning_rate
+    rate = learning_rate(peak, trainer.phase_length, warmup=config.warmup, cosine_length=1.0)(trainer.phase_step)
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = rate
+    trainer.optimiser.zero_grad(set_to_none=True)
+    shown = [part.to(trainer.process.device) for part in parts]
+    latents = [_accumulate(trainer, part, batch, sums) for part in shown]
+    t = _gather_timesteps(trainer, sums)
+    norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
+    if phase == "matching" and trainer.fake_optimiser is not None:
+        _train_fake(trainer, shown, latents, batch, sums)
+    update_average(trainer.average, trainer.network, config.ema, trainer.step)
+    losses = sums.gather(trainer.process, batch)
+    trainer.step += 1
+    trainer.phase_step += 1
+    measure = _measure_if_due(trainer)
+    best = None if trainer.best is None else trainer.best_measure
+    ends = trainer.phase_step >= trainer.phase_length or _is_out_of_patience(trainer)
+    if ends:
+        end_phase(trainer)
+    return TrainStep(
+        index=trainer.step - 1,
+        phase=phase,
+        loss=losses.pop("loss"),
+        parts=losses,
+        learning_rate=rate,
+        gradient_norm=norm,
+        t=t,
+        measure=measure,
+        best=best,
+        ends_phase=ends,
+    )
+
+
+def _autocast(trainer: Trainer) -> AbstractContextManager[Any]:
+    """Return the precision of the generator: bfloat16 where the networks have it, else float32."""
+    if trainer.process.dtype == torch.bfloat16:
+        return torch.autocast(trainer.process.device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Tensor:
+    """Return a network's pictures of a batch, float32."""
+    with _autocast(trainer):
+        pictures: Tensor = network(batch.photo, batch.noise)
+    return pictures.float()
+
+
+def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
+    """Add the gradient of one part of a step; return the latents of its pictures, in the second phase."""
+    place = (trainer.phase, trainer.phase_step)
+    rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
+    pictures = paint(trainer, trainer.network, part)
+    if PHASES[trainer.phase] == "regression":
+        pixel, perceptual = trainer.regression(pictures, part, rng)
+        loss = trainer.regression.loss(pixel, perceptual)
+        sums.add(loss=loss, pixel=pixel, perceptual=perceptual)
+        torch.autograd.backward(loss.sum() / batch)
+        return None
+    step, z = trainer.matching.step(pictures, part, trainer.progress, rng)
+    sums.add(loss=step.loss, score=step.score_loss, spectrum=step.spectrum_loss)
+    sums.t.append(step.t)
+    torch.autograd.backward(step.loss.sum() / batch)
+    if trainer.config.matching.regression:
+        _accumulate_pairs(trainer, part, batch, sums)
+    return z
+
+
+def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> None:
+    """Add the gradient of the first phase's loss on as many pairs as a part of the second phase has photos."""
+    pairs = step_batches(trainer, 0)[trainer.phase_step]
+    chosen = next(other for other in pairs if other.positions == part.positions).to(trainer.process.device)
+    rng = step_generators(trainer.config.run.seed, "measure", (trainer.phase_step,), part.positions)
+    loss = trainer.regression.loss(*trainer.regression(paint(trainer, trainer.network, chosen), chosen, rng))
+    sums.add(regression=loss)
+    torch.autograd.backward(trainer.config.matching.regression * loss.sum() / batch)
+
+
+def _train_fake(
+    trainer: Trainer, parts: Sequence[Batch], latents: Sequence[Latent | None], batch: int, sums: _Sums
+) -> None:
+    """Train the fake score some times on the pictures of this step, each time with other noise and timesteps."""
+    matching, optimiser, count = trainer.matching, trainer.fake_optimiser, trainer.config.matching.fake_steps
+    assert matching.fake is not None
+    assert optimiser is not None
+    for number in range(count):
+        optimiser.zero_grad(set_to_none=True)
+        drawn: list[Tensor] = []
+        for part, z in zip(parts, latents, strict=True):
+            assert z is not None
+            rng = step_generators(trainer.config.run.seed, "fake", (trainer.phase_step, number), part.positions)
+            loss, t = matching.fake_loss(z, part.captions, trainer.progress, rng)
+            sums.add(fake=loss / count)
+            drawn.append(t)
+            torch.autograd.backward(loss.sum() / batch)
+        every = tuple(torch.cat(drawn).tolist())
+        _move(trainer, list(matching.fake.parameters), optimiser, every, "the fake score", None)
+
+
+def _move(
+    trainer: Trainer,
+    parameters: list[nn.Parameter],
+    optimiser: Optimizer,
+    t: tuple[int, ...],
+    what: str,
+    clip: float | None,
+) -> float:
+    """Add the gradients of all processes up, clip them, step an optimiser, and return the norm before the clipping.
+
+    Raises:
+        NonFiniteError: the gradient is not finite; nothing has moved.
+    """
+    sum_gradients(trainer.process, parameters)
+    norm = float(nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip))
+    if not math.isfinite(norm):
+        raise NonFiniteError(what, iteration=trainer.step, timesteps=t)
+    optimiser.step()
+    return norm
+
+
+def sum_gradients(process: Process, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over all processes, in one exchange."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if process.count == 1 or not gradients:
+        return
+    total = process.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
+    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _gather_timesteps(trainer: Trainer, sums: _Sums) -> tuple[int, ...]:
+    """Return the timesteps of all processes' samples."""
+    if not sums.t:
+        return ()
+    return tuple(trainer.process.accelerator.gather(torch.cat(sums.t)).tolist())
+
+
+def _measure_if_due(trainer: Trainer) -> float | None:
+    """Measure the averaged weights where that is due, and keep them if they are the phase's best."""
+    every = trainer.config.measure_every
+    if not every or (trainer.phase_step % every and trainer.phase_step < trainer.phase_length):
+        return None
+    measure = take_measure(trainer)
+    _compare(trainer, measure)
+    return measure
+
+
+def take_measure(trainer: Trainer) -> float:
+    """Return the measure of the averaged weights in the phase in progress; smaller is better."""
+    regression = PHASES[trainer.phase] == "regression"
+    count, process = len(trainer.data.held_out), trainer.process
+    total = torch.zeros((), device=process.device)
+    for index in range(process.rank, count, process.count):
+        rng = step_generators(trainer.config.run.seed, "measure", (), [index])
+        sample = held_out_batch(trainer, index)
+        with torch.no_grad():
+            pictures = paint(trainer, trainer.average, sample)
+            if regression:
+                total += measure_regression(trainer.regression, pictures, sample, rng)
+            else:
+                total += measure_matching(trainer.matching, trainer.regression, pictures, sample, rng)
+    return float(process.accelerator.reduce(total, "sum")) / count
+
+
+def held_out_batch(trainer: Trainer, index: int) -> Batch:
+    """Return one held-out photo or pair as a batch of one."""
+    rng = step_generators(trainer.config.run.seed, "hold", (), [index])[0]
+    return collate([trainer.data.held_out.fixed(index, rng)], [index]).to(trainer.process.device)
+
+
+def _compare(trainer: Trainer, measure: float) -> None:
+    """Keep the averaged weights if their measure is the phase's smallest."""
+    if measure < trainer.best_measure:
+        trainer.best, trainer.best_measure, trainer.misses = copy_weights(trainer.average), measure, 0
+    else:
+        trainer.misses += 1
+
+
+def _is_out_of_patience(trainer: Trainer) -> bool:
+    return 0 < trainer.config.patience <= trainer.misses
+
+
+def end_phase(trainer: Trainer) -> None:
+    """Go on to the next phase with the best weights of this one, or the averaged ones where nothing was measured."""
+    best = copy_weights(trainer.average) if trainer.best is None else trainer.best
+    for network in (trainer.network, trainer.average):
+        put_weights(network, best)
+    trainer.optimiser = make_optimiser(trainer.config, trainer.network)
+    trainer.phase, trainer.phase_step = trainer.phase + 1, 0
+    trainer.best, trainer.best_measure, trainer.misses = None, math.inf, 0

@@ -1,0 +1,137 @@
+"""What a generator is trained on: the regression to pairs, and a score-distillation step on its own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylescore.assembly.fitting import Prompts, make_scores
+from stylescore.assembly.networks import Networks
+from stylescore.config.method import MethodConfig
+from stylescore.diffusion.adapters import FakeAdapter
+from stylescore.diffusion.batching import BatchedScores
+from stylescore.diffusion.features import FeatureDistance
+from stylescore.method.fake_score import denoising_loss, identity, random_shift
+from stylescore.method.objective import Objective, gaussian
+from stylescore.method.schedule import Weight
+from stylescore.method.timesteps import TimestepSampler
+from stylescore.method.types import Latent, PerSample, Rng, Step, Timesteps
+from stylescore.training.generator.batches import Batch
+from stylescore.training.generator.config import RegressionConfig
+
+
+def encode(networks: Networks, pictures: Tensor) -> Latent:
+    """Return the latents of pictures in [0, 1], differentiable in them."""
+    return networks.codec.encode_differentiably(pictures * 2 - 1)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The distance of the generator's pictures from those of the pairs.
+
+    Attributes:
+        networks: the diffusion model's.
+        features: distance in its features.
+        config: weights.
+    """
+
+    networks: Networks
+    features: FeatureDistance
+    config: RegressionConfig
+
+    def __call__(self, pictures: Tensor, batch: Batch, rng: Rng) -> tuple[PerSample, PerSample]:
+        """Return the pixel distance and the perceptual distance of each sample; the loss weighs both.
+
+        Args:
+            pictures: the generator's, [batch, 3, h, w].
+            batch: with the pairs' pictures.
+            rng: one generator for each sample, of the noise under which features are compared.
+        """
+        pixel = (pictures - batch.target).abs().flatten(1).mean(dim=1)
+        if self.config.perceptual == 0:
+            return pixel, torch.zeros_like(pixel)
+        with torch.no_grad():
+            target = encode(self.networks, batch.target)
+        return pixel, self.distance(encode(self.networks, pictures), target, rng)
+
+    def distance(self, first: Latent, second: Latent, rng: Rng) -> PerSample:
+        """Return the perceptual distance of latents."""
+        t = torch.full((len(first),), self.config.perceptual_t, device=first.device)
+        return self.features(first, second, gaussian(first, rng), t)
+
+    def loss(self, pixel: PerSample, perceptual: PerSample) -> PerSample:
+        """Return the weighted sum."""
+        return self.config.pixel * pixel + self.config.perceptual * perceptual
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A method's step on the generator's pictures, and the training of the fake score that all of them share.
+
+    Attributes:
+        networks: the diffusion model's.
+        method: the method's constants.
+        objective: the method.
+        style_prompt: prompt of the style.
+        fake: the fake score's adapter, or `None` for methods without one.
+        fake_timesteps: what the fake score is trained on.
+        fake_weight: factor of its squared error.
+    """
+
+    networks: Networks
+    method: MethodConfig
+    objective: Objective
+    style_prompt: str
+    fake: FakeAdapter | None
+    fake_timesteps: TimestepSampler
+    fake_weight: Weight
+
+    def scores(self, captions: Sequence[str]) -> BatchedScores:
+        """Return the scores under the prompts of a batch."""
+        return make_scores(self.networks, self.method, Prompts.of(self.method, self.style_prompt, captions), self.fake)
+
+    def step(self, pictures: Tensor, batch: Batch, progress: float, rng: Rng) -> tuple[Step, Latent]:
+        """Return the method's step at the generator's pictures, differentiable in them, and their latents."""
+        with torch.no_grad():
+            z_source = encode(self.networks, batch.photo)
+        z = encode(self.networks, pictures)
+        return self.objective(z, z_source, self.scores(batch.captions), progress=progress, rng=rng), z.detach()
+
+    def fake_loss(self, z: Latent, captions: Sequence[str], progress: float, rng: Rng) -> tuple[PerSample, Timesteps]:
+        """Return the denoising loss of the fake score on pictures, with noise and timesteps of its own."""
+        schedule = self.objective.schedule
+        t = self.fake_timesteps(progress, rng).to(z.device)
+        view = (random_shift if self.method.fake.augment == "shifts" else identity)(z, rng)
+        eps = gaussian(view, rng)
+        predictor = replace(self.scores(captions)["fake"], combine=None)
+        eps_hat = predictor(schedule.add_noise(view, eps, t), t)
+        return denoising_loss(eps_hat, eps, self.fake_weight(schedule, t)), t
+
+    @torch.no_grad()
+    def style_margin(self, z: Latent, captions: Sequence[str], timesteps: Sequence[int], rng: Rng) -> PerSample:
+        """Return how much better the style model denoises pictures than the plain base, under the same prompt.
+
+        The mean over timesteps of log(|eps_base - eps|^2 / |eps_style - eps|^2): 0 for pictures without the style. A
+        diffusion model as a classifier (arXiv 2303.16203), with the base as the other class, so that blur, which
+        both denoise well, gains nothing.
+        """
+        scores = self.scores(captions)
+        style = replace(scores["style"], combine=None)
+        base = replace(scores["source"], conditional=_prompted(self.networks, self, captions), combine=None)
+        schedule, margins = self.objective.schedule, []
+        for timestep in timesteps:
+            t, eps = torch.full((len(z),), timestep, device=z.device), gaussian(z, rng)
+            z_t = schedule.add_noise(z, eps, t)
+            errors = [(score(z_t, t) - eps).square().flatten(1).mean(dim=1) for score in (base, style)]
+            margins.append((errors[0] / errors[1]).log())
+        return torch.stack(margins).mean(dim=0)
+
+
+def _prompted(networks: Networks, matching: Matching, captions: Sequence[str]) -> Any:
+    """Return the target prompts as the plain base encodes them."""
+    prompts = Prompts.of(matching.method, matching.style_prompt, captions)
+    return networks.text(list(prompts.target))

@@ -1,0 +1,31 @@
+"""What a training is measured by on photos it has not seen; smaller is better."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stylescore.method.types import Rng
+from stylescore.training.generator.batches import Batch
+from stylescore.training.generator.losses import Matching, Regression, encode
+
+TIMESTEPS = (201, 401, 601)
+"""Where the style's margin is measured."""
+CONTENT = 0.5
+"""Weight of the perceptual distance to the photo against the style's margin."""
+
+
+def measure_regression(regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:
+    """Return the sum of the first phase's loss over a batch of held-out pairs."""
+    return regression.loss(*regression(pictures, batch, rng)).sum()
+
+
+def measure_matching(matching: Matching, regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:
+    """Return the sum over a batch of the perceptual distance to the photo, weighted, minus the style's margin.
+
+    The margin says how much better the style model denoises the picture than the plain base does, see
+    `Matching.style_margin`.
+    """
+    z, z_source = encode(matching.networks, pictures), encode(matching.networks, batch.photo)
+    limit = len(matching.objective.schedule.betas)
+    margin = matching.style_margin(z, batch.captions, [t for t in TIMESTEPS if t < limit], rng)
+    return (CONTENT * regression.distance(z, z_source, rng) - margin).sum()

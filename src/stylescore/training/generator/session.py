@@ -1,0 +1,541 @@
+"""A whole training of a generator, from the request to the written file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylescore._version import __version__
+from stylescore.assembly.objectives import make_fake_sampler, make_fake_weight, make_objective
+from stylescore.assembly.stylizer import Stylizer
+from stylescore.config.content_knob import with_content
+from stylescore.config.run import RunConfig
+from stylescore.config.toml import to_table
+from stylescore.diffusion.execution.devices import DTYPES
+from stylescore.diffusion.features import FeatureDistance
+from stylescore.diffusion.text import CachedTextEncoder
+from stylescore.errors import ConfigError, ModelError, OutputError
+from stylescore.generators.files import GeneratorFacts, write_generator
+from stylescore.generators.kinds import make_generator
+from stylescore.generators.layers import CELL
+from stylescore.images import contact_sheet, save_png, to_picture
+from stylescore.runs.folder import Curves, make_folder
+from stylescore.runs.record import flat_settings, read_record, write_record
+from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
+from stylescore.training.captions import CaptionSource
+from stylescore.training.draws import make_generator as make_rng
+from stylescore.training.draws import make_seed, shuffle
+from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
+from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
+from stylescore.training.generator.config import GeneratorTrainingConfig, check_training
+from stylescore.training.generator.folder import (
+    COMMAND,
+    FREE,
+    GeneratorFolder,
+    GeneratorRecord,
+    GeneratorSettings,
+    curve_points,
+    step_row,
+)
+from stylescore.training.generator.loop import (
+    Data,
+    Trainer,
+    TrainStep,
+    held_out_batch,
+    make_optimiser,
+    paint,
+    train,
+)
+from stylescore.training.generator.losses import Matching, Regression
+from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
+from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
+from stylescore.training.plan import require_space
+from stylescore.training.process import Process, make_process, require_even
+
+STATE_COPIES = 20
+"""Bytes in a saved state for each weight: itself, two moments, the average and the best, in float32."""
+SHEET_ROWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user has asked for.
+
+    Attributes:
+        photos: folder, table or shard.
+        config: the numbers.
+        captions: where captions come from.
+        pair_folder: where the pairs are; `None` for the training's own folder.
+    """
+
+    photos: Path
+    config: GeneratorTrainingConfig
+    captions: CaptionSource
+    pair_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class PairMade:
+    """One more pair is there: how many of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SavedGenerator:
+    """The training is over: the generator's file, and the folder of the training."""
+
+    file: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A request whose photos are found and whose networks are loaded.
+
+    Attributes:
+        request: what the user has asked for.
+        config: the numbers, with the size filled in.
+        process: this one.
+        photos: all of them.
+        held_out: numbers of those that are not trained on.
+        trained: numbers of the others.
+        stylizer: the program, on the run that makes the pairs.
+        digest: hash of the photos.
+    """
+
+    request: Request
+    config: GeneratorTrainingConfig
+    process: Process
+    photos: PhotoSource
+    held_out: list[int]
+    trained: list[int]
+    stylizer: Stylizer
+    digest: str
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent, which are those of a run's noise."""
+        return int(self.stylizer.networks.codec.vae.config.latent_channels)
+
+    @property
+    def noise_channels(self) -> int:
+        """Channels of the generator's noise field."""
+        return self.channels if self.config.noise else 0
+
+    @property
+    def pairs_wanted(self) -> int:
+        """Number of pairs, none where the first phase is left out."""
+        return self.config.pairs.count if self.config.regression.steps else 0
+
+
+def set_up(request: Request) -> Setup:
+    """Find the photos and load the networks.
+
+    Raises:
+        InputError: a photo source, model, style, device or number that cannot be used.
+    """
+    config = check_training(request.config)
+    photos = open_photos(request.photos, request.captions)
+    order = shuffle(config.run.seed, "hold", 0, len(photos))
+    held_out, trained = split_photos(order, config.held_out)
+    process = make_process(config.run.execution.device, config.run.execution.dtype)
+    for name, phase in (("regression.batch", config.regression), ("matching.batch", config.matching)):
+        require_even(process, phase.batch, name)
+        _require_parts(name, phase.batch, process.count * config.accumulate)
+    stylizer = Stylizer(_run_here(config.run, process))
+    config = _with_size(config, stylizer)
+    return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest())
+
+
+def _require_parts(name: str, batch: int, parts: int) -> None:
+    if batch % parts:
+        raise ConfigError(
+            f"{name} must be a multiple of accumulate times processes, {parts}, not {batch!r}", hint=f"use {parts}"
+        )
+
+
+def _run_here(run: RunConfig, process: Process) -> RunConfig:
+    """Return a run on this process's device."""
+    return replace(run, execution=replace(run.execution, device=str(process.device)))
+
+
+def _with_size(config: GeneratorTrainingConfig, stylizer: Stylizer) -> GeneratorTrainingConfig:
+    """Fill in the size, and check that the model has it and that its latents have the generator's cells."""
+    networks = stylizer.networks
+    if networks.codec.factor != CELL:
+        raise ModelError(
+            f"a generator's noise has cells of {CELL} pixels, the model's latents have some of {networks.codec.factor}",
+            hint="train with another model",
+        )
+    size = config.size or networks.native_size
+    if size % networks.multiple:
+        nearest = max(1, size // networks.multiple) * networks.multiple
+        raise ConfigError(
+            f"size must be a multiple of {networks.multiple} for this model, not {size!r}", hint=f"use --size {nearest}"
+        )
+    return replace(config, size=size, run=replace(config.run, size=size))
+
+
+def pair_folder(setup: Setup, folder: GeneratorFolder | None) -> PairFolder:
+    """Return the folder of a training's pairs."""
+    own = setup.request.pair_folder
+    if own is None:
+        assert folder is not None
+        return PairFolder(folder.pairs)
+    return PairFolder(own)
+
+
+def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
+    """Make the pairs that are missing, this process's part of them, and yield after each.
+
+    Raises:
+        ConfigError: the folder holds pairs of another model, style or photos.
+    """
+    if setup.process.is_main:
+        folder.prepare(_pairs_record(setup))
+    setup.process.accelerator.wait_for_everyone()
+    total, present = setup.pairs_wanted, folder.read()
+    missing = [number for number in range(total) if number not in present][setup.process.rank :: setup.process.count]
+    stylizer = setup.stylizer.with_run(_run_here(setup.config.run, setup.process))
+    maker = PairMaker(stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed)
+    done = total - len(missing)
+    for _ in maker.make(folder, missing, setup.config.pairs.batch):
+        done += 1
+        yield PairMade(done, total)
+    setup.process.accelerator.wait_for_everyone()
+
+
+def _pairs_record(setup: Setup) -> dict[str, Any]:
+    """Return what makes the pairs of a folder what they are."""
+    run = setup.config.run
+    return {
+        "photos": setup.digest,
+        "held-out photos": len(setup.held_out),
+        "seed": run.seed,
+        "size": setup.config.size,
+        "style prompt": setup.stylizer.style_prompt,
+        "content": run.content,
+        "method": to_table(run.method),
+        **{name.replace("_", " "): value for name, value in setup.stylizer.hashes.items()},
+    }
+
+
+def _make_data(setup: Setup, folder: PairFolder) -> Data:
+    """Return what the phases draw."""
+    config, channels = setup.config, setup.noise_channels
+    photos = PhotoSamples(setup.photos, setup.trained, channels, config.size)
+    if not setup.pairs_wanted:
+        return Data(photos, photos, PhotoSamples(setup.photos, setup.held_out, channels, config.size))
+    present = folder.read()
+    pairs = [present[number] for number in range(setup.pairs_wanted)]
+
+    def some(chosen: list[Pair]) -> Samples:
+        return PairSamples(folder, chosen, setup.channels, config.size, config.noise)
+
+    count = min(len(setup.held_out), max(1, len(pairs) // 4))
+    first = pairs[:count]
+    return Data(some(pairs[len(setup.held_out) :] or pairs[count:]), photos, some(first))
+
+
+def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
+    """Assemble a training whose pairs are there."""
+    config, device = setup.config, setup.process.device
+    with torch.random.fork_rng():
+        torch.manual_seed(make_seed(config.run.seed, "hold", 1) % 2**63)
+        network = make_generator(config.network, config.options, setup.noise_channels).to(device)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    matching = _make_matching(setup)
+    fake = matching.fake
+    return Trainer(
+        config=config,
+        process=setup.process,
+        network=network.train(),
+        average=average,
+        optimiser=make_optimiser(config, network),
+        regression=_make_regression(setup, matching),
+        matching=matching,
+        fake_optimiser=None
+        if fake is None
+        else torch.optim.AdamW(fake.parameters, lr=matching.method.fake.lr, weight_decay=0.0),
+        data=_make_data(setup, folder),
+    )
+
+
+def _make_matching(setup: Setup) -> Matching:
+    """Assemble the second phase."""
+    method = with_content(setup.config.matching.method, setup.config.run.content)
+    found = setup.stylizer.networks
+    networks = replace(found, text=CachedTextEncoder.of(found.text), style_text=CachedTextEncoder.of(found.style_text))
+    schedule = networks.base.schedule
+    fake = None
+    if method.has_fake_score:
+        owner = [make_rng(setup.config.run.seed, "fake")]
+        fake = networks.base.adapters.new_fake(method.fake.targets, method.fake.rank, method.fake.alpha, owner)
+    return Matching(
+        networks=networks,
+        method=method,
+        objective=make_objective(method, schedule),
+        style_prompt=setup.stylizer.style_prompt,
+        fake=fake,
+        fake_timesteps=make_fake_sampler(method, schedule.stride),
+        fake_weight=make_fake_weight(method.fake.weight),
+    )
+
+
+def _make_regression(setup: Setup, matching: Matching) -> Regression:
+    """Assemble the first phase's loss."""
+    networks = matching.networks
+    return Regression(networks, FeatureDistance(networks.base, networks.text([""])), setup.config.regression)
+
+
+def new_folder(setup: Setup, output: Path) -> GeneratorFolder | None:
+    """Make the folder of a new training; `None` in processes but the first.
+
+    Raises:
+        OutputError: the disk is too full, or the folder cannot be made.
+    """
+    if not setup.process.is_main:
+        return None
+    count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
+    require_space(output, STATE_COPIES * count)
+    record = make_record(setup)
+    return GeneratorFolder.new(output, setup.config.name, lambda folder: write_record(folder, record))
+
+
+def make_record(setup: Setup) -> GeneratorRecord:
+    """Return the record of a training."""
+    request = setup.request
+    table = request.captions.table
+    sources = setup.stylizer.sources
+    settings = GeneratorSettings(
+        photos=str(request.photos.absolute()),
+        caption=request.captions.caption,
+        captions=None if table is None else str(table.absolute()),
+        pair_folder=None if request.pair_folder is None else str(request.pair_folder.absolute()),
+        config=replace(setup.config, run=sources.apply(setup.config.run)),
+    )
+    return GeneratorRecord(command=COMMAND, hashes=_hash_inputs(setup), settings=settings)
+
+
+def _hash_inputs(setup: Setup) -> dict[str, str | tuple[str, ...]]:
+    return {"photos": setup.digest, **setup.stylizer.hashes}
+
+
+def read_training(path: Path) -> tuple[GeneratorFolder, GeneratorRecord, GeneratorState | None]:
+    """Read the folder of an interrupted training: its record, and its state if one was saved.
+
+    Raises:
+        ConfigError: it is not the folder of a training that can be resumed.
+        OutputError: something stands in the way of what the training would write.
+    """
+    folder = GeneratorFolder(path)
+    record = read_record(folder, COMMAND, GeneratorSettings)
+    state = folder.load_state(GeneratorState)
+    result = folder.result(record.settings.config.name)
+    require_resumable(
+        folder,
+        0 if state is None else state.iteration,
+        finished=state is None and result.is_file(),
+        hint=f"the generator is {str(result)!r}",
+    )
+    require_same_settings(record, state, FREE)
+    return folder, record, state
+
+
+def restore_request(settings: GeneratorSettings) -> Request:
+    """Return the request that a training began with."""
+    return Request(
+        photos=Path(settings.photos),
+        config=settings.config,
+        captions=CaptionSource(settings.caption, None if settings.captions is None else Path(settings.captions)),
+        pair_folder=None if settings.pair_folder is None else Path(settings.pair_folder),
+    )
+
+
+def require_same_inputs(record: GeneratorRecord, setup: Setup) -> None:
+    """Raise `ConfigError` if photos, styles or models changed after the training began."""
+    require_unchanged(record, _hash_inputs(setup))
+
+
+@dataclass
+class Session:
+    """A training in progress, with its folder.
+
+    Attributes:
+        setup: the loaded request.
+        trainer: the loop's parts and state.
+        folder: of the training; `None` in processes but the first.
+    """
+
+    setup: Setup
+    trainer: Trainer
+    folder: GeneratorFolder | None
+
+    @classmethod
+    def open(cls, setup: Setup, folder: GeneratorFolder | None, state: GeneratorState | None = None) -> Session:
+        """Return a training whose pairs are made, from its saved state if there is one.
+
+        Raises:
+            ConfigError: the state belongs to another training.
+        """
+        trainer = make_trainer(setup, pair_folder(setup, folder))
+        if state is not None:
+            restore(trainer, state)
+        return cls(setup, trainer, folder if setup.process.is_main else None)
+
+    def run(self, is_interrupted: Callable[[], bool] = lambda: False) -> Iterator[TrainStep | SavedGenerator]:
+        """Yield every step, then the saved generator.
+
+        Args:
+            is_interrupted: called after every step; when it returns true, the state is saved and the training ends.
+
+        Raises:
+            KeyboardInterrupt: the training was interrupted.
+            StylescoreError: it failed.
+        """
+        writer = _Writer.open(self)
+        try:
+            for step in train(self.trainer):
+                writer.write_step(step)
+                yield step
+                if self.setup.process.is_any(is_interrupted()):
+                    writer.save_state()
+                    raise KeyboardInterrupt
+            writer.finish_steps()
+        finally:
+            writer.close()
+        self.setup.process.accelerator.wait_for_everyone()
+        if self.folder is not None:
+            yield writer.write_result(self.folder)
+
+    def facts(self) -> GeneratorFacts:
+        """Return what the generator's file says of it."""
+        setup, config = self.setup, self.setup.config
+        return GeneratorFacts(
+            network=config.network,
+            options=config.options,
+            style=config.name,
+            trigger=setup.stylizer.style_prompt,
+            base=setup.stylizer.sources.model.name,
+            size=config.size,
+            noise_channels=setup.noise_channels,
+            licence=config.licence,
+            training=self._training_facts(),
+        )
+
+    def _training_facts(self) -> Mapping[str, Any]:
+        """Return the record of the training, without dates and paths."""
+        setup, config = self.setup, self.setup.config
+        return {
+            "stylescore": __version__,
+            "styles": [choice.name for choice in setup.stylizer.sources.styles],
+            "hashes": {name: value for name, value in _hash_inputs(setup).items() if value},
+            "method": config.matching.method.method,
+            "photos": len(setup.photos),
+            "pairs": setup.pairs_wanted,
+            "steps": self.trainer.step,
+            "preset": config.preset,
+            "seed": config.run.seed,
+        }
+
+
+@dataclass
+class _Writer:
+    """Writes what a session yields; in processes but the first it does nothing."""
+
+    session: Session
+    curves: Curves | None = None
+
+    @classmethod
+    def open(cls, session: Session) -> _Writer:
+        """Cut the log to the steps that are done, and open TensorBoard's curves."""
+        if session.folder is None:
+            return cls(session)
+        session.folder.remove_partials()
+        session.folder.cut_steps(session.trainer.step)
+        writer = cls(session, Curves(session.folder, session.trainer.step))
+        writer.write_due_sheet()
+        return writer
+
+    def write_step(self, step: TrainStep) -> None:
+        """Write a step's row and curves, and the state and a sample sheet when they are due."""
+        if self.session.folder is None or self.curves is None:
+            return
+        config, done = self.session.trainer.config, step.index + 1
+        self.session.folder.append_step(step_row(step))
+        self.curves.add(step.index, curve_points(step))
+        if config.checkpoint_every and done % config.checkpoint_every == 0:
+            self.save_state()
+            self.keep_generator(self.session.folder, done)
+        self.write_due_sheet()
+
+    def finish_steps(self) -> None:
+        """Save the last state, so that what follows is resumed if the process is killed, and write the last sheet."""
+        with suppress(OutputError):  # a full disk; the generator is smaller
+            self.save_state()
+        if self.session.folder is not None and self.session.trainer.config.samples_every:
+            self.write_sheet(self.session.folder)
+
+    def save_state(self) -> None:
+        """Save the state of the training."""
+        if self.session.folder is not None:
+            settings = flat_settings(make_record(self.session.setup))
+            self.session.folder.save_state(replace(capture(self.session.trainer), settings=settings))
+
+    def keep_generator(self, folder: GeneratorFolder, done: int) -> None:
+        """Write the averaged weights as a generator, and remove the oldest beyond the number that is kept."""
+        keep = self.session.trainer.config.keep
+        if not keep:
+            return
+        make_folder(folder.checkpoints)
+        self._write(folder.checkpoint(done))
+        for old in sorted(folder.checkpoints.glob("step-*.safetensors"))[:-keep]:
+            old.unlink(missing_ok=True)
+
+    def write_due_sheet(self) -> None:
+        """Write a sample sheet if one is due now and is not there."""
+        folder, trainer = self.session.folder, self.session.trainer
+        every = trainer.config.samples_every
+        if folder is not None and every and trainer.step % every == 0 and not folder.sheet(trainer.step).is_file():
+            self.write_sheet(folder)
+
+    def write_sheet(self, folder: GeneratorFolder) -> None:
+        """Write a sheet of held-out photos, the generator's pictures, and those of the pairs."""
+        make_folder(folder.samples)
+        save_png(sample_sheet(self.session.trainer), folder.sheet(self.session.trainer.step))
+
+    def write_result(self, folder: GeneratorFolder) -> SavedGenerator:
+        """Write the generator and remove the saved state, which stays if the generator cannot be written."""
+        file = folder.result(self.session.trainer.config.name)
+        self._write(file)
+        folder.remove_state()
+        return SavedGenerator(file, folder.path)
+
+    def _write(self, file: Path) -> None:
+        trainer = self.session.trainer
+        dtype = DTYPES[trainer.config.file_dtype]
+        write_generator(file, trainer.average.state_dict(), self.session.facts(), dtype=dtype)
+
+    def close(self) -> None:
+        """Close TensorBoard's curves."""
+        if self.curves is not None:
+            self.curves.close()
+
+
+@torch.no_grad()
+def sample_sheet(trainer: Trainer) -> Any:
+    """Return a sheet: a row for each of some held-out photos, with the generator's picture and the pair's."""
+    rows = []
+    for index in range(min(SHEET_ROWS, len(trainer.data.held_out))):
+        batch = held_out_batch(trainer, index)
+        shown = [batch.photo, paint(trainer, trainer.average, batch), batch.target]
+        rows.append([to_picture(picture * 2 - 1) for picture in (shown if trainer.config.pairs.count else shown[:2])])
+    return contact_sheet(rows, cell=trainer.config.size)
