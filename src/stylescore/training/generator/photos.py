@@ -17,10 +17,10 @@ from typing import Protocol
 from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError, StylescoreError
-from stylescore.storage.files import sha256
 from stylescore.storage.texts import is_file, is_folder
 from stylescore.training.captions import CaptionSource, find_captions, read_table_rows
 from stylescore.training.pictures import SUFFIXES, list_pictures, load_picture
+from stylescore_apply.storage.files import sha256
 
 FEWEST = 4
 TABLES = (".csv", ".tsv", ".jsonl")
