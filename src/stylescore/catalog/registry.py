@@ -235,3 +235,8 @@ def _style_files(styles_dirs: Sequence[Path] | None) -> Iterator[tuple[str, Path
 def default_styles_dirs() -> tuple[Path, ...]:
     """Return the folders that are searched for styles: those of the bundled models, then the user's own."""
     return (*(BUNDLED / model / "styles" for model in BUNDLED_MODELS), user_styles_dir())
+
+
+def generator_dirs() -> tuple[Path, ...]:
+    """Return the folders that are searched for exported generators: the bundled ones, then the user's own."""
+    return (*(BUNDLED / model / "generators" for model in BUNDLED_MODELS), user_styles_dir())

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from stylescore._version import __version__
+from stylescore.cli.apply import PASSED_ON, apply, export
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
@@ -43,6 +44,8 @@ app = typer.Typer(
 app.command()(stylize)
 app.command()(train_style)
 app.command()(train_generator)
+app.command(context_settings=PASSED_ON, add_help_option=False)(apply)
+app.command()(export)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)
