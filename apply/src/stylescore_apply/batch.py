@@ -69,7 +69,8 @@ class Outcome:
         status: made, skipped because it was done, or failed.
         error: why it failed, or `None`.
         notes: sentences for the user.
-        seconds: time of the network.
+        seconds: time of the network; of a video, time of everything.
+        frames: pictures that were made.
     """
 
     job: Job
@@ -77,6 +78,7 @@ class Outcome:
     error: StylescoreError | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    frames: int = 0
 
 
 def stylize_pictures(network: Network, jobs: Iterable[Job], settings: Settings, saving: Saving) -> Iterator[Outcome]:
@@ -145,7 +147,8 @@ def _stylize_next(
         picture = stylize(network, np.asarray(original.photo.picture), settings)
     except StylescoreError as error:
         return _settled(Outcome(job, "failed", error))
-    outcome = Outcome(job, "made", notes=_notes(network, original, settings), seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    outcome = Outcome(job, "made", notes=_notes(network, original, settings), seconds=seconds, frames=1)
     return writers.submit(_write, outcome, picture, original, saving)
 
 
@@ -171,7 +174,7 @@ def _write(outcome: Outcome, pixels: Pixels, original: Original, saving: Saving)
         content = encode_picture(picture, chosen, quality=saving.quality, exif=original.exif, profile=original.profile)
         _deliver(content, target)
     except StylescoreError as error:
-        return replace(outcome, status="failed", error=error)
+        return replace(outcome, status="failed", error=error, frames=0)
     whitened = original.photo.alpha is not None and chosen == "jpeg"
     return replace(
         outcome, notes=(*outcome.notes, *(("JPEG has no transparency: it became white",) if whitened else ()))

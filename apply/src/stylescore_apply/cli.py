@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +15,12 @@ from stylescore_apply._version import __version__
 from stylescore_apply.batch import Outcome, Saving, stylize_pictures
 from stylescore_apply.errors import ConfigError, InputError, StylescoreError
 from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_format
-from stylescore_apply.inputs import STANDARD, plan_jobs
+from stylescore_apply.inputs import STANDARD, Job, plan_jobs
 from stylescore_apply.names import find_network, user_styles_dir
 from stylescore_apply.networks import Network, OnnxNetwork
 from stylescore_apply.stylizing import DEFAULT_LIMIT, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
+from stylescore_apply.video.many import Film, stylize_videos
 
 INTERRUPTED = 130
 
@@ -58,6 +60,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         metavar="MIB",
         help=f"for the network; larger pictures are computed in tiles (default: {DEFAULT_LIMIT})",
     )
+    add("--smooth", type=float, default=0.0, metavar="0..1", help="steady videos along the optical flow (default: 0)")
     add("--threads", type=int, default=0, help="of the network (default: one for each core)")
     add("--json", action="store_true", help="print the results as one JSON document")
     add("--quiet", "-q", action="store_true", help="print nothing but errors")
@@ -105,9 +108,25 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
     saving = _saving(given)
     out = _out(given)
     jobs = plan_jobs(given.inputs, out, recursive=given.recursive, chosen=given.format)
+    film = Film(smooth=given.smooth)
+    if any(job.is_video for job in jobs):
+        film.require_libraries()
     network = open_network(given.style, _threads(given.threads))
-    outcomes = _report(stylize_pictures(network, jobs, settings, saving), len(jobs), given, out == STANDARD)
+    status = Status(quiet=given.quiet)
+    pictures = stylize_pictures(network, [job for job in jobs if not job.is_video], settings, saving)
+    videos = stylize_videos(network, [job for job in jobs if job.is_video], settings, saving, film, _show(status))
+    outcomes = _report(chain(pictures, videos), len(jobs), given, status, to_standard=out == STANDARD)
     return _exit_code(outcomes)
+
+
+def _show(status: Status) -> Callable[[Job, int, int | None, float], None]:
+    """Return what shows the progress of a video."""
+
+    def show(job: Job, done: int, total: int | None, seconds: float) -> None:
+        of_all = f" of {total}" if total else ""
+        status.show(f"{job.source.name}: frame {done}{of_all}, {done / max(seconds, 1e-9):.1f} frames/s")
+
+    return show
 
 
 def _saving(given: argparse.Namespace) -> Saving:
@@ -136,9 +155,11 @@ def _threads(count: int) -> int:
     return count
 
 
-def _report(outcomes: Iterable[Outcome], total: int, given: argparse.Namespace, to_standard: bool) -> list[Outcome]:
+def _report(
+    outcomes: Iterable[Outcome], total: int, given: argparse.Namespace, status: Status, *, to_standard: bool
+) -> list[Outcome]:
     """Print each outcome as it comes, and the summary; return them all."""
-    start, status, done = time.perf_counter(), Status(quiet=given.quiet), []
+    start, done = time.perf_counter(), list[Outcome]()
     for outcome in outcomes:
         done.append(outcome)
         status.clear()
@@ -172,7 +193,7 @@ def _progress(done: Sequence[Outcome], total: int, seconds: float) -> str:
 
 def _summary(done: Sequence[Outcome], seconds: float) -> str:
     counts = Counter(outcome.status for outcome in done)
-    made = counts["made"]
+    made = sum(outcome.frames for outcome in done)
     parts = [f"{made} picture{'' if made == 1 else 's'} in {seconds:.1f} s, {made / seconds:.1f} pictures/s"]
     if counts["skipped"]:
         parts.append(f"{counts['skipped']} skipped, as they are done (--overwrite makes them again)")
@@ -188,7 +209,7 @@ def _document(done: Sequence[Outcome], seconds: float) -> dict[str, Any]:
         "skipped": counts["skipped"],
         "failed": counts["failed"],
         "seconds": round(seconds, 3),
-        "pictures_per_second": round(counts["made"] / seconds, 3),
+        "pictures_per_second": round(sum(outcome.frames for outcome in done) / seconds, 3),
         "results": [_entry(outcome) for outcome in done],
     }
 
@@ -201,7 +222,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "notes": list(outcome.notes),
     }
     if outcome.status == "made":
-        entry["network_seconds"] = round(outcome.seconds, 3)
+        entry |= {"frames": outcome.frames, "network_seconds": round(outcome.seconds, 3)}
     if outcome.error is not None:
         entry |= {"error": str(outcome.error), "hint": outcome.error.hint}
     return entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -108,7 +107,20 @@ def check_smooth(smooth: float) -> float:
     return smooth
 
 
-def remove_unfinished(target: Path) -> None:
-    """Remove what an earlier run left unfinished."""
-    with suppress(OSError):
-        os.unlink(unfinished_path(target))
+def describe_video(source: Path) -> tuple[str, ...]:
+    """Return what a user should know of a video before it is stylized.
+
+    Raises:
+        ConfigError: PyAV is not installed.
+        PictureError: the video cannot be read.
+    """
+    with open_video(source) as video:
+        next((item for item in video.items() if isinstance(item, Frame)), None)
+        notes = []
+        if video.colours.is_hdr:
+            notes.append("high dynamic range: the video's flag is kept, but its colours get 8 bits and may show bands")
+        if video.quarter_turns:
+            notes.append("a rotated video: it is written upright")
+        if video.left_out:
+            notes.append(f"streams that are not copied: {', '.join(video.left_out)}")
+    return tuple(notes)

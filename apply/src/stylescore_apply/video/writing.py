@@ -21,7 +21,7 @@ DEFAULT_CRF = 18
 KEYFRAME_EVERY = 48
 """Frames from one key frame to the next. A cut-off file ends with the last of these parts."""
 _OPTIONS = {
-    ".mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+    ".mp4": {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"},
     ".mkv": {"flush_packets": "1", "cluster_time_limit": "1000"},
 }
 
