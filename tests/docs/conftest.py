@@ -54,6 +54,9 @@ def fill(place: Path, bundled: Path) -> None:
     (place / "style-pictures").mkdir()
     for number in range(3):
         Image.new("RGB", (96, 80), (60 * number, 90, 120)).save(place / "style-pictures" / f"{number}.png")
+    (place / "many-photos").mkdir()
+    for number in range(6):
+        Image.linear_gradient("L").rotate(40 * number).resize((96, 80)).save(place / "many-photos" / f"{number}.png")
     (place / "my-preset.toml").write_text(SHORT, encoding="utf-8")
 
 

@@ -97,6 +97,23 @@ def test_every_setting_stands_with_its_default() -> None:
         assert table[name] in shown(value), name
 
 
+def test_every_setting_of_a_generators_training_stands_with_its_default() -> None:
+    from stylescore.training.generator.config import GeneratorTrainingConfig, resolve
+
+    config = resolve({"name": "a"}, RunConfig(styles=(StyleChoice(name="van-gogh"),)))
+    table = {row[0].strip("`"): row[1] for row in rows("docs/reference/generator.md") if len(row) == 4}
+    del table["setting"]
+    own = dict(settings(GeneratorTrainingConfig(name="a", run=config.run)))
+    known = {
+        name: value
+        for name, value in own.items()
+        if name not in ("name", "preset") and not name.startswith(("run.", "matching.method."))
+    }
+    assert set(table) == set(known)
+    for name, value in known.items():
+        assert table[name] in ([*shown(value), "empty"] if value == "" else shown(value)), name
+
+
 def test_the_preset_table_says_what_the_presets_hold() -> None:
     balanced, reference, paper = (load(name) for name in ("balanced", "reference", "paper"))
     assert [p.iterations for p in (balanced, reference, paper)] == [200, 500, 500]

@@ -32,10 +32,31 @@ TRAIN = (
     *("--rank", "2", "--resolution", "64", "--set", "warmup=0", "--checkpoint-every", "4", "--samples-every", "6"),
     *("--device", "cpu", "--quiet"),
 )
+GENERATE = (
+    *("train-generator", "pictures", "--style", str(STYLE), "--name", "made", "--model", str(TINY), "--size", "64"),
+    *(
+        "--pairs",
+        "4",
+        "--steps",
+        "4",
+        "--matching-steps",
+        "4",
+        "--batch",
+        "2",
+        "--checkpoint-every",
+        "2",
+        "--keep",
+        "2",
+    ),
+    *("--samples-every", "3", "--set", "width=4", "--set", "blocks=1", "--set", "warmup=0", "--set", "held_out=1"),
+    *("--set", "measure_every=3", "--set", "run.method.iterations=2", "--set", "matching.fake_steps=2"),
+    *("--set", "pairs.batch=2", "--device", "cpu", "--quiet"),
+)
 COMMANDS: dict[str, tuple[str, ...]] = {
     "stylize": (*STYLIZE, "a.png", "--preview-every", "10", "--output", "out"),
     "stylize --batch 2": (*STYLIZE, "a.png", "b.png", "--batch", "2", "--output", "out"),
     "train-style": (*TRAIN, "--output", "out"),
+    "train-generator": (*GENERATE, "--output", "out"),
 }
 PROGRAM = """
 import os, signal, sys
@@ -77,7 +98,7 @@ def make_place(root: Path) -> Path:
     with Image.open(PHOTO) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "b.png")
     (root / "pictures").mkdir()
-    for number in range(3):
+    for number in range(4):
         Image.new("RGB", (96, 80), (60 * number, 90, 120)).save(root / "pictures" / f"{number}.png")
     (root / "styles").mkdir()
     return root
@@ -95,7 +116,7 @@ def digest(place: Path) -> dict[str, str]:
     found = {}
     for path in sorted([*(place / "out").rglob("*"), *(place / "styles").glob("*")]):
         name = str(path.relative_to(place))
-        if path.suffix == ".png":
+        if path.suffix in (".png", ".webp"):
             with Image.open(path) as image:
                 found[name] = hashlib.sha256(image.tobytes()).hexdigest()
         elif path.suffix == ".safetensors":

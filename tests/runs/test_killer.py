@@ -11,7 +11,7 @@ import pytest
 KILLER = Path(__file__).with_name("killer.py")
 
 
-@pytest.mark.parametrize("command", ["stylize --batch 2", "train-style"])
+@pytest.mark.parametrize("command", ["stylize --batch 2", "train-style", "train-generator"])
 def test_what_is_killed_ends_in_the_same_bits(command: str) -> None:
     call = [sys.executable, str(KILLER), "--kills", "2", "--commands", command]
     done = subprocess.run(call, capture_output=True, text=True, check=False)

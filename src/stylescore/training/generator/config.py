@@ -102,7 +102,7 @@ class GeneratorTrainingConfig:
         ema: decay of the averaged weights, which are what is written.
         accumulate: parts that a process splits its batch into, one after another, for less memory.
         held_out: photos that are not trained on, by which the training is measured; at most a quarter of all.
-        measure_every: steps between measures; 0 measures at the end of each phase only.
+        measure_every: steps between measures, and one at the end of each phase; 0 takes none.
         patience: a phase ends after so many measures without a better one; 0 goes on to its last step.
         workers: processes that load photos; 0 loads them in the training's own.
         file_dtype: precision of the written file.

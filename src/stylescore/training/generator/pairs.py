@@ -176,7 +176,7 @@ class PairMaker:
             number=number,
             photo=photo,
             seed=make_seed(self.seed, "pair", number),
-            mirrored=turn % 2 == 1,
+            mirrored=turn > 0 and turn % 2 == 1,
             caption=self.photos.caption(photo),
             width=0,
             height=0,

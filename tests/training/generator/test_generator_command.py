@@ -1,0 +1,144 @@
+"""`stylescore train-generator`, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stylescore.generators import load_generator
+
+PARITY = Path(__file__).parents[2] / "data" / "parity"
+STYLE = PARITY / "style_lora_kohya.safetensors"
+QUICK = (
+    *("--size", "64", "--pairs", "6", "--steps", "2", "--matching-steps", "2", "--batch", "2", "--device", "cpu"),
+    *("--samples-every", "0", "--checkpoint-every", "1", "--quiet"),
+    *(
+        f"--set={item}"
+        for item in ("width=4", "blocks=1", "warmup=0", "held_out=2", "measure_every=2", "pairs.batch=2")
+    ),
+    *(f"--set={item}" for item in ("run.method.iterations=2", "matching.fake_steps=1", "file_dtype=float32")),
+)
+
+Program = Callable[..., Any]
+
+
+@pytest.fixture
+def train_generator(program: Program, photos: Path, tools: SimpleNamespace) -> Program:
+    """Return the command on the tiny base, shortly; later options win over these."""
+
+    def call(*arguments: object, folder: Path = photos) -> Any:
+        fixed = ("--style", STYLE, "--name", "bands", "--model", tools.tiny, "--output", tools.out)
+        return program("train-generator", folder, *fixed, *QUICK, *arguments)
+
+    return call
+
+
+def test_a_training_prints_the_path_of_its_generator(train_generator: Program, tools: SimpleNamespace) -> None:
+    outcome = train_generator()
+    assert (outcome.code, outcome.err) == (0, "")
+    file = tools.out / "bands" / "bands.safetensors"
+    assert outcome.out == f"{file}\n"
+    assert load_generator(file)[1].training["pairs"] == 6
+    assert len(tools.rows(tools.out / "bands")) == 4
+    assert not (tools.out / "bands" / "state.safetensors").exists()
+
+
+def test_as_json_it_prints_all_about_it(train_generator: Program) -> None:
+    document = json.loads(train_generator("--json", "--network", "resnet9", "--licence", "CC0-1.0").out)
+    assert (document["network"], document["licence"]) == ("resnet9", "CC0-1.0")
+    assert Path(document["generator"]).parent == Path(document["folder"])
+
+
+def test_pairs_can_be_made_beforehand_and_are_used_again(
+    train_generator: Program, tmp_path: Path, tools: SimpleNamespace
+) -> None:
+    pairs = tmp_path / "pairs"
+    assert train_generator("--pairs-only", "--pair-folder", pairs).code == 0
+    before = {path.name: path.stat().st_mtime_ns for path in pairs.glob("*.webp")}
+    assert len(before) == 12
+    assert not tools.out.joinpath("bands").exists()
+    assert train_generator("--pair-folder", pairs).code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in pairs.glob("*.webp")} == before
+    assert not (tools.out / "bands" / "pairs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--preset", "fast"), "has no preset 'fast'"),
+        (("--network", "vit"), "network must be one of"),
+        (("--set", "run.seed=3"), "sets the method's constants"),
+        (("--set", "regression.rate=3"), "unknown setting 'regression.rate'"),
+        (("--set", "run.method.colour=3"), "unknown setting 'colour'"),
+        (("--pairs-only",), "--pairs-only needs a --pair-folder"),
+        (("--size", "100"), "size must be a multiple of 8"),
+        (("--batch", "3", "--accumulate", "2"), "regression.batch must be a multiple of accumulate times processes"),
+        (("--pairs", "2"), "pairs.count must be 0 or at least 4"),
+        (("--method", "gan"), "method must be one of"),
+        (("--caption", "a", "--captions", "b.csv"), "--caption and --captions cannot be given together"),
+    ],
+)
+def test_unusable_options_are_refused(train_generator: Program, arguments: tuple[str, ...], message: str) -> None:
+    error, _ = train_generator(*arguments).complaint
+    assert message in error
+
+
+def test_photos_and_a_style_are_needed(program: Program, photos: Path) -> None:
+    assert program("train-generator").complaint[0] == "train-generator needs PHOTOS"
+    assert program("train-generator", photos).complaint[0] == "train-generator needs a --style"
+    error, _ = program("train-generator", photos, "--resume", photos).complaint
+    assert error.endswith("cannot be combined with PHOTOS")
+
+
+def test_a_stopped_training_says_how_to_resume_and_ends_as_an_unbroken_one(
+    train_generator: Program, program: Program, tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.training.generator import session
+
+    assert train_generator().code == 0
+    folder = tools.out / "bands"
+    expected = (folder / "bands.safetensors").read_bytes()
+    folder.rename(tools.out / "whole")
+    written = session._Writer.write_step
+
+    def fail(writer: Any, step: Any) -> None:
+        written(writer, step)
+        if step.index == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session._Writer, "write_step", fail)
+    outcome = train_generator()
+    assert outcome.code == 130
+    assert f"saved; resume with: stylescore train-generator --resume {folder}" in outcome.err
+    monkeypatch.undo()
+    monkeypatch.setenv("STYLESCORE_STYLES", str(tools.out / "styles"))
+    assert program("train-generator", "--resume", folder, "--quiet").code == 0
+    assert (folder / "bands.safetensors").read_bytes() == expected
+    assert (folder / "steps.jsonl").read_bytes() == (tools.out / "whole" / "steps.jsonl").read_bytes()
+    assert program("train-generator", "--resume", folder).complaint[0].endswith("is finished")
+
+
+def test_two_processes_learn_what_one_learns_with_the_whole_batch(
+    train_generator: Program, photos: Path, tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Gradients are added up over processes, so losses and norms differ by the order of sums only."""
+    assert train_generator("--pair-folder", tmp_path / "pairs").code == 0
+    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    port = ("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "stylescore")
+    call = ("train-generator", str(photos), "--style", str(STYLE), "--name", "two", "--model", str(tools.tiny))
+    where = ("--output", str(tmp_path / "o"), "--pair-folder", str(tmp_path / "pairs"))
+    done = subprocess.run([sys.executable, *launch, *port, *call, *where, *QUICK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(tmp_path / "o" / "two" / "two.safetensors")]
+    one, two = tools.rows(tools.out / "bands"), tools.rows(tmp_path / "o" / "two")
+    assert [row["t"] for row in two] == [row["t"] for row in one]
+    assert [row["measure"] is None for row in one] == [True, False, True, False]
+    for key in ("loss", "gradient_norm", "best", "parts"):
+        assert [row[key] for row in two] == [pytest.approx(row[key], rel=1e-3) for row in one]

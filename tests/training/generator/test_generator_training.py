@@ -1,0 +1,260 @@
+"""The loop, its resuming, and what it writes, on the tiny base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stylescore.errors import ConfigError, NonFiniteError
+from stylescore.generators import load_generator
+from stylescore.training.generator import session as sessions
+from stylescore.training.generator.average import copy_weights, update_average
+from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
+from stylescore.training.generator.loop import TrainStep, step_batches, take_measure, train
+from stylescore.training.generator.session import SavedGenerator, Session
+
+Make = Callable[..., Session]
+
+
+def finish(session: Session) -> Path:
+    """Run a training to its end and return the generator's file."""
+    *_, saved = session.run()
+    assert isinstance(saved, SavedGenerator)
+    return saved.file
+
+
+def steps_of(session: Session) -> list[TrainStep]:
+    return list(train(session.trainer))
+
+
+def test_both_phases_run_and_the_file_is_a_generator(generator_session: Make) -> None:
+    session = generator_session(measure_every=2)
+    file = finish(session)
+    module, facts = load_generator(file)
+    assert (facts.network, facts.size, facts.noise_channels, facts.style) == ("mobile", 64, 4, "bands")
+    assert facts.training["steps"] == 5
+    assert facts.training["hashes"]["photos"] == session.setup.digest
+    for name, value in session.trainer.average.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value)
+    photo, noise = torch.rand(1, 3, 40, 56), torch.randn(1, 4, 5, 7)
+    assert not torch.equal(module(photo, noise), photo)
+
+
+def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNamespace) -> None:
+    session = generator_session(measure_every=2)
+    finish(session)
+    assert session.folder is not None
+    rows = tools.rows(session.folder.path)
+    assert [row["phase"] for row in rows] == ["regression"] * 3 + ["matching"] * 2
+    assert [set(row["parts"]) for row in rows[2:4]] == [{"pixel", "perceptual"}, {"score", "spectrum", "fake"}]
+    assert [row["measure"] is None for row in rows] == [True, False, False, True, False]
+    assert [len(row["t"]) for row in rows] == [0, 0, 0, 2, 2]
+    assert [row["ends_phase"] for row in rows] == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("stop", "setting"),
+    [(1, {"measure_every": 1}), (3, {"network": "resnet9", "accumulate": 2}), (4, {"measure_every": 2})],
+)
+def test_a_resumed_training_writes_the_same_lines_and_bytes(
+    generator_session: Make, stop: int, setting: dict[str, Any]
+) -> None:
+    whole = generator_session(**setting)
+    expected = finish(whole).read_bytes()
+    begun = generator_session(**setting)
+    assert begun.folder is not None
+    with pytest.raises(KeyboardInterrupt):
+        list(begun.run(lambda: begun.trainer.step >= stop))
+    folder, record, state = sessions.read_training(begun.folder.path)
+    assert state is not None
+    assert state.iteration == stop
+    setup = sessions.set_up(sessions.restore_request(record.settings))
+    sessions.require_same_inputs(record, setup)
+    again = Session.open(setup, folder, state)
+    assert finish(again).read_bytes() == expected
+    assert whole.folder is not None
+    assert folder.log_file.read_bytes() == whole.folder.log_file.read_bytes()
+    assert not folder.state_file.exists()
+
+
+def test_accumulated_parts_are_one_batch(generator_session: Make) -> None:
+    whole, parts = (
+        generator_session(accumulate=count, regression={"batch": 4}, matching={"batch": 4}) for count in (1, 4)
+    )
+    for one, two in zip(steps_of(whole), steps_of(parts), strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        assert two.gradient_norm == pytest.approx(one.gradient_norm, rel=1e-3)
+        assert two.t == one.t
+        assert two.parts == pytest.approx(one.parts, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["sms", "vsd", "sds", "dds", "pds"])
+def test_every_method_moves_the_generator(generator_session: Make, method: str) -> None:
+    session = generator_session(method, regression={"steps": 0}, pairs={"count": 0})
+    before = copy_weights(session.trainer.network)
+    steps = steps_of(session)
+    assert [step.phase for step in steps] == ["matching"] * 2
+    assert ("fake" in steps[0].parts) == (method in ("sms", "vsd"))
+    after = copy_weights(session.trainer.network)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_fake_score_is_trained_several_times_a_step_and_the_base_never(generator_session: Make) -> None:
+    session = generator_session(regression={"steps": 0})
+    matching = session.trainer.matching
+    assert matching.fake is not None
+    adapter = {id(parameter) for parameter in matching.fake.parameters}
+    network = matching.networks.base.network
+    frozen = {n: p.clone() for n, p in network.named_parameters() if id(p) not in adapter}
+    steps_of(session)
+    optimiser = session.trainer.fake_optimiser
+    assert optimiser is not None
+    assert {float(state["step"]) for state in optimiser.state.values()} == {4.0}
+    assert all(torch.equal(frozen[n], p) for n, p in network.named_parameters() if n in frozen)
+
+
+def test_regression_learns_the_pairs_with_their_own_noise(generator_session: Make) -> None:
+    session = generator_session(
+        regression={"steps": 60, "batch": 4, "learning_rate": 1e-2}, matching={"steps": 0}, width=8, ema=0.0
+    )
+    before = take_measure(session.trainer)
+    losses = [step.loss for step in train(session.trainer)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert before > 0
+
+
+def test_a_kept_regression_joins_the_second_phase(generator_session: Make) -> None:
+    session = generator_session(matching={"regression": 0.5})
+    assert [set(step.parts) for step in steps_of(session)][3:] == [{"score", "spectrum", "regression", "fake"}] * 2
+
+
+def test_without_pairs_the_first_phase_keeps_the_photo(generator_session: Make) -> None:
+    session = generator_session(pairs={"count": 0}, matching={"steps": 0})
+    assert next(step.loss for step in steps_of(session)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_generator_without_noise_has_no_second_input(generator_session: Make) -> None:
+    session = generator_session(noise=False)
+    _, facts = load_generator(finish(session))
+    assert facts.noise_channels == 0
+
+
+def test_a_phase_ends_when_the_measure_stops_falling_and_the_best_weights_go_on(generator_session: Make) -> None:
+    session = generator_session(
+        measure_every=1, patience=2, ema=0.0, regression={"steps": 50, "learning_rate": 1.0}, matching={"steps": 0}
+    )
+    start = copy_weights(session.trainer.network)
+    steps = steps_of(session)
+    assert len(steps) == 2
+    assert steps[-1].ends_phase
+    assert steps[-1].measure is not None
+    assert steps[-1].best is not None
+    assert steps[-1].best < steps[-1].measure
+    assert all(torch.equal(start[name], value) for name, value in copy_weights(session.trainer.average).items())
+
+
+@pytest.mark.parametrize(("phase", "what"), [(0, "the gradient"), (1, "the gradient")])
+def test_what_is_not_finite_stops_the_training_and_names_the_step(
+    generator_session: Make, phase: int, what: str
+) -> None:
+    session = generator_session(regression={"steps": 2 if phase == 0 else 0})
+    trainer = session.trainer
+    steps = train(trainer)
+    next(steps)
+    before = copy_weights(trainer.average)
+    with torch.no_grad():
+        next(iter(trainer.network.parameters())).fill_(math.inf)
+    with pytest.raises(NonFiniteError, match=f"{what} became non-finite at step 1"):
+        next(steps)
+    assert trainer.step == 1
+    assert all(torch.equal(before[name], value) for name, value in copy_weights(trainer.average).items())
+
+
+def test_the_fake_score_names_its_step_too(generator_session: Make) -> None:
+    session = generator_session(regression={"steps": 0})
+    assert session.trainer.matching.fake is not None
+    steps = train(session.trainer)
+    next(steps)
+    with torch.no_grad():
+        session.trainer.matching.fake.parameters[0].fill_(math.nan)
+    with pytest.raises(NonFiniteError):
+        next(steps)
+
+
+def test_only_the_last_generators_and_due_sheets_are_kept(generator_session: Make) -> None:
+    session = generator_session(checkpoint_every=1, keep=2, samples_every=2)
+    finish(session)
+    assert session.folder is not None
+    assert [path.name for path in sorted(session.folder.checkpoints.iterdir())] == [
+        "step-000004.safetensors",
+        "step-000005.safetensors",
+    ]
+    sheets = [path.name for path in sorted(session.folder.samples.iterdir())]
+    assert sheets == [f"step-{n:06d}.png" for n in (0, 2, 4, 5)]
+    load_generator(session.folder.checkpoint(4))
+
+
+def test_the_average_forgets_its_first_weights_soon() -> None:
+    average, network = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(average.weight)
+    nn.init.ones_(network.weight)
+    update_average(average, network, 0.999, 0)
+    assert average.weight.item() == pytest.approx(0.9)
+    update_average(average, network, 0.5, 10**6)
+    assert average.weight.item() == pytest.approx(0.95)
+
+
+def test_a_state_of_another_training_is_refused(generator_session: Make) -> None:
+    session = generator_session()
+    state = capture(session.trainer)
+    for wrong in (
+        {"phase": 3},
+        {"phase": 0, "phase_step": 7},
+        {"phase": -1},
+        {"misses": -1},
+        {"best_measure": math.inf},
+        {"iteration": 99},
+        {"tensors": {**state.tensors, "average.last.bias": torch.zeros(7)}},
+        {"tensors": {k: v for k, v in state.tensors.items() if k != "network.last.bias"}},
+    ):
+        with pytest.raises(ConfigError):
+            restore(session.trainer, GeneratorState(**{**vars(state), **wrong}))
+
+
+def test_photos_that_changed_are_refused(generator_session: Make, photos: Path) -> None:
+    session = generator_session(checkpoint_every=1)
+    assert session.folder is not None
+    with pytest.raises(KeyboardInterrupt):
+        list(session.run(lambda: True))
+    (photos / "p1.txt").write_text("another caption", encoding="utf-8")
+    _, record, _ = sessions.read_training(session.folder.path)
+    setup = sessions.set_up(sessions.restore_request(record.settings))
+    with pytest.raises(ConfigError, match="the photos changed after the run began"):
+        sessions.require_same_inputs(record, setup)
+
+
+def test_a_finished_training_has_nothing_to_resume(generator_session: Make) -> None:
+    session = generator_session()
+    finish(session)
+    assert session.folder is not None
+    with pytest.raises(ConfigError, match="is finished"):
+        sessions.read_training(session.folder.path)
+
+
+def test_two_processes_draw_what_one_draws(generator_session: Make) -> None:
+    from dataclasses import replace
+
+    trainer = generator_session(regression={"batch": 4}).trainer
+    whole = step_batches(trainer)
+    (one,) = whole[3]
+    halves = [replace(whole, rank=rank, processes=2)[3][0] for rank in (0, 1)]
+    for name in ("photo", "noise", "target"):
+        assert torch.equal(torch.cat([getattr(half, name) for half in halves]), getattr(one, name))
+    assert sum((half.positions for half in halves), ()) == one.positions
