@@ -148,20 +148,9 @@ def check_pip(words: list[str]) -> None:
     """Demand that this installs the checkout, with extras that exist."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert words[0] == "install"
-    if "-i" in words:
-        check_build(words[1:])
-        return
     match = PIP_EXTRA.fullmatch(words[-1])
     assert match is not None
     assert match[1] is None or match[1] in extras
-
-
-def check_build(words: list[str]) -> None:
-    """Demand that this installs a dependency of the project from an index of its own."""
-    required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    name, option, index = words
-    assert any(re.match(rf"{re.escape(name)}\b", requirement) for requirement in required)
-    assert (option, index.partition("://")[0]) == ("-i", "https")
 
 
 def make_environment(words: list[str]) -> None:
