@@ -60,4 +60,4 @@ def hash32(value: NDArray[np.uint32] | np.uint32) -> NDArray[np.uint32]:
 
 def _to_unit(value: NDArray[np.uint32]) -> NDArray[np.float64]:
     """Map numbers of 32 bits into the open interval from 0 to 1."""
-    return (value + 0.5) / 2.0**32
+    return (value.astype(np.float64) + 0.5) / 2.0**32

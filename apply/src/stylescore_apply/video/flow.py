@@ -56,7 +56,8 @@ def backward_flow(cv2: Any, estimate: Any, photo: Pixels, last: Pixels) -> Flow:
     ]
     flow = estimate.calc(*small, None)
     enlarged: Flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-    return enlarged * np.float32([width / size[0], height / size[1]])
+    enlarged *= np.array([width / size[0], height / size[1]], dtype=np.float32)
+    return enlarged
 
 
 def move(cv2: Any, picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
