@@ -63,7 +63,7 @@ def _starts(length: int, side: int, overlap: int, multiple: int) -> list[int]:
     last = math.ceil((length - side) / multiple) * multiple
     step = side - overlap - multiple  # rounding to multiples may widen a step by less than one of them
     count = math.ceil(last / step) + 1
-    return [round(last * index / (count - 1) / multiple) * multiple for index in range(count)]
+    return [math.floor(last * index / (count - 1) / multiple + 0.5) * multiple for index in range(count)]
 
 
 def _ramp(start: int, stop: int, length: int, context: int) -> NDArray[np.float64]:
