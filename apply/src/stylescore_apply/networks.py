@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stylescore_apply.errors import ModelError, memory_limit, quote
+from stylescore_apply.errors import MemoryLimitError, ModelError, is_out_of_memory, memory_limit, quote
 from stylescore_apply.storage.file_kinds import HEAD_LENGTH, kind_of_bytes
 
 KEY = "stylescore.generator"
@@ -95,11 +95,22 @@ class OnnxNetwork:
 
         Raises:
             MemoryLimitError: there is not enough memory.
+            ModelError: onnxruntime cannot compute the network.
         """
         inputs = {"photo": photo} if noise is None else {"photo": photo, "noise": noise}
-        with memory_limit("stylizing the picture", LESS_MEMORY):
+        try:
             (picture,) = self._session.run(["picture"], inputs)
+        except Exception as error:  # onnxruntime's errors have no common base but this
+            raise _failure(error) from error
         return picture  # type: ignore[no-any-return]
+
+
+def _failure(error: Exception) -> MemoryLimitError | ModelError:
+    """Return what an error of a network's run means."""
+    if "Failed to allocate memory" in str(error) or is_out_of_memory(error):
+        return MemoryLimitError("not enough memory for stylizing the picture", hint=LESS_MEMORY)
+    reason = " ".join(str(error).split())
+    return ModelError(f"onnxruntime cannot compute the network: {reason[:300]}", hint=_HINT)
 
 
 def _read(path: Path) -> bytes:
