@@ -121,6 +121,14 @@ def test_tiles_of_one_picture_are_blended_where_they_disagree() -> None:
     assert first.weight[0] == second.weight[-1] == 1
 
 
+def test_strength_mixes_the_picture_with_the_photo(network: OnnxNetwork) -> None:
+    photo = picture()
+    full = stylize(network, photo, Settings()).astype(float)
+    np.testing.assert_array_equal(stylize(network, photo, Settings(strength=0)), photo)
+    half = stylize(network, photo, Settings(strength=0.5))
+    np.testing.assert_allclose(half, (photo + full) / 2, atol=0.51)
+
+
 def test_another_seed_moves_the_noise_only(network_file: Callable[..., Path]) -> None:
     photo = picture()
     noisy, plain = OnnxNetwork(network_file()), OnnxNetwork(network_file("plain", {"noise_channels": 0}))
@@ -134,6 +142,8 @@ def test_another_seed_moves_the_noise_only(network_file: Callable[..., Path]) ->
         ({"seed": -1}, "seed must be a whole number between 0 and 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
+        ({"strength": 1.5}, "strength must be between 0 and 1, not 1.5"),
+        ({"strength": float("nan")}, "strength must be between 0 and 1, not nan"),
         ({"memory_limit": 1}, "memory_limit must be a whole number between 64"),
     ],
 )

@@ -52,6 +52,13 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add("--format", choices=FORMATS, help="of the pictures (default: that of the input)")
     add("--quality", type=int, help=f"of JPEG, WebP and AVIF, 1 to 100 (default: {DEFAULT_QUALITY})")
     add("--seed", type=int, default=0, help="of the noise, which decides where strokes lie (default: 0)")
+    add(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0..1",
+        help="weight of the style, the rest is photo (default: 1)",
+    )
     add("--keep-location", action="store_true", help="keep where photos were taken")
     add(
         "--memory-limit",
@@ -104,7 +111,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
         given = parser.parse_args(arguments)
     except SystemExit as ended:  # after --help
         return int(ended.code or 0)
-    settings = Settings(seed=given.seed, memory_limit=given.memory_limit)
+    settings = Settings(seed=given.seed, strength=given.strength, memory_limit=given.memory_limit)
     saving = _saving(given)
     out = _out(given)
     jobs = plan_jobs(given.inputs, out, recursive=given.recursive, chosen=given.format)

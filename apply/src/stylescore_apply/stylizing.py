@@ -28,10 +28,12 @@ class Settings:
 
     Attributes:
         seed: of the noise field, 0 to 2^32 - 1.
+        strength: 0 to 1, weight of the picture where it is mixed with the photo.
         memory_limit: MiB that the network's activations may take; larger pictures are computed in tiles.
     """
 
     seed: int = 0
+    strength: float = 1.0
     memory_limit: int = DEFAULT_LIMIT
 
     def __post_init__(self) -> None:
@@ -41,6 +43,8 @@ class Settings:
             ConfigError: a number is out of range.
         """
         _check("seed", self.seed, 0, LARGEST_SEED)
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}", hint="change --strength")
         _check("memory_limit", self.memory_limit, SMALLEST_LIMIT, LARGEST_LIMIT)
 
 
@@ -61,8 +65,16 @@ def stylize(network: Network, photo: Pixels, settings: Settings) -> Pixels:
     height, width = photo.shape[:2]
     side = tile_side(network.facts, height, width, settings)
     if side is None:
-        return to_pixels(_compute(network, photo, settings.seed, (0, height), (0, width))[0])
-    return _stylize_tiles(network, photo, settings, side)
+        picture = to_pixels(_compute(network, photo, settings.seed, (0, height), (0, width))[0])
+    else:
+        picture = _stylize_tiles(network, photo, settings, side)
+    return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
+
+
+def _mix(photo: Pixels, picture: Pixels, strength: float) -> Pixels:
+    """Return photo + strength * (picture - photo)."""
+    mixed = photo + np.float32(strength) * (picture.astype(np.float32) - photo)
+    return np.rint(mixed).astype(np.uint8)
 
 
 def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int | None:
