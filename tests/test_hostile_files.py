@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tarfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,12 +26,16 @@ from stylescore.config.method import MethodConfig
 from stylescore.config.toml import load_toml, parse_toml
 from stylescore.diffusion.checkpoints.folders import load_folder, read_json
 from stylescore.errors import StyleError, StylescoreError
+from stylescore.generators import GeneratorFacts, load_generator, save_generator
+from stylescore.generators.kinds import make_generator
 from stylescore.images import read_photo
 from stylescore.lora import describe, read_lora
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import read_record
 from stylescore.storage.safetensors_header import read_header
 from stylescore.training.captions import CaptionSource, find_captions
+from stylescore.training.generator.pairs import PairFolder
+from stylescore.training.generator.photos import open_photos
 
 STEM = "lora_unet_mid_block_attentions_0_proj_in"
 SLOWEST = 5.0
@@ -100,11 +105,21 @@ def settings_json(path: Path) -> object:
     return read_json(path, "network")
 
 
+def read_pairs(path: Path) -> object:
+    shutil.copy(path, path.with_name("pairs.jsonl"))
+    return PairFolder(path.parent).read()
+
+
+def read_shard(path: Path) -> object:
+    shutil.copy(path, path.with_name("photos.tar"))
+    return open_photos(path.with_name("photos.tar"), CaptionSource())
+
+
 TOML_READERS = (load_toml, read_preset, read_run_record)
 JSON_READERS = (settings_json, read_style_settings, read_model_folder)
-TEXT_READERS = (read_caption, read_table)
-LORA_READERS = (header, read_lora, describe_style, list_folder)
-READERS = (*TOML_READERS, *JSON_READERS, *TEXT_READERS, *LORA_READERS, read_photo)
+TEXT_READERS = (read_caption, read_table, read_pairs)
+LORA_READERS = (header, read_lora, describe_style, list_folder, load_generator)
+READERS = (*TOML_READERS, *JSON_READERS, *TEXT_READERS, *LORA_READERS, read_photo, read_shard)
 
 
 def attempt(read: Callable[[Path], object], path: Path) -> None:
@@ -361,3 +376,34 @@ def test_a_toml_text_is_parsed_or_raises_a_value_error(text: str) -> None:
 def test_what_is_no_regular_file_is_refused(read: Callable[[Path], object], name: str) -> None:
     with pytest.raises(StylescoreError):
         read(Path(name))
+
+
+@pytest.fixture(scope="module")
+def generator_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a very small generator."""
+    path = tmp_path_factory.mktemp("generators") / "valid.safetensors"
+    options = {"width": 1, "blocks": 1}
+    facts = GeneratorFacts(network="mobile", options=options, style="a", noise_channels=1)
+    save_generator(path, make_generator("mobile", options, 1), facts)
+    return path.read_bytes()
+
+
+@QUICKLY
+@given(data=st.data())
+def test_damaged_generators(place: Path, generator_bytes: bytes, data: st.DataObject) -> None:
+    """Most of the file is its header, so most of the damage is there."""
+    (place / "given").write_bytes(data.draw(mutations(generator_bytes)))
+    attempt(load_generator, place / "given")
+
+
+@QUICKLY
+@given(data=st.data())
+def test_damaged_shards(place: Path, data: st.DataObject) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in (("a.jpg", photo_bytes("JPEG")), ("a.txt", b"a disc"), ("b/c.png", photo_bytes("PNG"))):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    (place / "given").write_bytes(data.draw(mutations(buffer.getvalue())))
+    attempt(read_shard, place / "given")

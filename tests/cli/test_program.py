@@ -62,11 +62,11 @@ def test_help_tells_every_command(option: str, program: Callable[..., Any]) -> N
     outcome = program(option)
 
     assert outcome.code == 0
-    for command in ("stylize", "train-style", "styles", "inspect", "doctor"):
+    for command in ("stylize", "train-style", "train-generator", "styles", "inspect", "doctor"):
         assert command in outcome.out
 
 
-COMMANDS = ("stylize", "train-style", "styles", "inspect", "doctor")
+COMMANDS = ("stylize", "train-style", "train-generator", "styles", "inspect", "doctor")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stylescore.errors import ConfigError, PictureError
 from stylescore.generators.kinds import DEFAULTS, NETWORKS, make_generator
 from stylescore.generators.layers import check_inputs
-from stylescore.generators.mobile import MobileGenerator
+from stylescore.generators.mobile import Enlarge, MobileGenerator
 from stylescore.generators.resnet import ResnetGenerator
 
 SMALL = {"width": 4, "blocks": 1}
@@ -39,6 +40,7 @@ def test_the_resnet_has_the_parameters_of_the_papers_network() -> None:
 
 
 def test_mobile_has_at_most_two_million_parameters() -> None:
+    assert count(MobileGenerator(noise_channels=0)) == 1_723_256
     assert count(make_generator("mobile", noise_channels=128)) <= 2_000_000
 
 
@@ -74,12 +76,24 @@ def test_mobile_begins_as_the_identity() -> None:
     assert torch.equal(MobileGenerator(**SMALL, noise_channels=4).eval()(photo, noise), photo)
 
 
+def test_enlarging_begins_as_repetition_and_can_draw_inside_a_cell() -> None:
+    layer = Enlarge(4, 3, 8)
+    layer.begin_as_repetition()
+    x = torch.randn(1, 4, 2, 3)
+    cells = layer(x).detach()
+    assert torch.allclose(cells, F.interpolate(cells[..., ::8, ::8], scale_factor=8.0, mode="nearest"))
+    nn.init.normal_(layer.pixels.weight)
+    drawn = layer(torch.ones(1, 4, 2, 2)).detach()
+    assert torch.equal(drawn[..., :8, :8], drawn[..., 8:, 8:])
+    assert float(drawn[0, 0, :8, :8].std()) > 0.1
+
+
 def test_mobile_limits_its_output_to_a_picture_only_where_nothing_is_learned() -> None:
     module = MobileGenerator(**SMALL, noise_channels=0)
     nn.init.constant_(module.last.bias, 2.0)
     photo, _ = inputs(16, 16, 0)
     assert torch.equal(module.eval()(photo), torch.ones_like(photo))
-    assert float(module.train()(photo).min()) >= 2
+    assert float(module.train()(photo).detach().min()) >= 2
 
 
 def test_mobiles_tiles_are_parts_of_the_whole_picture() -> None:
@@ -135,6 +149,8 @@ def test_what_is_no_batch_of_photos_is_refused() -> None:
         ("unet", {}, 0, "network must be one of"),
         ("mobile", {"depth": 3}, 0, "has no option 'depth'"),
         ("mobile", {"width": 0}, 0, "width must be a whole number"),
+        ("mobile", {"width": 65}, 0, "width must be a whole number between 1 and 64"),
+        ("resnet9", {"blocks": 25}, 0, "blocks must be a whole number between 1 and 24"),
         ("resnet9", {"blocks": 1.5}, 0, "blocks must be a whole number"),
         ("resnet9", {"blocks": True}, 0, "blocks must be a whole number"),
         ("mobile", {}, -1, "noise_channels must be a whole number"),

@@ -19,6 +19,7 @@ from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
     from stylescore.training.generator.folder import GeneratorFolder
+    from stylescore.training.generator.pairs import PairFolder
     from stylescore.training.generator.session import Request, SavedGenerator, Session, Setup
 
 WHAT = "What to learn"
@@ -132,7 +133,7 @@ def train_generator(
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
-    """Train a network that stylizes any photo in one forward pass.
+    """Train a network that stylizes in one forward pass.
 
     The program makes pairs of photo and picture, the network learns them, then the method refines it on photos alone.
     """
@@ -206,15 +207,17 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
     require_writable(options.output)
     from stylescore.runs.lock import hold
+    from stylescore.training.generator.pairs import PairFolder
     from stylescore.training.generator.session import new_folder
 
     setup = _load(request, options)
     if options.pairs_only:
-        _make_pairs(setup, None, options, interrupts)
+        assert request.pair_folder is not None
+        _make_pairs(setup, PairFolder(request.pair_folder), options, interrupts)
         return
     folder = new_folder(setup, options.output)
     with ExitStack() as locks:
-        if folder is not None:
+        if setup.process.is_main:
             locks.enter_context(hold(folder.path))
         _train(setup, folder, None, options, interrupts)
 
@@ -243,6 +246,8 @@ def _load(request: Request, options: Options) -> Setup:
     from stylescore.training.generator.session import set_up
 
     setup = set_up(request)
+    for line in setup.photos.left_out:
+        say(f"warning: left out {line}", quiet=options.quiet)
     say(_describe(setup), quiet=options.quiet)
     return setup
 
@@ -257,12 +262,11 @@ def _describe(setup: Setup) -> str:
     )
 
 
-def _make_pairs(setup: Setup, folder: GeneratorFolder | None, options: Options, interrupts: Interrupts) -> None:
+def _make_pairs(setup: Setup, pairs: PairFolder, options: Options, interrupts: Interrupts) -> None:
     """Make the missing pairs under a progress bar; an interrupt ends it after the batch in progress."""
     from stylescore.cli.output import progress
-    from stylescore.training.generator.session import make_pairs, pair_folder
+    from stylescore.training.generator.session import make_pairs
 
-    pairs = pair_folder(setup, folder)
     present = min(len(pairs.read()), setup.pairs_wanted)
     with (
         interrupts.delayed("pair"),
@@ -274,16 +278,16 @@ def _make_pairs(setup: Setup, folder: GeneratorFolder | None, options: Options, 
                 raise KeyboardInterrupt
 
 
-def _train(setup: Setup, folder: GeneratorFolder | None, state: Any, options: Options, interrupts: Interrupts) -> None:
+def _train(setup: Setup, folder: GeneratorFolder, state: Any, options: Options, interrupts: Interrupts) -> None:
     """Make the pairs, then train; whatever ends it early, how to resume is printed."""
-    from stylescore.training.generator.session import Session
+    from stylescore.training.generator.session import Session, pair_folder
 
     try:
         if setup.pairs_wanted:
-            _make_pairs(setup, folder, options, interrupts)
+            _make_pairs(setup, pair_folder(setup, folder), options, interrupts)
         _run(Session.open(setup, folder, state), options, interrupts)
     except BaseException:
-        if folder is not None and setup.process.is_main:
+        if setup.process.is_main:
             print_resume("train-generator", folder)
         raise
 

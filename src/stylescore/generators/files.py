@@ -109,10 +109,8 @@ def load_generator(path: str | Path) -> tuple[nn.Module, GeneratorFacts]:
     path = Path(path)
     facts = read_facts(path)
     with memory_limit("loading the generator"):
-        with torch.device("meta"):
-            shapes = make_generator(facts.network, facts.options, facts.noise_channels).state_dict()
-        _check_tensors(path, read_header(path, error=ModelError).tensors, shapes)
         module = make_generator(facts.network, facts.options, facts.noise_channels)
+        _check_tensors(path, read_header(path, error=ModelError).tensors, module.state_dict())
         tensors = load_file(path)
         _require_finite(path, tensors)
         module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

@@ -18,7 +18,11 @@ DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "mobile": {"width": 20, "blocks": 8},
     "resnet9": {"width": 64, "blocks": 9},
 }
-LARGEST: Mapping[str, int] = {"width": 512, "blocks": 64}
+LARGEST: Mapping[str, Mapping[str, int]] = {
+    "mobile": {"width": 64, "blocks": 32},
+    "resnet9": {"width": 128, "blocks": 24},
+}
+"""At these numbers a network has about 50 and 110 million parameters: no file's options can make one without end."""
 MOST_NOISE_CHANNELS = 128
 
 
@@ -68,7 +72,7 @@ def resolve_options(network: str, given: Mapping[str, object]) -> dict[str, int]
                 f"the network {network} has no option {quote(name)}", hint=f"it has {', '.join(sorted(defaults))}"
             )
     numbers = {**defaults, **given}
-    return {name: _check_number(name, value, 1, LARGEST[name]) for name, value in numbers.items()}
+    return {name: _check_number(name, value, 1, LARGEST[network][name]) for name, value in numbers.items()}
 
 
 def _check_number(name: str, value: object, smallest: int, largest: int) -> int:

@@ -36,28 +36,53 @@ class MobileBlock(nn.Module):
         return x + changed
 
 
-class Mixing(nn.Module):
-    """Joins features from below, enlarged by repetition, with those of a skip connection; a 3 x 3 convolution follows.
+class Enlarge(nn.Module):
+    """Enlarges by sub-pixel convolution: a 1 x 1 convolution makes the pixels of each position.
 
-    Repetition and a convolution leave no checkerboard, which a transposed convolution may.
+    Unlike repetition followed by convolutions, it can draw something else in every part of a cell, as an autoencoder's
+    decoder does. It begins as repetition, which has no checkerboard.
+
+    Source: "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
+    Network", CVPR 2016; the initial values after arXiv 1707.02937.
     """
+
+    def __init__(self, inside: int, outside: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.pixels = nn.Conv2d(inside, outside * factor**2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, outside, factor h, factor w]."""
+        return F.pixel_shuffle(self.pixels(x), self.factor)
+
+    def begin_as_repetition(self) -> None:
+        """Let all pixels of a position begin with the same weights and without bias."""
+        nn.init.zeros_(self.pixels.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            weight = self.pixels.weight
+            weight.copy_(weight[:: self.factor**2].repeat_interleave(self.factor**2, dim=0))
+
+
+class Mixing(nn.Module):
+    """Joins features from below, enlarged, with those of a skip connection; a 3 x 3 convolution follows."""
 
     def __init__(self, below: int, skip: int, outside: int) -> None:
         super().__init__()
-        self.narrow = nn.Conv2d(below, outside, 1)
+        self.enlarge = Enlarge(below, outside, 2)
         self.join = nn.Conv2d(skip, outside, 1)
         self.filter = nn.Conv2d(outside, outside, 3, padding=1)
         self.norm = ChannelNorm(outside)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """Return features at the skip connection's resolution."""
-        # The 1 x 1 convolution commutes with the enlargement and costs a quarter before it.
-        x = F.interpolate(self.narrow(below), scale_factor=2.0, mode="nearest") + self.join(skip)
-        return F.gelu(self.norm(self.filter(x)))
+        return F.gelu(self.norm(self.filter(self.enlarge(below) + self.join(skip))))
 
 
 class MobileGenerator(nn.Module):
     """A small U-shaped network: photo plus what it should change by, with noise joined at an eighth of the resolution.
+
+    The change has two parts: one drawn cell by cell, as an autoencoder draws a latent, and one made by the upper half
+    of the U from it and from the photo's own features.
 
     Attributes:
         width: channels at full resolution; they double at each halving.
@@ -78,9 +103,11 @@ class MobileGenerator(nn.Module):
         self.up = nn.ModuleList(
             Mixing(below, skip, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.cells = Enlarge(widths[-1], 3, CELL)
+        self.last = nn.Conv2d(width + 3, 3, 3, padding=1)
         self.apply(_initialise)
         nn.init.zeros_(self.last.weight)  # begins as the identity
+        nn.init.zeros_(self.cells.pixels.weight)
 
     @property
     def context(self) -> int:
@@ -115,9 +142,10 @@ class MobileGenerator(nn.Module):
             x = x + self.noise(noise)
         for block in self.body:
             x = block(x)
+        drawn = self.cells(x)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(x, skip)
-        change: Tensor = self.last(x)
+        change: Tensor = drawn + self.last(torch.cat([x, drawn], dim=1))
         return change
 
 
@@ -125,6 +153,8 @@ def _initialise(module: nn.Module) -> None:
     """Draw a convolution's weights so that activations keep their size; a block begins as the identity."""
     if isinstance(module, MobileBlock):
         nn.init.zeros_(module.reduce.weight)
+    elif isinstance(module, Enlarge):
+        module.begin_as_repetition()
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

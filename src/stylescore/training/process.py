@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from stylescore.config.execution import DtypeName
 from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 from stylescore.errors import ConfigError
+
+T = TypeVar("T")
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -45,6 +48,16 @@ class Process:
     def count(self) -> int:
         """Number of processes that train together."""
         return int(self.accelerator.num_processes)
+
+    def share(self, make: Callable[[], T]) -> T:
+        """Return what the first process makes, in all of them."""
+        made: list[T | None] = [make() if self.is_main else None]
+        if self.count > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(made)
+        value: Any = made[0]
+        return value  # type: ignore[no-any-return]
 
     def is_any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process, the same in all of them."""

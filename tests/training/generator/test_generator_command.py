@@ -129,11 +129,11 @@ def test_two_processes_learn_what_one_learns_with_the_whole_batch(
     train_generator: Program, photos: Path, tools: SimpleNamespace, tmp_path: Path
 ) -> None:
     """Gradients are added up over processes, so losses and norms differ by the order of sums only."""
-    assert train_generator("--pair-folder", tmp_path / "pairs").code == 0
+    assert train_generator().code == 0
     launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
     port = ("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "stylescore")
     call = ("train-generator", str(photos), "--style", str(STYLE), "--name", "two", "--model", str(tools.tiny))
-    where = ("--output", str(tmp_path / "o"), "--pair-folder", str(tmp_path / "pairs"))
+    where = ("--output", str(tmp_path / "o"))
     done = subprocess.run([sys.executable, *launch, *port, *call, *where, *QUICK], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "o" / "two" / "two.safetensors")]

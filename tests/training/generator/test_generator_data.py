@@ -102,6 +102,16 @@ def test_too_few_photos_are_refused(photos: Path) -> None:
         open_photos(photos, NONE)
 
 
+def test_what_cannot_be_used_is_left_out_and_named(photos: Path) -> None:
+    (photos / "p0.png").write_bytes(b"no picture")
+    data = (photos / "p3.png").read_bytes()
+    (photos / "p3.png").write_bytes(data[: len(data) // 2])
+    Image.new("RGB", (900, 64)).save(photos / "strip.png")
+    source = open_photos(photos, NONE)
+    assert [source.name(n) for n in range(len(source))] == [f"p{n}.png" for n in (1, 2, 4, 5, 6, 7)]
+    assert [line.partition(":")[0] for line in source.left_out] == ["p0.png", "p3.png", "strip.png"]
+
+
 def test_captions_have_one_source(photos: Path, tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", photos, {})
     with pytest.raises(ConfigError, match="not for shards"):
@@ -192,6 +202,20 @@ def test_pairs_of_another_style_are_refused(generator_request: Callable[..., Any
         list(make_pairs(setup, folder))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": -1}, {"seed": 2**63}, {"width": 65}, {"height": 0}, {"number": 1.5}, {"mirrored": 1}, {"caption": 3}],
+)
+def test_a_line_that_is_no_pair_is_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    row = {"number": 0, "photo": 0, "seed": 1, "mirrored": False, "caption": "", "width": 64, "height": 64}
+    folder = PairFolder(tmp_path)
+    folder.picture_file(0).touch()
+    folder.log_file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert set(folder.read()) == {0}
+    folder.log_file.write_text(json.dumps({**row, **change}) + "\n", encoding="utf-8")
+    assert folder.read() == {}
+
+
 def test_a_crop_of_a_pair_has_its_part_of_the_noise(tmp_path: Path) -> None:
     folder = PairFolder(tmp_path)
     photo = Image.linear_gradient("L").resize((96, 64)).convert("RGB")
@@ -248,5 +272,8 @@ def test_a_pairs_line_holds_all_that_draws_its_noise(tmp_path: Path) -> None:
     folder.write(pair, Image.new("RGB", (64, 72)), Image.new("RGB", (64, 72)))
     assert json.loads(folder.log_file.read_text(encoding="utf-8"))["seed"] == 2**62 + 1
     assert folder.read() == {3: pair}
+    Image.new("RGB", (72, 64)).save(folder.picture_file(3), format="WEBP")
+    with pytest.raises(PictureError, match="is 72 x 64 pixels, its pair 64 x 72"):
+        PairSamples(folder, [pair], 4, 64).fixed(0, torch.Generator())
     folder.picture_file(3).unlink()
     assert folder.read() == {}

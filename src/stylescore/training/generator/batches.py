@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from stylescore.errors import PictureError
 from stylescore.generators.layers import CELL
 from stylescore.images.sizes import fitted_size, resize
 from stylescore.training.draws import Purpose, make_generator, shuffle
@@ -108,6 +110,21 @@ def _place(room: int, chance: Tensor) -> int:
     return int(float(chance) * (room + 1))
 
 
+def _load_part(file: Path, pair: Pair, box: tuple[int, int, int, int]) -> Image.Image:
+    """Return a part of a pair's photo or picture.
+
+    Raises:
+        PictureError: it cannot be read, or has not the size of the pair.
+    """
+    picture = load_picture(file)
+    if picture.size != (pair.width, pair.height):
+        raise PictureError(
+            f"{str(file)!r} is {picture.width} x {picture.height} pixels, its pair {pair.width} x {pair.height}",
+            hint="remove the file and resume, and the pair is made anew",
+        )
+    return picture.crop(box)
+
+
 @dataclass(frozen=True)
 class PairSamples:
     """Crops of pairs.
@@ -146,7 +163,7 @@ class PairSamples:
         )
         box = (left * CELL, top * CELL, left * CELL + self.size, top * CELL + self.size)
         files = (self.folder.photo_file(pair.number), self.folder.picture_file(pair.number))
-        photo, target = (to_pixels(load_picture(file).crop(box)) for file in files)
+        photo, target = (to_pixels(_load_part(file, pair, box)) for file in files)
         return Sample(photo, self._noise(pair)[:, top : top + side, left : left + side], target, pair.caption)
 
     def _noise(self, pair: Pair) -> Tensor:

@@ -175,8 +175,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What differs from the defaults above."""
 
 RULES: Mapping[str, Rule] = {
-    "width": NOT_NEGATIVE.at_most(512),
-    "blocks": NOT_NEGATIVE.at_most(64),
+    "width": NOT_NEGATIVE.at_most(128),
+    "blocks": NOT_NEGATIVE.at_most(32),
     "warmup": WARMUP,
     "beta1": MOMENT,
     "clip_norm": POSITIVE.at_most(1_000_000),

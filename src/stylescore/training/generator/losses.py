@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +120,8 @@ class Matching:
         """
         scores = self.scores(captions)
         style = replace(scores["style"], combine=None)
-        base = replace(scores["source"], conditional=_prompted(self.networks, self, captions), combine=None)
+        target = self.networks.text(Prompts.of(self.method, self.style_prompt, captions).target)
+        base = replace(scores["source"], conditional=target, combine=None)
         schedule, margins = self.objective.schedule, []
         for timestep in timesteps:
             t, eps = torch.full((len(z),), timestep, device=z.device), gaussian(z, rng)
@@ -129,9 +129,3 @@ class Matching:
             errors = [(score(z_t, t) - eps).square().flatten(1).mean(dim=1) for score in (base, style)]
             margins.append((errors[0] / errors[1]).log())
         return torch.stack(margins).mean(dim=0)
-
-
-def _prompted(networks: Networks, matching: Matching, captions: Sequence[str]) -> Any:
-    """Return the target prompts as the plain base encodes them."""
-    prompts = Prompts.of(matching.method, matching.style_prompt, captions)
-    return networks.text(list(prompts.target))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.errors import ConfigError, OutputError
+from stylescore.generators.layers import CELL
 from stylescore.images import Photo
 from stylescore.images.sizes import resize
 from stylescore.method.fit import fit
@@ -31,6 +32,7 @@ from stylescore.training.draws import make_seed
 from stylescore.training.generator.photos import PhotoSource
 from stylescore_apply.storage.files import atomic
 
+LARGEST_SIDE = 2**16
 OTHER_PAIRS = "give another --pair-folder, or remove it to make the pairs anew"
 
 
@@ -121,10 +123,11 @@ class PairFolder:
     def read(self) -> dict[int, Pair]:
         """Return the pairs that are there, by their numbers; the line that a killed process began is left out."""
         try:
-            lines = self.log_file.read_text(encoding="utf-8").splitlines()
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return {}
-        pairs = [pair for line in lines if (pair := _parse_pair(line)) is not None]
+        rows = (line for line in lines if line.startswith("{"))
+        pairs = [pair for line in rows if (pair := _parse_pair(line)) is not None]
         return {pair.number: pair for pair in pairs if self.picture_file(pair.number).is_file()}
 
     def write(self, pair: Pair, photo: Image.Image, picture: Image.Image) -> None:
@@ -144,10 +147,21 @@ class PairFolder:
 
 
 def _parse_pair(line: str) -> Pair | None:
+    """Return the pair of a line, or `None` if it is none, such as the last line of a killed process."""
     try:
-        return Pair(**parse_json(line))
+        pair = Pair(**parse_json(line))
     except (ValueError, TypeError):
         return None
+    return pair if _is_whole(pair) else None
+
+
+def _is_whole(pair: Pair) -> bool:
+    """Return whether a pair's values can be those of a pair."""
+    numbers = (pair.number, pair.photo, pair.seed, pair.width, pair.height)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        return False
+    sides = all(0 < side <= LARGEST_SIDE and side % CELL == 0 for side in (pair.width, pair.height))
+    return sides and isinstance(pair.mirrored, bool) and isinstance(pair.caption, str)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError, StylescoreError
+from stylescore.images.sizes import fitted_size
 from stylescore.storage.texts import is_file, is_folder
 from stylescore.training.captions import CaptionSource, find_captions, read_table_rows
 from stylescore.training.pictures import SUFFIXES, list_pictures, load_picture
@@ -30,6 +31,11 @@ CAPTIONS = (".txt", ".caption")
 
 class PhotoSource(Protocol):
     """The photos of a training in a fixed order."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Why other files are not used, one line each."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -63,10 +69,20 @@ class PhotoFiles:
     Attributes:
         paths: sorted.
         captions: by path.
+        left_out: why other files are not used, one line each.
     """
 
     paths: tuple[Path, ...]
     captions: Mapping[Path, str]
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, paths: Iterable[Path], captions: Mapping[Path, str]) -> PhotoFiles:
+        """Return those of the files that can be used; each is read once, so that none stops the training later."""
+        paths = tuple(paths)
+        problems = {path: problem for path in paths if (problem := _find_problem(path)) is not None}
+        usable = tuple(path for path in paths if path not in problems)
+        return cls(usable, captions, tuple(f"{path.name}: {problem}" for path, problem in problems.items()))
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -111,6 +127,7 @@ class Shards:
         members: in the order of the shards.
     """
 
+    left_out: ClassVar[tuple[str, ...]] = ()
     members: tuple[Member, ...]
 
     def __len__(self) -> int:
@@ -167,7 +184,16 @@ def _open(photos: Path, captions: CaptionSource) -> PhotoSource:
             raise ConfigError("--captions is for photos in files of their own, not for shards", hint="leave it out")
         return Shards(tuple(member for shard in shards for member in _index(shard, captions.caption)))
     paths = list_pictures(photos)
-    return PhotoFiles(tuple(paths), find_captions(paths, captions))
+    return PhotoFiles.of(paths, find_captions(paths, captions))
+
+
+def _find_problem(path: Path) -> str | None:
+    """Return why a photo cannot be used, or `None` if it can."""
+    try:
+        fitted_size(*load_picture(path).size, 64)
+    except StylescoreError as error:
+        return str(error)
+    return None
 
 
 def _open_table(table: Path, captions: CaptionSource) -> PhotoFiles:
@@ -178,7 +204,7 @@ def _open_table(table: Path, captions: CaptionSource) -> PhotoFiles:
     missing = next((path for path in found if not is_file(path)), None)
     if missing is not None:
         raise PictureError(f"the table {str(table)!r} names {str(missing)!r}, which is no file", hint="correct its row")
-    return PhotoFiles(tuple(sorted(found)), found)
+    return PhotoFiles.of(sorted(found), found)
 
 
 def _find_shards(photos: Path) -> list[Path]:

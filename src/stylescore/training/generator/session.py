@@ -151,6 +151,7 @@ def set_up(request: Request) -> Setup:
         require_even(process, phase.batch, name)
         _require_parts(name, phase.batch, process.count * config.accumulate)
     stylizer = Stylizer(_run_here(config.run, process))
+    stylizer.networks.codec.vae.float()  # the gradient goes through it, and some overflow in half precision
     config = _with_size(config, stylizer)
     return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest())
 
@@ -184,13 +185,10 @@ def _with_size(config: GeneratorTrainingConfig, stylizer: Stylizer) -> Generator
     return replace(config, size=size, run=replace(config.run, size=size))
 
 
-def pair_folder(setup: Setup, folder: GeneratorFolder | None) -> PairFolder:
-    """Return the folder of a training's pairs."""
+def pair_folder(setup: Setup, folder: GeneratorFolder) -> PairFolder:
+    """Return the folder of pairs that the user has named, else that of a training."""
     own = setup.request.pair_folder
-    if own is None:
-        assert folder is not None
-        return PairFolder(folder.pairs)
-    return PairFolder(own)
+    return PairFolder(folder.pairs if own is None else own)
 
 
 def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
@@ -296,14 +294,17 @@ def _make_regression(setup: Setup, matching: Matching) -> Regression:
     return Regression(networks, FeatureDistance(networks.base, networks.text([""])), setup.config.regression)
 
 
-def new_folder(setup: Setup, output: Path) -> GeneratorFolder | None:
-    """Make the folder of a new training; `None` in processes but the first.
+def new_folder(setup: Setup, output: Path) -> GeneratorFolder:
+    """Return the folder of a new training, which the first process makes.
 
     Raises:
         OutputError: the disk is too full, or the folder cannot be made.
     """
-    if not setup.process.is_main:
-        return None
+    return GeneratorFolder(Path(setup.process.share(lambda: str(_make_folder(setup, output).path))))
+
+
+def _make_folder(setup: Setup, output: Path) -> GeneratorFolder:
+    """Make the folder of a new training."""
     count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
     require_space(output, STATE_COPIES * count)
     record = make_record(setup)
@@ -380,7 +381,7 @@ class Session:
     folder: GeneratorFolder | None
 
     @classmethod
-    def open(cls, setup: Setup, folder: GeneratorFolder | None, state: GeneratorState | None = None) -> Session:
+    def open(cls, setup: Setup, folder: GeneratorFolder, state: GeneratorState | None = None) -> Session:
         """Return a training whose pairs are made, from its saved state if there is one.
 
         Raises:

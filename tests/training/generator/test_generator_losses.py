@@ -1,0 +1,106 @@
+"""The losses of both phases, on the tiny base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from stylescore.training.generator.batches import Batch
+from stylescore.training.generator.loop import held_out_batch
+from stylescore.training.generator.losses import encode
+from stylescore.training.generator.measure import measure_matching
+from stylescore.training.generator.session import Session
+
+Make = Callable[..., Session]
+Rngs = Callable[..., list[torch.Generator]]
+
+
+def together(session: Session) -> Batch:
+    """Return the held-out pairs as one batch."""
+    parts = [held_out_batch(session.trainer, index) for index in range(len(session.trainer.data.held_out))]
+    joined = (torch.cat([getattr(part, name) for part in parts]) for name in ("photo", "noise", "target"))
+    photo, noise, target = joined
+    captions = tuple(caption for part in parts for caption in part.captions)
+    return Batch(photo, noise, target, captions, tuple(range(len(parts))))
+
+
+@pytest.fixture
+def session(generator_session: Make) -> Session:
+    return generator_session(pairs={"count": 8})
+
+
+def test_a_picture_that_is_the_pairs_costs_nothing(session: Session, rngs: Rngs) -> None:
+    batch, regression = together(session), session.trainer.regression
+    assert len(batch.photo) == 2
+    pixel, perceptual = regression(batch.target, batch, rngs(1, 2))
+    assert torch.equal(pixel, torch.zeros(2))
+    assert torch.equal(perceptual, torch.zeros(2))
+    pixel, perceptual = regression(batch.target + 0.1, batch, rngs(1, 2))
+    torch.testing.assert_close(pixel, torch.full((2,), 0.1))
+    assert bool((perceptual > 0).all())
+    torch.testing.assert_close(regression.loss(pixel, perceptual), pixel + 0.1 * perceptual)
+
+
+def test_without_weight_the_perceptual_distance_is_not_computed(session: Session, rngs: Rngs) -> None:
+    batch, counter = together(session), session.trainer.matching.networks.base.counter
+    regression = replace(session.trainer.regression, config=replace(session.trainer.config.regression, perceptual=0.0))
+    before = counter.snapshot()
+    _, perceptual = regression(batch.photo, batch, rngs(1, 2))
+    assert counter.snapshot() == before
+    assert torch.equal(perceptual, torch.zeros(2))
+
+
+def test_a_step_is_that_of_the_objective_on_the_pictures_latents(session: Session, rngs: Rngs) -> None:
+    batch, matching = together(session), session.trainer.matching
+    pictures = batch.target.clone().requires_grad_()
+    step, z = matching.step(pictures, batch, 0.25, rngs(5, 6))
+    z_source = encode(matching.networks, batch.photo)
+    expected = matching.objective(z, z_source, matching.scores(batch.captions), progress=0.25, rng=rngs(5, 6))
+    torch.testing.assert_close(step.gradient, expected.gradient)
+    assert torch.equal(step.t, expected.t)
+    torch.testing.assert_close(z, encode(matching.networks, batch.target))
+    step.loss.sum().backward()
+    assert pictures.grad is not None
+    assert bool((pictures.grad.flatten(1).abs().sum(1) > 0).all())
+
+
+def test_the_margin_is_the_mean_logarithm_of_the_two_errors(session: Session, rngs: Rngs) -> None:
+    batch, matching = together(session), session.trainer.matching
+    z = encode(matching.networks, batch.target)
+    margin = matching.style_margin(z, batch.captions, [201, 601], rngs(7, 8))
+    scores, schedule, found = matching.scores(batch.captions), matching.objective.schedule, []
+    rng = rngs(7, 8)
+    for timestep in (201, 601):
+        eps = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in rng])
+        t = torch.full((2,), timestep)
+        z_t = schedule.add_noise(z, eps, t)
+        style = replace(scores["style"], combine=None)(z_t, t)
+        base = replace(scores["fake"], combine=None, fake=None)(z_t, t)
+        found.append((((base - eps) ** 2).mean((1, 2, 3)) / ((style - eps) ** 2).mean((1, 2, 3))).log())
+    torch.testing.assert_close(margin, torch.stack(found).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_second_measure_weighs_content_against_the_margin(session: Session, rngs: Rngs) -> None:
+    batch, matching, regression = together(session), session.trainer.matching, session.trainer.regression
+    z, z_source = (encode(matching.networks, part) for part in (batch.target, batch.photo))
+    margin = matching.style_margin(z, batch.captions, [201, 401, 601], generators := rngs(7, 8))
+    content = regression.distance(z, z_source, generators)
+    measured = measure_matching(matching, regression, batch.target, batch, rngs(7, 8))
+    assert float(measured) == pytest.approx(float((0.5 * content - margin).sum()), rel=1e-4)
+
+
+def test_the_fake_score_sees_fresh_noise_and_many_timesteps(session: Session) -> None:
+    batch, matching = together(session), session.trainer.matching
+    z = encode(matching.networks, batch.target)
+    drawn: list[Any] = []
+    for seed in range(20):
+        rng = [torch.Generator().manual_seed(2 * seed + place) for place in (0, 1)]
+        loss, t = matching.fake_loss(z, batch.captions, 0.9, rng)
+        assert loss.shape == (2,)
+        drawn += t.tolist()
+    assert max(drawn) > 800
+    assert len(set(drawn)) > 30
