@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from stylescore import stylize
 from stylescore.catalog.registry import list_styles
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 
 HERE = Path(__file__).parent
 PHOTO = HERE / "coffee.jpg"

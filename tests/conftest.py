@@ -42,7 +42,7 @@ def check_types(function: Any) -> Any:
 # The hook finds its checker by the name of a module, and this file has none.
 sys.modules["type_checker"] = ModuleType("type_checker")
 sys.modules["type_checker"].check_types = check_types  # type: ignore[attr-defined]
-install_import_hook("stylescore", "type_checker.check_types")
+install_import_hook(["stylescore", "stylescore_apply"], "type_checker.check_types")
 
 import json
 from collections.abc import Callable

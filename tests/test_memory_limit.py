@@ -14,8 +14,9 @@ import torch
 from stylescore import errors
 from stylescore.assembly import stylizer as stylizers
 from stylescore.errors import MemoryLimitError, PictureError, StylescoreError, is_out_of_memory, memory_limit, quote
-from stylescore.images import opening, read_photo
+from stylescore.images import read_photo
 from stylescore.method import fit as fits
+from stylescore_apply.images import opening
 
 CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
 GPU = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.2 GiB is free."

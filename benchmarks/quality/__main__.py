@@ -38,7 +38,7 @@ from stylescore.cli.options import parse_settings
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError, StylescoreError
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 
 
 def make_parser() -> argparse.ArgumentParser:

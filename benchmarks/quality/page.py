@@ -14,7 +14,7 @@ from benchmarks.measuring import RESULTS
 from stylescore.assembly.sources import model_hash
 from stylescore.catalog.registry import resolve_model
 from stylescore.evaluation.tables import format_table
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
 SAVED = RESULTS / "quality.json"

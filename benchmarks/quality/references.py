@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.quality.split import Photos
-from stylescore.storage.files import atomic, sha256
+from stylescore_apply.storage.files import atomic, sha256
 
 STREAM = 77
 """Seed that separates the random numbers of these renderings from those of the training pictures."""

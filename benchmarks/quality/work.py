@@ -16,7 +16,7 @@ from benchmarks.quality.methods import ROWS, Studio, to_pixels
 from benchmarks.quality.split import Photos
 from stylescore.errors import ConfigError
 from stylescore.images import save_png
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from stylescore.assembly.stylizer import CODEC_TILE
 from stylescore.config import presets
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.codec import Codec
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 
 PUBLISHED = Path(stylescore.__file__).parent / "diagnostics" / "memory.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "memory.md"

@@ -288,7 +288,7 @@ def test_own_style_folder(monkeypatch, platform, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(registry.sys, "platform", platform)
+    monkeypatch.setattr("sys.platform", platform)
     assert registry.user_styles_dir() == expected
 
 

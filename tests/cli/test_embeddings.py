@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 

@@ -15,7 +15,7 @@ import pytest
 
 from stylescore.cli import signals
 from stylescore.cli.signals import Interrupts
-from stylescore.storage.files import SIGNALS, uninterrupted
+from stylescore_apply.storage.files import SIGNALS, uninterrupted
 
 PHOTO = Path(__file__).parent.parent / "data" / "parity" / "input_128x128.png"
 

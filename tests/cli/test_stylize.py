@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from stylescore.catalog.registry import BUNDLED, list_styles
 from stylescore.cli.options import BUNDLED_STYLES
 from stylescore.images import read_metadata
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 FILES = ["before-after.png", "config.toml", "picture-model-size.png", "picture.png", "steps.jsonl"]

@@ -27,6 +27,7 @@ from stylescore.method.schedule import NoiseSchedule, posterior_weight
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "stylescore"
+APPLY = ROOT / "apply" / "src" / "stylescore_apply"
 CONCEPTS = sorted((DOCS / "concepts").glob("*.md"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -49,6 +50,10 @@ def options() -> Iterator[tuple[str, str]]:
         for parameter in sub.params:
             spellings = (*parameter.opts, *parameter.secondary_opts)
             yield from ((name, option) for option in spellings if option.startswith("-"))
+    from stylescore_apply.cli import make_parser
+
+    actions = make_parser("stylescore apply")._actions
+    yield from (("apply", option) for action in actions for option in action.option_strings)
 
 
 @pytest.mark.parametrize(("command", "option"), list(options()))
@@ -166,8 +171,8 @@ def test_the_citation_has_this_version_and_the_papers_authors() -> None:
 
 def modules() -> set[str]:
     found = set()
-    for file in SOURCE.rglob("*.py"):
-        parts = ("stylescore", *file.relative_to(SOURCE).with_suffix("").parts)
+    for file in (*SOURCE.rglob("*.py"), *APPLY.rglob("*.py")):
+        parts = file.relative_to(SOURCE.parent if file.is_relative_to(SOURCE) else APPLY.parent).with_suffix("").parts
         if parts[-1] not in ("_version", "__main__"):
             found.add(".".join(part for part in parts if part != "__init__"))
     return found
@@ -211,7 +216,7 @@ def test_the_code_that_a_page_names_is_there(name: str) -> None:
 
 def source_text() -> str:
     """Return all string-bearing source with implicit concatenations joined."""
-    code = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (*SOURCE.rglob("*.py"), *APPLY.rglob("*.py")))
     return re.sub(r'"\s*\n\s*f?"', "", code).replace("{{style}} and {{caption}}", "{style} and {caption}")
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from stylescore.images import Photo, finish, read_photo, to_tensor
-from stylescore.images.alpha import fill_hidden
+from stylescore_apply.images.alpha import fill_hidden
 
 SHAPES = [(40, 60), (61, 37), (300, 500)]
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
+from tests.images.profiles import LINEAR, black_ink_only, linear_rgb, profile
 
 from stylescore.errors import PictureError
 from stylescore.images import Photo, read_photo
@@ -260,52 +261,6 @@ def test_sixteen_bit_colour_with_alpha(tmp_path: Path) -> None:
 # Colour spaces ------------------------------------------------------------------------------------------------
 
 
-def profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
-    """A minimal ICC version 2 profile."""
-    tags = {b"desc": description("made by a test"), b"wtpt": xyz(0.9642, 1, 0.8249), **tags}
-    table, body, start = b"", b"", 132 + 12 * len(tags)
-    for name, data in tags.items():
-        table += name + struct.pack(">II", start + len(body), len(data))
-        body += data + b"\0" * (-len(data) % 4)
-    light = struct.pack(">iii", 63190, 65536, 54061)
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s28s12s48s",
-        *(start + len(body), b"", 0x02400000, b"mntr" if space != b"CMYK" else b"prtr", space, connection),
-        *(struct.pack(">6H", 2020, 1, 1, 0, 0, 0), b"acsp", b"", light, b""),
-    )
-    return head + struct.pack(">I", len(tags)) + table + body
-
-
-def description(text: str) -> bytes:
-    return b"desc\0\0\0\0" + struct.pack(">I", len(text) + 1) + text.encode() + b"\0" + b"\0" * 78
-
-
-def xyz(*values: float) -> bytes:
-    return b"XYZ \0\0\0\0" + struct.pack(">iii", *(round(value * 65536) for value in values))
-
-
-LINEAR = b"curv\0\0\0\0\0\0\0\0"
-
-
-def linear_rgb() -> bytes:
-    """The primaries of sRGB with a straight tone curve."""
-    primaries = {
-        b"rXYZ": xyz(0.43607, 0.22249, 0.01392),
-        b"gXYZ": xyz(0.38515, 0.71687, 0.09708),
-        b"bXYZ": xyz(0.14307, 0.06061, 0.71410),
-    }
-    return profile(b"RGB ", {**primaries, b"rTRC": LINEAR, b"gTRC": LINEAR, b"bTRC": LINEAR})
-
-
-def black_ink_only() -> bytes:
-    """A press on which only the black ink shows: lightness falls with K, and C, M and Y do nothing."""
-    straight = bytes(range(256))
-    grid = b"".join(bytes([0 if node & 1 else 255, 128, 128]) for node in range(16))
-    identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
-    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + straight * 4 + grid + straight * 3
-    return profile(b"CMYK", {name: lut for name in (b"A2B0", b"A2B1", b"A2B2")}, b"Lab ")
-
-
 @pytest.mark.parametrize(("mode", "value"), [("RGB", (55,) * 3), ("RGBA", (55, 55, 55, 9)), ("P", 0)])
 def test_embedded_rgb_profile_is_applied(tmp_path: Path, mode: str, value: int | tuple[int, ...]) -> None:
     picture = Image.new(mode, (10, 10), value)
@@ -411,7 +366,7 @@ def test_heic_without_the_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100)
     with pytest.raises(PictureError, match="HEIC") as caught:
         read_photo(tmp_path / name)
-    assert "pip install 'stylescore[heic]'" in (caught.value.hint or "")
+    assert "pip install pillow-heif" in (caught.value.hint or "")
 
 
 # What cannot be read ------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_a_new_folder_appears_with_its_files_or_not_at_all(tmp_path: Path) -> No
 def test_the_next_run_removes_a_folder_that_a_killed_one_had_not_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stylescore.storage import files
+    from stylescore_apply.storage import files
 
     left = files.partial_path(tmp_path)
     left.mkdir()

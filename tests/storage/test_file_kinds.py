@@ -17,7 +17,7 @@ from stylescore.diffusion.checkpoints.single_file import load_single_file
 from stylescore.errors import InputError, ModelError, PictureError, StyleError
 from stylescore.images import read_photo
 from stylescore.lora import read_lora
-from stylescore.storage.file_kinds import file_kind, kind_of_bytes
+from stylescore_apply.storage.file_kinds import file_kind, kind_of_bytes
 
 
 def zipped(name: str) -> bytes:

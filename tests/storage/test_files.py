@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stylescore.errors import InputError, OutputError, PictureError
-from stylescore.storage import files
-from stylescore.storage.files import atomic, partial_path, remove_partials, sha256
+from stylescore_apply.storage import files
+from stylescore_apply.storage.files import atomic, partial_path, remove_partials, sha256
 
 
 def names(folder: Path) -> list[str]:

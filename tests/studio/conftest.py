@@ -22,7 +22,7 @@ pytest.importorskip("uvicorn")
 import uvicorn
 
 from stylescore.images import read_photo, save_png
-from stylescore.storage.files import atomic
+from stylescore_apply.storage.files import atomic
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access
 from stylescore.studio.jobs import JobStore, Status, StoredPhoto, StudioJob

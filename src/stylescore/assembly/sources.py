@@ -18,7 +18,7 @@ from stylescore.catalog.registry import (
     resolve_vae,
 )
 from stylescore.config.run import RunConfig
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 
 @dataclass(frozen=True, kw_only=True)

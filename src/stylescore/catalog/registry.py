@@ -5,8 +5,6 @@ Neither torch nor diffusers is imported here, so that names can be listed and ch
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,10 +16,13 @@ from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
+from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
+from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
+from stylescore_apply.names import data_folder as data_folder
+from stylescore_apply.names import user_styles_dir as user_styles_dir
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
-STYLES_VARIABLE = "STYLESCORE_STYLES"
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
 TEXT_ENCODERS_FOLDER = "give a folder with text_encoder and tokenizer, as a model in diffusers layout has them"
 _STYLE_ENDING = ".safetensors"
@@ -280,22 +281,6 @@ def default_styles_dirs() -> tuple[Path, ...]:
     return (*(BUNDLED / model / "styles" for model in BUNDLED_MODELS), user_styles_dir())
 
 
-def user_styles_dir() -> Path:
-    """Return the user's style folder: `$STYLESCORE_STYLES`, or one in the platform's folder for application data."""
-    chosen = os.environ.get(STYLES_VARIABLE)
-    return user_path(chosen) if chosen else data_folder() / "styles"
-
-
-def data_folder() -> Path:
-    """Return this program's folder in the platform's folder for application data."""
-    return _platform_folder() / "stylescore"
-
-
-def _platform_folder() -> Path:
-    match sys.platform:
-        case "win32":
-            return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-        case "darwin":
-            return Path.home() / "Library" / "Application Support"
-        case _:
-            return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+def generator_dirs() -> tuple[Path, ...]:
+    """Return the folders that are searched for exported generators: the bundled ones, then the user's own."""
+    return (*(BUNDLED / model / "generators" for model in BUNDLED_MODELS), user_styles_dir())

@@ -10,7 +10,7 @@ import typer
 
 from stylescore.cli.output import print_json, print_result, require_writable, say
 from stylescore.errors import ConfigError
-from stylescore.storage.files import atomic, check_target
+from stylescore_apply.storage.files import atomic, check_target
 
 if TYPE_CHECKING:
     from stylescore.comparison.server import PollServer

@@ -12,7 +12,7 @@ import typer
 
 from stylescore.cli.output import print_json, print_result, progress, require_writable, say, silence_libraries
 from stylescore.errors import ConfigError, quote
-from stylescore.storage.files import atomic, check_target
+from stylescore_apply.storage.files import atomic, check_target
 
 if TYPE_CHECKING:
     from stylescore.evaluation.pairs import Pairing

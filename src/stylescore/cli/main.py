@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from stylescore._version import __version__
+from stylescore.cli.apply import PASSED_ON, apply, export
 from stylescore.cli.compare import compare
 from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
@@ -51,6 +52,8 @@ app.command()(train_generator)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command(context_settings=PASSED_ON, add_help_option=False)(apply)
+app.command()(export)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)

@@ -177,6 +177,6 @@ def _read_usable_size(photo: Path, output: OutputConfig) -> tuple[int, int]:
 def hash_photos(names: Sequence[str]) -> Mapping[str, Path]:
     """Return photos by the SHA-256 of their files, to find those of runs."""
     from stylescore.images.finding import find_photos
-    from stylescore.storage.files import sha256
+    from stylescore_apply.storage.files import sha256
 
     return {sha256(photo.path): photo.path for photo in find_photos(names).photos}

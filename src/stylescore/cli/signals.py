@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from stylescore.storage.files import SIGNALS
+from stylescore_apply.storage.files import SIGNALS
 
 UNWINDING_SECONDS = 1.0
 """After an interrupt, so long no other signal is heeded: the state is on its way to the disk."""

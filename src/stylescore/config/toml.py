@@ -15,8 +15,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from stylescore.errors import ConfigError, did_you_mean, quote
-from stylescore.storage.file_kinds import file_kind
 from stylescore.storage.texts import describe_error, read_text, require_shallow
+from stylescore_apply.storage.file_kinds import file_kind
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from stylescore.storage.files import sha256
+from stylescore_apply.storage.files import sha256
 
 if TYPE_CHECKING:
     from stylescore.evaluation.catalogue import Metric, Score

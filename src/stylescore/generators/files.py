@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from stylescore.errors import ConfigError, ModelError, memory_limit, quote
 from stylescore.generators.kinds import check_network, make_generator
 from stylescore.generators.layers import CELL
-from stylescore.storage.files import atomic
 from stylescore.storage.safetensors_header import TensorEntry, read_header, sort_metadata
-from stylescore.storage.texts import parse_json
+from stylescore.storage.texts import is_file, is_folder, parse_json
+from stylescore_apply.networks import KEY
+from stylescore_apply.storage.files import atomic
 
-KEY = "stylescore.generator"
+ENDING = ".safetensors"
 VERSION = 1
 FLOATS = ("F32", "F16", "BF16")
 _HINT = "train it with stylescore train-generator, or download the file again"
@@ -114,6 +115,39 @@ def load_generator(path: str | Path) -> tuple[nn.Module, GeneratorFacts]:
         _require_finite(path, tensors)
         module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return module.eval().requires_grad_(False), facts
+
+
+def find_generator(path: Path) -> Path | None:
+    """Return the file of a generator: the path itself, or the only generator in the folder that it is.
+
+    `None` if the path is neither; whether the generator can be used is not checked.
+    """
+    if is_folder(path):
+        found = [file for file in sorted(path.glob(f"*{ENDING}")) if _has_facts(file)]
+        return found[0] if len(found) == 1 else None
+    return path if path.suffix.lower() == ENDING and is_file(path) and _has_facts(path) else None
+
+
+def require_generator(path: Path) -> Path:
+    """Return the file of a generator, see `find_generator`.
+
+    Raises:
+        ModelError: there is none, or a folder has several.
+    """
+    found = find_generator(path)
+    if found is None and is_folder(path):
+        raise ModelError(f"the folder {str(path)!r} does not hold exactly one generator", hint="name its file")
+    if found is None:
+        read_facts(path)  # says what is wrong
+        raise ModelError(f"the name of a generator's file must end in {ENDING}, got {str(path)!r}", hint="rename it")
+    return found
+
+
+def _has_facts(path: Path) -> bool:
+    try:
+        return not path.name.startswith(".") and KEY in read_header(path, error=ModelError).metadata
+    except ModelError:
+        return False
 
 
 def _metadata(facts: GeneratorFacts) -> dict[str, str]:

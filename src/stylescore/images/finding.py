@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images.opening import check_file
+from stylescore_apply.images.opening import check_file
 from stylescore.storage.texts import describe_error, is_file, is_folder, read_text
 
 SUFFIXES = frozenset(

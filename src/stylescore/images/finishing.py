@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from stylescore.images.oklab import keep_colours
-from stylescore.images.reading import Photo
+from stylescore_apply.images.reading import Photo
 from stylescore.images.upsampling import upsample_guided
 
 

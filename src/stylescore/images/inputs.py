@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from stylescore.errors import PictureError
-from stylescore.images.reading import Photo, photo_of, read_photo
+from stylescore_apply.images.reading import Photo, photo_of, read_photo
 
 IN_MEMORY = Path("image")
 """What stands for the path of a photo that was not read from a file."""

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from stylescore.errors import PictureError
 from stylescore.images.inputs import as_photo
-from stylescore.images.reading import Photo
+from stylescore_apply.images.reading import Photo
 
 FEATHER = 0.01
 """Width of a mask's soft edge, as a part of the photo's short side, where none is stated."""

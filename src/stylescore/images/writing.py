@@ -16,15 +16,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from stylescore.config.output import OutputConfig
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images.colour import convert_from_srgb
-from stylescore.images.exif import exif_for
-from stylescore.images.opening import open_picture
-from stylescore.images.reading import Photo
 from stylescore.images.sheets import before_after as before_after
 from stylescore.images.sheets import contact_sheet as contact_sheet
 from stylescore.images.sheets import flatten_alpha
-from stylescore.storage.files import atomic
 from stylescore.storage.texts import parse_json
+from stylescore_apply.images.colour import convert_from_srgb
+from stylescore_apply.images.exif import exif_for
+from stylescore_apply.images.opening import open_picture
+from stylescore_apply.images.reading import Photo
+from stylescore_apply.storage.files import atomic
 
 LARGEST_SIDES = {"jpeg": 65_500, "webp": 16_383}
 """Largest sides in pixels that a format has."""

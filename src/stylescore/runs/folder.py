@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stylescore.errors import ConfigError, OutputError
 from stylescore.method.state import State
-from stylescore.storage.files import atomic, partial_path, remove_partials, uninterrupted
+from stylescore_apply.storage.files import atomic, partial_path, remove_partials, uninterrupted
 
 S = TypeVar("S", bound=State)
 F = TypeVar("F", bound="RunFolder")

@@ -22,8 +22,8 @@ from stylescore.runs.folder import RunFolder
 from stylescore.runs.names import DEFAULT, folder_name
 from stylescore.runs.record import Record, is_made_by, read_record, replace_record, to_toml, write_record
 from stylescore.runs.resume import require_resumable, require_same, require_same_settings, require_unchanged
-from stylescore.storage.files import sha256
 from stylescore.storage.texts import is_file
+from stylescore_apply.storage.files import sha256
 
 COMMAND = "stylize"
 NO_PHOTOS: Mapping[str, Path] = MappingProxyType({})

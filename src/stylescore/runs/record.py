@@ -14,8 +14,8 @@ from stylescore._version import __version__
 from stylescore.config.toml import LONGEST_TOML, from_table, parse_toml, to_table
 from stylescore.errors import ConfigError
 from stylescore.runs.folder import RunFolder
-from stylescore.storage.files import atomic
 from stylescore.storage.texts import read_text
+from stylescore_apply.storage.files import atomic
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from stylescore.method.state import PictureState, capture
 from stylescore.runs.folder import make_folder
 from stylescore.runs.job import Job, public_record
 from stylescore.runs.record import flat_settings
-from stylescore.storage.files import uninterrupted
+from stylescore_apply.storage.files import uninterrupted
 
 SECONDS_BETWEEN_STATES = 10.0
 FRAMES_IN_ANIMATION = 40

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stylescore.errors import InputError, ModelError, StyleError, quote
-from stylescore.storage.file_kinds import HEAD_LENGTH, is_safetensors, kind_of_bytes
 from stylescore.storage.texts import describe_error, require_regular
+from stylescore_apply.storage.file_kinds import HEAD_LENGTH, is_safetensors, kind_of_bytes
 
 _LARGEST_HEADER = 32 * 2**20
 _MOST_DIMENSIONS = 8

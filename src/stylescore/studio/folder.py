@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stylescore.catalog.registry import data_folder
 from stylescore.errors import OutputError
-from stylescore.storage.files import remove_any
+from stylescore_apply.storage.files import remove_any
 from stylescore.storage.texts import user_path
 
 STUDIO_VARIABLE = "STYLESCORE_STUDIO"

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from stylescore.errors import PictureError
-from stylescore.images.opening import open_picture
-from stylescore.images.reading import Photo, read_photo
+from stylescore_apply.images.opening import open_picture
+from stylescore_apply.images.reading import Photo, read_photo
 from stylescore.images.writing import read_metadata
-from stylescore.storage.files import atomic, partial_path, sha256
+from stylescore_apply.storage.files import atomic, partial_path, sha256
 from stylescore.studio.folder import StudioFolder, safe_name
 from stylescore.studio.jobs import JobStore, StoredPhoto
 from stylescore.studio.limits import Limits

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
-from stylescore.storage.files import SIGNALS
+from stylescore_apply.storage.files import SIGNALS
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from stylescore.storage.files import atomic
 from stylescore.storage.safetensors_header import sort_metadata
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.lora import adapter_state, is_written
+from stylescore_apply.storage.files import atomic
 
 
 def kohya_tensors(unet: Any, config: StyleTrainingConfig, dtype: torch.dtype) -> dict[str, Tensor]:

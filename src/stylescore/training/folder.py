@@ -13,9 +13,9 @@ from stylescore.errors import OutputError
 from stylescore.method.state import State
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.record import Record
-from stylescore.storage.files import atomic, sha256
 from stylescore.training.config import RESULT_FILE, StyleTrainingConfig
 from stylescore.training.loop import TrainStep
+from stylescore_apply.storage.files import atomic, sha256
 
 COMMAND = "train-style"
 FREE = (

@@ -16,8 +16,8 @@ from stylescore.images import Photo, read_photo
 from stylescore.images.finding import SUFFIXES
 from stylescore.images.sheets import flatten_alpha
 from stylescore.images.sizes import fitted_size
-from stylescore.storage.files import sha256
 from stylescore.storage.texts import is_file, is_folder
+from stylescore_apply.storage.files import sha256
 
 FEWEST = 3
 """With fewer pictures a network overfits: it memorizes them instead of what they have in common."""

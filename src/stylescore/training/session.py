@@ -26,7 +26,6 @@ from stylescore.method.types import PredictionType
 from stylescore.runs.folder import Curves, make_folder, read_state
 from stylescore.runs.record import Hashes, Record, flat_settings, read_record, replace_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
-from stylescore.storage.files import remove_partials, sha256
 from stylescore.training.buckets import Buckets, make_buckets, size_multiple
 from stylescore.training.cache import Cache, make_cache
 from stylescore.training.checkpoint import capture, restore
@@ -49,6 +48,7 @@ from stylescore.training.plan import Plan, require_free_name, require_space, sty
 from stylescore.training.process import Process, make_process, require_even
 from stylescore.training.samples import sample_sheet
 from stylescore.training.start import bind_start
+from stylescore_apply.storage.files import remove_partials, sha256
 
 TAKEN = "move it away, or set another name in config.toml; then resume"
 STATE_BYTES = 12

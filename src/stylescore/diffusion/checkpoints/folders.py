@@ -15,9 +15,9 @@ from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
 from stylescore.diffusion.quantisation import require_usable
 from stylescore.errors import ModelError, StylescoreError, is_out_of_memory, quote
-from stylescore.storage.file_kinds import file_kind
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import describe_error, is_file, parse_json, read_text
+from stylescore_apply.storage.file_kinds import file_kind
 
 SUPPORTED = f"use a plain text-to-image model of these families: {', '.join(family.label for family in FAMILIES)}"
 _SCHEDULER = ComponentSpec("scheduler", "scheduler")

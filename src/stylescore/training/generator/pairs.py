@@ -27,10 +27,10 @@ from stylescore.images import Photo
 from stylescore.images.sizes import resize
 from stylescore.method.fit import fit
 from stylescore.method.objective import run_noise
-from stylescore.storage.files import atomic
 from stylescore.storage.texts import parse_json
 from stylescore.training.draws import make_seed
 from stylescore.training.generator.photos import PhotoSource
+from stylescore_apply.storage.files import atomic
 
 LARGEST_SIDE = 2**16
 OTHER_PAIRS = "give another --pair-folder, or remove it to make the pairs anew"

@@ -20,9 +20,9 @@ from stylescore.errors import ConfigError, PictureError, StylescoreError
 from stylescore.images.captions import CaptionSource, read_captions, read_table_rows
 from stylescore.images.finding import SUFFIXES
 from stylescore.images.sizes import fitted_size
-from stylescore.storage.files import sha256
 from stylescore.storage.texts import is_file, is_folder
 from stylescore.training.pictures import list_pictures, load_picture
+from stylescore_apply.storage.files import sha256
 
 FEWEST = 4
 TABLES = (".csv", ".tsv", ".jsonl")

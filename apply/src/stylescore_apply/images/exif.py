@@ -46,6 +46,11 @@ def _select(given: Image.Exif) -> Image.Exif | None:
     return kept if len(kept.tobytes()) > len(Image.Exif().tobytes()) else None
 
 
+def has_place(exif: Image.Exif | None) -> bool:
+    """Return whether EXIF data say where a picture was taken."""
+    return exif is not None and bool(exif.get_ifd(IFD.GPSInfo))
+
+
 def exif_for(given: Image.Exif | None, size: tuple[int, int], *, keep_location: bool) -> Image.Exif | None:
     """Return EXIF data for an upright picture of this size; without the place, unless it is to be kept."""
     if given is None:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from stylescore.images.depth import is_deep, to_eight_bits
+from stylescore_apply.images.depth import is_deep, to_eight_bits
 
 _COLOUR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _MODES_WITHOUT_ALPHA = {"1": "L", "L": "L", "LA": "L", "La": "L", "CMYK": "CMYK"}
@@ -40,7 +40,10 @@ def own_profile(image: Image.Image) -> bytes:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data)) if data and not is_deep(image) else None
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return b""
-    return bytes(data) if data and profile is not None and profile.profile.xcolor_space.strip() == "RGB" else b""
+    if profile is None or profile.profile.xcolor_space.strip() != "RGB":
+        return b""
+    has_inverse = ImageCms.isIntentSupported(profile, ImageCms.Intent.PERCEPTUAL, ImageCms.Direction.OUTPUT)
+    return bytes(data) if data and has_inverse == 1 else b""  # without an inverse, no colours can be converted to it
 
 
 def convert_from_srgb(picture: Image.Image, profile: bytes) -> Image.Image:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from stylescore.images.alpha import fill_hidden
-from stylescore.images.colour import convert_to_srgb, own_profile
-from stylescore.images.exif import descriptive_exif
-from stylescore.images.opening import open_picture
+from stylescore_apply.images.alpha import fill_hidden
+from stylescore_apply.images.colour import convert_to_srgb, own_profile
+from stylescore_apply.images.exif import descriptive_exif
+from stylescore_apply.images.opening import open_picture
 
 _TRANSPOSE_OF = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from stylescore.errors import PictureError, StylescoreError, is_out_of_memory
-from stylescore.storage.file_kinds import file_kind
+from stylescore_apply.errors import PictureError, StylescoreError, is_out_of_memory
+from stylescore_apply.storage.file_kinds import file_kind
 
 MAX_PIXELS = 150_000_000
 """Largest number of pixels that is decoded. Phones reach 108 megapixels; PIL itself refuses from 179 on."""
@@ -175,7 +175,7 @@ def _format_error(name: str) -> PictureError:
     if _is_heic(name) and "HEIF" not in Image.OPEN:
         return PictureError(
             f"{name!r} is a HEIC picture, and no HEIC decoder is installed",
-            hint="pip install 'stylescore[heic]', or save the photo as JPEG",
+            hint="pip install pillow-heif, or save the photo as JPEG",
         )
     kind = file_kind(Path(name))
     if kind is not None and kind.what != "a picture":

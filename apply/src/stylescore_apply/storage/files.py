@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stylescore.errors import InputError, OutputError
+from stylescore_apply.errors import InputError, OutputError
 
 _HINTS = {
     errno.ENOSPC: "free some space on this disk or write to another one",

@@ -1,0 +1,1 @@
+"""Reads pictures of any common format as upright sRGB, and writes them."""

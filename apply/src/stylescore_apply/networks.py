@@ -1,0 +1,219 @@
+"""Networks in ONNX files: what a file says of itself, and its run by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylescore_apply.errors import MemoryLimitError, ModelError, is_out_of_memory, memory_limit, quote
+from stylescore_apply.storage.file_kinds import HEAD_LENGTH, kind_of_bytes
+
+KEY = "stylescore.generator"
+"""Name of the metadata entry with a network's facts, as JSON."""
+VERSION = 1
+LARGEST_FILE = 2 * 2**30
+CONTEXT_IF_UNKNOWN = 128
+"""Pixels around a tile of a network whose layers see the whole picture; no number makes its tiles exact."""
+
+_HINT = "make it with stylescore export, or download it again"
+LESS_MEMORY = "what takes less: a smaller --memory-limit, which computes smaller tiles"
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a network's file says of it.
+
+    Attributes:
+        network: name of its architecture.
+        style: name of its style.
+        noise_channels: of its noise field, 0 for a network without noise.
+        noise_scale: pixels that a cell of the noise field spans on each axis.
+        multiple: tiles begin at multiples of so many pixels.
+        context: pixels around a tile on each side that decide its picture; `None` if all of the picture does.
+        bytes_per_pixel: memory of its activations for each pixel of a picture.
+        size: short side in pixels of the pictures it was trained on, 0 if unknown.
+        licence: of the file.
+        version: of this format.
+    """
+
+    network: str
+    style: str
+    noise_channels: int
+    noise_scale: int
+    multiple: int
+    context: int | None
+    bytes_per_pixel: int
+    size: int = 0
+    licence: str = ""
+    version: int = VERSION
+
+
+class Network(Protocol):
+    """What stylizes photos in one forward pass."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the network."""
+
+    def __call__(self, photo: Array, noise: Array | None) -> Array:
+        """Return pictures [n, 3, h, w] in [0, 1] for photos [n, 3, h, w] and noise [n, channels, rows, columns]."""
+
+
+class OnnxNetwork:
+    """A network in an ONNX file, run on the CPU.
+
+    Attributes:
+        facts: what the file says of it.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        """Load a file.
+
+        Args:
+            path: an ONNX file that `stylescore export` wrote.
+            threads: number of threads, 0 for one for each core.
+
+        Raises:
+            ModelError: there is no such file, or it is not such a network.
+        """
+        content = _read(path)
+        with memory_limit("loading the network", LESS_MEMORY):
+            self._session = _start_session(path, content, threads)
+        self.facts = _read_facts(path, self._session.get_modelmeta().custom_metadata_map)
+        _check_signature(path, self._session, self.facts)
+
+    def __call__(self, photo: Array, noise: Array | None) -> Array:
+        """Return pictures [n, 3, h, w] in [0, 1] of the photos' size.
+
+        Raises:
+            MemoryLimitError: there is not enough memory.
+            ModelError: onnxruntime cannot compute the network.
+        """
+        inputs = {"photo": photo} if noise is None else {"photo": photo, "noise": noise}
+        try:
+            (picture,) = self._session.run(["picture"], inputs)
+        except Exception as error:  # onnxruntime's errors have no common base but this
+            raise _failure(error) from error
+        return picture  # type: ignore[no-any-return]
+
+
+def _failure(error: Exception) -> MemoryLimitError | ModelError:
+    """Return what an error of a network's run means."""
+    if "Failed to allocate memory" in str(error) or is_out_of_memory(error):
+        return MemoryLimitError("not enough memory for stylizing the picture", hint=LESS_MEMORY)
+    reason = " ".join(str(error).split())
+    return ModelError(f"onnxruntime cannot compute the network: {reason[:300]}", hint=_HINT)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(f"the network {str(path)!r} has more than {LARGEST_FILE:,} bytes", hint=_HINT)
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = f"check the spelling; the working folder is {str(Path.cwd())!r}"
+        raise ModelError(f"there is no network {str(path)!r}", hint=hint) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"the network {str(path)!r} cannot be read: {reason}", hint="check its permissions") from error
+
+
+def _start_session(path: Path, content: bytes, threads: int) -> Any:
+    """Load the network from its bytes: given a path, onnxruntime would also open other files that it names."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.enable_mem_pattern = False  # made for one size of picture
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base but this
+        raise _refusal(path, content, error) from error
+
+
+def _refusal(path: Path, content: bytes, error: Exception) -> ModelError:
+    kind = kind_of_bytes(content[:HEAD_LENGTH])
+    if kind is not None and kind.what != "an ONNX model":
+        return ModelError(f"{str(path)!r} {kind.refuse('a network as ONNX')}", hint=_HINT)
+    reason = " ".join(str(error).split())
+    return ModelError(f"onnxruntime cannot load {str(path)!r}: {reason[:300]}", hint=_HINT)
+
+
+def _read_facts(path: Path, metadata: Mapping[str, str]) -> Facts:
+    text = metadata.get(KEY)
+    if text is None:
+        raise ModelError(f"{str(path)!r} is an ONNX model of another program: its metadata have no {KEY!r}", hint=_HINT)
+    try:
+        return parse_facts(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as reason:
+        raise ModelError(f"the network {str(path)!r} cannot be used: {reason}", hint=_HINT) from reason
+
+
+def parse_facts(table: Any) -> Facts:
+    """Return the facts of a parsed JSON text; entries that are for people to read are left out.
+
+    Raises:
+        ValueError, TypeError: one is missing, of the wrong type or out of range, or the version is another one.
+    """
+    if not isinstance(table, Mapping):
+        raise TypeError(f"its {KEY!r} is not a JSON object")
+    if table.get("version") != VERSION:
+        raise ValueError(f"its format has the version {quote(table.get('version'))}, this program reads {VERSION}")
+    context = table.get("context")
+    return Facts(
+        network=_text(table, "network"),
+        style=_text(table, "style"),
+        noise_channels=_number(table, "noise_channels", 0, 1024),
+        noise_scale=_number(table, "noise_scale", 1, 64),
+        multiple=_number(table, "multiple", 1, 64),
+        context=None if context is None else _number(table, "context", 0, 4096),
+        bytes_per_pixel=_number(table, "bytes_per_pixel", 1, 10**6),
+        size=_number(table, "size", 0, 10**6),
+        licence=_text(table, "licence"),
+    )
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    value = table.get(name)
+    if not isinstance(value, str):
+        raise TypeError(f"its {name!r} is {quote(value)}, not a text")
+    return value
+
+
+def _number(table: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    value = table.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"its {name!r} is {quote(value)}, not a whole number between {low} and {high}")
+    return value
+
+
+def _check_signature(path: Path, session: Any, facts: Facts) -> None:
+    """Raise `ModelError` unless inputs and outputs are those that the facts promise, of free size."""
+    wanted = {"photo": 3} | ({"noise": facts.noise_channels} if facts.noise_channels else {})
+    given = {entry.name: entry for entry in session.get_inputs()}
+    outputs = {entry.name: entry for entry in session.get_outputs()}
+    if set(given) != set(wanted) or set(outputs) != {"picture"}:
+        raise ModelError(
+            f"the network {str(path)!r} has inputs {sorted(given)} and outputs {sorted(outputs)}, "
+            f"not {sorted(wanted)} and ['picture']",
+            hint=_HINT,
+        )
+    for name, channels in (*wanted.items(), ("picture", 3)):
+        entry = given.get(name) or outputs[name]
+        sides = entry.shape[2:] if len(entry.shape) == 4 else [0]
+        if entry.type != "tensor(float)" or entry.shape[1:2] != [channels] or any(isinstance(s, int) for s in sides):
+            raise ModelError(
+                f"the network {str(path)!r} has {name!r} as {entry.type} {entry.shape}, not as floats "
+                f"[n, {channels}, height, width] of any size",
+                hint=_HINT,
+            )

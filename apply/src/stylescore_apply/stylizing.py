@@ -1,0 +1,127 @@
+"""Stylizes one picture: whole if its activations fit into the memory limit, else in tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylescore_apply.errors import ConfigError, quote
+from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network
+from stylescore_apply.noise import LARGEST_SEED, noise_field
+from stylescore_apply.tiles import Span, largest_side, tiles
+
+Pixels = NDArray[np.uint8]
+"""[height, width, 3], sRGB"""
+
+DEFAULT_LIMIT = 1280
+SMALLEST_LIMIT = 64
+LARGEST_LIMIT = 2**20
+OVERHEAD = 2.5
+"""Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How pictures are stylized.
+
+    Attributes:
+        seed: of the noise field, 0 to 2^32 - 1.
+        strength: 0 to 1, weight of the picture where it is mixed with the photo.
+        memory_limit: MiB that the network's activations may take; larger pictures are computed in tiles.
+    """
+
+    seed: int = 0
+    strength: float = 1.0
+    memory_limit: int = DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: a number is out of range.
+        """
+        _check("seed", self.seed, 0, LARGEST_SEED)
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength must be between 0 and 1, not {self.strength}", hint="change --strength")
+        _check("memory_limit", self.memory_limit, SMALLEST_LIMIT, LARGEST_LIMIT)
+
+
+def _check(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        option = f"--{name.replace('_', '-')}"
+        raise ConfigError(
+            f"{name} must be a whole number between {low} and {high}, not {quote(value)}", hint=f"change {option}"
+        )
+
+
+def stylize(network: Network, photo: Pixels, settings: Settings) -> Pixels:
+    """Return the picture of a photo, of the same size.
+
+    Raises:
+        MemoryLimitError: there is not enough memory.
+    """
+    height, width = photo.shape[:2]
+    side = tile_side(network.facts, height, width, settings)
+    if side is None:
+        picture = to_pixels(_compute(network, photo, settings.seed, (0, height), (0, width))[0])
+    else:
+        picture = _stylize_tiles(network, photo, settings, side)
+    return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
+
+
+def _mix(photo: Pixels, picture: Pixels, strength: float) -> Pixels:
+    """Return photo + strength * (picture - photo)."""
+    mixed = photo + np.float32(strength) * (picture.astype(np.float32) - photo)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int | None:
+    """Return the side of the tiles a picture is computed in, or `None` if it is computed as a whole."""
+    pixels = int(settings.memory_limit * 2**20 / (OVERHEAD * facts.bytes_per_pixel))
+    if height * width <= pixels:
+        return None
+    side = largest_side(pixels, _context(facts), facts.multiple)
+    return side if side < max(height, width) else None
+
+
+def to_pixels(picture: Array) -> Pixels:
+    """Return [height, width, 3] in 0 to 255 for [3, height, width] in [0, 1]."""
+    scaled = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(scaled, 0, -1))
+
+
+def _context(facts: Facts) -> int:
+    return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context
+
+
+def _stylize_tiles(network: Network, photo: Pixels, settings: Settings, side: int) -> Pixels:
+    height, width = photo.shape[:2]
+    blended = np.zeros((3, height, width), np.float32)
+    for row, column in tiles(height, width, side, _context(network.facts), network.facts.multiple):
+        picture = _compute(network, photo, settings.seed, (row.start, row.stop), (column.start, column.stop))
+        _add(blended, picture[0], row, column)
+    return to_pixels(blended)
+
+
+def _add(blended: Array, picture: Array, row: Span, column: Span) -> None:
+    weighted = picture * row.weight[:, None] * column.weight
+    blended[:, row.start : row.stop, column.start : column.stop] += weighted
+
+
+def _compute(network: Network, photo: Pixels, seed: int, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    """Return the network's picture [1, 3, height, width] of a part of a photo."""
+    part = photo[slice(*rows), slice(*columns)]
+    values = np.moveaxis(part, -1, 0)[None].astype(np.float32) / np.float32(255)
+    facts = network.facts
+    if not facts.noise_channels:
+        return network(values, None)
+    noise = noise_field(seed, facts.noise_channels, _cells(rows, facts), _cells(columns, facts))
+    return network(values, noise)
+
+
+def _cells(pixels: tuple[int, int], facts: Facts) -> tuple[int, int]:
+    """Return first and end of the cells over some pixels, which begin with a cell."""
+    start, stop = pixels
+    return start // facts.noise_scale, -(-stop // facts.noise_scale)

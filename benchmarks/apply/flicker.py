@@ -1,0 +1,106 @@
+"""How much a stylized video flickers: the difference of a frame and the last one after their known motion.
+
+    python -m benchmarks.apply.flicker NETWORK.onnx [--photos examples/*.jpg] [--frames 24] [--step 3]
+
+A clip is a window that moves over a photo by whole pixels, so the motion of its frames is known exactly, and for the
+photo itself the measure is 0. It is the mean absolute difference, in levels of 0 to 255, of a picture and the last one
+moved by the step, over the part that both show. Four ways are compared: a new noise for each frame, one noise for the
+whole clip, and that with --smooth 0.5 and 0.8. The second column says how far the pictures are from those without
+smoothing, since a clip of one colour would not flicker either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.measuring import save_results
+from stylescore_apply.images.reading import read_photo
+from stylescore_apply.networks import Network, OnnxNetwork
+from stylescore_apply.stylizing import Pixels, Settings, stylize
+from stylescore_apply.video.flow import Smoother
+
+WINDOW = 256, 192
+"""Width and height of the clips."""
+WAYS: dict[str, tuple[bool, float]] = {
+    "a new noise for each frame": (False, 0.0),
+    "one noise": (True, 0.0),
+    "one noise, --smooth 0.5": (True, 0.5),
+    "one noise, --smooth 0.8": (True, 0.8),
+}
+"""Whether the noise stays, and how much is smoothed."""
+
+
+def moving_window(photo: Pixels, frames: int, step: int) -> list[Pixels]:
+    """Return a clip in which the camera moves to the right by `step` pixels a frame.
+
+    Args:
+        photo: at least as high as `WINDOW`, and wide enough for all frames.
+        frames: length of the clip.
+        step: whole pixels.
+    """
+    width, height = WINDOW
+    top = (photo.shape[0] - height) // 2
+    return [np.ascontiguousarray(photo[top : top + height, step * k : step * k + width]) for k in range(frames)]
+
+
+def enlarged(path: Path, frames: int, step: int) -> Pixels:
+    """Return a photo in the size that a clip needs."""
+    picture = read_photo(path).picture
+    width, height = WINDOW[0] + step * (frames - 1), WINDOW[1]
+    scale = max(width / picture.width, height / picture.height, 1.0)
+    size = round(picture.width * scale), round(picture.height * scale)
+    return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+
+
+def warped_difference(pictures: list[Pixels], step: int) -> float:
+    """Return the mean absolute difference of neighbours after a motion of `step` pixels to the right, in levels."""
+    pairs = itertools.pairwise(picture.astype(np.int16) for picture in pictures)
+    return float(np.mean([np.abs(second[:, :-step] - first[:, step:]).mean() for first, second in pairs]))
+
+
+def paint(network: Network, clip: list[Pixels], same_noise: bool, smooth: float) -> Iterator[Pixels]:
+    """Yield the stylized frames of a clip."""
+    smoother: Callable[[Pixels, Pixels], Pixels] = Smoother(smooth) if smooth else lambda photo, picture: picture
+    for index, photo in enumerate(clip):
+        yield smoother(photo, stylize(network, photo, Settings(seed=0 if same_noise else index)))
+
+
+def measure(network: Network, clips: list[list[Pixels]], step: int) -> list[dict[str, Any]]:
+    """Return a row for each way: its flicker, and its distance from the pictures without smoothing."""
+    plain = [list(paint(network, clip, True, 0.0)) for clip in clips]
+    rows = []
+    for name, (same_noise, smooth) in WAYS.items():
+        made = [list(paint(network, clip, same_noise, smooth)) for clip in clips]
+        pairs = zip(itertools.chain(*made), itertools.chain(*plain), strict=True)
+        far = [np.abs(first.astype(int) - second).mean() for first, second in pairs]
+        flicker = float(np.mean([warped_difference(each, step) for each in made]))
+        rows.append({"way": name, "flicker": round(flicker, 3), "from_plain": round(float(np.mean(far)), 3)})
+    return rows
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", type=Path)
+    parser.add_argument("--photos", nargs="+", type=Path, default=sorted(Path("examples").glob("*.jpg")))
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--step", type=int, default=3)
+    given = parser.parse_args()
+    network = OnnxNetwork(given.network)
+    clips = [moving_window(enlarged(path, given.frames, given.step), given.frames, given.step) for path in given.photos]
+    rows = measure(network, clips, given.step)
+    for row in rows:
+        print(f"{row['way']:<28} {row['flicker']:8.3f} {row['from_plain']:8.3f}")
+    facts = {"style": network.facts.style, "network": network.facts.network, "photos": len(clips)}
+    print(save_results("flicker", {**facts, "frames": given.frames, "step": given.step, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

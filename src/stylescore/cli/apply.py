@@ -1,0 +1,128 @@
+"""`stylescore apply` and `stylescore export`: pictures from a trained generator, and its file for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylescore.cli.inform import JsonOption
+from stylescore.cli.output import print_json, print_result, require_writable, say, working
+from stylescore.errors import ConfigError, quote
+
+if TYPE_CHECKING:
+    from stylescore.generators.export import Exported
+    from stylescore_apply.networks import Network
+
+PRECISIONS = ("float16", "float32")
+PASSED_ON: dict[str, Any] = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "help_option_names": [],
+}
+"""The options of `apply` are read by stylescore-apply, which also works without this package."""
+
+
+def apply(context: typer.Context) -> None:
+    """Stylize pictures and videos with a trained generator, in one forward pass.
+
+    The same as the program stylescore-apply, which installs without torch; see stylescore apply --help.
+    """
+    from stylescore_apply.cli import exit_code
+
+    raise typer.Exit(exit_code(context.args, program="stylescore apply", open_network=open_network))
+
+
+def open_network(name: str, threads: int) -> Network:
+    """Return the network of a style, of an ONNX file, or of a generator, which is exported beside its file first.
+
+    Raises:
+        ModelError: there is none, or it cannot be used.
+    """
+    from stylescore.catalog.registry import generator_dirs
+    from stylescore_apply.names import find_network
+    from stylescore_apply.networks import OnnxNetwork
+
+    generator = _find_generator(Path(name))
+    path = find_network(name, generator_dirs()) if generator is None else _exported(generator)
+    return OnnxNetwork(path, threads=threads)
+
+
+def _find_generator(path: Path) -> Path | None:
+    """Return a generator's file if the path names one or its folder; torch is imported for these only."""
+    from stylescore.storage.texts import is_folder
+
+    if path.suffix.lower() != ".safetensors" and not is_folder(path):
+        return None
+    from stylescore.generators.files import find_generator
+
+    return find_generator(path)
+
+
+def _exported(generator: Path) -> Path:
+    """Return the ONNX file beside a generator, which is made if it is not there or older."""
+    target = generator.with_suffix(".onnx")
+    if not target.is_file() or target.stat().st_mtime < generator.stat().st_mtime:
+        say(f"note: {generator} is exported to {target} first")
+        _export(generator, target, half=True)
+    return target
+
+
+def _export(generator: Path, target: Path, *, half: bool) -> Exported:
+    from stylescore.generators.export import export_onnx, require_extra
+    from stylescore.generators.files import load_generator
+
+    require_extra()
+    module, facts = load_generator(generator)
+    return export_onnx(target, module, facts, half=half)
+
+
+def export(
+    generator: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE.onnx", help="File to write; else beside the generator."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="float16|float32", help="Of the stored weights; it is run in float32.")
+    ] = "float16",
+    json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write a generator as an ONNX file, which runs without torch in other programs and browsers.
+
+    The file is compared with torch; one that computes something else is not written.
+    """
+    from stylescore.generators.files import require_generator
+
+    file = require_generator(generator)
+    target = file.with_suffix(".onnx") if out is None else out
+    _check_export(target, precision)
+    with working("exporting", quiet=quiet or json):
+        found = _export(file, target, half=precision == "float16")
+    _report(target, found, precision, json=json, quiet=quiet)
+
+
+def _check_export(target: Path, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be float16 or float32, not {quote(precision)}", hint="leave it out")
+    if target.suffix.lower() != ".onnx":
+        raise ConfigError(f"the file to write must end in .onnx, got {str(target)!r}", hint=f"--out {target}.onnx")
+    require_writable(target.parent, "choose another --out")
+
+
+def _report(target: Path, found: Exported, precision: str, *, json: bool, quiet: bool) -> None:
+    from stylescore.generators.export import OPSET
+
+    if json:
+        facts = {"file": str(target), "bytes": target.stat().st_size, "opset": OPSET, "precision": precision}
+        print_json({**facts, "difference": found.difference, "rounding": found.rounding, "context": found.context})
+        return
+    if not quiet:
+        rounding = f"; rounding the weights changes them by at most {found.rounding:.1g}" if found.rounding else ""
+        say(
+            f"{target.stat().st_size / 1e6:.1f} MB, opset {OPSET}; pictures in [0, 1] differ from torch's by at most "
+            f"{found.difference:.1g}{rounding}"
+        )
+        print_result(str(target))
