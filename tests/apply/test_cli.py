@@ -196,10 +196,10 @@ def test_reading_writing_and_computing_run_side_by_side(photo_file: PhotoFile, m
     read_next, written = threading.Event(), threading.Event()
     read, write, compute, count = batch._read, batch._write, batch.stylize, iter(range(9))
 
-    def reading(job: batch.Job, location: bool) -> object:
+    def reading(job: batch.Job) -> object:
         if job.source.stem == "2":
             read_next.set()
-        return read(job, location)
+        return read(job)
 
     def writing(*arguments: object) -> object:
         written.set()

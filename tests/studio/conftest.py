@@ -22,7 +22,6 @@ pytest.importorskip("uvicorn")
 import uvicorn
 
 from stylescore.images import read_photo, save_png
-from stylescore_apply.storage.files import atomic
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access
 from stylescore.studio.jobs import JobStore, Status, StoredPhoto, StudioJob
@@ -32,6 +31,7 @@ from stylescore.studio.settings import RECORD_KEY
 from stylescore.studio.style_list import StyleList
 from stylescore.studio.uploads import save_views
 from stylescore.studio.worker import Worker
+from stylescore_apply.storage.files import atomic
 
 SECONDS = 30.0
 

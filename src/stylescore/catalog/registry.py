@@ -17,7 +17,6 @@ from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
 from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
-from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
 from stylescore_apply.names import data_folder as data_folder
 from stylescore_apply.names import user_styles_dir as user_styles_dir
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore_apply.images.opening import check_file
 from stylescore.storage.texts import describe_error, is_file, is_folder, read_text
+from stylescore_apply.images.opening import check_file
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905

@@ -5,8 +5,8 @@ from __future__ import annotations
 from PIL import Image
 
 from stylescore.images.oklab import keep_colours
-from stylescore_apply.images.reading import Photo
 from stylescore.images.upsampling import upsample_guided
+from stylescore_apply.images.reading import Photo
 
 
 def resize_to_photo(result: Image.Image, photo: Photo) -> Image.Image:

@@ -31,10 +31,10 @@ from stylescore.runs.job import (
 from stylescore.runs.job import Task as PhotoTask
 from stylescore.runs.lock import hold
 from stylescore.runs.runner import Batch, SavedResult
-from stylescore_apply.storage.files import atomic
 from stylescore.studio.jobs import Status, StopRequest
 from stylescore.studio.settings import RECORD_KEY
 from stylescore.studio.uploads import save_views
+from stylescore_apply.storage.files import atomic
 
 SECONDS_BETWEEN_PREVIEWS = 1.0
 PREVIEW_COST = 0.15

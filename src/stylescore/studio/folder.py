@@ -11,8 +11,8 @@ from pathlib import Path
 
 from stylescore.catalog.registry import data_folder
 from stylescore.errors import OutputError
-from stylescore_apply.storage.files import remove_any
 from stylescore.storage.texts import user_path
+from stylescore_apply.storage.files import remove_any
 
 STUDIO_VARIABLE = "STYLESCORE_STUDIO"
 LONGEST_NAME = 100

@@ -11,14 +11,14 @@ from pathlib import Path
 from PIL import Image
 
 from stylescore.errors import PictureError
-from stylescore_apply.images.opening import open_picture
-from stylescore_apply.images.reading import Photo, read_photo
 from stylescore.images.writing import read_metadata
-from stylescore_apply.storage.files import atomic, partial_path, sha256
 from stylescore.studio.folder import StudioFolder, safe_name
 from stylescore.studio.jobs import JobStore, StoredPhoto
 from stylescore.studio.limits import Limits
 from stylescore.studio.settings import RECORD_KEY
+from stylescore_apply.images.opening import open_picture
+from stylescore_apply.images.reading import Photo, read_photo
+from stylescore_apply.storage.files import atomic, partial_path, sha256
 
 THUMBNAIL_SIDE = 320
 LARGEST_VIEW = 8192

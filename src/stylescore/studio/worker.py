@@ -19,9 +19,9 @@ from typing import Protocol
 
 from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
-from stylescore_apply.storage.files import SIGNALS
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
+from stylescore_apply.storage.files import SIGNALS
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
