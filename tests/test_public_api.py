@@ -19,6 +19,10 @@ def modules() -> list[str]:
     return [module.name for module in found if not module.name.endswith("__main__")]
 
 
+SHARED = {"stylescore.errors": "stylescore_apply.errors"}
+"""Modules whose names are defined in the distribution without torch."""
+
+
 def own(module: ModuleType) -> list[tuple[str, object]]:
     """Return the public classes and functions that a module defines itself."""
     return [
@@ -26,7 +30,7 @@ def own(module: ModuleType) -> list[tuple[str, object]]:
         for name, value in vars(module).items()
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
-        and value.__module__ == module.__name__
+        and value.__module__ in (module.__name__, SHARED.get(module.__name__))
     ]
 
 
