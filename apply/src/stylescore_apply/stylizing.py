@@ -15,7 +15,7 @@ from stylescore_apply.tiles import Span, largest_side, tiles
 Pixels = NDArray[np.uint8]
 """[height, width, 3], sRGB"""
 
-DEFAULT_LIMIT = 1280
+DEFAULT_LIMIT = 1024
 SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
 OVERHEAD = 2.5
