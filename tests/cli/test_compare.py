@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import stylescore
 from stylescore.cli.main import exit_code
 from stylescore.comparison.study import make_study
 from stylescore.comparison.votes import Votes
@@ -42,7 +41,7 @@ def collect(folders: Path) -> None:
 def test_a_session_from_the_link_to_the_results(folders: Path) -> None:
     program = [sys.executable, "-m", "stylescore", "compare"]
     command = [*program, "sms", "dds", "--source", "photos", "--questions", "style"]
-    here = os.environ | {"PYTHONPATH": str(Path(stylescore.__file__).parents[1])}
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here)
     try:
         assert process.stderr is not None

@@ -122,7 +122,7 @@ TABLE: list[tuple[str, str, str]] = [
     ),
     ("{photo} --caption auto --caption-model {tiny}/vae", "'vae' is a None model, not BLIP or Florence-2", ANY),
     ("{photo} --caption auto --caption-model {here}/none", "there is no caption model '{here}/none'", ANY),
-    ("{photo} --caption auto --caption-model some/body", "the caption model 'some/body' cannot be fetched: ...", ANY),
+    ("{photo} --caption auto --caption-model some/body", "the model 'some/body' cannot be fetched: ...", ANY),
     ("{photo} --mask {here}/none.png", "there is no file '{here}/none.png'", ANY),
     ("{photo} --mask {here}/half.png", "the picture '{here}/half.png' is damaged or incomplete: ...", AGAIN),
     (

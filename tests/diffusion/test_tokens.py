@@ -66,8 +66,8 @@ def test_every_layout_of_a_file_is_encoded_as_diffusers_encodes_it(
     prompt = theirs.maybe_convert_prompt(PROMPT.replace("My-Style", "<new>"), theirs.tokenizer)
     wanted = TextModel("text_encoder", theirs.tokenizer, theirs.text_encoder, 77)([prompt])
     plain = TextModel("text_encoder", tiny.pipeline.tokenizer, tiny.pipeline.text_encoder, 77)([PROMPT])
-    assert torch.equal(found, wanted.last_hidden_state)
-    assert not torch.allclose(found, plain.last_hidden_state)
+    assert torch.equal(found, wanted.raw.last_hidden_state)
+    assert not torch.allclose(found, plain.raw.last_hidden_state)
 
 
 def test_both_encoders_of_sdxl_get_their_own_vectors(tiny_family: Any, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_both_encoders_of_sdxl_get_their_own_vectors(tiny_family: Any, tmp_path:
         theirs.load_textual_inversion({"<new>": vectors}, token="<new>", tokenizer=tokenizer, text_encoder=model)
         prompt = theirs.maybe_convert_prompt(PROMPT.replace("My-Style", "<new>"), tokenizer)
         output = TextModel("", tokenizer, model, 77)([prompt], output_hidden_states=True)
-        wanted.append(output.hidden_states[-2])
+        wanted.append(output.raw.hidden_states[-2])
     torch.testing.assert_close(found, torch.cat(wanted, dim=-1))
     apart = [save(tmp_path / f"{n}.safetensors", {"<new>": vectors}) for n, vectors in enumerate((first, second))]
     assert torch.equal(features(tiny, PROMPT, "my-style", *apart), found)

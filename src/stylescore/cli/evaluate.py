@@ -175,10 +175,10 @@ def _captions(folders: Mapping[str, Pairing], *prompts: str | None) -> dict[str,
     """
     if not any("{caption}" in (prompt or "") for prompt in prompts):
         return {}
-    from stylescore.training.captions import CaptionSource, find_captions
+    from stylescore.images.captions import read_captions
 
     sources = {pair.name: pair.source for pairing in folders.values() for pair in pairing.pairs}
-    found = find_captions(list(sources.values()), CaptionSource(), strict=True)
+    found = read_captions(list(sources.values()), strict=True).texts
     return {name: found[path] for name, path in sources.items()}
 
 

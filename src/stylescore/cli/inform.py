@@ -48,7 +48,10 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.", parser=parse_path)],
     json: JsonOption = False,
 ) -> None:
-    """Describe a LoRA file and say whether it can be used; the exit code is 2 if it cannot."""
+    """Describe a LoRA file and say whether it can be used.
+
+    The exit code is 2 if it cannot.
+    """
     from stylescore.lora.report import describe
 
     report = describe(file)

@@ -275,7 +275,7 @@ def changeable(network: nn.Module) -> dict[str, tuple[int, ...]]:
     for name, module in network.named_modules():
         if isinstance(getattr(module, "weight", None), nn.Parameter) and not isinstance(module, Adapted):
             plain = name.removesuffix(".base")
-            shapes[plain] = tuple(module.weight.shape)
+            shapes[plain] = weight_shape(module)
             if isinstance(bias := getattr(module, "bias", None), Tensor):
                 shapes[f"{plain}{BIAS}"] = tuple(bias.shape)
     return shapes

@@ -51,10 +51,9 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def generator_request(photos: Path, tools: SimpleNamespace) -> Callable[..., Any]:
     """Return a maker of requests, by the settings that differ."""
-    from stylescore.training.captions import CaptionSource
-
     from stylescore.assembly.options import make_run
     from stylescore.config.toml import merge_tables
+    from stylescore.images.captions import CaptionSource
     from stylescore.training.generator.config import resolve
     from stylescore.training.generator.session import Request
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from stylescore.training.captions import CaptionSource
 
 from stylescore.errors import ConfigError, PictureError
 from stylescore.images import read_photo
+from stylescore.images.captions import CaptionSource
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, StepBatches
 from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker, pair_noise
 from stylescore.training.generator.photos import Shards, open_photos, split_photos
