@@ -61,6 +61,14 @@ def test_what_cannot_be_repeated_is_said() -> None:
     assert "other" in notes[1]
 
 
+def test_what_the_page_does_not_offer_is_said() -> None:
+    text = record_of(Settings(style="watercolor"), keep_colours=0.5, negative_prompt="blur")
+    _, notes = settings_of_record(text, StyleList(), "mini")
+    assert notes == ["it also had negative_prompt, keep_colours, which this page does not offer"]
+    _, masked = settings_of_record(f'mask = "mask.png"\n{text}', StyleList(), "mini")
+    assert masked == ["it also had negative_prompt, keep_colours, mask, which this page does not offer"]
+
+
 def test_a_style_file_of_the_owners_is_found_by_its_name(parity: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.safetensors").write_bytes((parity / "style_lora_kohya.safetensors").read_bytes())
     style_list = StyleList([tmp_path])

@@ -18,6 +18,8 @@ from stylescore.studio.style_list import StyleList
 RECORD_KEY = "stylescore"
 """Under which a finished picture holds its record, see `stylescore.runs.job.public_record`."""
 MOST_CONSTANTS = 100
+_NOT_OFFERED = ("style_model", "embeddings", "negative_prompt", "vae", "text_encoders", "keep_colours")
+"""Fields of a run that change its picture and that the page has no place for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def settings_of_record(text: str, style_list: StyleList, model: str) -> tuple[Se
         seed=run.seed,
         constants=constants,
     )
-    return settings, list(_differences(run, model))
+    return settings, list(_differences(run, model, masked=bool(_parse(text).get("mask"))))
 
 
 def photo_hash(text: str) -> str | None:
@@ -146,12 +148,16 @@ def _parse(text: str) -> dict[str, Any]:
         ) from error
 
 
-def _differences(run: RunConfig, model: str) -> Iterator[str]:
+def _differences(run: RunConfig, model: str, *, masked: bool) -> Iterator[str]:
     """Yield what a run had that settings of the studio cannot say."""
     if len(run.styles) > 1:
         yield f"it mixed {len(run.styles)} styles; the first is chosen"
     if Path(run.model).name != Path(model).name:
         yield f"it was made with the model {Path(run.model).name}, this studio has {Path(model).name}"
+    plain = RunConfig(styles=run.styles)
+    others = [name for name in _NOT_OFFERED if getattr(run, name) != getattr(plain, name)]
+    if others := [*others, *(["mask"] if masked else [])]:
+        yield f"it also had {', '.join(others)}, which this page does not offer"
 
 
 def _nest(name: str, value: Any) -> dict[str, Any]:
