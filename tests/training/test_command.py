@@ -288,7 +288,9 @@ def test_a_training_that_was_killed_after_its_style_was_written_ends(
     assert style.read_bytes() == expected
     assert not (folder / "state.safetensors").exists()
     assert len(tools.rows(folder)) == 3
+    (folder / ".lock").touch()  # of a process that was killed at its very end
     assert "is finished" in program("train-style", "--quiet", "--resume", folder).complaint[0]
+    assert not (folder / ".lock").exists()
 
 
 def test_a_training_that_was_killed_while_its_last_sheet_was_drawn_ends(

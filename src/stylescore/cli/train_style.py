@@ -234,10 +234,12 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
 def _resume(path: Path, steps: int | None, options: Options, interrupts: Interrupts) -> None:
     """Resume an interrupted training, or make one longer."""
     from stylescore.cli.output import say
-    from stylescore.runs.lock import hold
+    from stylescore.runs.lock import hold, remove_stale_locks
     from stylescore.training.plan import make_plan
     from stylescore.training.session import describe_extension, read_training, require_same_inputs, resume
 
+    if is_first_process():
+        remove_stale_locks(path.parent)
     read_training(path, steps)
     with ExitStack() as locks:
         if is_first_process():
