@@ -81,22 +81,12 @@ def download_tiny(hub_id: str) -> Path:
     Raises:
         ModelError: the hub does not have it or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-
-    def fetch() -> str:
-        return str(snapshot_download(hub_id, allow_patterns=list(TINY_FILES)))
-
-    return Path(_download(fetch, f"the preview model {hub_id!r} cannot be fetched", ModelError))
+    return _download_folder(hub_id, TINY_FILES, "preview model")
 
 
 def cached_tiny(hub_id: str) -> Path | None:
     """Return the folder of a tiny autoencoder in the local cache, or `None`; the hub is not contacted."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(TINY_FILES), local_files_only=True))
-    except (OSError, ValueError):
-        return None
+    return _cached_folder(hub_id, TINY_FILES)
 
 
 def split_hub_file(text: str) -> tuple[str | None, str]:
@@ -135,23 +125,33 @@ def download_transformer(hub_id: str) -> Path:
     Raises:
         ModelError: the hub does not have it or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-
-    def fetch() -> str:
-        return str(snapshot_download(hub_id, allow_patterns=list(_TRANSFORMER_FILES)))
-
-    return Path(_download(fetch, f"the model {hub_id!r} cannot be fetched", ModelError))
+    return _download_folder(hub_id, _TRANSFORMER_FILES, "model")
 
 
 def cached_transformer(hub_id: str) -> Path | None:
     """Return the folder of a model of transformers in the local cache, or `None`; the hub is not contacted."""
+    folder = _cached_folder(hub_id, _TRANSFORMER_FILES)
+    return folder if folder is not None and any(folder.glob("*.safetensors")) else None
+
+
+def _download_folder(hub_id: str, files: Sequence[str], what: str) -> Path:
+    """Return the folder of some files of a model, downloaded where the local cache lacks them."""
+    from huggingface_hub import snapshot_download
+
+    def fetch() -> str:
+        return str(snapshot_download(hub_id, allow_patterns=list(files)))
+
+    return Path(_download(fetch, f"the {what} {hub_id!r} cannot be fetched", ModelError))
+
+
+def _cached_folder(hub_id: str, files: Sequence[str]) -> Path | None:
+    """Return the folder of some files of a model in the local cache, or `None`."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=list(_TRANSFORMER_FILES), local_files_only=True))
+        return Path(snapshot_download(hub_id, allow_patterns=list(files), local_files_only=True))
     except (OSError, ValueError):
         return None
-    return folder if any(folder.glob("*.safetensors")) else None
 
 
 def download_tokenizer(hub_id: str) -> Path:
