@@ -9,34 +9,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Shelf = tuple[np.ndarray, np.ndarray]
-
 
 class LatentSource:
     """Draws latent crops with token numbers, a fixed fraction of them from style pictures."""
 
-    def __init__(self, data: Path, style_share: float, seed: int) -> None:
-        """Open the latents of all photos and of every style."""
+    def __init__(self, data: Path, style_share: float, seed: int, device: str = "cpu") -> None:
+        """Load the latents of all photos and of every style into the device's memory."""
+        self.data, self.style_share, self.device = data, style_share, device
         self.rng = np.random.default_rng(seed)
-        self.style_share = style_share
         self.scale = json.loads((data / "scaling.json").read_text(encoding="utf-8"))["scaling_factor"]
-        self.photos = [_shelf(data, name) for name in ("photos", "mirrored")]
-        parts = sorted(data.glob("latents-style-*-[0-9][0-9].npy"))
-        self.styles = [_shelf(data, path.stem[len("latents-") :]) for path in parts]
+        self.read: list[Path] = []
+        self.reload()
+
+    def reload(self) -> None:
+        """Load the files again if there are more than before."""
+        paths = sorted(self.data.glob("latents-*.npy"), key=lambda path: (_is_style(path), path.name))
+        if paths == self.read:
+            return
+        self.read = paths
+        shelves = [torch.from_numpy(np.load(path)) for path in paths]
+        self.photos = sum(len(shelf) for shelf, path in zip(shelves, paths, strict=True) if not _is_style(path))
+        self.latents = torch.cat(shelves).to(self.device)
+        names = [path.name.replace("latents-", "tokens-") for path in paths]
+        self.tokens = torch.from_numpy(np.concatenate([np.load(self.data / name) for name in names]).astype(np.int64))
 
     def draw(self, batch: int, side: int) -> tuple[Tensor, Tensor]:
         """Scaled latent crops and token numbers."""
-        pairs = [self._one(side) for _ in range(batch)]
-        latents = torch.from_numpy(np.stack([latent for latent, _ in pairs])).float() * self.scale
-        return latents, torch.from_numpy(np.stack([tokens for _, tokens in pairs]).astype(np.int64))
+        styled = self.rng.random(batch) < self.style_share
+        first, end = np.where(styled, self.photos, 0), np.where(styled, len(self.latents), self.photos)
+        rows = torch.from_numpy(self.rng.integers(first, end))
+        corners = torch.from_numpy(self.rng.integers(self.latents.shape[-1] - side + 1, size=(2, batch, 1)))
+        top, left = (corners + torch.arange(side)).to(self.device)
+        channels = torch.arange(self.latents.shape[1], device=self.device)
+        places = rows.to(self.device)[:, None, None, None], channels[:, None, None], top[:, None, :, None]
+        latents = self.latents[(*places, left[:, None, None, :])].float() * self.scale
+        prompts = torch.from_numpy(self.rng.integers(self.tokens.shape[1], size=batch))
+        return latents, self.tokens[rows, prompts].to(self.device)
 
-    def _one(self, side: int) -> tuple[np.ndarray, np.ndarray]:
-        shelves = self.styles if self.rng.random() < self.style_share else self.photos
-        latents, tokens = shelves[self.rng.integers(len(shelves))]
-        row = self.rng.integers(len(latents))
-        top, left = self.rng.integers(latents.shape[-1] - side + 1, size=2)
-        return latents[row, :, top : top + side, left : left + side], tokens[row, self.rng.integers(tokens.shape[1])]
 
-
-def _shelf(data: Path, name: str) -> Shelf:
-    return np.load(data / f"latents-{name}.npy", mmap_mode="r"), np.load(data / f"tokens-{name}.npy")
+def _is_style(path: Path) -> bool:
+    return path.name.startswith("latents-style-")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from stylescore.diffusion.execution.devices import pick_device, pick_dtype
 from stylescore.errors import ConfigError
 
 T = TypeVar("T")
+Step = TypeVar("Step", contravariant=True)
 
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -96,3 +97,47 @@ def require_even(process: Process, batch: int, option: str = "batch") -> None:
             f"{option} must be a multiple of the {process.count} processes, not {batch!r}",
             hint=f"use --{option.replace('_', '-')} {process.count}",
         )
+
+
+class StepWriter(Protocol[Step]):
+    """Writes what a training yields into its folder."""
+
+    def write_step(self, step: Step) -> None:
+        """Write a step's line, and what is due after it."""
+
+    def save_state(self) -> None:
+        """Save the state after the last step."""
+
+    def finish_steps(self) -> None:
+        """Write what is due after all steps."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+def run_steps(
+    steps: Iterable[T], writer: StepWriter[T], process: Process, is_interrupted: Callable[[], bool]
+) -> Iterator[T]:
+    """Write and yield every step of a training, and wait for the other processes at the end.
+
+    Args:
+        steps: the loop.
+        writer: of its folder.
+        process: this process.
+        is_interrupted: called after every step; when it returns true in any process, the state is saved and the
+            training ends.
+
+    Raises:
+        KeyboardInterrupt: the training was interrupted.
+    """
+    try:
+        for step in steps:
+            writer.write_step(step)
+            yield step
+            if process.is_any(is_interrupted()):
+                writer.save_state()
+                raise KeyboardInterrupt
+        writer.finish_steps()
+    finally:
+        writer.close()
+    process.accelerator.wait_for_everyone()

@@ -45,7 +45,7 @@ from stylescore.training.loop import Trainer, TrainStep, learning_rate, train
 from stylescore.training.lora import add_adapter, match_targets
 from stylescore.training.metadata import Origin, file_metadata
 from stylescore.training.plan import Plan, require_free_name, require_space, style_file
-from stylescore.training.process import Process, make_process, require_even
+from stylescore.training.process import Process, make_process, require_even, run_steps
 from stylescore.training.samples import sample_sheet
 from stylescore.training.start import bind_start
 from stylescore_apply.storage.files import remove_partials, sha256
@@ -227,17 +227,7 @@ class Session:
             StylescoreError: it failed.
         """
         writer = _Writer.open(self)
-        try:
-            for step in train(self.trainer):
-                writer.write_step(step)
-                yield step
-                if self.base.process.is_any(is_interrupted()):
-                    writer.save_state()
-                    raise KeyboardInterrupt
-            writer.finish_steps()
-        finally:
-            writer.close()
-        self.base.process.accelerator.wait_for_everyone()
+        yield from run_steps(train(self.trainer), writer, self.base.process, is_interrupted)
         if self.folder is not None:
             yield writer.write_style(self.folder)
 

@@ -56,7 +56,7 @@ from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
 from stylescore.training.plan import require_space
-from stylescore.training.process import Process, make_process, require_even
+from stylescore.training.process import Process, make_process, require_even, run_steps
 
 STATE_COPIES = 20
 """Bytes in a saved state for each weight: itself, two moments, the average and the best, in float32."""
@@ -403,17 +403,7 @@ class Session:
             StylescoreError: it failed.
         """
         writer = _Writer.open(self)
-        try:
-            for step in train(self.trainer):
-                writer.write_step(step)
-                yield step
-                if self.setup.process.is_any(is_interrupted()):
-                    writer.save_state()
-                    raise KeyboardInterrupt
-            writer.finish_steps()
-        finally:
-            writer.close()
-        self.setup.process.accelerator.wait_for_everyone()
+        yield from run_steps(train(self.trainer), writer, self.setup.process, is_interrupted)
         if self.folder is not None:
             yield writer.write_result(self.folder)
 
