@@ -223,9 +223,11 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
 
 def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
     """Resume an interrupted training."""
-    from stylescore.runs.lock import hold
+    from stylescore.runs.lock import hold, remove_stale_locks
     from stylescore.training.generator.session import read_training, require_same_inputs, restore_request
 
+    if is_first_process():
+        remove_stale_locks(path.parent)
     read_training(path)
     with ExitStack() as locks:
         if is_first_process():

@@ -122,7 +122,9 @@ def test_a_stopped_training_says_how_to_resume_and_ends_as_an_unbroken_one(
     assert program("train-generator", "--resume", folder, "--quiet").code == 0
     assert (folder / "bands.safetensors").read_bytes() == expected
     assert (folder / "steps.jsonl").read_bytes() == (tools.out / "whole" / "steps.jsonl").read_bytes()
+    (folder / ".lock").touch()  # of a process that was killed at its very end
     assert program("train-generator", "--resume", folder).complaint[0].endswith("is finished")
+    assert not (folder / ".lock").exists()
 
 
 def test_two_processes_learn_what_one_learns_with_the_whole_batch(
