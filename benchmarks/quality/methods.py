@@ -21,6 +21,9 @@ from stylescore.images import as_photo
 from stylescore.method.fit import Fitting, fit
 
 STEPS = 25
+NO_SPECTRUM = {"spectrum": {"weight": 0.0}}
+MAP = {"relevance": {"strength": 0.5}}
+"""The bundled model's preset has no map in the middle of its knob, the paper's method has one."""
 
 
 @dataclass
@@ -118,8 +121,9 @@ ROWS: dict[str, Row] = {
     "sds": Row("SDS", make_run("sds", {})),
     "dds": Row("DDS", make_run("dds", {})),
     "vsd": Row("VSD", make_run("vsd", {})),
-    "sms-no-spectrum": Row("SMS without spectrum", make_run("sms", {"spectrum": {"weight": 0.0}})),
-    "sms-no-relevance": Row("SMS without relevance", make_run("sms", {"relevance": {"strength": 0.0}})),
+    "sms-neither": Row("SMS without spectrum", make_run("sms", NO_SPECTRUM)),
+    "sms-map": Row("SMS with a relevance map, without spectrum", make_run("sms", {**MAP, **NO_SPECTRUM})),
+    "sms-full": Row("SMS with a relevance map", make_run("sms", MAP)),
     **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
 }
 

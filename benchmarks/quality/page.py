@@ -30,10 +30,10 @@ COLUMNS = {
 }
 USUAL = "sms-0.50"
 PAPER = {
-    "sms-0.50": ("full", 0.326, 18.686),
-    "sms-no-relevance": ("with the spectrum loss only", 0.505, 24.132),
-    "sms-no-spectrum": ("with the relevance map only", 0.536, 27.514),
-    "sms-0.00": ("neither", 0.703, 26.403),
+    "sms-full": ("full", 0.326, 18.686),
+    "sms-0.50": ("with the spectrum loss only", 0.505, 24.132),
+    "sms-map": ("with the relevance map only", 0.536, 27.514),
+    "sms-neither": ("neither", 0.703, 26.403),
 }
 """LPIPS and ArtFID of the paper's ablation of one style."""
 

@@ -20,6 +20,7 @@ BUNDLED_STYLES: Mapping[str, str] = {
     "pencil-sketch": "graphite on paper",
     "pixel-art": "large squares",
     "stained-glass": "panes between lead",
+    "ukiyo-e": "woodblock prints",
     "van-gogh": "swirling strokes",
     "watercolor": "pale washes",
 }
