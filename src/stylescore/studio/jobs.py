@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from stylescore.errors import ConfigError, InputError, OutputError
@@ -24,11 +25,12 @@ from stylescore.studio.settings import Settings
 Status = Literal["queued", "running", "stopped", "done", "failed", "cancelled", "removed"]
 StopRequest = Literal["", "stop", "cancel"]
 
-VERSION = 1
+VERSION = 2
 MOST_ATTEMPTS = 3
 """A run whose worker was killed so often is not begun again."""
 BUSY_SECONDS = 30.0
 UNFINISHED = ("queued", "running")
+NO_MASKS: Mapping[str, str] = MappingProxyType({})
 SERVER = "server"
 """Name under which a server says that it lives, see `JobStore.mark`."""
 STOP = "stop"
@@ -36,7 +38,8 @@ STOP = "stop"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS photos (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, width INTEGER NOT NULL,
-    height INTEGER NOT NULL, sha256 TEXT NOT NULL, notes TEXT NOT NULL, created REAL NOT NULL
+    height INTEGER NOT NULL, sha256 TEXT NOT NULL, notes TEXT NOT NULL, created REAL NOT NULL,
+    listed INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX IF NOT EXISTS photos_of_session ON photos (session, created);
 CREATE TABLE IF NOT EXISTS jobs (
@@ -51,6 +54,8 @@ CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
 CREATE TABLE IF NOT EXISTS turns (session TEXT PRIMARY KEY, served INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
+_CHANGES = {1: "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1"}
+"""What makes a file of an earlier version one of the next."""
 
 
 class UnknownError(InputError):
@@ -71,6 +76,7 @@ class StoredPhoto:
         sha256: of the file.
         notes: sentences for the user.
         created: Unix time.
+        listed: whether it is among the photos to choose from; one that is not is kept for its pictures.
     """
 
     id: str
@@ -82,6 +88,7 @@ class StoredPhoto:
     sha256: str
     notes: tuple[str, ...]
     created: float
+    listed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +162,8 @@ class JobStore:
                     raise OutputError(
                         f"{str(path)!r} was made by a later version of stylescore", hint="name another folder, --data"
                     )
+                for version in range(found or VERSION, VERSION):  # a new file has 0
+                    database.execute(_CHANGES[version])
                 database.executescript(_TABLES)
                 database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
@@ -200,24 +209,63 @@ class JobStore:
             raise UnknownError("there is no such photo", hint="drop it again")
         return _to_photo(row)
 
+    def list_photo(self, session: str, key: str) -> StoredPhoto:
+        """Put a photo among those to choose from again, as it was dropped again."""
+        with self._write() as database:
+            database.execute("UPDATE photos SET listed = 1 WHERE session = ? AND id = ?", (session, key))
+        return self.photo(session, key)
+
+    def remove_photo(self, session: str, key: str) -> bool:
+        """Take a photo from those to choose from; return whether nothing needs it, so that its files can go.
+
+        Raises:
+            UnknownError: there is none.
+        """
+        self.photo(session, key)
+        with self._write() as database:
+            database.execute("UPDATE photos SET listed = 0 WHERE session = ? AND id = ?", (session, key))
+            return _forget_unused(database, key)
+
+    def masks(self, photo: str) -> set[str]:
+        """Return the masks of a photo that its jobs have."""
+        with self._connect() as database:
+            rows = database.execute("SELECT settings FROM jobs WHERE photo = ? AND status != 'removed'", (photo,))
+            found = {json.loads(row["settings"]).get("mask") for row in rows}
+        return found - {None}
+
     def photos(self, session: str) -> list[StoredPhoto]:
         """Return a session's photos, the newest last."""
         with self._connect() as database:
             rows = database.execute("SELECT * FROM photos WHERE session = ? ORDER BY created", (session,))
             return [_to_photo(row) for row in rows]
 
-    def add_jobs(self, session: str, photos: Sequence[str], settings: Settings, model: str) -> list[StudioJob]:
+    def add_jobs(
+        self,
+        session: str,
+        photos: Sequence[str],
+        settings: Settings,
+        model: str,
+        masks: Mapping[str, str] = NO_MASKS,
+    ) -> list[StudioJob]:
         """Append one job for each photo, all or none.
+
+        Args:
+            session: whose they are.
+            photos: ids.
+            settings: of all of them.
+            model: name of the base model.
+            masks: masks of some of the photos.
 
         Raises:
             UnknownError: a photo is not the session's.
             LimitError: the queue would become too long.
         """
-        for photo in photos:
-            self.photo(session, photo)
         with self._write() as database:
+            for photo in photos:
+                self.photo(session, photo)
             self._check_room(database, session, len(photos))
-            keys = [self._add_job(database, session, photo, settings, model) for photo in photos]
+            masked = [(photo, replace(settings, mask=masks.get(photo))) for photo in photos]
+            keys = [self._add_job(database, session, photo, each, model) for photo, each in masked]
         return [self.job(session, key) for key in keys]
 
     def _check_room(self, database: sqlite3.Connection, session: str, more: int) -> None:
@@ -318,8 +366,8 @@ class JobStore:
             _update(database, key, status="queued", requested="", attempts=0, ended=None, message=None, hint=None)
         return self.job(session, key)
 
-    def remove(self, session: str, key: str) -> StudioJob:
-        """Mark a job that does not run as removed.
+    def remove(self, session: str, key: str) -> str | None:
+        """Mark a job that does not run as removed; return the photo that nothing needs any more, if it was the last.
 
         Raises:
             UnknownError: there is no such job.
@@ -330,7 +378,7 @@ class JobStore:
             if job.status == "running":
                 raise ConfigError("a picture that is being made cannot be removed", hint="cancel it first")
             _update(database, key, status="removed", ended=time.time())
-        return job
+            return job.photo if _forget_unused(database, job.photo) else None
 
     def clear(self, session: str) -> tuple[list[str], list[str]]:
         """Forget a session's photos and jobs but those that run, and return their ids, to remove the files."""
@@ -455,6 +503,16 @@ def _find(database: sqlite3.Connection, session: str, key: str) -> StudioJob:
     return _to_job(row)
 
 
+def _forget_unused(database: sqlite3.Connection, photo: str) -> bool:
+    """Forget a photo that is not listed and has no jobs; return whether it was one."""
+    found = database.execute(
+        "DELETE FROM photos WHERE id = ? AND NOT listed"
+        " AND NOT EXISTS (SELECT 1 FROM jobs WHERE photo = photos.id AND status != 'removed')",
+        (photo,),
+    )
+    return found.rowcount > 0
+
+
 def _update(database: sqlite3.Connection, key: str, **fields: Any) -> None:
     fields = fields | {"revision": _next_revision(database)}
     assignments = ", ".join(f"{name} = ?" for name in fields)
@@ -478,7 +536,8 @@ def _counter(database: sqlite3.Connection, name: str) -> int:
 
 
 def _to_photo(row: sqlite3.Row) -> StoredPhoto:
-    return StoredPhoto(**{**dict(row), "notes": tuple(json.loads(row["notes"]))})
+    changes = {"notes": tuple(json.loads(row["notes"])), "listed": bool(row["listed"])}
+    return StoredPhoto(**{**dict(row), **changes})
 
 
 def _to_job(row: sqlite3.Row) -> StudioJob:

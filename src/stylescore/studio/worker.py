@@ -132,6 +132,7 @@ class LazyEngine:
             photo=self._folder.photo(photo.id) / photo.file,
             place=self._folder.run(job.id),
             folder=job.folder,
+            mask=None if job.settings.mask is None else self._folder.mask(photo.id, job.settings.mask),
         )
         return self._engine.run(task, report)
 
