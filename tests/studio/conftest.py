@@ -72,6 +72,9 @@ class DrawingEngine:
         self.made.append(job.id)
         return "done"
 
+    def describe(self, photo: StoredPhoto) -> str:
+        return f"a photo called {photo.name}"
+
     def _stop(self, place: Path, picture: Image.Image, requested: str) -> Status:
         if requested == "cancel":
             return "cancelled"

@@ -39,7 +39,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS photos (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, width INTEGER NOT NULL,
     height INTEGER NOT NULL, sha256 TEXT NOT NULL, notes TEXT NOT NULL, created REAL NOT NULL,
-    listed INTEGER NOT NULL DEFAULT 1
+    listed INTEGER NOT NULL DEFAULT 1, caption TEXT NOT NULL DEFAULT '', caption_wanted INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS photos_of_session ON photos (session, created);
 CREATE TABLE IF NOT EXISTS jobs (
@@ -54,7 +54,13 @@ CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
 CREATE TABLE IF NOT EXISTS turns (session TEXT PRIMARY KEY, served INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
-_CHANGES = {1: "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1"}
+_CHANGES = {
+    1: (
+        "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE photos ADD COLUMN caption TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE photos ADD COLUMN caption_wanted INTEGER NOT NULL DEFAULT 0",
+    )
+}
 """What makes a file of an earlier version one of the next."""
 
 
@@ -77,6 +83,8 @@ class StoredPhoto:
         notes: sentences for the user.
         created: Unix time.
         listed: whether it is among the photos to choose from; one that is not is kept for its pictures.
+        caption: what a model wrote of it; empty if none did.
+        caption_wanted: whether a worker is to write it.
     """
 
     id: str
@@ -89,6 +97,8 @@ class StoredPhoto:
     notes: tuple[str, ...]
     created: float
     listed: bool = True
+    caption: str = ""
+    caption_wanted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +173,8 @@ class JobStore:
                         f"{str(path)!r} was made by a later version of stylescore", hint="name another folder, --data"
                     )
                 for version in range(found or VERSION, VERSION):  # a new file has 0
-                    database.execute(_CHANGES[version])
+                    for change in _CHANGES[version]:
+                        database.execute(change)
                 database.executescript(_TABLES)
                 database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
@@ -226,6 +237,27 @@ class JobStore:
             database.execute("UPDATE photos SET listed = 0 WHERE session = ? AND id = ?", (session, key))
             return _forget_unused(database, key)
 
+    def want_caption(self, session: str, key: str) -> None:
+        """Let a worker write the caption of a photo.
+
+        Raises:
+            UnknownError: there is no such photo.
+        """
+        self.photo(session, key)
+        with self._write() as database:
+            database.execute("UPDATE photos SET caption_wanted = 1 WHERE id = ?", (key,))
+
+    def next_without_caption(self) -> StoredPhoto | None:
+        """Return the photo that waits longest for its caption; `None` if none does."""
+        with self._connect() as database:
+            row = database.execute("SELECT * FROM photos WHERE caption_wanted ORDER BY created LIMIT 1").fetchone()
+        return None if row is None else _to_photo(row)
+
+    def set_caption(self, key: str, caption: str) -> None:
+        """Store the caption of a photo; an empty one if none could be written."""
+        with self._write() as database:
+            database.execute("UPDATE photos SET caption = ?, caption_wanted = 0 WHERE id = ?", (caption, key))
+
     def masks(self, photo: str) -> set[str]:
         """Return the masks of a photo that its jobs have."""
         with self._connect() as database:
@@ -246,6 +278,8 @@ class JobStore:
         settings: Settings,
         model: str,
         masks: Mapping[str, str] = NO_MASKS,
+        *,
+        own_captions: bool = False,
     ) -> list[StudioJob]:
         """Append one job for each photo, all or none.
 
@@ -255,17 +289,20 @@ class JobStore:
             settings: of all of them.
             model: name of the base model.
             masks: masks of some of the photos.
+            own_captions: whether each photo has its own caption, instead of that of the settings.
 
         Raises:
             UnknownError: a photo is not the session's.
             LimitError: the queue would become too long.
         """
+        keys: list[str] = []
         with self._write() as database:
-            for photo in photos:
-                self.photo(session, photo)
+            found = [self.photo(session, photo) for photo in photos]
             self._check_room(database, session, len(photos))
-            masked = [(photo, replace(settings, mask=masks.get(photo))) for photo in photos]
-            keys = [self._add_job(database, session, photo, each, model) for photo, each in masked]
+            for photo in found:
+                caption = photo.caption if own_captions else settings.caption
+                own = replace(settings, mask=masks.get(photo.id), caption=caption)
+                keys.append(self._add_job(database, session, photo.id, own, model))
         return [self.job(session, key) for key in keys]
 
     def _check_room(self, database: sqlite3.Connection, session: str, more: int) -> None:
@@ -536,7 +573,8 @@ def _counter(database: sqlite3.Connection, name: str) -> int:
 
 
 def _to_photo(row: sqlite3.Row) -> StoredPhoto:
-    changes = {"notes": tuple(json.loads(row["notes"])), "listed": bool(row["listed"])}
+    changes: dict[str, Any] = {"notes": tuple(json.loads(row["notes"]))}
+    changes |= {name: bool(row[name]) for name in ("listed", "caption_wanted")}
     return StoredPhoto(**{**dict(row), **changes})
 
 

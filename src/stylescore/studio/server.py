@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from stylescore._version import __version__
+from stylescore.catalog.hub import CAPTION_MODELS, cached_transformer
 from stylescore.config.ranges import METHOD_RULES
 from stylescore.errors import ConfigError, InputError, StylescoreError
 from stylescore.storage.texts import parse_json
@@ -115,8 +116,9 @@ def make_app(studio: Studio, access: Access) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(studio))
     app.state.studio = studio
     _add_page(app)
-    _add_photos(app, studio)
     _add_photo_layers(app, studio)
+    _add_captions(app, studio)
+    _add_photos(app, studio)
     _add_jobs(app, studio)
     _add_state(app, studio)
     app.add_exception_handler(StylescoreError, _answer_error)
@@ -213,6 +215,22 @@ def _add_photo_layers(app: FastAPI, studio: Studio) -> None:
         return _picture(studio.drafts.draft(photo, style))
 
 
+def _add_captions(app: FastAPI, studio: Studio) -> None:
+    @app.post("/api/photos/{key}/caption")
+    def want_caption(request: Request, key: str) -> Any:
+        available = any(cached_transformer(hub_id) is not None for hub_id in CAPTION_MODELS)
+        if available:
+            studio.store.want_caption(request.scope["session"], key)
+            if studio.supervisor is not None:
+                studio.supervisor.want()
+        return {"available": available}
+
+    @app.get("/api/photos/{key}/caption")
+    def caption(request: Request, key: str) -> Any:
+        photo = studio.store.photo(request.scope["session"], key)
+        return {"caption": photo.caption, "waiting": photo.caption_wanted}
+
+
 async def _receive(request: Request, file: Path) -> None:
     """Write a request's body to a file, without holding it in memory."""
     with file.open("wb") as target:
@@ -307,7 +325,8 @@ def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, An
         raise ConfigError(f"a request needs 1 to {MOST_PHOTOS} photos", hint="choose some")
     make_job_run(settings, studio.style_list, studio.model)
     masks = _read_masks(studio, session, settings, photos, table.get("masks", {}))
-    jobs = studio.store.add_jobs(session, photos, settings, studio.model, masks)
+    own = table.get("own_captions") is True
+    jobs = studio.store.add_jobs(session, photos, settings, studio.model, masks, own_captions=own)
     return {"jobs": [_show_job(job) for job in jobs]}
 
 
@@ -455,7 +474,10 @@ def _show_style(style: ListedStyle, draft: int | None) -> dict[str, Any]:
 
 def _show_photo(photo: StoredPhoto) -> dict[str, Any]:
     """Return what the page needs of a photo."""
-    return {name: getattr(photo, name) for name in ("id", "name", "width", "height", "notes", "created", "listed")}
+    return {
+        name: getattr(photo, name)
+        for name in ("id", "name", "width", "height", "notes", "created", "listed", "caption")
+    }
 
 
 def _show_job(job: StudioJob) -> dict[str, Any]:

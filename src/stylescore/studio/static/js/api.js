@@ -23,8 +23,10 @@ async function send(method, path, { body, headers = {} } = {}) {
 const json = (table) => ({ body: JSON.stringify(table), headers: { "Content-Type": "application/json" } });
 
 export const getState = () => send("GET", "/api/state");
-export const addJobs = (photos, settings, masks) => send("POST", "/api/jobs", json({ photos, settings, masks }));
+export const addJobs = (photos, settings, masks, own_captions = false) => send("POST", "/api/jobs", json({ photos, settings, masks, own_captions }));
 export const saveMask = (photo, body) => send("POST", `/api/photos/${photo}/masks`, { body, headers: { "Content-Type": "image/png" } });
+export const wantCaption = (id) => send("POST", `/api/photos/${id}/caption`, json({}));
+export const getCaption = (id) => send("GET", `/api/photos/${id}/caption`);
 export const removePhoto = (id) => send("DELETE", `/api/photos/${id}`);
 
 export function getConstants(style, mixed) {

@@ -4,7 +4,7 @@ import { announce, button, byId, fill, h, icon, toast } from "./dom.js";
 import { startFilm } from "./film.js";
 import { startPhotos } from "./photos.js";
 import { masksSaved } from "./masks.js";
-import { settings, startSettings } from "./settings.js";
+import { hasOwnCaptions, settings, startSettings } from "./settings.js";
 import { startStage } from "./stage.js";
 import { changed, hasPicture, listedPhotos, masksOf, photoOf, putJobs, show, showSomething, state, watch } from "./state.js";
 
@@ -79,9 +79,10 @@ async function submit(event) {
   byId("go").disabled = true;
   try {
     await masksSaved();
-    const { jobs } = await addJobs([...state.chosen], settings(), masksOf([...state.chosen]));
+    const { jobs } = await addJobs([...state.chosen], settings(), masksOf([...state.chosen]), hasOwnCaptions());
     putJobs(jobs);
     show({ kind: "job", id: jobs[0].id });
+    byId("stage").scrollIntoView({ block: "nearest" });
     announce(jobs.length === 1 ? "The picture is in the queue" : `${jobs.length} pictures are in the queue`);
   } catch (error) {
     problem.replaceChildren(error.message, error.hint ? h("small", {}, error.hint) : "");

@@ -6,7 +6,7 @@ import { maskOf, maskView, setMask } from "./state.js";
 
 const SIDE = 1024;
 const MOST_STEPS = 20;
-const TINT = [214, 40, 57];
+const TINT = [255, 0, 170];
 const LAYER = `rgb(${TINT.join()})`;
 const BRUSHES = {
   keep: { label: "Keep", hidden: 1, title: "the photo stays as it is" },
@@ -23,6 +23,7 @@ export async function maskLayer(photo) {
   const scale = Math.min(1, SIDE / Math.max(photo.width, photo.height));
   const [width, height] = [photo.width, photo.height].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = h("canvas", { class: "mask", width, height });
+  canvas.getContext("2d", { willReadFrequently: true });
   const mask = maskOf(photo.id);
   const image = mask && (await loaded(maskView(photo.id, mask), ""));
   if (image) drawKept(canvas, image);
@@ -87,11 +88,12 @@ export const masksSaved = () => Promise.all([...saving.values()].map((entry) => 
 
 /** The painter of one photo: its canvas with the brush, and its tools. */
 export function painter(photo, canvas, ondone) {
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = canvas.getContext("2d");
   const steps = [];
   const cursor = h("span", { class: "brush", "aria-hidden": "true" });
   let at = [canvas.width / 2, canvas.height / 2];
   let isDown = false;
+  let path = [];
 
   const diameter = () => Math.max(2, (size / 100) * Math.min(canvas.width, canvas.height));
 
@@ -110,17 +112,21 @@ export function painter(photo, canvas, ondone) {
     tools.undo.disabled = false;
   }
 
-  function line(from, to) {
-    context.lineCap = "round";
+  /** Draw the whole stroke anew, as pieces of it would leave seams. */
+  function drawStroke() {
+    context.globalCompositeOperation = "copy";
+    context.drawImage(steps.at(-1), 0, 0);
+    context.lineCap = context.lineJoin = "round";
     context.lineWidth = diameter();
     context.strokeStyle = LAYER;
+    const [[x, y]] = path;
     for (const [mode, alpha] of [["destination-out", 1], ["source-over", BRUSHES[brush].hidden]]) {
       if (!alpha) continue;
       context.globalCompositeOperation = mode;
       context.globalAlpha = alpha;
       context.beginPath();
-      context.moveTo(...from);
-      context.lineTo(to[0] + 0.01, to[1]);
+      context.moveTo(x - 0.01, y);
+      for (const point of path) context.lineTo(...point);
       context.stroke();
     }
     context.globalAlpha = 1;
@@ -135,13 +141,17 @@ export function painter(photo, canvas, ondone) {
     remember();
     isDown = true;
     at = point;
-    line(at, at);
+    path = [point];
+    drawStroke();
     moveCursor();
   }
 
-  function follow(point) {
-    if (isDown) line(at, point);
-    at = point;
+  function follow(points) {
+    at = points.at(-1);
+    if (isDown) {
+      path.push(...points);
+      drawStroke();
+    }
     moveCursor();
   }
 
@@ -159,6 +169,7 @@ export function painter(photo, canvas, ondone) {
   }
 
   function undo() {
+    isDown = false;
     const step = steps.pop();
     if (!step) return;
     restore(step);
@@ -167,6 +178,7 @@ export function painter(photo, canvas, ondone) {
   }
 
   function invert() {
+    isDown = false;
     remember();
     const full = h("canvas", { width: canvas.width, height: canvas.height });
     const layer = full.getContext("2d");
@@ -179,6 +191,7 @@ export function painter(photo, canvas, ondone) {
   }
 
   function clear() {
+    isDown = false;
     remember();
     context.clearRect(0, 0, canvas.width, canvas.height);
     save(photo, canvas);
@@ -220,7 +233,7 @@ export function painter(photo, canvas, ondone) {
       return;
     }
     const step = Math.max(1, diameter() / 4) * (event.shiftKey ? 4 : 1);
-    follow(direction.map((way, axis) => Math.min([canvas.width, canvas.height][axis], Math.max(0, at[axis] + way * step))));
+    follow([direction.map((way, axis) => Math.min([canvas.width, canvas.height][axis], Math.max(0, at[axis] + way * step)))]);
   }
 
   const tools = makeTools({ undo, invert, clear, setSize, setBrush, ondone });
@@ -234,7 +247,7 @@ export function painter(photo, canvas, ondone) {
   });
   canvas.addEventListener("pointermove", (event) => {
     const events = event.getCoalescedEvents?.() || [];
-    for (const each of events.length ? events : [event]) follow(pointOf(each));
+    follow((events.length ? events : [event]).map(pointOf));
   });
   for (const name of ["pointerup", "pointercancel", "blur"]) canvas.addEventListener(name, end);
   canvas.addEventListener("keydown", press);
@@ -255,7 +268,7 @@ function makeTools({ undo, invert, clear, setSize, setBrush, ondone }) {
     button("Invert", "invert", invert, { "aria-keyshortcuts": "i" }),
     button("Clear the mask", "trash", clear, { "aria-keyshortcuts": "c" }),
     button("Done", "check", ondone, { shown: true, class: "tool strong" }),
-    h("p", { class: "facts", id: "paint-help" }, "Red stays as in the photo. With the keyboard: arrows move the brush, Space puts it down and lifts it, [ and ] change its size, X the brush, Z takes back."));
+    h("p", { class: "facts", id: "paint-help" }, "Pink stays as in the photo.", h("span", { class: "keys" }, " With the keyboard: arrows move the brush, Space puts it down and lifts it, [ and ] change its size, X the brush, Z takes back.")));
   return { node, undo: back, size: range };
 }
 

@@ -1,5 +1,6 @@
 // Photos: dropped, pasted or chosen; the tray in which they are picked.
 import { removePhoto, upload } from "./api.js";
+import { suggestCaption } from "./captions.js";
 import { announce, byId, h, icon, toast } from "./dom.js";
 import { applySettings } from "./settings.js";
 import { changed, isActive, listedPhotos, maskOf, photoOf, photoThumb, setMask, show, showSomething, state, watch } from "./state.js";
@@ -55,6 +56,7 @@ function addPhoto(photo) {
   else state.photos.push(photo);
   state.chosen.add(photo.id);
   changed("photos", "chosen");
+  suggestCaption(photoOf(photo.id));
   for (const note of photo.notes) toast(`${photo.name}: ${note}`);
   const busy = state.shown.kind === "job" && isActive(state.jobs.get(state.shown.id) || {});
   if (!busy) show({ kind: "photo", id: photo.id });
@@ -112,7 +114,7 @@ function tile(photo) {
   if (!tiles.has(photo.id)) {
     const press = h("button", { type: "button", class: "tile", title: photo.name, onclick: () => toggle(photo) },
       h("img", { src: photoThumb(photo), alt: "", loading: "lazy" }), h("span", { class: "masked", "aria-hidden": "true" }, icon("brush")), h("span", { class: "tick", "aria-hidden": "true" }, icon("check")));
-    const close = h("button", { type: "button", class: "pick", "aria-label": `Remove photo ${photo.name}`, title: "Remove", onclick: () => drop(photo) }, icon("close"));
+    const close = h("button", { type: "button", class: "pick", "aria-label": `Take ${photo.name} off the list`, title: "Take off the list", onclick: () => drop(photo) }, icon("close"));
     tiles.set(photo.id, h("li", {}, press, close));
   }
   const item = tiles.get(photo.id);

@@ -1,7 +1,7 @@
 // The form: style, knob, caption, and everything else folded under "More" with the preset's value shown.
 import { getConstants } from "./api.js";
 import { button, byId, fill, h, spoken, toast } from "./dom.js";
-import { changed, state, watch } from "./state.js";
+import { changed, photoOf, state, watch } from "./state.js";
 
 const KEPT = "settings";
 const PLAIN = { weight: 1, mixed: {}, content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, negative_prompt: "", keep_colours: 0, mask_feather: null, constants: {} };
@@ -28,6 +28,21 @@ const OWN = ROWS.filter((row) => row.own).map((row) => row.name);
 
 /** What the form says, as the studio takes it. */
 export const settings = () => structuredClone(form);
+
+/** Whether each of the chosen photos has the caption that was written of it. */
+export const hasOwnCaptions = () => form.caption === "" && state.chosen.size > 1 && [...state.chosen].some((id) => photoOf(id)?.caption);
+
+let automatic = "";
+
+/** Show the caption that was written of the chosen photo, unless the user has put another one. */
+function showCaption() {
+  if (form.caption !== "" && form.caption !== automatic) return;
+  const [first, ...others] = [...state.chosen];
+  automatic = others.length ? "" : photoOf(first)?.caption || "";
+  form.caption = byId("caption").value = automatic;
+  byId("caption").placeholder = hasOwnCaptions() ? "each photo its own caption" : "what the photo shows, in a few words";
+  keep();
+}
 
 /** The first style and those that are mixed in. */
 const weightsOf = ({ style, weight, mixed }) => ({ [style]: weight ?? 1, ...mixed });
@@ -210,6 +225,8 @@ export function startSettings() {
   drawStyles();
   watch(["style"], markStyle);
   watch(["form"], drawFields);
+  if (state.photos.some((photo) => photo.caption === form.caption)) automatic = form.caption;
+  watch(["chosen", "captions"], showCaption);
   byId("content").addEventListener("input", (event) => {
     form.content = Number(event.target.value);
     keep();

@@ -126,7 +126,7 @@ async function showDraft(job, photo, key) {
 
 function under(job, photo) {
   return h("div", { class: "under" },
-    h("p", { class: "facts" }, h("strong", {}, photo.name), " ", describe(job.settings)),
+    h("p", { class: "facts" }, h("strong", {}, photo.name), " ", describe(job.settings), job.settings.caption ? ` · “${job.settings.caption}”` : ""),
     h("p", { class: "now", id: "now" }),
     h("div", { class: "tools", "data-many": hasPicture(job) }, tools(job, photo)));
 }
