@@ -362,6 +362,31 @@ def test_a_mask_is_painted_by_keyboard_and_by_touch(running: Any, open_page: Any
     expect(page.get_by_role("button", name="Photo cup.png", exact=True)).to_be_visible()
 
 
+def test_captions_are_written_and_can_be_changed(
+    serve: Any, open_page: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylescore.studio.server.cached_transformer", lambda hub_id: Path("model"))
+    running = serve()
+    page = open_page(running.address)
+    choose(page, file_of(picture(), "a.png"))
+    caption = page.get_by_label("Caption")
+    expect(caption).to_have_value("a photo called a.png", timeout=PATIENCE)
+    page.reload()
+    expect(caption).to_have_value("a photo called a.png")
+    page.locator("#files").set_input_files([file_of(picture(colour="navy"), "b.png")])
+    expect(caption).to_have_attribute("placeholder", "each photo its own caption", timeout=PATIENCE)
+    page.get_by_role("button", name="Stylize 2 photos").click()
+    expect(page.locator("#film > li[data-status=done]")).to_have_count(2, timeout=PATIENCE)
+    for shot in page.locator("#film .shot").all():
+        shot.click()
+        expect(page.locator(".facts")).to_contain_text(re.compile("([ab].png) .*“a photo called \\1”"))
+    page.get_by_role("button", name="Photo a.png").click()
+    expect(caption).to_have_value("a photo called b.png")
+    caption.fill("the sea")
+    page.get_by_role("button", name="Photo a.png").click()
+    expect(caption).to_have_value("the sea")
+
+
 def test_styles_are_mixed_with_weights(running: Any, open_page: Any, picture: Any) -> None:
     page = open_page(running.address)
     choose(page, file_of(picture()))

@@ -384,3 +384,43 @@ def test_the_constants_of_a_mixture_are_asked_for_with_all_its_styles(running: A
     answer = client.ask("GET", "/api/styles/pencil-sketch/constants?also=watercolor")
     assert answer.json["iterations"] > 0
     assert client.ask("GET", "/api/styles/pencil-sketch/constants?also=nothing").status == 422
+
+
+def test_a_caption_is_written_where_a_model_is_there(
+    running: Any, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = running.client()
+    first, second = client.upload(picture(), "cup.png"), client.upload(picture(colour="navy"), "sea.png")
+    assert client.ask("POST", f"/api/photos/{first}/caption", {}).json == {"available": False}
+    monkeypatch.setattr("stylescore.studio.server.cached_transformer", lambda hub_id: Path("model"))
+    for photo in (first, second):
+        assert client.ask("POST", f"/api/photos/{photo}/caption", {}).json == {"available": True}
+    end = time.monotonic() + 20
+    while (found := client.ask("GET", f"/api/photos/{second}/caption").json)["waiting"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert found == {"caption": "a photo called sea.png", "waiting": False}
+    table = {"photos": [first, second], "settings": {"style": "van-gogh"}, "own_captions": True}
+    jobs = client.ask("POST", "/api/jobs", table).json["jobs"]
+    assert [job["settings"]["caption"] for job in jobs] == ["a photo called cup.png", "a photo called sea.png"]
+    assert client.begin(first, caption="mine")[0]["settings"]["caption"] == "mine"
+    assert running.client().ask("GET", f"/api/photos/{first}/caption").status == 404
+
+
+def test_a_photo_that_no_caption_can_be_written_of_waits_no_longer(
+    serve: Callable[..., Any], picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    client = running.client()
+    photo = client.upload(picture())
+
+    def fail(photo: Any) -> str:
+        raise ValueError
+
+    monkeypatch.setattr(running.engine, "describe", fail)
+    running.studio.store.want_caption(client.cookies["stylescore_session"], photo)
+    end = time.monotonic() + 20
+    while client.ask("GET", f"/api/photos/{photo}/caption").json["waiting"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    client.wait(client.begin(photo)[0]["id"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
+from tests.diffusion.test_captioner import WORDS, save_blip
 
 from stylescore.errors import ConfigError
 from stylescore.images import read_metadata
@@ -25,7 +26,7 @@ from stylescore.studio.masks import save_mask
 from stylescore.studio.settings import Settings, make_job_run, settings_of_record
 from stylescore.studio.style_list import StyleList
 from stylescore.studio.supervisor import Supervisor
-from stylescore.studio.worker import Worker
+from stylescore.studio.worker import LazyEngine, Worker
 
 QUICK = {"iterations": 6, "refine.factor": 1.0}
 SECONDS = 90.0
@@ -194,6 +195,17 @@ def test_a_fault_in_the_program_fails_one_picture_and_not_the_worker(
     assert "the run failed" in str(bench.store.job("a", broken).message)
     assert bench.store.job("a", sound).status == "done"
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_the_engine_writes_captions_with_a_model_of_the_local_cache(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_blip(tmp_path / "blip")
+    monkeypatch.setattr("stylescore.diffusion.captioner.cached_transformer", lambda hub_id: folder)
+    engine = LazyEngine(bench.folder, "cpu", ())
+    caption = engine.describe(bench.store.photo("a", "photo"))
+    assert set(caption.split()) <= {*WORDS, "[UNK]", "[DEC]", "[ENC]"}
+    assert caption
 
 
 def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:
