@@ -232,7 +232,8 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     store = JobStore(path)
     (key,) = add(store, "a")
     with closing(sqlite3.connect(path)) as database:
-        database.execute("ALTER TABLE photos DROP COLUMN listed")
+        for column in ("listed", "caption", "caption_wanted"):
+            database.execute(f"ALTER TABLE photos DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 1")
         old = json.dumps({"style": "watercolor", "content": 0.5, "caption": "", "seed": 0, "constants": {}})
         database.execute("UPDATE jobs SET settings = ?", (old,))

@@ -172,15 +172,21 @@ class JobStore:
                     raise OutputError(
                         f"{str(path)!r} was made by a later version of stylescore", hint="name another folder, --data"
                     )
-                for version in range(found or VERSION, VERSION):  # a new file has 0
-                    for change in _CHANGES[version]:
-                        database.execute(change)
+                self._upgrade()
                 database.executescript(_TABLES)
-                database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise OutputError(
                 f"the studio's queue {str(path)!r} cannot be opened: {error}", hint="name another folder with --data"
             ) from error
+
+    def _upgrade(self) -> None:
+        """Make a file of an earlier version one of this version, wholly or not at all."""
+        with self._write() as database:
+            found = database.execute("PRAGMA user_version").fetchone()[0]
+            for version in range(found or VERSION, VERSION):  # a new file has 0
+                for change in _CHANGES[version]:
+                    database.execute(change)
+            database.execute(f"PRAGMA user_version = {VERSION}")
 
     def add_photo(self, photo: StoredPhoto) -> None:
         """Store what is known of an uploaded photo.
