@@ -23,7 +23,7 @@ MOST_MIXED = 8
 """Styles of one picture; each is an adapter that is computed in every iteration."""
 MASK_ID = re.compile(r"[0-9a-f]{16}")
 """A mask's name: the beginning of its file's SHA-256, so that a record's hash leads to it."""
-_NOT_OFFERED = ("style_model", "embeddings", "vae", "text_encoders", "clip_skip", "prompt_weights", "prediction")
+_NOT_OFFERED = ("style_model", "embeddings", "vae", "text_encoders", "clip_skip", "prompt_weights")
 """Fields of a run that change its picture and that the page has no place for."""
 _TABLES = ("constants", "mixed")
 
