@@ -49,13 +49,16 @@ class _Sink:
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, part: bytes) -> int:
+    def write(self, part: bytes, /) -> int:
         """Take bytes; `zipfile` counts them itself."""
         self._parts.append(bytes(part))
         return len(part)
 
     def flush(self) -> None:
         """Do nothing, as nothing is held back."""
+
+    def close(self) -> None:
+        """Do nothing, as nothing is open."""
 
     def take(self) -> bytes:
         """Return what was written, and forget it."""
