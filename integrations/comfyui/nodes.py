@@ -1,9 +1,11 @@
-"""Two nodes: one loads a model with a style, one stylizes pictures with it.
+"""Three nodes: one loads a model with a style, one stylizes pictures with it, one applies a trained generator.
 
 Their ids and the names of their inputs stand in saved workflows and are never changed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import folder_paths
 import numpy as np
@@ -13,7 +15,10 @@ from comfy_api.latest import ComfyAPISync, ComfyExtension, io
 from PIL import Image
 
 from stylescore import InputError, Stylizer, Update
-from stylescore.catalog.registry import list_styles
+from stylescore.catalog.registry import generator_dirs, list_styles
+from stylescore_apply import OnnxNetwork, Settings
+from stylescore_apply import stylize as apply_network
+from stylescore_apply.names import known_networks
 
 CATEGORY = "stylescore"
 STYLIZER = io.Custom("STYLESCORE_STYLIZER")
@@ -21,6 +26,9 @@ PREVIEWS = 20
 """Previews of a run, apart from its result."""
 LORAS = "loras"
 DEVICES = ["auto", "cpu", "cuda", "mps"]
+FOLDED = {"advanced": True}
+"""Marks inputs that are folded away; as extra entries, since earlier versions of the interface have no argument."""
+SEED = {"default": 0, "min": 0, "control_after_generate": True}
 
 
 def style_names() -> list[str]:
@@ -48,7 +56,7 @@ class LoadStylizer(io.ComfyNode):
             inputs=[
                 io.Combo.Input("style", options=style_names(), tooltip="a style of stylescore, or a LoRA file"),
                 io.String.Input("model", default="mini", tooltip="mini, a folder, a .safetensors file or a hub id"),
-                io.Combo.Input("device", options=DEVICES, default="auto", advanced=True),
+                io.Combo.Input("device", options=DEVICES, default="auto", extra_dict=FOLDED),
             ],
             outputs=[STYLIZER.Output(display_name="stylizer")],
         )
@@ -75,11 +83,15 @@ class Stylize(io.ComfyNode):
                 io.Image.Input("image"),
                 io.String.Input("caption", default="", tooltip="what the photo shows, in a few words"),
                 io.Float.Input("content", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="0 style, 1 photo"),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
-                io.Int.Input("iterations", default=0, min=0, max=10_000, advanced=True),
-                io.Int.Input("size", default=0, min=0, max=8192, advanced=True, tooltip="short side in pixels"),
+                io.Int.Input("seed", max=2**63 - 1, **SEED),
+                io.Int.Input("iterations", default=0, min=0, max=10_000, extra_dict=FOLDED),
+                io.Int.Input("size", default=0, min=0, max=8192, extra_dict=FOLDED, tooltip="short side in pixels"),
+                io.Mask.Input("mask", optional=True, tooltip="stylized where it is 1; the photo stays where it is 0"),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[
+                io.Image.Output(),
+                io.Mask.Output(display_name="relevance", tooltip="where the style acts"),
+            ],
         )
 
     @classmethod
@@ -92,20 +104,60 @@ class Stylize(io.ComfyNode):
         seed: int,
         iterations: int,
         size: int,
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        """Stylize images [batch, height, width, 3] in 0..1; ComfyUI's interrupt ends the run between iterations."""
+        """Stylize images [batch, height, width, 3] in 0..1; ComfyUI's interrupt ends the run between iterations.
+
+        The mask, [batch, height, width], [1, height, width] or [height, width] in 0..1, has the images' aspect ratio.
+        The relevance maps have the images' size.
+        """
         changes = {"content": content, "seed": seed, "size": size or None}
         if iterations:
             changes["iterations"] = iterations
         progress = Progress(len(image))
+        changes |= {"prompt": caption, "progress": False, "on_iteration": progress.follow}
+        pictures, maps = [], []
+        for each, part in zip(image, masks_of(mask, len(image)), strict=True):
+            result = _with_hint(stylizer.stylize, to_picture(each), mask=part, **changes)
+            pictures.append(to_image(result.picture.convert("RGB")))
+            maps.append(to_mask(progress.relevance, each.shape[:2]))
+            progress.end(result.picture)
+        return io.NodeOutput(torch.cat(pictures), torch.cat(maps))
+
+
+class ApplyGenerator(io.ComfyNode):
+    """Stylizes a batch of images with a trained generator, in one forward pass each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="StyleScore_Apply",
+            display_name="Apply generator",
+            category=CATEGORY,
+            description="Applies a generator that `stylescore export` has written: NAME.onnx in stylescore's styles.",
+            inputs=[
+                io.Combo.Input("generator", options=sorted(known_networks(generator_dirs()))),
+                io.Image.Input("image"),
+                io.Int.Input("seed", max=2**32 - 1, **SEED),
+                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0 photo, 1 picture"),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float) -> io.NodeOutput:
+        """Apply the generator to images [batch, height, width, 3] in 0..1."""
+        networks = known_networks(generator_dirs())
+        if generator not in networks:
+            raise ValueError(f"there is no generator {generator!r}\nput {generator}.onnx into stylescore's styles")
+        network = _with_hint(OnnxNetwork, networks[generator])
+        settings = Settings(seed=seed, strength=strength)
         pictures = []
         for each in image:
-            photo = to_picture(each)
-            result = _with_hint(
-                stylizer.stylize, photo, prompt=caption, progress=False, on_iteration=progress.follow, **changes
-            )
-            pictures.append(to_image(result.picture.convert("RGB")))
-            progress.end(result.picture)
+            throw_exception_if_processing_interrupted()
+            made = _with_hint(apply_network, network, np.asarray(to_picture(each)), settings)
+            pictures.append(to_image(Image.fromarray(made)))
         return io.NodeOutput(torch.cat(pictures))
 
 
@@ -114,11 +166,13 @@ class Progress:
 
     def __init__(self, images: int) -> None:
         self._images, self._done = images, 0
+        self.relevance = torch.ones(1, 1, 1, 1)
         self._api = ComfyAPISync()
 
     def follow(self, update: Update) -> None:
         """Show an iteration; raise ComfyUI's exception if the user has interrupted."""
         throw_exception_if_processing_interrupted()
+        self.relevance = update.iteration.step.relevance
         done = update.index + 1
         shown = not update.is_last and done % max(1, update.total // PREVIEWS) == 0
         self._tell(self._done + done / update.total, update.preview()[0] if shown else None)
@@ -142,6 +196,27 @@ def to_image(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None]
 
 
+def masks_of(mask: torch.Tensor | None, images: int) -> list[Image.Image | None]:
+    """Return a mask for each image of a batch.
+
+    Raises:
+        ValueError: there is neither one mask nor one for each image.
+    """
+    if mask is None:
+        return [None] * images
+    masks = mask[None] if mask.ndim == 2 else mask
+    if len(masks) not in (1, images):
+        raise ValueError(f"a mask must be one, or one for each image, not {len(masks)} for {images} images")
+    grey = [Image.fromarray((each.clamp(0, 1) * 255).round().byte().cpu().numpy()) for each in masks]
+    return grey * images if len(grey) == 1 else grey
+
+
+def to_mask(relevance: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return a relevance map [1, 1, rows, columns] as a mask [1, height, width]."""
+    wide = torch.nn.functional.interpolate(relevance[:1].float().cpu(), tuple(size), mode="bilinear")
+    return wide[:, 0]
+
+
 def _with_hint(call, *arguments, **options):
     """Call a function of stylescore; its hint becomes part of the message that ComfyUI shows."""
     try:
@@ -155,7 +230,7 @@ class StyleScoreExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the nodes."""
-        return [LoadStylizer, Stylize]
+        return [LoadStylizer, Stylize, ApplyGenerator]
 
 
 async def comfy_entrypoint() -> StyleScoreExtension:

@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn")
 import uvicorn
 
 from stylescore.images import read_photo, save_png
+from stylescore.studio.drafts import Drafts
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access
 from stylescore.studio.jobs import JobStore, Status, StoredPhoto, StudioJob
@@ -70,6 +71,9 @@ class DrawingEngine:
         save_views(result, place)
         self.made.append(job.id)
         return "done"
+
+    def describe(self, photo: StoredPhoto) -> str:
+        return f"a photo called {photo.name}"
 
     def _stop(self, place: Path, picture: Image.Image, requested: str) -> Status:
         if requested == "cancel":
@@ -133,7 +137,9 @@ class Client:
         return str(answer.json["photo"]["id"])
 
     def begin(self, *photos: str, **settings: Any) -> list[dict[str, Any]]:
-        answer = self.ask("POST", "/api/jobs", {"photos": photos, "settings": {"style": "van-gogh", **settings}})
+        masks = settings.pop("masks", {})
+        table = {"photos": photos, "settings": {"style": "van-gogh", **settings}, "masks": masks}
+        answer = self.ask("POST", "/api/jobs", table)
         assert answer.status == 200, answer.body
         return list(answer.json["jobs"])
 
@@ -201,7 +207,7 @@ def start(
     engine = DrawingEngine(folder)
     worker = Worker(store, "cpu", engine)
     worker._has_server = lambda: True  # type: ignore[method-assign] - without a supervisor nobody says so
-    studio = Studio(folder, store, StyleList(styles), "mini", limits)
+    studio = Studio(folder, store, StyleList(styles), "mini", limits, drafts=Drafts(folder, styles))
     listener = socket.create_server(("127.0.0.1", 0))
     app = make_app(studio, Access("127.0.0.1", token, limits))
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,21 @@ def test_a_damaged_or_later_file_is_refused(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(OutputError, match="later version"):
         JobStore(later)
+
+
+def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "studio.sqlite"
+    store = JobStore(path)
+    (key,) = add(store, "a")
+    with closing(sqlite3.connect(path)) as database:
+        for column in ("listed", "caption", "caption_wanted"):
+            database.execute(f"ALTER TABLE photos DROP COLUMN {column}")
+        database.execute("PRAGMA user_version = 1")
+        old = json.dumps({"style": "watercolor", "content": 0.5, "caption": "", "seed": 0, "constants": {}})
+        database.execute("UPDATE jobs SET settings = ?", (old,))
+        database.commit()
+    again = JobStore(path)
+    job = again.job("a", key)
+    assert job.settings.weights == {"watercolor": 1.0}
+    assert again.photo("a", job.photo).listed
+    JobStore(path)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+onnx = pytest.importorskip("onnx")
 playwright = pytest.importorskip("playwright.sync_api")
+from tests.apply.tiny import build  # noqa: E402
+
 expect = playwright.expect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -256,11 +260,187 @@ def test_up_to_four_pictures_are_compared(running: Any, open_page: Any, picture:
     for index in range(5):
         picks.nth(index).focus()
         page.keyboard.press("Enter")
+    page.get_by_role("button", name="Compare 5", exact=True).click()
     expect(page.locator(".toast")).to_contain_text("At most 4 pictures")
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download 5").click()
+    assert waiting.value.suggested_filename == "pictures.zip"
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert sorted(archive.namelist()) == [f"{number}-van-gogh.png" for number in range(5)]
+    picks.nth(0).click()
     page.get_by_role("button", name="Compare 4", exact=True).click()
     expect(page.locator(".compare img")).to_have_count(4)
+    expect(page.get_by_role("link", name="Download 4")).to_be_visible()
     page.get_by_role("button", name="Done").click()
     expect(page.locator("before-after")).to_be_visible()
+
+
+def mask_of(page: Any) -> Image.Image | None:
+    """Return the mask of the page's only photo, once it is with the studio."""
+    page.wait_for_function("import('/static/js/masks.js').then(({ masksSaved }) => masksSaved()).then(() => true)")
+    found = page.evaluate("Object.entries(JSON.parse(localStorage.masks || '{}'))")
+    if not found:
+        return None
+    ((photo, mask),) = found
+    answer = page.request.get(f"{page.url}api/photos/{photo}/masks/{mask}")
+    return Image.open(io.BytesIO(answer.body()))
+
+
+def test_a_mask_is_painted_and_goes_with_the_picture(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(300, 200))))
+    page.get_by_role("button", name="Mask", exact=True).click()
+    canvas = page.get_by_role("application", name="Mask of cup.png")
+    expect(canvas).to_be_focused()
+    box = canvas.bounding_box()
+
+    def drag(start: tuple[float, float], end: tuple[float, float]) -> None:
+        page.mouse.move(box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + end[0] * box["width"], box["y"] + end[1] * box["height"], steps=5)
+        page.mouse.up()
+
+    drag((0.2, 0.2), (0.5, 0.2))
+    page.get_by_role("radio", name="Less").check(force=True)
+    drag((0.2, 0.8), (0.5, 0.8))
+    mask = mask_of(page)
+    assert mask is not None
+    assert mask.size == (300, 200)
+    assert [mask.getpixel(at) for at in ((60, 40), (120, 40), (240, 100))] == [0, 0, 255]
+    assert mask.getpixel((100, 160)) == pytest.approx(128, abs=2)
+    page.get_by_role("button", name="Undo").click()
+    mask = mask_of(page)
+    assert mask is not None
+    assert mask.getpixel((100, 160)) == 255
+    page.get_by_role("button", name="Invert").click()
+    mask = mask_of(page)
+    assert mask is not None
+    assert [mask.getpixel(at) for at in ((60, 40), (240, 100))] == [255, 0]
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("button", name="Photo cup.png, masked")).to_be_visible()
+    page.reload()
+    expect(page.locator("canvas.mask")).to_be_visible()
+    expect(page.get_by_role("button", name="Photo cup.png, masked")).to_be_visible()
+    make(page)
+    expect(page.locator(".facts")).to_contain_text("van gogh · masked")
+    page.get_by_role("button", name="Mask", exact=True).click()
+    page.get_by_role("button", name="Clear the mask").click()
+    assert mask_of(page) is None
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("before-after")).to_be_visible()
+    page.get_by_role("button", name="Use settings").click()
+    expect(page.get_by_role("button", name="Photo cup.png, masked")).to_be_visible()
+    mask = mask_of(page)
+    assert mask is not None
+    assert mask.getpixel((240, 100)) == 0, "the picture's own mask is back"
+
+
+def test_a_mask_is_painted_by_keyboard_and_by_touch(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address, viewport=NARROW, has_touch=True, is_mobile=True)
+    choose(page, file_of(picture(size=(300, 200))))
+    page.get_by_role("button", name="Mask", exact=True).tap()
+    canvas = page.get_by_role("application", name="Mask of cup.png")
+    expect(canvas).to_be_focused()
+    requires_no_scrolling_sideways(page)
+    _require_names(page)
+    for key in ("]", "]", "Space", "ArrowRight", "Shift+ArrowRight", "Space", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("slider", name="Size")).to_have_value("16")
+    mask = mask_of(page)
+    assert mask is not None
+    assert [mask.getpixel(at) for at in ((150, 100), (185, 100), (220, 100), (150, 20))] == [0, 0, 255, 255]
+    box = canvas.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
+    mask = mask_of(page)
+    assert mask is not None
+    assert [mask.getpixel(at) for at in ((30, 40), (150, 100), (285, 40))] == [0, 0, 255]
+    canvas.focus()
+    for key in ("z", "z"):
+        page.keyboard.press(key)
+    assert mask_of(page) is None
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Photo cup.png", exact=True)).to_be_visible()
+
+
+def test_captions_are_written_and_can_be_changed(
+    serve: Any, open_page: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylescore.studio.server.cached_transformer", lambda hub_id: Path("model"))
+    running = serve()
+    page = open_page(running.address)
+    choose(page, file_of(picture(), "a.png"))
+    caption = page.get_by_label("Caption")
+    expect(caption).to_have_value("a photo called a.png", timeout=PATIENCE)
+    page.reload()
+    expect(caption).to_have_value("a photo called a.png")
+    page.locator("#files").set_input_files([file_of(picture(colour="navy"), "b.png")])
+    expect(caption).to_have_attribute("placeholder", "each photo its own caption", timeout=PATIENCE)
+    page.wait_for_function(
+        "import('/static/js/state.js').then(({ state }) => state.photos.every((photo) => photo.caption))"
+    )
+    page.get_by_role("button", name="Stylize 2 photos").click()
+    expect(page.locator("#film > li[data-status=done]")).to_have_count(2, timeout=PATIENCE)
+    for shot in page.locator("#film .shot").all():
+        shot.click()
+        expect(page.locator(".facts")).to_contain_text(re.compile("([ab].png) .*“a photo called \\1”"))
+    page.get_by_role("button", name="Photo a.png").click()
+    expect(caption).to_have_value("a photo called b.png")
+    caption.fill("the sea")
+    page.get_by_role("button", name="Photo a.png").click()
+    expect(caption).to_have_value("the sea")
+
+
+def test_styles_are_mixed_with_weights(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture()))
+    page.get_by_label("Mix in another style").select_option("watercolor")
+    expect(page.get_by_role("spinbutton", name="Weight of watercolor")).to_be_focused()
+    expect(page.get_by_role("spinbutton", name="Weight of van gogh")).to_have_value("0.5")
+    page.get_by_role("spinbutton", name="Weight of watercolor").fill("0.8")
+    page.reload()
+    expect(page.get_by_role("spinbutton", name="Weight of watercolor")).to_have_value("0.8")
+    make(page)
+    expect(page.locator(".facts")).to_contain_text("van gogh 0.5 + watercolor 0.8")
+    page.get_by_role("radio", name="watercolor").check()
+    expect(page.locator(".mix-row")).to_have_count(0)
+    page.get_by_role("button", name="Use settings").click()
+    expect(page.get_by_role("radio", name="van gogh")).to_be_checked()
+    page.get_by_role("button", name="Take out watercolor").click()
+    expect(page.locator(".mix-row")).to_have_count(0)
+    expect(page.get_by_label("Mix in another style")).to_be_focused()
+
+
+def test_a_photo_is_removed_from_the_list_and_its_picture_stays(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture(), "a.png"), file_of(picture(colour="navy"), "b.png"))
+    page.get_by_role("button", name="Take b.png off the list").click()
+    expect(page.locator(".tile[aria-pressed]")).to_have_count(1)
+    make(page)
+    page.get_by_role("button", name="Take a.png off the list").click()
+    expect(page.locator(".tile[aria-pressed]")).to_have_count(0)
+    page.reload()
+    expect(page.locator("before-after")).to_be_visible()
+    expect(page.locator(".tile[aria-pressed]")).to_have_count(0)
+    choose(page, file_of(picture(), "a.png"))
+    page.locator("#film .shot").first.click()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.locator("#film > li")).to_have_count(0)
+
+
+def test_a_draft_is_shown_until_the_run_has_a_preview(serve: Any, open_page: Any, picture: Any, tmp_path: Path) -> None:
+    (tmp_path / "generators").mkdir()
+    onnx.save(build(), tmp_path / "generators" / "van-gogh.onnx")
+    running = serve(styles=(tmp_path / "generators",))
+    running.engine.hold.clear()
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(300, 200))))
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.locator(".frame .tag")).to_have_text("draft", timeout=PATIENCE)
+    expect(page.get_by_role("img", name="cup.png, a draft")).to_be_visible()
+    running.engine.seconds = 0.5
+    running.engine.hold.set()
+    expect(page.locator(".frame[data-draft]")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
 
 
 def test_own_size_shows_every_pixel(running: Any, open_page: Any, picture: Any) -> None:
@@ -382,10 +562,18 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
     page.get_by_role("button", name="Try this cup").click()
     expect(page.get_by_role("button", name="Photo coffee.jpg")).to_be_visible()
     page.locator("#content").fill("0.6")
+    page.get_by_label("Mix in another style").select_option("oil-painting")
+    page.get_by_role("button", name="Mask", exact=True).click()
+    for key in ("Space", "ArrowDown", "Shift+ArrowDown", "Space"):
+        page.keyboard.press(key)
+    _shoot(page, shots, "studio-mask")
+    page.get_by_role("button", name="Done").click()
     if not shots:
         page.locator("#more summary").click()
         page.get_by_role("spinbutton", name="Iterations").fill("12")
         page.get_by_role("spinbutton", name="Working size").fill("128")
+        page.get_by_role("spinbutton", name="Photo's colours").fill("0.5")
+        page.get_by_role("spinbutton", name="Mask edge").fill("4")
     page.get_by_role("button", name="Stylize").click()
     counted = re.compile(r"^(\d+) of \d+ · ")
     expect(page.locator(".now")).to_have_text(counted, timeout=LONG)
@@ -402,17 +590,28 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
         page.get_by_role("link", name="Download").click()
     target = tmp_path / waiting.value.suggested_filename
     waiting.value.save_as(target)
-    assert target.name == "coffee-van-gogh.png"
+    assert target.name == "coffee-van-gogh-oil-painting.png"
     page.locator("#content").fill("0.2")
+    page.get_by_role("button", name="Take out oil painting").click()
     page.get_by_role("radio", name="watercolor").check()
+    page.get_by_role("button", name="Mask", exact=True).click()
+    page.get_by_role("button", name="Clear the mask").click()
+    page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("button", name="Photo coffee.jpg", exact=True)).to_be_visible()
     page.locator("body").drop({"files": [str(target)]})
-    expect(page.locator(".toast")).to_contain_text("The settings of coffee-van-gogh.png are back", timeout=PATIENCE)
+    expect(page.locator(".toast")).to_contain_text(
+        "The settings of coffee-van-gogh-oil-painting.png are back", timeout=PATIENCE
+    )
     expect(page.locator(".toast")).to_contain_text("The photo coffee.jpg is chosen")
     expect(page.get_by_role("radio", name="van gogh")).to_be_checked()
     expect(page.locator("#content")).to_have_value("0.6")
+    expect(page.get_by_role("spinbutton", name="Weight of oil painting")).to_have_value("0.5")
+    expect(page.get_by_role("button", name="Photo coffee.jpg, masked")).to_be_visible()
     if not shots:
         expect(page.get_by_role("spinbutton", name="Iterations")).to_have_value("12")
         expect(page.get_by_role("spinbutton", name="Working size")).to_have_value("128")
+        expect(page.get_by_role("spinbutton", name="Photo's colours")).to_have_value("0.5")
+        expect(page.get_by_role("spinbutton", name="Mask edge")).to_have_value("4")
     _shoot_others(page, shots)
     # While the server was away, the browser itself logged requests that failed.
     assert all(_is_refused(trouble) for trouble in open_page.troubles), open_page.troubles

@@ -7,12 +7,13 @@ import io
 import json
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from stylescore.studio.limits import MIB, Limits
 
@@ -248,3 +249,178 @@ def test_a_session_has_so_many_streams_at_most(serve: Callable[..., Any]) -> Non
     for stream in streams:
         next(stream)
     assert client.ask("GET", "/api/events").status == 429
+
+
+def half_mask(size: tuple[int, int] = (96, 64), colours: tuple[int, int] = (0, 255)) -> bytes:
+    """Return a mask whose left half has one grey and whose right half has another."""
+    target = io.BytesIO()
+    mask = Image.new("L", size, colours[1])
+    ImageDraw.Draw(mask).rectangle((0, 0, size[0] // 2 - 1, size[1]), fill=colours[0])
+    mask.save(target, "PNG")
+    return target.getvalue()
+
+
+def test_a_mask_is_stored_at_the_photos_size_and_goes_with_the_job(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    photo = client.upload(picture(size=(120, 80)))
+    mask = client.ask("POST", f"/api/photos/{photo}/masks", half_mask((60, 40))).json["mask"]
+    stored = client.ask("GET", f"/api/photos/{photo}/masks/{mask}")
+    with Image.open(io.BytesIO(stored.body)) as found:
+        assert (found.mode, found.size) == ("L", (120, 80))
+        assert (found.getpixel((0, 0)), found.getpixel((119, 79))) == (0, 255)
+    other = client.upload(picture(colour="navy"))
+    masked, plain = client.begin(photo, other, masks={photo: mask}, mask_feather=3)
+    assert (masked["settings"]["mask"], plain["settings"]["mask"]) == (mask, None)
+    assert client.ask("POST", f"/api/photos/{photo}/masks", half_mask((60, 40))).json["mask"] == mask, "the same file"
+
+
+def test_masks_that_cannot_be_used_are_refused(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    photo, other = client.upload(picture()), client.upload(picture(colour="navy"))
+    path = f"/api/photos/{photo}/masks"
+    for content, reason in (
+        (b"nothing", "not a picture"),
+        (half_mask((96, 96)), "as large as its photo"),
+        (half_mask((192, 128)), "as large as its photo"),
+        (b"a" * (9 * MIB), "at most"),
+    ):
+        answer = client.ask("POST", path, content)
+        assert answer.status in (413, 422), answer.body
+        assert reason in answer.json["message"]
+    mask = client.ask("POST", path, half_mask()).json["mask"]
+    black = client.ask("POST", path, half_mask(colours=(0, 0))).json["mask"]
+    for masks, status in (
+        ({other: mask}, 404),
+        ({photo: "0" * 16}, 404),
+        ({photo: "../photo"}, 404),
+        ({photo: 1}, 422),
+        ([], 422),
+        ({photo: black}, 422),
+    ):
+        table = {"photos": [photo, other], "settings": {"style": "van-gogh"}, "masks": masks}
+        assert client.ask("POST", "/api/jobs", table).status == status, masks
+    stranger = running.client()
+    assert stranger.ask("POST", path, half_mask()).status == 404
+    assert stranger.ask("GET", f"{path}/{mask}").status == 404
+
+
+def test_masks_that_no_picture_has_do_not_pile_up(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    photo = client.upload(picture(colour="olive"))
+    path = f"/api/photos/{photo}/masks"
+    used = client.ask("POST", path, half_mask()).json["mask"]
+    client.begin(photo, masks={photo: used})
+    for grey in range(1, 21):
+        last = client.ask("POST", path, half_mask(colours=(grey, 255))).json["mask"]
+    masks = [file.stem for file in running.studio.folder.photo(photo).glob("mask-*.png")]
+    assert len(masks) == 10
+    assert {f"mask-{used}", f"mask-{last}"} <= set(masks)
+
+
+def test_a_removed_photo_is_kept_for_its_pictures_and_no_longer(running: Any, picture: Callable[..., bytes]) -> None:
+    client, content = running.client(), picture(colour="teal")
+    unused, photo = client.upload(picture(colour="maroon")), client.upload(content)
+    (job,) = client.begin(photo)
+    client.wait(job["id"])
+    for key in (unused, photo):
+        assert client.ask("DELETE", f"/api/photos/{key}").status == 200
+    assert not running.studio.folder.photo(unused).exists()
+    (left,) = client.ask("GET", "/api/state").json["photos"]
+    assert (left["id"], left["listed"]) == (photo, False)
+    assert client.ask("GET", f"/api/photos/{photo}/view").status == 200, "the slider shows it"
+    assert client.upload(content) == photo, "dropped again, it is listed again"
+    assert client.ask("GET", "/api/state").json["photos"][0]["listed"] is True
+    client.ask("DELETE", f"/api/photos/{photo}")
+    client.ask("DELETE", f"/api/jobs/{job['id']}")
+    assert client.ask("GET", "/api/state").json["photos"] == []
+    assert not running.studio.folder.photo(photo).exists()
+    assert client.ask("DELETE", f"/api/photos/{photo}").status == 404
+
+
+def test_an_archive_has_every_picture_with_its_recipe(running: Any, picture: Callable[..., bytes]) -> None:
+    client = running.client()
+    photo = client.upload(picture(), "cup.png")
+    jobs = [*client.begin(photo), *client.begin(photo, mixed={"watercolor": 0.5}), *client.begin(photo, seed=1)]
+    for job in jobs:
+        client.wait(job["id"])
+    answer = client.ask("GET", f"/api/archive?job={jobs[0]['id']}&job={jobs[1]['id']}&job={jobs[2]['id']}")
+    assert answer.headers["Content-Type"] == "application/zip"
+    assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''pictures.zip"
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        names = ["cup-van-gogh.png", "cup-van-gogh-watercolor.png", "cup-van-gogh (2).png"]
+        assert archive.namelist() == names
+        for name in names:
+            with Image.open(archive.open(name)) as found:
+                assert "stylescore" in found.text
+    assert len(zipfile.ZipFile(io.BytesIO(client.ask("GET", "/api/archive").body)).namelist()) == 3
+    assert client.ask("GET", "/api/archive?job=other").status == 404
+    assert running.client().ask("GET", "/api/archive").status == 404, "there is no picture"
+
+
+def test_an_archive_is_written_while_it_is_read(tmp_path: Path) -> None:
+    import tracemalloc
+
+    from stylescore.studio.archive import CHUNK, stream_archive
+
+    files = [("a.png", tmp_path / "a.png"), ("A.png", tmp_path / "b.png")]
+    for _, path in files:
+        path.write_bytes(bytes(32 * CHUNK))
+    tracemalloc.start()
+    with (tmp_path / "pictures.zip").open("wb") as target:
+        for part in stream_archive(files):
+            target.write(part)
+    assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK
+    tracemalloc.stop()
+    with zipfile.ZipFile(tmp_path / "pictures.zip") as archive:
+        assert archive.namelist() == ["a.png", "A (2).png"]
+        assert archive.testzip() is None
+    with pytest.raises(FileNotFoundError):
+        list(stream_archive([("gone.png", tmp_path / "gone.png")]))
+
+
+def test_the_constants_of_a_mixture_are_asked_for_with_all_its_styles(running: Any) -> None:
+    client = running.client()
+    answer = client.ask("GET", "/api/styles/pencil-sketch/constants?also=watercolor")
+    assert answer.json["iterations"] > 0
+    assert client.ask("GET", "/api/styles/pencil-sketch/constants?also=nothing").status == 422
+
+
+def test_a_caption_is_written_where_a_model_is_there(
+    running: Any, picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = running.client()
+    first, second = client.upload(picture(), "cup.png"), client.upload(picture(colour="navy"), "sea.png")
+    assert client.ask("POST", f"/api/photos/{first}/caption", {}).json == {"available": False}
+    monkeypatch.setattr("stylescore.studio.server.cached_transformer", lambda hub_id: Path("model"))
+    for photo in (first, second):
+        assert client.ask("POST", f"/api/photos/{photo}/caption", {}).json == {"available": True}
+    end = time.monotonic() + 20
+    while (found := client.ask("GET", f"/api/photos/{second}/caption").json)["waiting"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert found == {"caption": "a photo called sea.png", "waiting": False}
+    table = {"photos": [first, second], "settings": {"style": "van-gogh"}, "own_captions": True}
+    jobs = client.ask("POST", "/api/jobs", table).json["jobs"]
+    assert [job["settings"]["caption"] for job in jobs] == ["a photo called cup.png", "a photo called sea.png"]
+    assert client.begin(first, caption="mine")[0]["settings"]["caption"] == "mine"
+    assert running.client().ask("GET", f"/api/photos/{first}/caption").status == 404
+
+
+def test_a_photo_that_no_caption_can_be_written_of_waits_no_longer(
+    serve: Callable[..., Any], picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    client = running.client()
+    photo = client.upload(picture())
+
+    def fail(photo: Any) -> str:
+        raise ValueError
+
+    monkeypatch.setattr(running.engine, "describe", fail)
+    running.studio.store.want_caption(client.cookies["stylescore_session"], photo)
+    end = time.monotonic() + 20
+    while client.ask("GET", f"/api/photos/{photo}/caption").json["waiting"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    client.wait(client.begin(photo)[0]["id"])

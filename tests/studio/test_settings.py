@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from stylescore.config.run import StyleChoice
 from stylescore.errors import ConfigError, StyleError
 from stylescore.studio.folder import safe_name
-from stylescore.studio.settings import Settings, make_job_run, photo_hash, read_settings, settings_of_record
+from stylescore.studio.settings import (
+    Settings,
+    has_mask,
+    make_job_run,
+    photo_hash,
+    read_settings,
+    settings_of_record,
+)
 from stylescore.studio.style_list import StyleList
 
 SETTINGS = Settings(
@@ -23,7 +30,23 @@ SETTINGS = Settings(
     style_prompt="graphite",
     size=192,
     seed=11,
-    constants={"iterations": 7, "spectrum.weight": 0.1, "fake.targets": ["to_q"], "style_strength": 0.5},
+    weight=0.7,
+    mixed={"watercolor": 0.4, "ink-drawing": -0.2},
+    negative_prompt="blur",
+    keep_colours=0.3,
+    mask="0123456789abcdef",
+    mask_feather=5,
+    constants={"iterations": 7, "guidance_scale": 4.0, "fake.targets": ["to_q"], "style_strength": 0.5},
+)
+
+
+WRONG = (
+    {"style": "a", "mixed": []},
+    {"style": "a", "mixed": {"b": "1"}},
+    {"style": "a", "mixed": {"a": 1.0}},
+    {"style": "a", "mixed": {str(number): 1.0 for number in range(8)}},
+    {"style": "a", "mask": "../mask"},
+    {"style": "a", "keep_colours": "1"},
 )
 
 
@@ -34,7 +57,10 @@ def record_of(settings: Settings, **changes: Any) -> str:
 
     run = replace(make_job_run(settings, StyleList(), "mini"), **changes)
     own = StylizeSettings(photo="/home/someone/photos/cat.jpg", style_prompt="pencil", run=run)
-    return public_record(Record(command="stylize", hashes={"photo": "ab" * 32}, settings=own))
+    hashes = {"photo": "ab" * 32}
+    if settings.mask is not None:
+        own, hashes = replace(own, mask="/home/someone/mask.png"), {**hashes, "mask": settings.mask + "0" * 48}
+    return public_record(Record(command="stylize", hashes=hashes, settings=own))
 
 
 def test_a_finished_picture_brings_back_what_made_it() -> None:
@@ -55,18 +81,24 @@ def test_what_cannot_be_repeated_is_said() -> None:
     styles = (StyleChoice(name="watercolor", weight=0.5), StyleChoice(name="van-gogh"))
     text = record_of(Settings(style="watercolor"), styles=styles, model="/models/other")
     found, notes = settings_of_record(text, StyleList(), "mini")
-    strength = make_job_run(Settings(style="watercolor"), StyleList(), "mini").method.style_strength
-    assert found.constants == {"style_strength": 0.5 * strength}
-    assert "2 styles" in notes[0]
-    assert "other" in notes[1]
+    assert found.weights == {"watercolor": 0.5, "van-gogh": 1.0}
+    assert notes == ["it was made with the model other, this studio has mini"]
+
+
+def test_a_style_that_is_not_there_is_named_and_the_others_come_back() -> None:
+    styles = (StyleChoice(name="gone.safetensors"), StyleChoice(name="van-gogh", weight=0.5))
+    text = record_of(Settings(style="watercolor"), styles=styles)
+    found, notes = settings_of_record(text, StyleList(), "mini")
+    assert found.weights == {"van-gogh": 0.5}
+    assert notes == ["it also had the style gone.safetensors, which this studio does not have"]
 
 
 def test_what_the_page_does_not_offer_is_said() -> None:
-    text = record_of(Settings(style="watercolor"), keep_colours=0.5, negative_prompt="blur")
+    text = record_of(Settings(style="watercolor"), clip_skip=2, vae="/models/vae")
     _, notes = settings_of_record(text, StyleList(), "mini")
-    assert notes == ["it also had negative_prompt, keep_colours, which this page does not offer"]
-    _, masked = settings_of_record(f'mask = "mask.png"\n{text}', StyleList(), "mini")
-    assert masked == ["it also had negative_prompt, keep_colours, mask, which this page does not offer"]
+    assert notes == ["it also had vae, clip_skip, which this page does not offer"]
+    assert not has_mask(text)
+    assert has_mask(record_of(SETTINGS))
 
 
 def test_a_style_file_of_the_owners_is_found_by_its_name(parity: Path, tmp_path: Path) -> None:
@@ -81,7 +113,7 @@ def test_a_style_file_of_the_owners_is_found_by_its_name(parity: Path, tmp_path:
 
 
 def test_settings_of_the_wrong_kind_are_refused() -> None:
-    for table in (None, [], {"style": "a", "other": 1}, {"style": "a", "constants": []}, {"content": 1.0}):
+    for table in (None, [], {"style": "a", "other": 1}, {"style": "a", "constants": []}, {"content": 1.0}, *WRONG):
         with pytest.raises(ConfigError):
             read_settings(table)
     assert read_settings({"style": "a", "size": None, "content": 1}) == Settings(style="a", content=1.0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
+from tests.diffusion.test_captioner import WORDS, save_blip
 
 from stylescore.errors import ConfigError
 from stylescore.images import read_metadata
@@ -21,10 +22,11 @@ from stylescore.runs.lock import hold
 from stylescore.studio.engine import StylizeEngine, Task, TimeLeft
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import STOP, JobStore, StoredPhoto
+from stylescore.studio.masks import save_mask
 from stylescore.studio.settings import Settings, make_job_run, settings_of_record
 from stylescore.studio.style_list import StyleList
 from stylescore.studio.supervisor import Supervisor
-from stylescore.studio.worker import Worker
+from stylescore.studio.worker import LazyEngine, Worker
 
 QUICK = {"iterations": 6, "refine.factor": 1.0}
 SECONDS = 90.0
@@ -50,7 +52,8 @@ class Bench:
         job = self.store.job("a", key)
         run = make_job_run(job.settings, StyleList(), "mini", "cpu")
         photo, place = self.folder.photo("photo") / "cup.png", self.folder.run(key)
-        return Task(run=run, photo=photo, place=place, folder=job.folder)
+        mask = None if job.settings.mask is None else self.folder.mask("photo", job.settings.mask)
+        return Task(run=run, photo=photo, place=place, folder=job.folder, mask=mask)
 
     def run(self, engine: Any, key: str, request_at: int = 0, requested: str = "") -> tuple[str, list[dict[str, Any]]]:
         """Run a job by hand; ask for something once so many iterations are done."""
@@ -115,6 +118,27 @@ def test_stopped_and_gone_on_is_the_same_picture_as_in_one_run(bench: Bench, eng
     assert not kept.exists()
 
 
+def test_a_masked_run_leaves_the_photo_where_the_mask_is_black_and_its_recipe_names_the_mask(
+    bench: Bench, engine: StylizeEngine
+) -> None:
+    mask = Image.new("L", (96, 64), 255)
+    mask.paste(0, (0, 0, 48, 64))
+    mask.save(bench.folder.photo("photo") / "new.png")
+    photo = bench.store.photo("a", "photo")
+    key = save_mask(bench.folder, bench.store, photo, bench.folder.photo("photo") / "new.png")
+    settings = Settings(style="van-gogh", mixed={"watercolor": 0.5}, size=64, constants=QUICK, mask_feather=2)
+    job = bench.store.add_jobs("a", ["photo"], settings, "mini", {"photo": key})[0]
+    assert bench.run(engine, job.id, 3, "stop")[0] == "stopped"
+    assert bench.run(engine, job.id)[0] == "done"
+    with Image.open(bench.folder.photo("photo") / "cup.png") as before:
+        made = bench.picture(job.id)
+        assert is_same(made.crop((0, 0, 48, 64)), before.crop((0, 0, 48, 64)))
+        assert not is_same(made.crop((48, 0, 96, 64)), before.crop((48, 0, 96, 64)))
+    text = read_metadata(bench.folder.run(job.id) / str(bench.store.job("a", job.id).folder) / "picture.png")
+    found, notes = settings_of_record(text["stylescore"], StyleList(), "mini")
+    assert (found, notes) == (job.settings, [])
+
+
 def test_a_cancelled_run_leaves_no_picture_but_can_go_on(bench: Bench, engine: StylizeEngine) -> None:
     key = bench.add()
     assert bench.run(engine, key, 2, "cancel")[0] == "cancelled"
@@ -171,6 +195,17 @@ def test_a_fault_in_the_program_fails_one_picture_and_not_the_worker(
     assert "the run failed" in str(bench.store.job("a", broken).message)
     assert bench.store.job("a", sound).status == "done"
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_the_engine_writes_captions_with_a_model_of_the_local_cache(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_blip(tmp_path / "blip")
+    monkeypatch.setattr("stylescore.diffusion.captioner.cached_transformer", lambda hub_id: folder)
+    engine = LazyEngine(bench.folder, "cpu", ())
+    caption = engine.describe(bench.store.photo("a", "photo"))
+    assert set(caption.split()) <= {*WORDS, "[UNK]", "[DEC]", "[ENC]"}
+    assert caption
 
 
 def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:

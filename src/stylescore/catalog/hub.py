@@ -23,6 +23,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
+CAPTION_MODELS = (
+    *("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large"),
+    *("florence-community/Florence-2-base", "florence-community/Florence-2-large"),
+)
+"""Models that write captions and are looked for in the local cache where none is named, in this order."""
 
 
 def download_model(hub_id: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from PIL import Image
 
-from stylescore.catalog.hub import cached_transformer, download_transformer
+from stylescore.catalog.hub import CAPTION_MODELS, cached_transformer, download_transformer
 from stylescore.diffusion.checkpoints.folders import read_json, refuse_pickles, silence_libraries, translate_errors
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ModelError, memory_limit, quote
@@ -21,11 +21,6 @@ from stylescore.storage.texts import is_folder, user_path
 
 Kind = Literal["blip", "florence2"]
 KINDS = ("blip", "florence2")
-USUAL = (
-    *("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large"),
-    *("florence-community/Florence-2-base", "florence-community/Florence-2-large"),
-)
-"""Hub ids that are looked for in the local cache where none is named, in this order."""
 FLORENCE_TASK = "<CAPTION>"
 LONGEST_CAPTION = 40
 """Most tokens of a caption; the text encoders of the usual models read 77 with the style's words."""
@@ -108,7 +103,7 @@ def find_caption_model(name: str | None) -> CaptionModel:
         ModelError: there is none, or it is no model that can be used.
     """
     if name is None:
-        cached = ((hub_id, cached_transformer(hub_id)) for hub_id in USUAL)
+        cached = ((hub_id, cached_transformer(hub_id)) for hub_id in CAPTION_MODELS)
         found = next(((hub_id, folder) for hub_id, folder in cached if folder is not None), None)
         if found is None:
             raise ModelError("neither BLIP nor Florence-2 is in the hub's local cache", hint=_HINT)

@@ -58,12 +58,14 @@ class Task:
         photo: file of the photo.
         place: the job's folder.
         folder: name of the run's folder in it, if the run was begun before.
+        mask: file of the photo's mask, if it has one.
     """
 
     run: RunConfig
     photo: Path
     place: Path
     folder: str | None
+    mask: Path | None = None
 
 
 @dataclass
@@ -90,8 +92,8 @@ class StylizeEngine:
         stylizer = self._load(task.run if saved is None else _recorded_run(saved, task.run))
         report(stage="preparing the photo")
         if saved is None:
-            photo = PhotoTask(photo=task.photo, parent=task.place)
-            job, states = make_job(stylizer, photo, photo.open(None), Written()), None
+            photo = PhotoTask(photo=task.photo, parent=task.place, mask=task.mask)
+            job, states = make_job(stylizer, photo, photo.open(task.run.mask_feather), Written()), None
         else:
             job, states = saved.job, common_states([saved])
             require_same_models(job, stylizer)

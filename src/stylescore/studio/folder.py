@@ -92,6 +92,10 @@ class StudioFolder:
         """The folder of an uploaded photo."""
         return self.photos / key
 
+    def mask(self, photo: str, key: str) -> Path:
+        """The file of a mask of a photo."""
+        return self.photo(photo) / f"mask-{key}.png"
+
     def run(self, key: str) -> Path:
         """The folder of a job: what the page shows of it, and the folder of its run."""
         return self.runs / key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ PAGE_HEADER = "x-stylescore"
 SAFE_METHODS = ("GET", "HEAD")
 METHODS = (*SAFE_METHODS, "POST", "DELETE")
 UPLOADS = "/api/photos"
+MASKS = re.compile(r"/api/photos/[0-9a-f]{1,32}/masks")
 YEAR = 365 * 24 * 3600
 SESSION_LENGTH = 32
 LONGEST_TARGET = 2048
@@ -91,6 +93,12 @@ class Access:
             return False
         return address.is_loopback if is_loopback(self.host) else True
 
+    def limit_of(self, path: str) -> int:
+        """Return the largest size of the body of a request in bytes."""
+        if path == UPLOADS:
+            return self.limits.upload_bytes
+        return self.limits.mask_bytes if MASKS.fullmatch(path) else self.limits.request_bytes
+
     def accepts(self, shown: str | None) -> bool:
         """Return whether a token is the right one; compared in constant time."""
         if self.token is None:
@@ -120,7 +128,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, own_send)
             return
-        limit = self._access.limits.upload_bytes if scope["path"] == UPLOADS else self._access.limits.request_bytes
+        limit = self._access.limit_of(scope["path"])
         await self._app(scope, _limited(receive, limit), own_send)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
@@ -136,7 +144,7 @@ class Guard:
             return _error(403, "the studio does not answer pages from other places", "open its own page")
         if method not in SAFE_METHODS and PAGE_HEADER not in headers:
             return _error(403, f"changes need the header {PAGE_HEADER}", "use the page")
-        limit = self._access.limits.upload_bytes if path == UPLOADS else self._access.limits.request_bytes
+        limit = self._access.limit_of(path)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
             return _error(413, f"at most {limit:,} bytes can be sent at a time", "send a smaller file")

@@ -13,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from stylescore.errors import ConfigError, InputError, OutputError
@@ -24,11 +25,12 @@ from stylescore.studio.settings import Settings
 Status = Literal["queued", "running", "stopped", "done", "failed", "cancelled", "removed"]
 StopRequest = Literal["", "stop", "cancel"]
 
-VERSION = 1
+VERSION = 2
 MOST_ATTEMPTS = 3
 """A run whose worker was killed so often is not begun again."""
 BUSY_SECONDS = 30.0
 UNFINISHED = ("queued", "running")
+NO_MASKS: Mapping[str, str] = MappingProxyType({})
 SERVER = "server"
 """Name under which a server says that it lives, see `JobStore.mark`."""
 STOP = "stop"
@@ -36,7 +38,8 @@ STOP = "stop"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS photos (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, width INTEGER NOT NULL,
-    height INTEGER NOT NULL, sha256 TEXT NOT NULL, notes TEXT NOT NULL, created REAL NOT NULL
+    height INTEGER NOT NULL, sha256 TEXT NOT NULL, notes TEXT NOT NULL, created REAL NOT NULL,
+    listed INTEGER NOT NULL DEFAULT 1, caption TEXT NOT NULL DEFAULT '', caption_wanted INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS photos_of_session ON photos (session, created);
 CREATE TABLE IF NOT EXISTS jobs (
@@ -51,6 +54,14 @@ CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
 CREATE TABLE IF NOT EXISTS turns (session TEXT PRIMARY KEY, served INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
+_CHANGES = {
+    1: (
+        "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE photos ADD COLUMN caption TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE photos ADD COLUMN caption_wanted INTEGER NOT NULL DEFAULT 0",
+    )
+}
+"""What makes a file of an earlier version one of the next."""
 
 
 class UnknownError(InputError):
@@ -71,6 +82,9 @@ class StoredPhoto:
         sha256: of the file.
         notes: sentences for the user.
         created: Unix time.
+        listed: whether it is among the photos to choose from; one that is not is kept for its pictures.
+        caption: what a model wrote of it; empty if none did.
+        caption_wanted: whether a worker is to write it.
     """
 
     id: str
@@ -82,6 +96,9 @@ class StoredPhoto:
     sha256: str
     notes: tuple[str, ...]
     created: float
+    listed: bool = True
+    caption: str = ""
+    caption_wanted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +172,21 @@ class JobStore:
                     raise OutputError(
                         f"{str(path)!r} was made by a later version of stylescore", hint="name another folder, --data"
                     )
+                self._upgrade()
                 database.executescript(_TABLES)
-                database.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise OutputError(
                 f"the studio's queue {str(path)!r} cannot be opened: {error}", hint="name another folder with --data"
             ) from error
+
+    def _upgrade(self) -> None:
+        """Make a file of an earlier version one of this version, wholly or not at all."""
+        with self._write() as database:
+            found = database.execute("PRAGMA user_version").fetchone()[0]
+            for version in range(found or VERSION, VERSION):  # a new file has 0
+                for change in _CHANGES[version]:
+                    database.execute(change)
+            database.execute(f"PRAGMA user_version = {VERSION}")
 
     def add_photo(self, photo: StoredPhoto) -> None:
         """Store what is known of an uploaded photo.
@@ -200,24 +226,89 @@ class JobStore:
             raise UnknownError("there is no such photo", hint="drop it again")
         return _to_photo(row)
 
+    def list_photo(self, session: str, key: str) -> StoredPhoto:
+        """Put a photo among those to choose from again, as it was dropped again."""
+        with self._write() as database:
+            database.execute("UPDATE photos SET listed = 1 WHERE session = ? AND id = ?", (session, key))
+        return self.photo(session, key)
+
+    def remove_photo(self, session: str, key: str) -> bool:
+        """Take a photo from those to choose from; return whether nothing needs it, so that its files can go.
+
+        Raises:
+            UnknownError: there is none.
+        """
+        self.photo(session, key)
+        with self._write() as database:
+            database.execute("UPDATE photos SET listed = 0 WHERE session = ? AND id = ?", (session, key))
+            return _forget_unused(database, key)
+
+    def want_caption(self, session: str, key: str) -> None:
+        """Let a worker write the caption of a photo.
+
+        Raises:
+            UnknownError: there is no such photo.
+        """
+        self.photo(session, key)
+        with self._write() as database:
+            database.execute("UPDATE photos SET caption_wanted = 1 WHERE id = ?", (key,))
+
+    def next_without_caption(self) -> StoredPhoto | None:
+        """Return the photo that waits longest for its caption; `None` if none does."""
+        with self._connect() as database:
+            row = database.execute("SELECT * FROM photos WHERE caption_wanted ORDER BY created LIMIT 1").fetchone()
+        return None if row is None else _to_photo(row)
+
+    def set_caption(self, key: str, caption: str) -> None:
+        """Store the caption of a photo; an empty one if none could be written."""
+        with self._write() as database:
+            database.execute("UPDATE photos SET caption = ?, caption_wanted = 0 WHERE id = ?", (caption, key))
+
+    def masks(self, photo: str) -> set[str]:
+        """Return the masks of a photo that its jobs have."""
+        with self._connect() as database:
+            rows = database.execute("SELECT settings FROM jobs WHERE photo = ? AND status != 'removed'", (photo,))
+            found = {json.loads(row["settings"]).get("mask") for row in rows}
+        return found - {None}
+
     def photos(self, session: str) -> list[StoredPhoto]:
         """Return a session's photos, the newest last."""
         with self._connect() as database:
             rows = database.execute("SELECT * FROM photos WHERE session = ? ORDER BY created", (session,))
             return [_to_photo(row) for row in rows]
 
-    def add_jobs(self, session: str, photos: Sequence[str], settings: Settings, model: str) -> list[StudioJob]:
+    def add_jobs(
+        self,
+        session: str,
+        photos: Sequence[str],
+        settings: Settings,
+        model: str,
+        masks: Mapping[str, str] = NO_MASKS,
+        *,
+        own_captions: bool = False,
+    ) -> list[StudioJob]:
         """Append one job for each photo, all or none.
+
+        Args:
+            session: whose they are.
+            photos: ids.
+            settings: of all of them.
+            model: name of the base model.
+            masks: masks of some of the photos.
+            own_captions: whether each photo has its own caption, instead of that of the settings.
 
         Raises:
             UnknownError: a photo is not the session's.
             LimitError: the queue would become too long.
         """
-        for photo in photos:
-            self.photo(session, photo)
+        keys: list[str] = []
         with self._write() as database:
+            found = [self.photo(session, photo) for photo in photos]
             self._check_room(database, session, len(photos))
-            keys = [self._add_job(database, session, photo, settings, model) for photo in photos]
+            for photo in found:
+                caption = photo.caption if own_captions else settings.caption
+                own = replace(settings, mask=masks.get(photo.id), caption=caption)
+                keys.append(self._add_job(database, session, photo.id, own, model))
         return [self.job(session, key) for key in keys]
 
     def _check_room(self, database: sqlite3.Connection, session: str, more: int) -> None:
@@ -318,8 +409,8 @@ class JobStore:
             _update(database, key, status="queued", requested="", attempts=0, ended=None, message=None, hint=None)
         return self.job(session, key)
 
-    def remove(self, session: str, key: str) -> StudioJob:
-        """Mark a job that does not run as removed.
+    def remove(self, session: str, key: str) -> str | None:
+        """Mark a job that does not run as removed; return the photo that nothing needs any more, if it was the last.
 
         Raises:
             UnknownError: there is no such job.
@@ -330,7 +421,7 @@ class JobStore:
             if job.status == "running":
                 raise ConfigError("a picture that is being made cannot be removed", hint="cancel it first")
             _update(database, key, status="removed", ended=time.time())
-        return job
+            return job.photo if _forget_unused(database, job.photo) else None
 
     def clear(self, session: str) -> tuple[list[str], list[str]]:
         """Forget a session's photos and jobs but those that run, and return their ids, to remove the files."""
@@ -455,6 +546,16 @@ def _find(database: sqlite3.Connection, session: str, key: str) -> StudioJob:
     return _to_job(row)
 
 
+def _forget_unused(database: sqlite3.Connection, photo: str) -> bool:
+    """Forget a photo that is not listed and has no jobs; return whether it was one."""
+    found = database.execute(
+        "DELETE FROM photos WHERE id = ? AND NOT listed"
+        " AND NOT EXISTS (SELECT 1 FROM jobs WHERE photo = photos.id AND status != 'removed')",
+        (photo,),
+    )
+    return found.rowcount > 0
+
+
 def _update(database: sqlite3.Connection, key: str, **fields: Any) -> None:
     fields = fields | {"revision": _next_revision(database)}
     assignments = ", ".join(f"{name} = ?" for name in fields)
@@ -478,7 +579,9 @@ def _counter(database: sqlite3.Connection, name: str) -> int:
 
 
 def _to_photo(row: sqlite3.Row) -> StoredPhoto:
-    return StoredPhoto(**{**dict(row), "notes": tuple(json.loads(row["notes"]))})
+    changes: dict[str, Any] = {"notes": tuple(json.loads(row["notes"]))}
+    changes |= {name: bool(row[name]) for name in ("listed", "caption_wanted")}
+    return StoredPhoto(**{**dict(row), **changes})
 
 
 def _to_job(row: sqlite3.Row) -> StudioJob:

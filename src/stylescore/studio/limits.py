@@ -27,6 +27,7 @@ class Limits:
 
     Attributes:
         upload_bytes: size of one uploaded file.
+        mask_bytes: size of one mask that is sent.
         request_bytes: size of the body of any other request.
         pixels: of one photo, stated by its header.
         photos: uploaded photos of one session.
@@ -39,6 +40,7 @@ class Limits:
     """
 
     upload_bytes: int = 64 * MIB
+    mask_bytes: int = 8 * MIB
     request_bytes: int = 256 * 2**10
     pixels: int = 100_000_000
     photos: int = 1000

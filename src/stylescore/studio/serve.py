@@ -19,6 +19,7 @@ import uvicorn
 from stylescore.catalog.registry import resolve_model
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
+from stylescore.studio.drafts import Drafts
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access, is_loopback
 from stylescore.studio.jobs import STOP, JobStore
@@ -74,7 +75,8 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     """
     token = _choose_token(options)
     model = resolve_model(options.model).reference
-    style_list = StyleList([place.absolute() for place in options.styles], model=options.model)
+    places = [place.absolute() for place in options.styles]
+    style_list = StyleList(places, model=options.model)
     _check_devices(options.devices)
     folder = StudioFolder.make(options.folder)
     folder.server.mkdir(exist_ok=True)
@@ -83,7 +85,8 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
         store = JobStore(folder.database, limits)
         folder.keep_only(*store.sweep())
         supervisor = Supervisor(folder, store, options.devices, options.styles)
-        studio = Studio(folder, store, style_list, model, limits, supervisor)
+        drafts = Drafts(folder, places, model=options.model)
+        studio = Studio(folder, store, style_list, model, limits, supervisor, drafts)
         app = make_app(studio, Access(options.host, token, limits))
         address = _address(options.host, listener.getsockname()[1])
         (folder.server / "address").write_text(address, encoding="utf-8")

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote as quote_url
@@ -21,14 +21,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from stylescore._version import __version__
+from stylescore.catalog.hub import CAPTION_MODELS, cached_transformer
 from stylescore.config.ranges import METHOD_RULES
 from stylescore.errors import ConfigError, InputError, StylescoreError
 from stylescore.storage.texts import parse_json
+from stylescore.studio.archive import stream_archive
+from stylescore.studio.drafts import Drafts
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access, BodyTooLargeError, Guard
 from stylescore.studio.jobs import JobStore, StoredPhoto, StudioJob, UnknownError
 from stylescore.studio.limits import LimitError, Limits
+from stylescore.studio.masks import find_mask, require_something_to_stylize, save_mask
 from stylescore.studio.settings import (
+    Settings,
+    has_mask,
     make_job_run,
     photo_hash,
     preset_constants,
@@ -72,6 +78,7 @@ class Studio:
         model: the base model of all jobs.
         limits: what is accepted.
         supervisor: starts the workers; `None` where something else takes jobs.
+        drafts: makes drafts with generators; `None` makes none.
     """
 
     folder: StudioFolder
@@ -80,6 +87,7 @@ class Studio:
     model: str
     limits: Limits = field(default_factory=Limits)
     supervisor: Supervisor | None = None
+    drafts: Drafts | None = None
     closing: threading.Event = field(default_factory=threading.Event)
     _size: tuple[float, int] = (0.0, 0)
 
@@ -108,6 +116,8 @@ def make_app(studio: Studio, access: Access) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_lifespan(studio))
     app.state.studio = studio
     _add_page(app)
+    _add_photo_layers(app, studio)
+    _add_captions(app, studio)
     _add_photos(app, studio)
     _add_jobs(app, studio)
     _add_state(app, studio)
@@ -173,6 +183,53 @@ def _add_photos(app: FastAPI, studio: Studio) -> None:
                 return _picture(place / "thumb.webp")
         raise UnknownError("a photo has a view and a thumb")
 
+    @app.delete("/api/photos/{key}")
+    def remove(request: Request, key: str) -> Any:
+        if studio.store.remove_photo(request.scope["session"], key):
+            studio.folder.remove_photo(key)
+        return {}
+
+
+def _add_photo_layers(app: FastAPI, studio: Studio) -> None:
+    @app.post("/api/photos/{key}/masks")
+    async def paint(request: Request, key: str) -> Any:
+        await run_in_threadpool(studio.require_room)
+        photo = await run_in_threadpool(studio.store.photo, request.scope["session"], key)
+        file = studio.uploads.new_file()
+        try:
+            await _receive(request, file)
+            async with studio.decoding:
+                return {"mask": await run_in_threadpool(save_mask, studio.folder, studio.store, photo, file)}
+        finally:
+            file.unlink(missing_ok=True)
+
+    @app.get("/api/photos/{key}/masks/{mask}")
+    def mask(request: Request, key: str, mask: str) -> Response:
+        return _picture(find_mask(studio.folder, studio.store.photo(request.scope["session"], key), mask))
+
+    @app.get("/api/photos/{key}/drafts/{style}")
+    def draft(request: Request, key: str, style: str) -> Response:
+        photo = studio.store.photo(request.scope["session"], key)
+        if studio.drafts is None:
+            raise NO_PICTURE
+        return _picture(studio.drafts.draft(photo, style))
+
+
+def _add_captions(app: FastAPI, studio: Studio) -> None:
+    @app.post("/api/photos/{key}/caption")
+    def want_caption(request: Request, key: str) -> Any:
+        available = any(cached_transformer(hub_id) is not None for hub_id in CAPTION_MODELS)
+        if available:
+            studio.store.want_caption(request.scope["session"], key)
+            if studio.supervisor is not None:
+                studio.supervisor.want()
+        return {"available": available}
+
+    @app.get("/api/photos/{key}/caption")
+    def caption(request: Request, key: str) -> Any:
+        photo = studio.store.photo(request.scope["session"], key)
+        return {"caption": photo.caption, "waiting": photo.caption_wanted}
+
 
 async def _receive(request: Request, file: Path) -> None:
     """Write a request's body to a file, without holding it in memory."""
@@ -194,11 +251,20 @@ def _take(studio: Studio, request: Request, file: Path) -> dict[str, Any]:
     settings, notes = settings_of_record(upload.record, studio.style_list, studio.model)
     digest = photo_hash(upload.record)
     known = None if digest is None else studio.store.find_photo(session, digest)
+    if known is not None and not known.listed:
+        known = studio.store.list_photo(session, known.id)
+    if has_mask(upload.record) and not _is_painted(studio, known, settings.mask):
+        settings, notes = replace(settings, mask=None), [*notes, "its mask is not in this studio any more"]
     return {
         "settings": asdict(settings),
         "notes": notes,
         "photo": None if known is None else _show_photo(known),
     }
+
+
+def _is_painted(studio: Studio, photo: StoredPhoto | None, mask: str | None) -> bool:
+    """Return whether the studio has a mask of a photo."""
+    return photo is not None and mask is not None and studio.folder.mask(photo.id, mask).is_file()
 
 
 def _add_jobs(app: FastAPI, studio: Studio) -> None:
@@ -213,9 +279,15 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
 
     @app.delete("/api/jobs/{key}")
     def remove(request: Request, key: str) -> Any:
-        studio.store.remove(request.scope["session"], key)
+        unused = studio.store.remove(request.scope["session"], key)
         studio.folder.remove_run(key)
+        if unused is not None:
+            studio.folder.remove_photo(unused)
         return {}
+
+    @app.get("/api/archive")
+    def archive(request: Request) -> Response:
+        return _archive(studio, request.scope["session"], request.query_params.getlist("job"))
 
     @app.get("/api/jobs/{key}/{kind}")
     def show(request: Request, key: str, kind: str) -> Response:
@@ -252,7 +324,21 @@ def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, An
     if not isinstance(photos, list) or not 0 < len(photos) <= MOST_PHOTOS or not all(map(_is_text, photos)):
         raise ConfigError(f"a request needs 1 to {MOST_PHOTOS} photos", hint="choose some")
     make_job_run(settings, studio.style_list, studio.model)
-    return {"jobs": [_show_job(job) for job in studio.store.add_jobs(session, photos, settings, studio.model)]}
+    masks = _read_masks(studio, session, settings, photos, table.get("masks", {}))
+    own = table.get("own_captions") is True
+    jobs = studio.store.add_jobs(session, photos, settings, studio.model, masks, own_captions=own)
+    return {"jobs": [_show_job(job) for job in jobs]}
+
+
+def _read_masks(studio: Studio, session: str, settings: Settings, photos: list[str], table: Any) -> dict[str, str]:
+    """Return the masks of the photos of a request, which are there and leave something to stylize."""
+    if settings.mask is not None or not isinstance(table, Mapping) or not all(map(_is_text, table.values())):
+        raise ConfigError("masks must be a table from photos to their masks", hint='send "masks": {photo: mask}')
+    masks = {photo: table[photo] for photo in photos if photo in table}
+    for key, mask in masks.items():
+        photo = studio.store.photo(session, key)
+        require_something_to_stylize(find_mask(studio.folder, photo, mask), photo)
+    return masks
 
 
 def _is_text(value: object) -> bool:
@@ -261,15 +347,33 @@ def _is_text(value: object) -> bool:
 
 def _download(studio: Studio, job: StudioJob) -> Response:
     """Return the picture as PNG at the photo's size, with its recipe inside."""
+    name, path = _picture_file(studio, job)
+    if not path.is_file():
+        raise NO_PICTURE
+    return FileResponse(path, media_type=MEDIA[path.suffix], headers=_attachment(name))
+
+
+def _archive(studio: Studio, session: str, keys: list[str]) -> Response:
+    """Return the pictures of some jobs, or of all, as an archive; jobs without a picture are left out of all."""
+    jobs = [studio.store.job(session, key) for key in keys] or studio.store.jobs(session)
+    files = [_picture_file(studio, job) for job in jobs]
+    made = [(name, path) for name, path in files if path.is_file()]
+    if not made or (keys and len(made) < len(files)):
+        raise NO_PICTURE
+    return StreamingResponse(stream_archive(made), media_type="application/zip", headers=_attachment("pictures.zip"))
+
+
+def _picture_file(studio: Studio, job: StudioJob) -> tuple[str, Path]:
+    """Return the name under which a job's picture is saved, and where it is, if it is there."""
     place = studio.folder.run(job.id)
     finished = None if job.folder is None else place / job.folder / "picture.png"
     path = finished if finished is not None and finished.is_file() else place / "stopped.png"
     photo = studio.store.photo(job.session, job.photo)
-    name = f"{Path(photo.name).stem}-{job.settings.style}.png"
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote_url(name)}"}
-    if not path.is_file():
-        raise NO_PICTURE
-    return FileResponse(path, media_type=MEDIA[path.suffix], headers=headers)
+    return f"{Path(photo.name).stem}-{'-'.join(job.settings.weights)}.png", path
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote_url(name)}"}
 
 
 def _picture(path: Path) -> Response:
@@ -288,7 +392,7 @@ def _add_state(app: FastAPI, studio: Studio) -> None:
         return {
             "version": __version__,
             "model": Path(studio.model).name,
-            "styles": [_show_style(style) for style in studio.style_list.styles()],
+            "styles": _show_styles(studio),
             "photos": [_show_photo(photo) for photo in studio.store.photos(session)],
             "jobs": [_show_job(job) for job in studio.store.jobs(session)],
             "storage": {"used": studio.storage(), "most": studio.limits.storage_bytes},
@@ -297,8 +401,9 @@ def _add_state(app: FastAPI, studio: Studio) -> None:
         }
 
     @app.get("/api/styles/{name}/constants")
-    def constants(name: str) -> Any:
-        return preset_constants(name, studio.style_list, studio.model)
+    def constants(request: Request, name: str) -> Any:
+        also = dict.fromkeys(request.query_params.getlist("also"), 1.0)
+        return preset_constants(name, studio.style_list, studio.model, also)
 
     @app.post("/api/clear")
     def clear(request: Request) -> Any:
@@ -351,10 +456,16 @@ def _event(name: str, data: Any, revision: int) -> str:
     return f"id: {revision}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _show_style(style: ListedStyle) -> dict[str, Any]:
+def _show_styles(studio: Studio) -> list[dict[str, Any]]:
+    drafts = {} if studio.drafts is None else studio.drafts.versions()
+    return [_show_style(style, drafts.get(style.name)) for style in studio.style_list.styles()]
+
+
+def _show_style(style: ListedStyle, draft: int | None) -> dict[str, Any]:
     return {
         "name": style.name,
         "bundled": style.bundled,
+        "draft": draft,
         "trigger": style.trigger,
         "base": style.base,
         "thumbnail": None if style.thumbnail is None else f"/static/styles/{style.thumbnail.name}",
@@ -363,7 +474,10 @@ def _show_style(style: ListedStyle) -> dict[str, Any]:
 
 def _show_photo(photo: StoredPhoto) -> dict[str, Any]:
     """Return what the page needs of a photo."""
-    return {name: getattr(photo, name) for name in ("id", "name", "width", "height", "notes", "created")}
+    return {
+        name: getattr(photo, name)
+        for name in ("id", "name", "width", "height", "notes", "created", "listed", "caption")
+    }
 
 
 def _show_job(job: StudioJob) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -18,8 +19,13 @@ from stylescore.studio.style_list import StyleList
 RECORD_KEY = "stylescore"
 """Under which a finished picture holds its record, see `stylescore.runs.job.public_record`."""
 MOST_CONSTANTS = 100
-_NOT_OFFERED = ("style_model", "embeddings", "negative_prompt", "vae", "text_encoders", "keep_colours")
+MOST_MIXED = 8
+"""Styles of one picture; each is an adapter that is computed in every iteration."""
+MASK_ID = re.compile(r"[0-9a-f]{16}")
+"""A mask's name: the beginning of its file's SHA-256, so that a record's hash leads to it."""
+_NOT_OFFERED = ("style_model", "embeddings", "vae", "text_encoders", "clip_skip", "prompt_weights")
 """Fields of a run that change its picture and that the page has no place for."""
+_TABLES = ("constants", "mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +34,38 @@ class Settings:
 
     Attributes:
         style: name of a style of the studio.
+        weight: of this style; multiplied with the style strength.
+        mixed: styles that are mixed in, with their weights.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
         caption: what the photo shows.
         style_prompt: prompt of the style; `None` takes the style's trigger words.
         size: short side in pixels that the photo is processed at; `None` leaves it to the preset.
         seed: of every random draw.
+        negative_prompt: what guidance moves away from.
+        keep_colours: how much of the photo's chroma the picture has, 0 to 1.
+        mask: id of one of the photo's masks; `None` stylizes the whole photo.
+        mask_feather: width in pixels of the mask's soft edge; `None` is a hundredth of the photo's short side.
         constants: constants of the method that differ from the preset's, by dotted names.
     """
 
     style: str
+    weight: float = 1.0
+    mixed: Mapping[str, float] = field(default_factory=dict)
     content: float = 0.5
     caption: str = ""
     style_prompt: str | None = None
     size: int | None = None
     seed: int = 0
+    negative_prompt: str = ""
+    keep_colours: float = 0.0
+    mask: str | None = None
+    mask_feather: int | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """All styles by name, with their weights, the first one first."""
+        return {self.style: self.weight, **self.mixed}
 
 
 def read_settings(table: Any) -> Settings:
@@ -53,9 +76,22 @@ def read_settings(table: Any) -> Settings:
     """
     if not isinstance(table, Mapping):
         raise ConfigError(f"settings must be a table, not {quote(table)}", hint="send them as a JSON object")
-    plain = {name: value for name, value in table.items() if name != "constants" and value is not None}
+    plain = {name: value for name, value in table.items() if name not in _TABLES and value is not None}
     settings: Settings = from_table(Settings, plain)
-    return replace(settings, constants=_read_constants(table.get("constants", {})))
+    if settings.mask is not None and not MASK_ID.fullmatch(settings.mask):
+        raise ConfigError(f"mask must be the id of a mask, not {quote(settings.mask)}", hint="paint it again")
+    constants, mixed = _read_constants(table.get("constants", {})), _read_mixed(table.get("mixed", {}))
+    if settings.style in mixed:
+        raise ConfigError(f"the style {quote(settings.style)} cannot be mixed with itself", hint="change its weight")
+    return replace(settings, constants=constants, mixed=mixed)
+
+
+def _read_mixed(table: Any) -> dict[str, float]:
+    if not isinstance(table, Mapping) or len(table) >= MOST_MIXED:
+        raise ConfigError(
+            f"mixed must be a table of at most {MOST_MIXED - 1} weights, not {quote(table)}", hint="mix fewer styles"
+        )
+    return {convert(name, str, "mixed"): convert(weight, float, f"mixed.{name}") for name, weight in table.items()}
 
 
 def _read_constants(table: Any) -> dict[str, Any]:
@@ -73,26 +109,33 @@ def make_job_run(settings: Settings, style_list: StyleList, model: str, device: 
     empty: dict[str, Any] = {}
     constants = reduce(merge_tables, (_nest(name, value) for name, value in settings.constants.items()), empty)
     return make_run(
-        style_list.find(settings.style).location,
+        {style_list.find(name).location: weight for name, weight in settings.weights.items()},
         model=model,
         prompt=settings.caption,
         settings=constants,
         content=settings.content,
         style_prompt=settings.style_prompt or None,
+        negative_prompt=settings.negative_prompt,
+        keep_colours=settings.keep_colours,
+        mask_feather=settings.mask_feather,
         size=settings.size,
         seed=settings.seed,
         device=device,
     )
 
 
-def preset_constants(style: str, style_list: StyleList, model: str) -> dict[str, Any]:
-    """Return the preset's constants for a style by dotted names, and the run's own fields beside them."""
-    run = make_job_run(Settings(style=style), style_list, model)
+def preset_constants(
+    style: str, style_list: StyleList, model: str, mixed: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return the preset's constants for a style, or several, by dotted names."""
+    run = make_job_run(Settings(style=style, mixed=mixed or {}), style_list, model)
     return dict(_flatten("", to_table(run.method)))
 
 
 def settings_of_record(text: str, style_list: StyleList, model: str) -> tuple[Settings, list[str]]:
     """Return the settings that make a finished picture again, and notes on what this studio cannot repeat.
+
+    A mask is named by its hash; whether the studio has it depends on the photo.
 
     Args:
         text: the record that the picture holds.
@@ -100,32 +143,72 @@ def settings_of_record(text: str, style_list: StyleList, model: str) -> tuple[Se
         model: the studio's model.
 
     Raises:
-        InputError: it is no record of a stylized picture, or its style is not among the studio's.
+        InputError: it is no record of a stylized picture, or none of its styles is among the studio's.
     """
     run = _run_of_record(text)
     if not run.styles:
         raise StyleError("the recipe in this picture names no style", hint="choose a style")
-    style = style_list.find(Path(run.styles[0].name).name.removesuffix(".safetensors"))
-    own = preset_constants(style.name, style_list, model)
-    constants = {name: value for name, value in _flatten("", to_table(run.method)) if own.get(name) != value}
-    if run.styles[0].weight != 1:
-        constants["style_strength"] = run.method.style_strength * run.styles[0].weight
+    weights, missing = _known_weights(run, style_list)
+    (style, weight), *others = weights.items()
+    own = preset_constants(style, style_list, model, dict(others))
     settings = Settings(
-        style=style.name,
+        style=style,
+        weight=weight,
+        mixed=dict(others),
         content=run.content,
         caption=run.caption,
         style_prompt=run.style_prompt,
         size=run.size,
         seed=run.seed,
-        constants=constants,
+        negative_prompt=run.negative_prompt,
+        keep_colours=run.keep_colours,
+        mask=_mask_id(text),
+        mask_feather=run.mask_feather,
+        constants={name: value for name, value in _flatten("", to_table(run.method)) if own.get(name) != value},
     )
-    return settings, list(_differences(run, model, masked=bool(_parse(text).get("mask"))))
+    return settings, [*missing, *_differences(run, model)]
+
+
+def _known_weights(run: RunConfig, style_list: StyleList) -> tuple[dict[str, float], list[str]]:
+    """Return the weights of a run's styles that the studio has, and a note on the others.
+
+    Raises:
+        StyleError: it has none of them.
+    """
+    weights: dict[str, float] = {}
+    missing: list[str] = []
+    for choice in run.styles:
+        try:
+            name = style_list.find(Path(choice.name).name.removesuffix(".safetensors")).name
+        except StyleError:
+            if choice is run.styles[-1] and not weights:
+                raise
+            missing.append(Path(choice.name).name)
+        else:
+            weights[name] = weights.get(name, 0.0) + choice.weight
+    note = f"it also had the style {', '.join(missing)}, which this studio does not have"
+    return weights, [note] if missing else []
 
 
 def photo_hash(text: str) -> str | None:
     """Return the SHA-256 of the photo that a record names, if it does."""
+    return _hash(text, "photo")
+
+
+def has_mask(text: str) -> bool:
+    """Return whether a picture was made with a mask."""
+    return bool(_parse(text).get("mask"))
+
+
+def _mask_id(text: str) -> str | None:
+    """Return the id that the mask of a record has, if this studio has painted it."""
+    digest = (_hash(text, "mask") or "")[:16]
+    return digest if MASK_ID.fullmatch(digest) else None
+
+
+def _hash(text: str, name: str) -> str | None:
     hashes = _parse(text).get("hashes")
-    found = hashes.get("photo") if isinstance(hashes, Mapping) else None
+    found = hashes.get(name) if isinstance(hashes, Mapping) else None
     return found if isinstance(found, str) else None
 
 
@@ -148,15 +231,13 @@ def _parse(text: str) -> dict[str, Any]:
         ) from error
 
 
-def _differences(run: RunConfig, model: str, *, masked: bool) -> Iterator[str]:
-    """Yield what a run had that settings of the studio cannot say."""
-    if len(run.styles) > 1:
-        yield f"it mixed {len(run.styles)} styles; the first is chosen"
+def _differences(run: RunConfig, model: str) -> Iterator[str]:
+    """Yield what a run had that settings of the studio cannot state."""
     if Path(run.model).name != Path(model).name:
         yield f"it was made with the model {Path(run.model).name}, this studio has {Path(model).name}"
     plain = RunConfig(styles=run.styles)
     others = [name for name in _NOT_OFFERED if getattr(run, name) != getattr(plain, name)]
-    if others := [*others, *(["mask"] if masked else [])]:
+    if others:
         yield f"it also had {', '.join(others)}, which this page does not offer"
 
 

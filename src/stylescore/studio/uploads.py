@@ -90,7 +90,7 @@ class Uploads:
         known = self._store.find_photo(session, digest)
         if known is not None:
             _remove(path.parent)
-            return Upload(photo=known)
+            return Upload(photo=known if known.listed else self._store.list_photo(session, known.id))
         photo = read_photo(path)
         save_views(photo.picture if photo.alpha is None else _with_alpha(photo), path.parent)
         stored = StoredPhoto(

@@ -15,13 +15,16 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
 from stylescore_apply.storage.files import SIGNALS
+
+if TYPE_CHECKING:
+    from stylescore.diffusion.captioner import Captioner
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
@@ -41,6 +44,14 @@ class Engine(Protocol):
             job: what to make.
             photo: from what.
             report: stores fields of the job, and returns how the user wants it to end.
+        """
+        ...
+
+    def describe(self, photo: StoredPhoto) -> str:
+        """Return a caption of a photo.
+
+        Raises:
+            ModelError: there is no model for that.
         """
         ...
 
@@ -71,12 +82,25 @@ class Worker:
         self.store.recover(self.device)
         last = time.monotonic()
         while not self._should_stop():
-            if self._take_one():
+            if self._caption_one() or self._take_one():
                 last = time.monotonic()
             elif time.monotonic() - last > idle_seconds or not self._has_server():
                 return
             else:
                 self.stopping.wait(SECONDS_BETWEEN_LOOKS)
+
+    def _caption_one(self) -> bool:
+        """Write the caption of a photo that waits for it; return whether there was one."""
+        photo = self.store.next_without_caption()
+        if photo is None:
+            return False
+        caption = ""
+        try:
+            caption = self.engine.describe(photo)
+        except Exception:  # a photo without a caption can be stylized
+            traceback.print_exc()
+        self.store.set_caption(photo.id, caption)
+        return True
 
     def _take_one(self) -> bool:
         """Make the next picture; return whether there was one."""
@@ -116,6 +140,7 @@ class LazyEngine:
     def __init__(self, folder: StudioFolder, device: str, styles: tuple[Path, ...]) -> None:
         self._folder, self._device, self._styles = folder, device, styles
         self._engine: object | None = None
+        self._captioner: Captioner | None = None
 
     def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
         """Make the picture of a job, see `Engine`."""
@@ -123,6 +148,7 @@ class LazyEngine:
         from stylescore.studio.style_list import StyleList
 
         report(stage="starting")
+        self._captioner = None  # its memory is the run's
         from stylescore.studio.engine import StylizeEngine, Task
 
         if not isinstance(self._engine, StylizeEngine):
@@ -132,8 +158,18 @@ class LazyEngine:
             photo=self._folder.photo(photo.id) / photo.file,
             place=self._folder.run(job.id),
             folder=job.folder,
+            mask=None if job.settings.mask is None else self._folder.mask(photo.id, job.settings.mask),
         )
         return self._engine.run(task, report)
+
+    def describe(self, photo: StoredPhoto) -> str:
+        """Return a caption of a photo, see `Engine`."""
+        from stylescore.diffusion.captioner import find_caption_model
+        from stylescore.images import read_photo
+
+        if self._captioner is None:
+            self._captioner = find_caption_model(None).load(self._device)
+        return self._captioner.describe(read_photo(self._folder.photo(photo.id) / photo.file))
 
 
 def main() -> None:

@@ -23,8 +23,19 @@ async function send(method, path, { body, headers = {} } = {}) {
 const json = (table) => ({ body: JSON.stringify(table), headers: { "Content-Type": "application/json" } });
 
 export const getState = () => send("GET", "/api/state");
-export const getConstants = (style) => send("GET", `/api/styles/${encodeURIComponent(style)}/constants`);
-export const addJobs = (photos, settings) => send("POST", "/api/jobs", json({ photos, settings }));
+export const addJobs = (photos, settings, masks, own_captions = false) => send("POST", "/api/jobs", json({ photos, settings, masks, own_captions }));
+export const saveMask = (photo, body) => send("POST", `/api/photos/${photo}/masks`, { body, headers: { "Content-Type": "image/png" } });
+export const wantCaption = (id) => send("POST", `/api/photos/${id}/caption`, json({}));
+export const getCaption = (id) => send("GET", `/api/photos/${id}/caption`);
+export const removePhoto = (id) => send("DELETE", `/api/photos/${id}`);
+
+export function getConstants(style, mixed) {
+  const also = new URLSearchParams(mixed.map((name) => ["also", name]));
+  return send("GET", `/api/styles/${encodeURIComponent(style)}/constants?${also}`);
+}
+
+/** The address of an archive of some pictures, or of all. */
+export const archiveOf = (ids = []) => `/api/archive?${new URLSearchParams(ids.map((id) => ["job", id]))}`;
 export const act = (id, action) => send("POST", `/api/jobs/${id}/${action}`, json({}));
 export const remove = (id) => send("DELETE", `/api/jobs/${id}`);
 export const clear = () => send("POST", "/api/clear", json({}));

@@ -1,4 +1,5 @@
 // The film under the stage: every picture, the newest first; up to four are chosen to compare.
+import { archiveOf } from "./api.js";
 import { announce, button, byId, fill, h, icon, spoken, toast } from "./dom.js";
 import { changed, hasPicture, isActive, newestFirst, photoOf, photoThumb, show, state, thumbOf, watch } from "./state.js";
 import { sentence } from "./stage.js";
@@ -32,14 +33,13 @@ function drawItem(job) {
   pick.hidden = !hasPicture(job);
   pick.setAttribute("aria-pressed", state.compared.includes(job.id));
   pick.setAttribute("aria-label", `Compare ${nameOf(job)}`);
-  pick.title = "Compare";
+  pick.title = "Choose, to compare or download";
   return item;
 }
 
 function toggle(id) {
   if (state.compared.includes(id)) state.compared = state.compared.filter((other) => other !== id);
-  else if (state.compared.length < MOST) state.compared = [...state.compared, id];
-  else toast(`At most ${MOST} pictures are compared`, "Take one out first.");
+  else state.compared = [...state.compared, id];
   changed("jobs");
   if (state.shown.kind === "compare") show(state.compared.length > 1 ? { kind: "compare" } : { kind: "job", id: state.compared[0] || id });
 }
@@ -63,7 +63,14 @@ function drawBar() {
   const bar = byId("film-bar");
   const count = state.compared.length;
   bar.hidden = count < 2 || state.shown.kind === "compare";
-  if (!bar.hidden) fill(bar, button(`Compare ${count}`, "compare", () => show({ kind: "compare" }), { shown: true, class: "tool strong" }));
+  if (bar.hidden) return;
+  const download = h("a", { class: "tool", href: archiveOf(state.compared), download: "" }, icon("download"), h("span", {}, `Download ${count}`));
+  fill(bar, button(`Compare ${count}`, "compare", compare, { shown: true, class: "tool strong" }), download);
+}
+
+function compare() {
+  if (state.compared.length > MOST) toast(`At most ${MOST} pictures are compared`, "Take some out first.");
+  else show({ kind: "compare" });
 }
 
 function drawQueue(jobs) {

@@ -1,11 +1,12 @@
 // Starts the page: fetches what is there, listens to what changes, and sends what is asked for.
-import { addJobs, clear, getState, listen } from "./api.js";
+import { addJobs, archiveOf, clear, getState, listen } from "./api.js";
 import { announce, button, byId, fill, h, icon, toast } from "./dom.js";
 import { startFilm } from "./film.js";
 import { startPhotos } from "./photos.js";
-import { settings, startSettings } from "./settings.js";
+import { masksSaved } from "./masks.js";
+import { hasOwnCaptions, settings, startSettings } from "./settings.js";
 import { startStage } from "./stage.js";
-import { changed, photoOf, putJobs, show, showSomething, state, watch } from "./state.js";
+import { changed, hasPicture, listedPhotos, masksOf, photoOf, putJobs, show, showSomething, state, watch } from "./state.js";
 
 const THEMES = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
 const ICONS = { auto: "auto", light: "sun", dark: "moon" };
@@ -15,7 +16,7 @@ async function fetchAll() {
   Object.assign(state, { styles: found.styles, photos: found.photos, storage: found.storage, limits: found.limits, rules: found.rules });
   state.jobs = new Map();
   putJobs(found.jobs);
-  state.chosen = new Set([...state.chosen].filter((id) => state.photos.some((photo) => photo.id === id)));
+  state.chosen = new Set([...state.chosen].filter((id) => state.photos.some((photo) => photo.id === id && photo.listed)));
   changed("photos", "chosen", "storage");
 }
 
@@ -38,7 +39,7 @@ async function begin() {
   const last = sessionStorage.getItem("job");
   if (last && state.jobs.has(last)) show({ kind: "job", id: last });
   else showSomething();
-  const photo = state.photos.at(-1);
+  const photo = listedPhotos().at(-1);
   if (photo) state.chosen.add(photo.id);
   startStage();
   startFilm();
@@ -77,9 +78,11 @@ async function submit(event) {
   }
   byId("go").disabled = true;
   try {
-    const { jobs } = await addJobs([...state.chosen], settings());
+    await masksSaved();
+    const { jobs } = await addJobs([...state.chosen], settings(), masksOf([...state.chosen]), hasOwnCaptions());
     putJobs(jobs);
     show({ kind: "job", id: jobs[0].id });
+    byId("stage").scrollIntoView({ block: "nearest" });
     announce(jobs.length === 1 ? "The picture is in the queue" : `${jobs.length} pictures are in the queue`);
   } catch (error) {
     problem.replaceChildren(error.message, error.hint ? h("small", {}, error.hint) : "");
@@ -121,7 +124,9 @@ function drawDialog() {
     h("h2", { id: "dialog-title" }, "What is kept"),
     h("p", {}, `Photos and pictures take ${gibibytes(used)} of ${gibibytes(most)} on the studio's machine.`), meter,
     h("p", {}, `Here are ${state.photos.length} photos and ${state.jobs.size} pictures of yours. Clearing removes them for good; a picture that is being made goes on.`),
-    h("div", { class: "dialog-do" }, button("Keep all", "check", () => dialog.close(), { shown: true }), button("Clear everything", "trash", clearAll, { shown: true, class: "tool danger" })));
+    h("div", { class: "dialog-do" }, button("Keep all", "check", () => dialog.close(), { shown: true }),
+      [...state.jobs.values()].some(hasPicture) && h("a", { class: "tool", href: archiveOf(), download: "" }, icon("download"), h("span", {}, "Download all pictures")),
+      button("Clear everything", "trash", clearAll, { shown: true, class: "tool danger" })));
 }
 
 async function clearAll() {

@@ -1,8 +1,9 @@
 // Photos: dropped, pasted or chosen; the tray in which they are picked.
-import { upload } from "./api.js";
-import { byId, h, icon, toast } from "./dom.js";
+import { removePhoto, upload } from "./api.js";
+import { suggestCaption } from "./captions.js";
+import { announce, byId, h, icon, toast } from "./dom.js";
 import { applySettings } from "./settings.js";
-import { changed, isActive, photoOf, photoThumb, show, state, watch } from "./state.js";
+import { changed, isActive, listedPhotos, maskOf, photoOf, photoThumb, setMask, show, showSomething, state, watch } from "./state.js";
 
 const AT_ONCE = 3;
 const waiting = [];
@@ -50,9 +51,12 @@ async function take(file) {
 }
 
 function addPhoto(photo) {
-  if (!photoOf(photo.id)) state.photos.push(photo);
+  const known = photoOf(photo.id);
+  if (known) known.listed = true;
+  else state.photos.push(photo);
   state.chosen.add(photo.id);
   changed("photos", "chosen");
+  suggestCaption(photoOf(photo.id));
   for (const note of photo.notes) toast(`${photo.name}: ${note}`);
   const busy = state.shown.kind === "job" && isActive(state.jobs.get(state.shown.id) || {});
   if (!busy) show({ kind: "photo", id: photo.id });
@@ -60,7 +64,13 @@ function addPhoto(photo) {
 
 function restore(file, { settings, notes, photo }) {
   applySettings(settings);
-  if (photo) choose([photo.id]);
+  if (photo) {
+    if (!photoOf(photo.id)) state.photos.push(photo);
+    photoOf(photo.id).listed = true;
+    setMask(photo.id, settings.mask);
+    changed("photos");
+    choose([photo.id]);
+  }
   const rest = photo ? `The photo ${photo.name} is chosen.` : "Drop its photo to make it again.";
   toast(`The settings of ${file.name} are back.`, [...notes, rest].join(". "));
 }
@@ -80,18 +90,38 @@ function toggle(photo) {
   changed("chosen");
 }
 
+async function drop(photo) {
+  try {
+    await removePhoto(photo.id);
+  } catch (error) {
+    if (error.status !== 404) {
+      toast(error.message, error.hint, true);
+      return;
+    }
+  }
+  photo.listed = false;
+  state.chosen.delete(photo.id);
+  setMask(photo.id, null);
+  if (state.shown.kind !== "job" && state.shown.id === photo.id) showSomething();
+  changed("photos", "chosen");
+  announce(`${photo.name} is removed`);
+  byId("tray").querySelector(".add").focus({ preventScroll: true });
+}
+
 const tiles = new Map();
 
 function tile(photo) {
   if (!tiles.has(photo.id)) {
     const press = h("button", { type: "button", class: "tile", title: photo.name, onclick: () => toggle(photo) },
-      h("img", { src: photoThumb(photo), alt: "", loading: "lazy" }), h("span", { class: "tick", "aria-hidden": "true" }, icon("check")));
-    tiles.set(photo.id, h("li", {}, press));
+      h("img", { src: photoThumb(photo), alt: "", loading: "lazy" }), h("span", { class: "masked", "aria-hidden": "true" }, icon("brush")), h("span", { class: "tick", "aria-hidden": "true" }, icon("check")));
+    const close = h("button", { type: "button", class: "pick", "aria-label": `Take ${photo.name} off the list`, title: "Take off the list", onclick: () => drop(photo) }, icon("close"));
+    tiles.set(photo.id, h("li", {}, press, close));
   }
   const item = tiles.get(photo.id);
   const chosen = state.chosen.has(photo.id);
   item.firstChild.setAttribute("aria-pressed", chosen);
-  item.firstChild.setAttribute("aria-label", `Photo ${photo.name}`);
+  item.firstChild.setAttribute("aria-label", `Photo ${photo.name}${maskOf(photo.id) ? ", masked" : ""}`);
+  item.firstChild.querySelector(".masked").hidden = !maskOf(photo.id);
   return item;
 }
 
@@ -99,7 +129,7 @@ const adder = h("li", {}, h("button", { type: "button", class: "tile add", "aria
 
 function draw() {
   const pending = state.uploading.map((file) => h("li", {}, h("span", { class: "tile pending", role: "img", "aria-label": `${file.name} is being added` })));
-  const items = [adder, ...state.photos.map(tile).reverse(), ...pending];
+  const items = [adder, ...listedPhotos().map(tile).reverse(), ...pending];
   const focused = document.activeElement;
   byId("tray").replaceChildren(...items);
   if (items.some((item) => item.contains(focused))) focused.focus({ preventScroll: true });
@@ -107,7 +137,7 @@ function draw() {
 
 /** Let files be dropped anywhere, pasted, or chosen. */
 export function startPhotos() {
-  watch(["photos", "chosen"], draw);
+  watch(["photos", "chosen", "masks"], draw);
   const input = byId("files");
   input.addEventListener("change", () => {
     addFiles([...input.files]);

@@ -1,10 +1,12 @@
 // The form: style, knob, caption, and everything else folded under "More" with the preset's value shown.
 import { getConstants } from "./api.js";
 import { button, byId, fill, h, spoken, toast } from "./dom.js";
-import { changed, state, watch } from "./state.js";
+import { changed, photoOf, state, watch } from "./state.js";
 
 const KEPT = "settings";
-const form = { style: null, content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, constants: {} };
+const PLAIN = { weight: 1, mixed: {}, content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, negative_prompt: "", keep_colours: 0, mask_feather: null, constants: {} };
+const MOST_STYLES = 8;
+const form = { style: null, ...structuredClone(PLAIN) };
 let preset = {};
 
 // Shown under "More": fields of the run by their own name, constants of the method with a dotted one.
@@ -12,9 +14,12 @@ const ROWS = [
   { name: "style_strength", label: "Style strength", step: 0.05, help: "factor of the style, −4 to 4" },
   { name: "iterations", label: "Iterations", step: 1, help: "length of the run" },
   { name: "size", label: "Working size", step: 8, own: true, unset: "by the photo", help: "short side in pixels; larger is finer and slower" },
-  { name: "seed", label: "Seed", step: 1, own: true, unset: "0", help: "another one, another picture" },
+  { name: "keep_colours", label: "Photo's colours", step: 0.1, own: true, plain: 0, unset: "0", help: "0 those of the style, 1 those of the photo" },
+  { name: "mask_feather", label: "Mask edge", step: 1, own: true, unset: "by the photo", help: "width in pixels of a mask's soft edge" },
+  { name: "seed", label: "Seed", step: 1, own: true, plain: 0, unset: "0", help: "another one, another picture" },
   { name: "guidance_scale", label: "Guidance", step: 0.5, help: "how closely the style's prompt is followed" },
   { name: "style_prompt", label: "Style prompt", text: true, own: true, unset: "the style's trigger words", help: "prompt for the style" },
+  { name: "negative_prompt", label: "Negative prompt", text: true, own: true, plain: "", unset: "none", help: "what guidance moves away from" },
   { name: "relevance.strength", label: "Relevance map", step: 0.1, help: "0 no map, 1 only where the map says" },
   { name: "spectrum.weight", label: "Spectrum weight", step: 0.01, help: "how firmly the photo's frequencies are held" },
   { name: "timesteps.t_max", label: "Largest timestep", step: 10, help: "3 to 999; smaller keeps more of the photo" },
@@ -24,9 +29,28 @@ const OWN = ROWS.filter((row) => row.own).map((row) => row.name);
 /** What the form says, as the studio takes it. */
 export const settings = () => structuredClone(form);
 
+/** Whether each of the chosen photos has the caption that was written of it. */
+export const hasOwnCaptions = () => form.caption === "" && state.chosen.size > 1 && [...state.chosen].some((id) => photoOf(id)?.caption);
+
+let automatic = "";
+
+/** Show the caption that was written of the chosen photo, unless the user has put another one. */
+function showCaption() {
+  if (form.caption !== "" && form.caption !== automatic) return;
+  const [first, ...others] = [...state.chosen];
+  automatic = others.length ? "" : photoOf(first)?.caption || "";
+  form.caption = byId("caption").value = automatic;
+  byId("caption").placeholder = hasOwnCaptions() ? "each photo its own caption" : "what the photo shows, in a few words";
+  keep();
+}
+
+/** The first style and those that are mixed in. */
+const weightsOf = ({ style, weight, mixed }) => ({ [style]: weight ?? 1, ...mixed });
+
 /** Put settings into the form. */
 export function applySettings(table) {
-  Object.assign(form, { content: 0.5, caption: "", style_prompt: null, size: null, seed: 0, constants: {} }, structuredClone(table));
+  const { mask, ...rest } = structuredClone(table);
+  Object.assign(form, structuredClone(PLAIN), rest);
   keep();
   changed("form", "style");
   drawFields();
@@ -43,8 +67,48 @@ const keep = () => localStorage.setItem(KEPT, JSON.stringify(form));
 
 function chooseStyle(name) {
   form.style = name;
+  delete form.mixed[name];
+  if (!Object.keys(form.mixed).length) form.weight = 1;
   keep();
   changed("style", "form");
+}
+
+/** Mix a style in; with equal weights at first, so that the strength stays about as it was. */
+function mixIn(name) {
+  if (!Object.keys(form.mixed).length) form.weight = 0.5;
+  form.mixed[name] = 0.5;
+  keep();
+  changed("style");
+  byId("mix").querySelector(`[data-style="${CSS.escape(name)}"] input`).focus();
+}
+
+function takeOut(name) {
+  delete form.mixed[name];
+  if (!Object.keys(form.mixed).length) form.weight = 1;
+  keep();
+  changed("style");
+  byId("mix").querySelector("select").focus();
+}
+
+function setWeight(name, text) {
+  const value = text.trim() === "" || Number.isNaN(Number(text)) ? 1 : Number(text);
+  if (name === form.style) form.weight = value;
+  else form.mixed[name] = value;
+  keep();
+}
+
+function drawMix() {
+  const weights = weightsOf(form);
+  const isMixed = Object.keys(weights).length > 1 || form.weight !== 1;
+  const rows = Object.entries(isMixed ? weights : {}).map(([name, weight]) => h("div", { class: "mix-row", "data-style": name },
+    h("span", {}, spoken(name)),
+    h("input", { type: "number", step: "any", min: -4, max: 4, value: weight, inputmode: "decimal", "aria-label": `Weight of ${spoken(name)}`, oninput: (event) => setWeight(name, event.target.value) }),
+    name === form.style ? h("span", {}) : button(`Take out ${spoken(name)}`, "close", () => takeOut(name))));
+  const others = state.styles.filter((style) => !(style.name in weights));
+  const select = h("select", { "aria-label": "Mix in another style", onchange: (event) => event.target.value && mixIn(event.target.value) },
+    h("option", { value: "" }, "Mix in another style …"), others.map((style) => h("option", { value: style.name }, spoken(style.name))));
+  select.hidden = others.length === 0 || Object.keys(weights).length >= MOST_STYLES;
+  fill(byId("mix"), rows, select);
 }
 
 function drawStyles() {
@@ -62,9 +126,11 @@ const initials = (name) => spoken(name).split(" ").slice(0, 2).map((word) => wor
 
 function markStyle() {
   for (const radio of byId("styles").querySelectorAll("input")) radio.checked = radio.value === form.style;
-  const asked = form.style;
-  getConstants(asked).then((found) => {
-    if (asked !== form.style) return;
+  drawMix();
+  const named = () => [form.style, ...Object.keys(form.mixed)].join("\n");
+  const asked = named();
+  getConstants(form.style, Object.keys(form.mixed)).then((found) => {
+    if (asked !== named()) return;
     preset = found;
     drawRows();
   }, (error) => toast(error.message, error.hint, true));
@@ -88,13 +154,12 @@ function drawKnob() {
 
 const valueOf = (row) => (row.own ? form[row.name] : form.constants[row.name]) ?? null;
 const presetOf = (row) => (row.own ? row.unset : format(preset[row.name]));
-const isChanged = (row) => valueOf(row) !== null && !(row.name === "seed" && form.seed === 0);
+const isChanged = (row) => valueOf(row) !== null && valueOf(row) !== row.plain;
 const format = (value) => (value === undefined ? "" : typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value));
 
 function setValue(row, text) {
   const value = text.trim() === "" ? null : row.text ? text : Number(text);
-  if (row.name === "seed") form.seed = value ?? 0;
-  else if (row.own) form[row.name] = value;
+  if (row.own) form[row.name] = value ?? row.plain ?? null;
   else if (value === null) delete form.constants[row.name];
   else form.constants[row.name] = value;
   keep();
@@ -141,8 +206,11 @@ function markChanged() {
 export function describe(settings) {
   const constants = Object.entries(settings.constants).map(([name, value]) => `${name} ${format(value)}`);
   const own = OWN.filter((name) => settings[name]).map((name) => `${spoken(name)} ${settings[name]}`);
+  const [[first, weight], ...mixed] = Object.entries(weightsOf(settings));
+  const styles = mixed.length || weight !== 1 ? [[first, weight], ...mixed].map(([name, part]) => `${spoken(name)} ${format(part)}`).join(" + ") : spoken(first);
+  const mask = settings.mask ? ["masked"] : [];
   const knob = settings.content === 0.5 ? [] : [settings.content < 0.5 ? `style +${Math.round((0.5 - settings.content) * 200)} %` : `photo +${Math.round((settings.content - 0.5) * 200)} %`];
-  return [spoken(settings.style), ...knob, ...own, ...constants].join(" · ");
+  return [styles, ...knob, ...mask, ...own, ...constants].join(" · ");
 }
 
 /** Fill the form with what was chosen last. */
@@ -153,9 +221,12 @@ export function startSettings() {
     localStorage.removeItem(KEPT);
   }
   if (!state.styles.some((style) => style.name === form.style)) form.style = (state.styles.find((style) => style.name === "van-gogh") || state.styles[0])?.name ?? null;
+  form.mixed = Object.fromEntries(Object.entries(form.mixed).filter(([name]) => name !== form.style && state.styles.some((style) => style.name === name)));
   drawStyles();
   watch(["style"], markStyle);
   watch(["form"], drawFields);
+  if (state.photos.some((photo) => photo.caption === form.caption)) automatic = form.caption;
+  watch(["chosen", "captions"], showCaption);
   byId("content").addEventListener("input", (event) => {
     form.content = Number(event.target.value);
     keep();

@@ -1,10 +1,11 @@
 // The stage: invitation, photo, picture in the making, before and after, or several pictures side by side.
-import { act, addJobs, remove } from "./api.js";
+import { act, addJobs, archiveOf, remove } from "./api.js";
 import { announce, button, byId, fill, h, icon, loaded, spoken, toast } from "./dom.js";
+import { maskButton, maskLayer, painter } from "./masks.js";
 import { addSample, choose } from "./photos.js";
 import { applySettings, describe } from "./settings.js";
 import { beforeAfter } from "./slider.js";
-import { changed, hasPicture, mapOf, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
+import { changed, draftOf, hasPicture, mapOf, maskOf, setMask, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
 
 const stage = byId("stage");
 let drawn = "";
@@ -15,6 +16,7 @@ let mapped = false;
 function keyOf() {
   const { shown } = state;
   if (shown.kind === "compare") return `compare ${state.compared.join()}`;
+  if (shown.kind === "photo") return `photo ${shown.id} ${maskOf(shown.id)}`;
   if (shown.kind !== "job") return `${shown.kind} ${shown.id || ""}`;
   const job = state.jobs.get(shown.id);
   return job ? `job ${job.id} ${job.status} ${hasPicture(job) ? job.ended : ""} ${job.message || ""}` : "empty";
@@ -31,6 +33,7 @@ function draw() {
   stage.dataset.kind = shown.kind;
   if (shown.kind === "compare") drawCompared();
   else if (shown.kind === "photo" && photoOf(shown.id)) drawPhoto(photoOf(shown.id));
+  else if (shown.kind === "mask" && photoOf(shown.id)) drawMask(photoOf(shown.id), state.jobs.get(shown.job));
   else if (shown.kind === "job" && state.jobs.has(shown.id)) drawJob(state.jobs.get(shown.id));
   else drawInvitation();
 }
@@ -57,9 +60,23 @@ function frame(photo, ...children) {
 
 async function drawPhoto(photo) {
   const key = drawn;
-  const image = await loaded(photoView(photo), photo.name);
+  const [image, layer] = await Promise.all([loaded(photoView(photo), photo.name), maskOf(photo.id) && maskLayer(photo)]);
   if (!isDrawn(key)) return;
-  fill(stage, frame(photo, image || missing("The photo cannot be shown")), h("div", { class: "under" }, h("p", { class: "facts" }, h("strong", {}, photo.name), ` ${photo.width} × ${photo.height}`)));
+  const facts = h("p", { class: "facts" }, h("strong", {}, photo.name), ` ${photo.width} × ${photo.height}`);
+  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(layer ? [layer] : [])),
+    h("div", { class: "under" }, facts, h("div", { class: "tools" }, maskButton(photo, () => show({ kind: "mask", id: photo.id })))));
+}
+
+/** Show the photo with the relevance map of a picture, if it has one, and let its mask be painted. */
+async function drawMask(photo, job) {
+  const key = drawn;
+  const map = job?.relevance ? mapOf(job) : null;
+  const [image, layer, over] = await Promise.all([loaded(photoView(photo), photo.name), maskLayer(photo), map && loaded(map, "")]);
+  if (!isDrawn(key)) return;
+  const painting = painter(photo, layer, () => show(job ? { kind: "job", id: job.id } : { kind: "photo", id: photo.id }));
+  over?.classList.add("map");
+  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(over ? [over] : []), layer, painting.cursor), h("div", { class: "under" }, painting.tools));
+  layer.focus({ preventScroll: true });
 }
 
 const missing = (words) => h("p", { class: "missing" }, words);
@@ -94,11 +111,22 @@ async function drawPending(job, photo, key) {
   view.firstChild.dataset.preview = job.preview;
   view.firstChild.append(h("div", { class: "progress", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0" }, h("span", {})));
   fill(stage, view, under(job, photo));
+  if (!job.preview && draftOf(job)) showDraft(job, photo, key);
+}
+
+/** Show what the style's generator makes of the photo, until the run has a preview. */
+async function showDraft(job, photo, key) {
+  const image = await loaded(draftOf(job), `${photo.name}, a draft`);
+  const box = stage.querySelector(".frame");
+  if (!image || !isDrawn(key) || box?.dataset.preview !== "0") return;
+  box.querySelector("img").replaceWith(image);
+  box.append(h("span", { class: "tag left" }, "draft"));
+  box.dataset.draft = "";
 }
 
 function under(job, photo) {
   return h("div", { class: "under" },
-    h("p", { class: "facts" }, h("strong", {}, photo.name), " ", describe(job.settings)),
+    h("p", { class: "facts" }, h("strong", {}, photo.name), " ", describe(job.settings), job.settings.caption ? ` · “${job.settings.caption}”` : ""),
     h("p", { class: "now", id: "now" }),
     h("div", { class: "tools", "data-many": hasPicture(job) }, tools(job, photo)));
 }
@@ -117,6 +145,7 @@ function tools(job, photo) {
         job.status === "stopped" && button("Go on", "play", () => tell(job, "resume"), { shown: true }),
         button("Another", "dice", () => another(job, photo), { shown: true, title: "The same with another seed" }),
         same,
+        photoOf(job.photo) && maskButton(photo, () => show({ kind: "mask", id: photo.id, job: job.id })),
         job.relevance && button("Map", "map", toggleMap, { shown: true, "aria-pressed": String(mapped), title: "Where the style acts" }),
         button("Own size", "zoom", toggleZoom, { shown: true, "aria-pressed": String(zoomed), title: "Every pixel of the picture" }),
         button("Remove", "trash", () => drop(job)),
@@ -151,7 +180,8 @@ async function tell(job, action) {
 async function another(job, photo) {
   try {
     const seed = Math.floor(Math.random() * 2 ** 31);
-    const { jobs } = await addJobs([photo.id], { ...job.settings, seed });
+    const { mask, ...settings } = job.settings;
+    const { jobs } = await addJobs([photo.id], { ...settings, seed }, mask ? { [photo.id]: mask } : {});
     putJobs(jobs);
     show({ kind: "job", id: jobs[0].id });
   } catch (error) {
@@ -161,7 +191,11 @@ async function another(job, photo) {
 
 function reuse(job) {
   applySettings(job.settings);
-  choose([job.photo]);
+  const photo = photoOf(job.photo);
+  if (photo?.listed) {
+    setMask(photo.id, job.settings.mask);
+    choose([photo.id]);
+  } else toast("The settings are back", "Its photo is not in the list any more; drop it again.");
 }
 
 async function drop(job) {
@@ -205,6 +239,8 @@ async function showPreview(job) {
   const old = box.querySelector("img");
   if (image && old && box.isConnected) {
     old.replaceWith(image);
+    delete box.dataset.draft;
+    box.querySelector(".tag")?.remove();
     box.dataset.preview = job.preview;
   }
 }
@@ -251,7 +287,7 @@ async function drawCompared() {
     h("figcaption", {}, h("span", {}, h("strong", {}, photoOf(job.photo)?.name || ""), ` ${describe(job.settings)}`), button("Look at it", "zoom", () => show({ kind: "job", id: job.id })))));
   const grid = h("div", { class: "compare", "data-count": jobs.length }, cells);
   fill(stage, grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
-    h("div", { class: "tools" }, button("Done", "check", leave, { shown: true }))));
+    h("div", { class: "tools" }, h("a", { class: "tool", href: archiveOf(jobs.map((job) => job.id)), download: "" }, icon("download"), h("span", {}, `Download ${jobs.length}`)), button("Done", "check", leave, { shown: true }))));
 }
 
 function leave() {
@@ -263,6 +299,6 @@ function leave() {
 
 /** Draw the stage, now and whenever it changes. */
 export function startStage() {
-  watch(["shown", "jobs", "line", "photos"], draw);
+  watch(["shown", "jobs", "line", "photos", "masks"], draw);
   draw();
 }

@@ -12,8 +12,18 @@ export const state = {
   chosen: new Set(),
   shown: { kind: "empty" },
   compared: [],
+  masks: read("masks"),
   revision: 0,
 };
+
+/** What this browser stores under a name. */
+function read(name) {
+  try {
+    return JSON.parse(localStorage.getItem(name) || "{}");
+  } catch {
+    return {};
+  }
+}
 
 const listeners = new Map();
 
@@ -28,6 +38,8 @@ export function changed(...parts) {
 }
 
 export const photoOf = (id) => state.photos.find((photo) => photo.id === id);
+export const listedPhotos = () => state.photos.filter((photo) => photo.listed);
+export const maskOf = (photo) => state.masks[photo] ?? null;
 export const isActive = (job) => job.status === "queued" || job.status === "running";
 export const hasPicture = (job) => job.status === "done" || job.status === "stopped";
 
@@ -40,6 +52,17 @@ export function show(shown) {
   if (shown.kind === "job") sessionStorage.setItem("job", shown.id);
   changed("shown");
 }
+
+/** Give a photo a mask, or none; this browser remembers it. */
+export function setMask(photo, mask) {
+  if (mask === null) delete state.masks[photo];
+  else state.masks[photo] = mask;
+  localStorage.setItem("masks", JSON.stringify(state.masks));
+  changed("masks");
+}
+
+/** The masks of some photos, as the studio takes them. */
+export const masksOf = (photos) => Object.fromEntries(photos.filter(maskOf).map((photo) => [photo, maskOf(photo)]));
 
 /** Put jobs into the state; those that were removed leave it. */
 export function putJobs(jobs) {
@@ -60,7 +83,7 @@ function dropJob(id) {
 /** Show what is most likely wanted: the newest picture, else the last photo, else the invitation. */
 export function showSomething() {
   const [job] = newestFirst();
-  const photo = state.photos.at(-1);
+  const photo = listedPhotos().at(-1);
   if (job) show({ kind: "job", id: job.id });
   else if (photo) show({ kind: "photo", id: photo.id });
   else show({ kind: "empty" });
@@ -70,5 +93,10 @@ export const viewOf = (job) => `/api/jobs/${job.id}/view?v=${job.ended}`;
 export const thumbOf = (job) => `/api/jobs/${job.id}/thumb?v=${job.ended}`;
 export const previewOf = (job) => `/api/jobs/${job.id}/preview?v=${job.preview}-${job.created}`;
 export const mapOf = (job) => `/api/jobs/${job.id}/relevance?v=${job.total}`;
+export const maskView = (photo, mask) => `/api/photos/${photo}/masks/${mask}`;
+export const draftOf = (job) => {
+  const style = state.styles.find(({ name }) => name === job.settings.style);
+  return style?.draft ? `/api/photos/${job.photo}/drafts/${encodeURIComponent(style.name)}?v=${style.draft}` : null;
+};
 export const photoView = (photo) => `/api/photos/${photo.id}/view`;
 export const photoThumb = (photo) => `/api/photos/${photo.id}/thumb`;
