@@ -20,6 +20,8 @@ SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
 OVERHEAD = 2.5
 """Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
+_BAND = 64
+"""Rows that are rounded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,11 @@ def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int 
 
 def to_pixels(picture: Array) -> Pixels:
     """Return [height, width, 3] in 0 to 255 for [3, height, width] in [0, 1]."""
-    scaled = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(scaled, 0, -1))
+    pixels = np.empty((*picture.shape[1:], 3), np.uint8)
+    for top in range(0, len(pixels), _BAND):  # of a whole picture the copies would take half a gigabyte
+        band = np.rint(np.clip(picture[:, top : top + _BAND], 0, 1) * np.float32(255))
+        pixels[top : top + _BAND] = np.moveaxis(band, 0, -1)
+    return pixels
 
 
 def _context(facts: Facts) -> int:
