@@ -153,7 +153,12 @@ def _out(given: argparse.Namespace) -> Path:
     """Return where results go: standard output for standard input, else a folder named after the style."""
     if given.out is not None:
         return Path(given.out)
-    return STANDARD if given.inputs == [str(STANDARD)] else Path("out", Path(given.style).stem or "style")
+    return STANDARD if given.inputs == [str(STANDARD)] else Path("out", _base_name(given.style))
+
+
+def _base_name(style: str) -> str:
+    """Return a style's name for a folder: of a file its name without ending, also of one in a repository of the hub."""
+    return Path(style.rpartition(":")[2]).stem or "style"
 
 
 def _threads(count: int) -> int:
