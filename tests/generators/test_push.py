@@ -110,7 +110,7 @@ def test_the_card_tells_the_hub_and_people_what_the_file_states() -> None:
     assert "# oil \\| paint ing\n" in card
     assert "stylescore apply me/oil photo.jpg" in card
     for row in (
-        "network | mobile (width 4, blocks 1)",
+        "network | mobile (blocks 1, width 4)",
         "prompt of the style | an oil painting",
         "training: pairs | 120",
     ):

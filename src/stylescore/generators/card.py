@@ -70,7 +70,7 @@ def _head(facts: GeneratorFacts) -> Iterator[str]:
 
 def _table(facts: GeneratorFacts) -> str:
     """Return the rows of the table of facts; empty ones are left out."""
-    numbers = ", ".join(f"{name} {value}" for name, value in facts.options.items())
+    numbers = ", ".join(f"{name} {value}" for name, value in sorted(facts.options.items()))
     rows = {
         "network": f"{facts.network} {f'({numbers})' if numbers else ''}",
         "prompt of the style": facts.trigger,
@@ -78,7 +78,7 @@ def _table(facts: GeneratorFacts) -> str:
         "short side of the pictures in training": f"{facts.size} pixels" if facts.size else "",
         "noise channels": facts.noise_channels,
         "licence": facts.licence,
-        **{f"training: {name}": _text(value) for name, value in facts.training.items() if name != "hashes"},
+        **{f"training: {name}": _text(value) for name, value in sorted(facts.training.items()) if name != "hashes"},
     }
     return "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items() if value not in ("", None))
 
