@@ -239,7 +239,7 @@ def _find_generator_file(hub_id: str) -> str:
     by_kind = ([name for name in names if name.endswith(ending)] for ending in GENERATOR_ENDINGS)
     found = next(filter(None, by_kind), [])
     if len(found) == 1:
-        return found[0]
+        return str(found[0])
     hint = f"name one of them: {', '.join(f'{hub_id}:{name}' for name in found[:5])}" if found else "check the name"
     raise ModelError(f"{hub_id!r} has {len(found)} files of generators, exactly one is needed", hint=hint)
 
