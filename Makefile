@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?= examples/coffee.jpg
 STYLE ?= van-gogh
+GENERATOR := $(wildcard src/stylescore/catalog/bundled/mini/generators/$(STYLE).onnx)
 GALLERY_PHOTOS := $(foreach name,chelsea coffee astronaut,examples/$(name).jpg)
 GALLERY_STYLES := van-gogh ukiyo-e stained-glass watercolor
 HARD_PHOTOS := examples/face.jpg examples/lamps.jpg
@@ -14,6 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: $(VENV)/installed
 	@$(BIN)/stylescore stylize $(PHOTO) --style $(STYLE) --output out
+	@$(if $(GENERATOR),$(BIN)/stylescore stylize $(PHOTO) --style $(STYLE) --fast --output out/fast)
 
 gallery: $(VENV)/installed
 	$(BIN)/python examples/gallery.py $(GALLERY_PHOTOS) --styles $(GALLERY_STYLES) --cell 400 --target docs/images/gallery.jpg

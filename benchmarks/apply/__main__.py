@@ -44,7 +44,7 @@ def random_network(name: str, folder: Path) -> Path:
     module = make_generator(name, {}, channels).eval().requires_grad_(False)
     for tensor in module.parameters():
         if tensor.ndim > 1 and not bool(tensor.any()):
-            nn.init.normal_(tensor, std=0.02)
+            nn.init.normal_(tensor, std=0.005)
     facts = GeneratorFacts(
         network=name, options=resolve_options(name, {}), style="random", noise_channels=channels, licence="CC0-1.0"
     )

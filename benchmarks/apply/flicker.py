@@ -4,9 +4,9 @@
 
 A clip is a window that moves over a photo by whole pixels, so the motion of its frames is known exactly, and for the
 photo itself the measure is 0. It is the mean absolute difference, in levels of 0 to 255, of a picture and the last one
-moved by the step, over the part that both show. Four ways are compared: a new noise for each frame, one noise for the
-whole clip, and that with --smooth 0.5 and 0.8. The second column says how far the pictures are from those without
-smoothing, since a clip of one colour would not flicker either.
+moved by the step, over the part that both show. Six ways are compared: a new noise for each frame, one noise for the
+whole clip, that with --smooth 0.5 and 0.8, and --noise moved with and without --smooth 0.5. The second column says how
+far the pictures are from those of one noise without smoothing, since a clip of one colour would not flicker either.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from stylescore_apply.images.reading import read_photo
 from stylescore_apply.networks import Network, OnnxNetwork
 from stylescore_apply.stylizing import Pixels, Settings, stylize
 from stylescore_apply.video.flow import Smoother
+from stylescore_apply.video.noise import MovingNoise
 
 WINDOW = 256, 192
 """Width and height of the clips."""
-WAYS: dict[str, tuple[bool, float]] = {
-    "a new noise for each frame": (False, 0.0),
-    "one noise": (True, 0.0),
-    "one noise, --smooth 0.5": (True, 0.5),
-    "one noise, --smooth 0.8": (True, 0.8),
+WAYS: dict[str, tuple[str, float]] = {
+    "a new noise for each frame": ("new", 0.0),
+    "one noise": ("fixed", 0.0),
+    "one noise, --smooth 0.5": ("fixed", 0.5),
+    "one noise, --smooth 0.8": ("fixed", 0.8),
+    "noise moved along the flow": ("moved", 0.0),
+    "noise moved along the flow, --smooth 0.5": ("moved", 0.5),
 }
-"""Whether the noise stays, and how much is smoothed."""
+"""What becomes of the noise, and how much is smoothed."""
 
 
 def moving_window(photo: Pixels, frames: int, step: int) -> list[Pixels]:
@@ -65,19 +68,21 @@ def warped_difference(pictures: list[Pixels], step: int) -> float:
     return float(np.mean([np.abs(second[:, :-step] - first[:, step:]).mean() for first, second in pairs]))
 
 
-def paint(network: Network, clip: list[Pixels], same_noise: bool, smooth: float) -> Iterator[Pixels]:
+def paint(network: Network, clip: list[Pixels], motion: str, smooth: float) -> Iterator[Pixels]:
     """Yield the stylized frames of a clip."""
     smoother: Callable[[Pixels, Pixels], Pixels] = Smoother(smooth) if smooth else lambda photo, picture: picture
+    moving = MovingNoise(network.facts, 0) if motion == "moved" else None
     for index, photo in enumerate(clip):
-        yield smoother(photo, stylize(network, photo, Settings(seed=0 if same_noise else index)))
+        settings = Settings(seed=index if motion == "new" else 0)
+        yield smoother(photo, stylize(network, photo, settings, None if moving is None else moving(photo)))
 
 
 def measure(network: Network, clips: list[list[Pixels]], step: int) -> list[dict[str, Any]]:
     """Return a row for each way: its flicker, and its distance from the pictures without smoothing."""
-    plain = [list(paint(network, clip, True, 0.0)) for clip in clips]
+    plain = [list(paint(network, clip, "fixed", 0.0)) for clip in clips]
     rows = []
-    for name, (same_noise, smooth) in WAYS.items():
-        made = [list(paint(network, clip, same_noise, smooth)) for clip in clips]
+    for name, (motion, smooth) in WAYS.items():
+        made = [list(paint(network, clip, motion, smooth)) for clip in clips]
         pairs = zip(itertools.chain(*made), itertools.chain(*plain), strict=True)
         far = [np.abs(first.astype(int) - second).mean() for first, second in pairs]
         flicker = float(np.mean([warped_difference(each, step) for each in made]))
@@ -97,7 +102,7 @@ def main() -> None:
     clips = [moving_window(enlarged(path, given.frames, given.step), given.frames, given.step) for path in given.photos]
     rows = measure(network, clips, given.step)
     for row in rows:
-        print(f"{row['way']:<28} {row['flicker']:8.3f} {row['from_plain']:8.3f}")
+        print(f"{row['way']:<40} {row['flicker']:8.3f} {row['from_plain']:8.3f}")
     facts = {"style": network.facts.style, "network": network.facts.network, "photos": len(clips)}
     print(save_results("flicker", {**facts, "frames": given.frames, "step": given.step, "rows": rows}))
 

@@ -135,8 +135,11 @@ export async function stylize(network, photo, seed, onTile = () => {}) {
 /** Splits an axis into spans with weights that add up to 1, as stylescore_apply.tiles does. */
 export function splitAxis(length, side, context, multiple) {
   if (length <= side) return [{ start: 0, stop: length, weight: new Float32Array(length).fill(1) }];
-  const last = Math.ceil((length - side) / multiple) * multiple;
-  const count = Math.ceil(last / (side - 2 * context - BLEND - multiple)) + 1;
+  const overlap = 2 * context + BLEND + multiple;
+  const lastStart = () => Math.ceil((length - side) / multiple) * multiple;
+  const count = Math.ceil(lastStart() / (side - overlap)) + 1;
+  side = Math.min(side, Math.ceil((length + multiple + (count - 1) * overlap) / count / multiple) * multiple);
+  const last = lastStart();
   const spans = [];
   const total = new Float64Array(length);
   for (let index = 0; index < count; index++) {

@@ -16,7 +16,7 @@ from tests.apply.tiny import picture, reference
 from stylescore_apply.errors import ConfigError
 from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.noise import hash32, noise_field
-from stylescore_apply.stylizing import OVERHEAD, Settings, stylize, tile_side
+from stylescore_apply.stylizing import OVERHEAD, Settings, stylize, tile_side, to_pixels
 from stylescore_apply.tiles import BLEND, largest_side, split_axis
 
 SIDE = 200
@@ -79,6 +79,23 @@ def test_pixels_whose_context_is_cut_off_have_no_weight(length: int, context: in
         inner = slice(context if span.start else 0, -context if span.stop < length and context else None)
         outside = span.weight.sum() - span.weight[inner].sum()
         assert outside == pytest.approx(0, abs=1e-4)
+
+
+def test_spans_are_no_longer_than_their_number_needs() -> None:
+    """Two spans of 3000 pixels need 1500 and half of their overlap each, though tiles might be larger."""
+    overlap = 2 * 40 + BLEND
+    spans = split_axis(3000, 1880, 40, 8)
+    lengths = [span.stop - span.start for span in spans]
+    assert len(spans) == 2
+    assert max(lengths) - (3000 + overlap) / 2 <= 16
+    assert lengths[0] - spans[1].start >= overlap
+
+
+@given(height=st.integers(1, 200), width=st.integers(1, 20))
+def test_numbers_become_levels_band_by_band(height: int, width: int) -> None:
+    values = np.random.default_rng(height).uniform(-0.2, 1.2, (3, height, width)).astype(np.float32)
+    levels = np.rint(np.clip(values, 0, 1) * 255).transpose(1, 2, 0)
+    np.testing.assert_array_equal(to_pixels(values), levels)
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 24), (41, 23), (8, 8), (9, 300)])

@@ -19,11 +19,14 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from stylescore_apply.cli import exit_code
 from stylescore_apply.errors import ConfigError, PictureError
 from stylescore_apply.networks import Array, Facts, OnnxNetwork
-from stylescore_apply.stylizing import Settings
+from stylescore_apply.noise import noise_field
+from stylescore_apply.stylizing import Settings, stylize, tile_side
+from stylescore_apply.video.noise import MovingNoise
 from stylescore_apply.video.reading import BT601, BT709, Frame, open_video
 from stylescore_apply.video.stylizing import stylize_video, unfinished_path
 
@@ -297,7 +300,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run(tmp_path / "a.mp4", tmp_path / "out.mp4")
     assert caught.value.hint == "pip install 'stylescore-apply[video]'"
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ConfigError, match="--smooth needs OpenCV"):
+    with pytest.raises(ConfigError, match="--smooth and --noise moved need OpenCV"):
         run(tmp_path / "a.mp4", tmp_path / "out.mp4", smooth=0.5)
 
 
@@ -343,3 +346,45 @@ def test_the_network_of_a_video_is_run_by_onnxruntime(tmp_path: Path, network_fi
     assert [done for done, _ in events] == [1, 2]
     changed = np.abs(frames(tmp_path / "out.mp4")[0].pixels.astype(int) - frames(source)[0].pixels)
     assert changed.max() > 20
+
+
+@pytest.fixture
+def facts(network: OnnxNetwork) -> Facts:
+    return network.facts
+
+
+def textured(height: int, width: int) -> Any:
+    """Return a picture of soft blobs, whose motion can be seen everywhere."""
+    small = np.random.default_rng(1).integers(0, 256, (height // 6, width // 6, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("step", [8, 2])
+def test_noise_moves_with_a_pan_and_motion_within_a_cell_adds_up(facts: Facts, step: int) -> None:
+    photo, frames = textured(96, 320), 9
+    moving = MovingNoise(facts, 5)
+    fields = [moving(np.ascontiguousarray(photo[:, step * k : step * k + 160])) for k in range(frames)]
+    shift = step * (frames - 1) // 8
+    np.testing.assert_array_equal(fields[0], noise_field(5, 2, (0, 12), (0, 20)))
+    seen = 20 - shift  # the other columns came into sight later
+    assert (fields[-1][..., :seen] == noise_field(5, 2, (0, 12), (shift, 20))).mean() > 0.95
+    assert (fields[-1] == fields[0]).mean() < 0.1
+
+
+def test_a_still_frame_keeps_its_noise_and_a_cut_begins_anew(facts: Facts) -> None:
+    first, other = textured(96, 160), 255 - textured(96, 320)[:, 160:]
+    moving = MovingNoise(facts, 5)
+    own = moving(first)
+    np.testing.assert_array_equal(moving(first), own)
+    assert (moving(other) == own).mean() > 0.9
+
+
+def test_tiles_take_their_part_of_a_given_noise(network_file: Callable[..., Path]) -> None:
+    network = OnnxNetwork(network_file(facts={"bytes_per_pixel": 600}), threads=1)
+    photo = textured(300, 402)
+    noise = noise_field(9, 2, (0, 38), (0, 51))
+    whole = stylize(network, photo, Settings(memory_limit=4096), noise)
+    tiled = stylize(network, photo, Settings(memory_limit=64), noise)
+    assert tile_side(network.facts, 300, 402, Settings(memory_limit=64)) is not None
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    np.testing.assert_array_equal(whole, stylize(network, photo, Settings(seed=9)))

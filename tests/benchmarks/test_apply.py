@@ -46,6 +46,13 @@ def test_one_noise_and_smoothing_flicker_less(network: Path, clip: list[np.ndarr
     assert rows[1]["from_plain"] == 0
 
 
+def test_noise_that_moves_with_the_picture_flickers_less_than_one_that_stays(network: Path) -> None:
+    photo = enlarged(ROOT / "examples" / "chelsea.jpg", 6, 8)
+    clip = moving_window(photo, 6, 8)  # by a cell of the noise for each frame
+    flicker = {row["way"]: row["flicker"] for row in measure(OnnxNetwork(network, threads=1), [clip], 8)}
+    assert flicker["noise moved along the flow"] < 0.5 * flicker["one noise"]
+
+
 def test_a_row_of_the_speed_is_measured(network: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.apply.row", str(network), "96x64", "1", "2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -69,6 +69,7 @@ class TestStyles:
             "bundled": False,
             "trigger": "in thick oil",
             "base": "sd_v1",
+            "generator": None,
         }
 
         lines = program("styles").out.splitlines()

@@ -40,7 +40,7 @@ def test_the_resnet_has_the_parameters_of_the_papers_network() -> None:
 
 
 def test_mobile_has_at_most_two_million_parameters() -> None:
-    assert count(MobileGenerator(noise_channels=0)) == 1_723_256
+    assert count(MobileGenerator(noise_channels=0)) == 1_107_068
     assert count(make_generator("mobile", noise_channels=128)) <= 2_000_000
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_batch_of_photos_is_refused() -> None:
         ("unet", {}, 0, "network must be one of"),
         ("mobile", {"depth": 3}, 0, "has no option 'depth'"),
         ("mobile", {"width": 0}, 0, "width must be a whole number"),
-        ("mobile", {"width": 65}, 0, "width must be a whole number between 1 and 64"),
+        ("mobile", {"width": 129}, 0, "width must be a whole number between 1 and 128"),
         ("resnet9", {"blocks": 25}, 0, "blocks must be a whole number between 1 and 24"),
         ("resnet9", {"blocks": 1.5}, 0, "blocks must be a whole number"),
         ("resnet9", {"blocks": True}, 0, "blocks must be a whole number"),

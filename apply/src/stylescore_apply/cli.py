@@ -21,6 +21,7 @@ from stylescore_apply.networks import Network, OnnxNetwork
 from stylescore_apply.stylizing import DEFAULT_LIMIT, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
 from stylescore_apply.video.many import Film, stylize_videos
+from stylescore_apply.video.noise import MOTIONS
 
 INTERRUPTED = 130
 
@@ -68,6 +69,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         help=f"for the network; larger pictures are computed in tiles (default: {DEFAULT_LIMIT})",
     )
     add("--smooth", type=float, default=0.0, metavar="0..1", help="steady videos along the optical flow (default: 0)")
+    add("--noise", choices=MOTIONS, default="fixed", help="of videos: one field, or moved with what it shows")
     add("--threads", type=int, default=0, help="of the network (default: one for each core)")
     add("--json", action="store_true", help="print the results as one JSON document")
     add("--quiet", "-q", action="store_true", help="print nothing but errors")
@@ -115,7 +117,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
     saving = _saving(given)
     out = _out(given)
     jobs = plan_jobs(given.inputs, out, recursive=given.recursive, chosen=given.format)
-    film = Film(smooth=given.smooth)
+    film = Film(smooth=given.smooth, noise=given.noise)
     if any(job.is_video for job in jobs):
         film.require_libraries()
     network = open_network(given.style, _threads(given.threads))
@@ -153,7 +155,12 @@ def _out(given: argparse.Namespace) -> Path:
     """Return where results go: standard output for standard input, else a folder named after the style."""
     if given.out is not None:
         return Path(given.out)
-    return STANDARD if given.inputs == [str(STANDARD)] else Path("out", Path(given.style).stem or "style")
+    return STANDARD if given.inputs == [str(STANDARD)] else Path("out", _base_name(given.style))
+
+
+def _base_name(style: str) -> str:
+    """Return a style's name for a folder: of a file its name without ending, also of one in a repository of the hub."""
+    return Path(style.rpartition(":")[2]).stem or "style"
 
 
 def _threads(count: int) -> int:

@@ -37,13 +37,28 @@ def noise_field(seed: int, channels: int, rows: tuple[int, int], columns: tuple[
     Returns:
         [1, channels, rows, columns], mean 0 and variance 1.
     """
+    field = noise_at(seed, channels, np.arange(*rows)[:, None], np.arange(*columns)[None, :])
+    field.flags.writeable = False
+    return field
+
+
+def noise_at(seed: int, channels: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Noise:
+    """Return the values of a seed's noise field at any cells; the field is endless on all sides.
+
+    Args:
+        seed: 0 to 2^32 - 1.
+        channels: number of channels.
+        rows: of the cells, [rows, columns] or what broadcasts to it.
+        columns: likewise.
+
+    Returns:
+        [1, channels, rows, columns].
+    """
     channel = np.arange(channels, dtype=np.uint32)[:, None, None]
-    row = np.arange(*rows, dtype=np.uint32)[None, :, None]
-    column = np.arange(*columns, dtype=np.uint32)[None, None, :]
+    row, column = (place.astype(np.uint32)[None] for place in (rows, columns))
     key = hash32(hash32(hash32(hash32(np.uint32(seed) ^ _START) + channel) + row) + column)
     radius = np.sqrt(-2 * np.log(_to_unit(hash32(key))))
     field: Noise = (radius * np.cos(2 * np.pi * _to_unit(hash32(key ^ _SECOND_DRAW))))[None].astype("f4")
-    field.flags.writeable = False
     return field
 
 

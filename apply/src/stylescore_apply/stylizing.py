@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stylescore_apply.errors import ConfigError, quote
 from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network
-from stylescore_apply.noise import LARGEST_SEED, noise_field
+from stylescore_apply.noise import LARGEST_SEED, Noise, noise_field
 from stylescore_apply.tiles import Span, largest_side, tiles
 
 Pixels = NDArray[np.uint8]
@@ -20,6 +20,8 @@ SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
 OVERHEAD = 2.5
 """Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
+_BAND = 64
+"""Rows that are rounded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,15 @@ def _check(name: str, value: object, low: int, high: int) -> None:
         )
 
 
-def stylize(network: Network, photo: Pixels, settings: Settings) -> Pixels:
+def stylize(network: Network, photo: Pixels, settings: Settings, noise: Noise | None = None) -> Pixels:
     """Return the picture of a photo, of the same size.
+
+    Args:
+        network: the network.
+        photo: [height, width, 3].
+        settings: how it is stylized.
+        noise: of the whole photo, [1, channels, rows, columns]; `None` draws that of the seed. Not read for a network
+            without noise.
 
     Raises:
         MemoryLimitError: there is not enough memory.
@@ -65,9 +74,9 @@ def stylize(network: Network, photo: Pixels, settings: Settings) -> Pixels:
     height, width = photo.shape[:2]
     side = tile_side(network.facts, height, width, settings)
     if side is None:
-        picture = to_pixels(_compute(network, photo, settings.seed, (0, height), (0, width))[0])
+        picture = to_pixels(_compute(network, photo, settings.seed, noise, (0, height), (0, width))[0])
     else:
-        picture = _stylize_tiles(network, photo, settings, side)
+        picture = _stylize_tiles(network, photo, settings.seed, noise, side)
     return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
 
 
@@ -88,19 +97,22 @@ def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int 
 
 def to_pixels(picture: Array) -> Pixels:
     """Return [height, width, 3] in 0 to 255 for [3, height, width] in [0, 1]."""
-    scaled = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(scaled, 0, -1))
+    pixels = np.empty((*picture.shape[1:], 3), np.uint8)
+    for top in range(0, len(pixels), _BAND):  # of a whole picture the copies would take half a gigabyte
+        band = np.rint(np.clip(picture[:, top : top + _BAND], 0, 1) * np.float32(255))
+        pixels[top : top + _BAND] = np.moveaxis(band, 0, -1)
+    return pixels
 
 
 def _context(facts: Facts) -> int:
     return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context
 
 
-def _stylize_tiles(network: Network, photo: Pixels, settings: Settings, side: int) -> Pixels:
+def _stylize_tiles(network: Network, photo: Pixels, seed: int, noise: Noise | None, side: int) -> Pixels:
     height, width = photo.shape[:2]
     blended = np.zeros((3, height, width), np.float32)
     for row, column in tiles(height, width, side, _context(network.facts), network.facts.multiple):
-        picture = _compute(network, photo, settings.seed, (row.start, row.stop), (column.start, column.stop))
+        picture = _compute(network, photo, seed, noise, (row.start, row.stop), (column.start, column.stop))
         _add(blended, picture[0], row, column)
     return to_pixels(blended)
 
@@ -110,15 +122,24 @@ def _add(blended: Array, picture: Array, row: Span, column: Span) -> None:
     blended[:, row.start : row.stop, column.start : column.stop] += weighted
 
 
-def _compute(network: Network, photo: Pixels, seed: int, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+def _compute(
+    network: Network,
+    photo: Pixels,
+    seed: int,
+    noise: Noise | None,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+) -> Array:
     """Return the network's picture [1, 3, height, width] of a part of a photo."""
     part = photo[slice(*rows), slice(*columns)]
     values = np.moveaxis(part, -1, 0)[None].astype(np.float32) / np.float32(255)
     facts = network.facts
     if not facts.noise_channels:
         return network(values, None)
-    noise = noise_field(seed, facts.noise_channels, _cells(rows, facts), _cells(columns, facts))
-    return network(values, noise)
+    cells = _cells(rows, facts), _cells(columns, facts)
+    if noise is None:
+        return network(values, noise_field(seed, facts.noise_channels, *cells))
+    return network(values, np.ascontiguousarray(noise[..., slice(*cells[0]), slice(*cells[1])]))
 
 
 def _cells(pixels: tuple[int, int], facts: Facts) -> tuple[int, int]:

@@ -42,11 +42,15 @@ def split_axis(length: int, side: int, context: int, multiple: int) -> list[Span
         multiple: spans begin at multiples of it.
 
     Returns:
-        One span of the whole axis if it fits, else as few as possible, the last of which ends with the axis.
+        One span of the whole axis if it fits, else as few as possible and no longer than needed, the last of which ends
+        with the axis.
     """
     if length <= side:
         return [Span(0, length, np.ones(length, np.float32))]
-    starts = _starts(length, side, 2 * context + BLEND, multiple)
+    overlap = 2 * context + BLEND + multiple  # rounding to multiples may widen a step by less than one of them
+    count = _count(length, side, overlap, multiple)
+    side = min(side, _needed_side(length, count, overlap, multiple))
+    starts = _starts(length, side, count, multiple)
     stops = [min(start + side, length) for start in starts]
     raw = [_ramp(start, stop, length, context) for start, stop in zip(starts, stops, strict=True)]
     total = np.zeros(length)
@@ -58,11 +62,23 @@ def split_axis(length: int, side: int, context: int, multiple: int) -> list[Span
     ]
 
 
-def _starts(length: int, side: int, overlap: int, multiple: int) -> list[int]:
+def _count(length: int, side: int, overlap: int, multiple: int) -> int:
+    """Return how many spans of at most `side` pixels an axis needs."""
+    return math.ceil(_last_start(length, side, multiple) / (side - overlap)) + 1
+
+
+def _needed_side(length: int, count: int, overlap: int, multiple: int) -> int:
+    """Return the length of spans that is enough for so many to cover an axis, a multiple of `multiple`."""
+    return math.ceil((length + multiple + (count - 1) * overlap) / count / multiple) * multiple
+
+
+def _last_start(length: int, side: int, multiple: int) -> int:
+    return math.ceil((length - side) / multiple) * multiple
+
+
+def _starts(length: int, side: int, count: int, multiple: int) -> list[int]:
     """Return evenly distributed first pixels, of which the last leaves no pixel out."""
-    last = math.ceil((length - side) / multiple) * multiple
-    step = side - overlap - multiple  # rounding to multiples may widen a step by less than one of them
-    count = math.ceil(last / step) + 1
+    last = _last_start(length, side, multiple)
     return [math.floor(last * index / (count - 1) / multiple + 0.5) * multiple for index in range(count)]
 
 

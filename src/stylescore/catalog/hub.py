@@ -1,15 +1,15 @@
-"""Downloads files from the Hugging Face hub; its client is imported only for a download."""
+"""Downloads files from the Hugging Face hub, and uploads some; its client is imported only for that."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from stylescore.errors import InputError, ModelError, StyleError
+from stylescore.errors import InputError, ModelError, OutputError, StyleError, quote
 
 Result = TypeVar("Result")
 
@@ -22,6 +22,9 @@ _TRANSFORMER_FILES = ("*.json", "*.txt", "*.safetensors")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+GENERATOR_ENDINGS = (".onnx", ".safetensors")
+"""Kinds of files that generators are loaded from, the first that a repository has; no others are downloaded."""
+_UPLOAD_HINT = "log in with `hf auth login` and a token that may write, and check the name and the network"
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 CAPTION_MODELS = (
     *("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large"),
@@ -213,6 +216,61 @@ def _find_style_file(hub_id: str) -> str:
         return names[0] if len(names) == 1 else usual[0]
     hint = f"name one of them: {', '.join(f'{hub_id}:{name}' for name in names[:5])}" if names else None
     raise StyleError(f"{hub_id!r} has {len(names)} .safetensors files, exactly one is needed", hint=hint)
+
+
+def download_generator(hub_id: str, file: str | None) -> Path:
+    """Download the file of a generator, or take it from the local cache, and return it; nothing else is fetched.
+
+    Args:
+        hub_id: the id.
+        file: the file's name there, or `None` for the only ONNX file, or the only safetensors file if there is none.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached, it is a file of another kind, or there are several.
+    """
+    if file is not None and not file.endswith(GENERATOR_ENDINGS):
+        raise ModelError(
+            f"a generator is loaded from {' or '.join(GENERATOR_ENDINGS)}, not from {quote(file)}",
+            hint=f"name such a file of {hub_id!r}, or none",
+        )
+    return download_file(hub_id, file or _find_generator_file(hub_id))
+
+
+def _find_generator_file(hub_id: str) -> str:
+    from huggingface_hub import HfApi
+
+    failure = f"the generator {hub_id!r} cannot be fetched"
+    names = sorted(_download(lambda: list(HfApi().list_repo_files(hub_id)), failure, ModelError))
+    by_kind = ([name for name in names if name.endswith(ending)] for ending in GENERATOR_ENDINGS)
+    found = next(filter(None, by_kind), [])
+    if len(found) == 1:
+        return str(found[0])
+    hint = f"name one of them: {', '.join(f'{hub_id}:{name}' for name in found[:5])}" if found else "check the name"
+    raise ModelError(f"{hub_id!r} has {len(found)} files of generators, exactly one is needed", hint=hint)
+
+
+def upload_files(hub_id: str, files: Mapping[str, Path | bytes], *, private: bool, message: str) -> str:
+    """Upload files in one commit to a repository, which is made if there is none, and return its address.
+
+    Args:
+        hub_id: the repository.
+        files: paths or contents by their names in the repository.
+        private: whether a repository that is made can be seen by its owner only.
+        message: of the commit.
+
+    Raises:
+        OutputError: the hub refuses it or cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    try:
+        url = str(api.create_repo(hub_id, private=private, exist_ok=True))
+        api.create_commit(hub_id, operations, commit_message=message)
+    except Exception as reason:  # the client and the network raise many kinds
+        raise OutputError(f"{hub_id!r} cannot be uploaded: {_first_line(reason)}", hint=_UPLOAD_HINT) from reason
+    return url
 
 
 def _download(fetch: Callable[[], Result], failure: str, error: type[InputError]) -> Result:

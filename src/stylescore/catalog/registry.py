@@ -16,6 +16,7 @@ from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
+from stylescore_apply.names import ENDING, known_networks
 from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
 from stylescore_apply.names import data_folder as data_folder
 from stylescore_apply.names import user_styles_dir as user_styles_dir
@@ -75,6 +76,7 @@ class StyleEntry:
         bundled: whether it is part of the package.
         trigger: its trigger words, or `None` if the file names none.
         base: the model that the file says it was trained on, or `None`.
+        generator: the exported generator of the style, or `None`.
     """
 
     name: str
@@ -82,6 +84,7 @@ class StyleEntry:
     bundled: bool
     trigger: str | None
     base: str | None
+    generator: Path | None = None
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -262,6 +265,7 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
+        generator=find_generator(name),
     )
 
 
@@ -283,3 +287,16 @@ def default_styles_dirs() -> tuple[Path, ...]:
 def generator_dirs() -> tuple[Path, ...]:
     """Return the folders that are searched for exported generators: the bundled ones, then the user's own."""
     return (*(BUNDLED / model / "generators" for model in BUNDLED_MODELS), user_styles_dir())
+
+
+def find_generator(style: str) -> Path | None:
+    """Return the exported generator of a style: of its name in the folders of generators, or beside the LoRA's file.
+
+    `None` if there is none.
+    """
+    known, short = known_networks(generator_dirs()), style.removesuffix(_STYLE_ENDING)
+    path = user_path(style)
+    if style and is_file(path):
+        beside = path.with_suffix(ENDING)
+        return beside if is_file(beside) else None
+    return known.get(short)

@@ -35,18 +35,33 @@ def apply(context: typer.Context) -> None:
 
 
 def open_network(name: str, threads: int) -> Network:
-    """Return the network of a style, of an ONNX file, or of a generator, which is exported beside its file first.
+    """Return the network of a style, an ONNX file, a hub id or a generator, which is exported beside its file first.
 
     Raises:
         ModelError: there is none, or it cannot be used.
     """
-    from stylescore.catalog.registry import generator_dirs
-    from stylescore_apply.names import find_network
     from stylescore_apply.networks import OnnxNetwork
 
     generator = _find_generator(Path(name))
-    path = find_network(name, generator_dirs()) if generator is None else _exported(generator)
-    return OnnxNetwork(path, threads=threads)
+    return OnnxNetwork(_find_network(name) if generator is None else exported(generator), threads=threads)
+
+
+def _find_network(name: str) -> Path:
+    """Return the ONNX file of a style's name, a path, or a hub id `owner/name` or `owner/name:FILE`."""
+    from stylescore.catalog.hub import GENERATOR_ENDINGS, download_generator, split_hub_file
+    from stylescore.catalog.registry import generator_dirs
+    from stylescore_apply.names import find_network
+
+    hub_id, file = split_hub_file(name)
+    is_path = Path(name).exists() or (not file and name.endswith(GENERATOR_ENDINGS))
+    if hub_id is None or is_path:
+        return find_network(name, generator_dirs())
+    downloaded = download_generator(hub_id, file or None)
+    if downloaded.suffix == ".onnx":
+        return downloaded
+    from stylescore.generators.files import require_generator  # needs torch
+
+    return exported(require_generator(downloaded))
 
 
 def _find_generator(path: Path) -> Path | None:
@@ -60,7 +75,7 @@ def _find_generator(path: Path) -> Path | None:
     return find_generator(path)
 
 
-def _exported(generator: Path) -> Path:
+def exported(generator: Path) -> Path:
     """Return the ONNX file beside a generator, which is made if it is not there or older."""
     target = generator.with_suffix(".onnx")
     if not target.is_file() or target.stat().st_mtime < generator.stat().st_mtime:

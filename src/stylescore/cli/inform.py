@@ -8,13 +8,16 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from textwrap import TextWrapper
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stylescore.cli.options import parse_path
 from stylescore.cli.output import format_duration, print_json, print_result, say
 from stylescore.errors import StyleError
+
+if TYPE_CHECKING:
+    from stylescore.catalog.registry import StyleEntry
 
 _WRAPPER = partial(TextWrapper, subsequent_indent=16 * " ", break_long_words=False, break_on_hyphens=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -29,7 +32,7 @@ def styles(json: JsonOption = False) -> None:
         print_json(
             {
                 "folder": str(user_styles_dir()),
-                "styles": [asdict(entry) | {"path": str(entry.path)} for entry in entries],
+                "styles": [_to_json(entry) for entry in entries],
             }
         )
         return
@@ -39,9 +42,16 @@ def styles(json: JsonOption = False) -> None:
         facts = [
             f"base {entry.base}" if entry.base else "",
             f"trigger words {entry.trigger!r}" if entry.trigger else "",
+            "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
     say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")
+
+
+def _to_json(entry: StyleEntry) -> dict[str, Any]:
+    """Return a style as JSON has it."""
+    generator = None if entry.generator is None else str(entry.generator)
+    return asdict(entry) | {"path": str(entry.path), "generator": generator}
 
 
 def inspect(

@@ -16,6 +16,7 @@ from stylescore.cli.compare import compare
 from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
 from stylescore.cli.output import first_failure, print_error, print_result
+from stylescore.cli.push import push
 from stylescore.cli.streams import BROKEN_PIPE, GuardedStream, guarded_streams
 from stylescore.cli.studio import studio
 from stylescore.cli.stylize import stylize
@@ -54,6 +55,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command(context_settings=PASSED_ON, add_help_option=False)(apply)
 app.command()(export)
+app.command()(push)
 app.command()(styles)
 app.command()(inspect)
 app.command()(doctor)

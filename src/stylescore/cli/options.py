@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from typer.models import OptionInfo
 
 from stylescore.config.run import EmbeddingChoice, StyleChoice
 from stylescore.config.toml import merge_tables, parse_toml
@@ -155,3 +158,27 @@ def _nest(keys: Sequence[str], value: Any) -> dict[str, Any]:
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
+
+
+def first_given(command: Callable[..., None], given: Mapping[str, Any], *, besides: Collection[str]) -> str | None:
+    """Return the first option or argument that was given, as it is written on the command line; `None` for none.
+
+    Args:
+        command: the command's function; its signature declares the options.
+        given: the value of each of its parameters.
+        besides: parameters that do not count.
+    """
+    declared = get_type_hints(command, include_extras=True)
+    for name, parameter in signature(command).parameters.items():
+        if name not in besides and given[name] not in (parameter.default, []):
+            return _spell(parameter, declared[name].__metadata__[0])
+    return None
+
+
+def _spell(parameter: Parameter, declaration: Any) -> str:
+    """Return a parameter as it is written on the command line: `--compile`, `--set`, `PHOTO`."""
+    if not isinstance(declaration, OptionInfo):
+        return str(declaration.metavar or parameter.name).rstrip(".")
+    declared = (declaration.default, *(declaration.param_decls or ()))  # in `Annotated`, the first one is the default
+    spellings = [text for text in declared if isinstance(text, str) and text.startswith("--")]
+    return spellings[0] if spellings else f"--{parameter.name.replace('_', '-')}"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from typer.models import OptionInfo
-
+from stylescore.cli.options import first_given
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,14 +25,12 @@ def refuse_with_resume(command: Callable[..., None], given: Mapping[str, Any], a
         given: the value of each of its parameters.
         allowed: parameters that may be given besides those of `ALLOWED`.
     """
-    declared = get_type_hints(command, include_extras=True)
-    for name, parameter in signature(command).parameters.items():
-        if name not in (*ALLOWED, *allowed) and given[name] not in (parameter.default, []):
-            option = _spell(parameter, declared[name].__metadata__[0])
-            raise ConfigError(
-                f"--resume takes all settings from the run folder and cannot be combined with {option}",
-                hint=f"leave out {option}, or begin a new run without --resume",
-            )
+    option = first_given(command, given, besides=(*ALLOWED, *allowed))
+    if option is not None:
+        raise ConfigError(
+            f"--resume takes all settings from the run folder and cannot be combined with {option}",
+            hint=f"leave out {option}, or begin a new run without --resume",
+        )
 
 
 def print_resume(command: str, *folders: RunFolder) -> None:
@@ -51,12 +47,3 @@ def print_resume(command: str, *folders: RunFolder) -> None:
 
 def _command(command: str, path: Path) -> str:
     return f"stylescore {command} --resume {shlex.quote(str(path))}"
-
-
-def _spell(parameter: Parameter, declaration: Any) -> str:
-    """Return a parameter as it is written on the command line: `--compile`, `--set`, `PHOTO`."""
-    if not isinstance(declaration, OptionInfo):
-        return str(declaration.metavar or parameter.name).rstrip(".")
-    declared = (declaration.default, *(declaration.param_decls or ()))  # in `Annotated`, the first one is the default
-    spellings = [text for text in declared if isinstance(text, str) and text.startswith("--")]
-    return spellings[0] if spellings else f"--{parameter.name.replace('_', '-')}"

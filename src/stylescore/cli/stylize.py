@@ -109,6 +109,10 @@ def stylize(
     model: Annotated[
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
     ] = "mini",
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Apply the style's trained generator, in one forward pass.", rich_help_panel=HOW),
+    ] = False,
     style_model: Annotated[
         str | None, typer.Option(help="Another base under the style LoRA.", rich_help_panel=HOW)
     ] = None,
@@ -226,6 +230,10 @@ def stylize(
     everything needed to repeat the run.
     """
     given = dict(locals())
+    if fast and resume is None:
+        from stylescore.cli.fast import stylize_fast
+
+        raise typer.Exit(stylize_fast(stylize, given))
     from stylescore.cli.batch import Options
 
     if resume is not None:

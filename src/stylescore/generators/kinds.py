@@ -15,11 +15,11 @@ NetworkName = Literal["mobile", "resnet9"]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 
 DEFAULTS: Mapping[str, Mapping[str, int]] = {
-    "mobile": {"width": 20, "blocks": 8},
+    "mobile": {"width": 32, "blocks": 8},
     "resnet9": {"width": 64, "blocks": 9},
 }
 LARGEST: Mapping[str, Mapping[str, int]] = {
-    "mobile": {"width": 64, "blocks": 32},
+    "mobile": {"width": 128, "blocks": 32},
     "resnet9": {"width": 128, "blocks": 24},
 }
 """At these numbers a network has about 50 and 110 million parameters: no file's options can make one without end."""

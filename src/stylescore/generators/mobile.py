@@ -13,6 +13,8 @@ from stylescore.generators.layers import CELL, ChannelNorm, NoiseField, Photos, 
 KERNEL = 5
 """Side of the blocks' depthwise filters, in cells."""
 EXPANSION = 3
+PIXELS = 3 * 2 * 2
+"""Numbers that the last layers make for each position at half the resolution: the colours of four pixels."""
 REACH = 40
 """Pixels that the layers outside the blocks look to each side, at most."""
 
@@ -66,16 +68,15 @@ class Enlarge(nn.Module):
 class Mixing(nn.Module):
     """Joins features from below, enlarged, with those of a skip connection; a 3 x 3 convolution follows."""
 
-    def __init__(self, below: int, skip: int, outside: int) -> None:
+    def __init__(self, below: int, skip: int) -> None:
         super().__init__()
-        self.enlarge = Enlarge(below, outside, 2)
-        self.join = nn.Conv2d(skip, outside, 1)
-        self.filter = nn.Conv2d(outside, outside, 3, padding=1)
-        self.norm = ChannelNorm(outside)
+        self.enlarge = Enlarge(below, skip, 2)
+        self.join = nn.Conv2d(skip, skip, 1)
+        self.filter = nn.Conv2d(skip, skip, 3, padding=1)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """Return features at the skip connection's resolution."""
-        return F.gelu(self.norm(self.filter(self.enlarge(below) + self.join(skip))))
+        return F.gelu(self.filter(self.enlarge(below) + self.join(skip)))
 
 
 class MobileGenerator(nn.Module):
@@ -84,27 +85,28 @@ class MobileGenerator(nn.Module):
     The change has two parts: one drawn cell by cell, as an autoencoder draws a latent, and one made by the upper half
     of the U from it and from the photo's own features.
 
+    No layer runs at full resolution: the first convolution halves it, and the last one makes the four pixels of each
+    position at half resolution. Norms stand in the blocks alone, and all numbers of channels but those of the picture
+    are multiples of 16, the block of channels that onnxruntime's convolutions work on.
+
     Attributes:
-        width: channels at full resolution; they double at each halving.
+        width: channels at half resolution; they double at each halving.
         blocks: at an eighth of the resolution.
         noise_channels: of the noise field; 0 takes none.
     """
 
-    def __init__(self, width: int = 20, blocks: int = 8, noise_channels: int = 32) -> None:
+    def __init__(self, width: int = 32, blocks: int = 8, noise_channels: int = 32) -> None:
         super().__init__()
         self.width, self.blocks, self.noise_channels = width, blocks, noise_channels
-        widths = [width, 2 * width, 4 * width, 8 * width]
-        self.first = nn.Conv2d(3, width, 3, padding=1)
+        widths = [width, 2 * width, 4 * width]
         self.down = nn.ModuleList(
-            nn.Conv2d(inside, outside, 4, stride=2, padding=1) for inside, outside in pairwise(widths)
+            nn.Conv2d(inside, outside, 4, stride=2, padding=1) for inside, outside in pairwise([3, *widths])
         )
         self.noise = nn.Conv2d(noise_channels, widths[-1], 1) if noise_channels else None
         self.body = nn.ModuleList(MobileBlock(widths[-1]) for _ in range(blocks))
-        self.up = nn.ModuleList(
-            Mixing(below, skip, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
-        self.cells = Enlarge(widths[-1], 3, CELL)
-        self.last = nn.Conv2d(width + 3, 3, 3, padding=1)
+        self.up = nn.ModuleList(Mixing(below, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.cells = Enlarge(widths[-1], PIXELS, CELL // 2)
+        self.last = nn.Conv2d(width + PIXELS, PIXELS, 3, padding=1)
         self.apply(_initialise)
         nn.init.zeros_(self.last.weight)  # begins as the identity
         nn.init.zeros_(self.cells.pixels.weight)
@@ -133,20 +135,18 @@ class MobileGenerator(nn.Module):
 
     def _change(self, photo: Tensor, noise: Tensor | None) -> Tensor:
         """Return what is added to a photo whose sides are multiples of a cell."""
-        x = F.gelu(self.first(photo * 2 - 1))
-        skips = []
+        x, levels = photo * 2 - 1, list[Tensor]()
         for down in self.down:
-            skips.append(x)
             x = F.gelu(down(x))
+            levels.append(x)
         if self.noise is not None and noise is not None:
             x = x + self.noise(noise)
         for block in self.body:
             x = block(x)
         drawn = self.cells(x)
-        for up, skip in zip(self.up, reversed(skips), strict=True):
+        for up, skip in zip(self.up, reversed(levels[:-1]), strict=True):
             x = up(x, skip)
-        change: Tensor = drawn + self.last(torch.cat([x, drawn], dim=1))
-        return change
+        return F.pixel_shuffle(drawn + self.last(torch.cat([x, drawn], dim=1)), 2)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -40,7 +40,7 @@ class Smoother:
             last_photo, last_picture = self._last
             flow = backward_flow(self._cv2, self._estimate, photo, last_photo)
             moved = move(self._cv2, last_photo.astype(np.float32), flow)
-            weight = self._smooth * _sameness(moved, photo)
+            weight = self._smooth * sameness(moved, photo)
             mixed += weight * (move(self._cv2, last_picture, flow) - mixed)
         self._last = photo, mixed
         return np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
@@ -70,7 +70,7 @@ def move(cv2: Any, picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float
     return moved
 
 
-def _sameness(moved: NDArray[np.float32], photo: Pixels) -> NDArray[np.float32]:
+def sameness(moved: NDArray[np.float32], photo: Pixels) -> NDArray[np.float32]:
     """Return 1 where the moved last frame equals this one, less where it differs; [height, width, 1]."""
     difference = np.abs(moved - photo).mean(axis=-1, keepdims=True) / np.float32(255)
     same: NDArray[np.float32] = np.exp(-((difference / np.float32(_SAME_WITHIN)) ** 2))

@@ -26,7 +26,7 @@ def require_cv2() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    return _require("cv2", "--smooth needs OpenCV, which is not installed", "flow")
+    return _require("cv2", "--smooth and --noise moved need OpenCV, which is not installed", "flow")
 
 
 def _require(module: str, message: str, extra: str) -> Any:

@@ -12,6 +12,7 @@ from stylescore_apply.inputs import Job
 from stylescore_apply.networks import Network
 from stylescore_apply.stylizing import Settings
 from stylescore_apply.video.library import require_av, require_cv2
+from stylescore_apply.video.noise import NoiseMotion
 from stylescore_apply.video.stylizing import check_smooth, describe_video, stylize_video, unfinished_path
 
 Show = Callable[[Job, int, int | None, float], None]
@@ -24,9 +25,11 @@ class Film:
 
     Attributes:
         smooth: at least 0 and less than 1, weight of the previous frame along the optical flow.
+        noise: whether the noise field is fixed, one for all frames, or moved along the optical flow.
     """
 
     smooth: float = 0.0
+    noise: NoiseMotion = "fixed"
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a number out of range."""
@@ -35,7 +38,7 @@ class Film:
     def require_libraries(self) -> None:
         """Raise `ConfigError` unless the libraries are installed."""
         require_av()
-        if self.smooth:
+        if self.smooth or self.noise == "moved":
             require_cv2()
 
 
@@ -54,7 +57,8 @@ def _stylize(network: Network, job: Job, settings: Settings, film: Film, show: S
     start, done = time.perf_counter(), 0
     try:
         notes = describe_video(job.source)
-        for done, total in stylize_video(network, job.source, job.target, settings, smooth=film.smooth):
+        frames = stylize_video(network, job.source, job.target, settings, smooth=film.smooth, noise=film.noise)
+        for done, total in frames:
             show(job, done, total, time.perf_counter() - start)
     except StylescoreError as error:
         left = unfinished_path(job.target)

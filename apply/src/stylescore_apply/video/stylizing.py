@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from stylescore_apply.errors import ConfigError, OutputError, PictureError
 from stylescore_apply.networks import Network
 from stylescore_apply.stylizing import Pixels, Settings, stylize
 from stylescore_apply.video.flow import Smoother
+from stylescore_apply.video.noise import MovingNoise, NoiseMotion
 from stylescore_apply.video.reading import Frame, VideoReader, open_video
 from stylescore_apply.video.writing import DEFAULT_CRF, VideoWriter, check_target, create_video
 
@@ -25,7 +26,14 @@ def unfinished_path(target: Path) -> Path:
 
 
 def stylize_video(
-    network: Network, source: Path, target: Path, settings: Settings, *, smooth: float = 0.0, crf: int = DEFAULT_CRF
+    network: Network,
+    source: Path,
+    target: Path,
+    settings: Settings,
+    *,
+    smooth: float = 0.0,
+    noise: NoiseMotion = "fixed",
+    crf: int = DEFAULT_CRF,
 ) -> Iterator[tuple[int, int | None]]:
     """Stylize a video, and yield after each frame how many are done and how many there are, as far as known.
 
@@ -36,8 +44,9 @@ def stylize_video(
         network: the network.
         source: the video's file.
         target: .mp4 or .mkv; its folder is made.
-        settings: of every frame; all have one noise field.
+        settings: of every frame.
         smooth: 0 to 1, weight of the previous frame, moved along the optical flow.
+        noise: whether the noise field is fixed, one for all frames, or moved along the optical flow.
         crf: quality of H.264, 0 to 51.
 
     Raises:
@@ -46,11 +55,18 @@ def stylize_video(
         OutputError: the file cannot be written.
     """
     smoother = Smoother(smooth) if smooth else None
+    is_moved = noise == "moved" and network.facts.noise_channels > 0
+    moving = MovingNoise(network.facts, settings.seed) if is_moved else None
+
+    def paint(photo: Pixels) -> Pixels:
+        picture = stylize(network, photo, settings, None if moving is None else moving(photo))
+        return picture if smoother is None else smoother(photo, picture)
+
     with open_video(source) as video:
         check_target(target, video)
         _make_folder(target.parent)
         unfinished = unfinished_path(target)
-        yield from _write(network, video, unfinished, settings, smoother, crf)
+        yield from _write(paint, video, unfinished, crf)
         with suppress(OSError):
             unfinished.replace(target)
             return
@@ -67,7 +83,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(
-    network: Network, video: VideoReader, path: Path, settings: Settings, smoother: Smoother | None, crf: int
+    paint: Callable[[Pixels], Pixels], video: VideoReader, path: Path, crf: int
 ) -> Iterator[tuple[int, int | None]]:
     """Write the stylized frames and the sound; sound before the first frame waits for it."""
     waiting: list[Any] = []
@@ -78,7 +94,7 @@ def _write(
             if not isinstance(item, Frame):
                 waiting.append(item)
             else:
-                pixels = _stylize_frame(network, item.pixels, settings, smoother)
+                pixels = paint(item.pixels)
                 if writer is None:
                     writer = stack.enter_context(create_video(path, video, pixels, crf))
                 writer.write(replace(item, pixels=pixels))
@@ -89,11 +105,6 @@ def _write(
                     writer.copy(waiting.pop(0))
     if writer is None:
         raise PictureError(f"the video {str(video.path)!r} has no frames", hint="try to play it")
-
-
-def _stylize_frame(network: Network, photo: Pixels, settings: Settings, smoother: Smoother | None) -> Pixels:
-    picture = stylize(network, photo, settings)
-    return picture if smoother is None else smoother(photo, picture)
 
 
 def check_smooth(smooth: float) -> float:

@@ -1,0 +1,92 @@
+"""The model card of a generator: a README whose head tells the hub what the files are, and the rest people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from stylescore.generators.files import GeneratorFacts
+
+LICENCES = (
+    "afl-3.0",
+    "agpl-3.0",
+    "apache-2.0",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "creativeml-openrail-m",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "mit",
+    "mpl-2.0",
+    "openrail",
+    "openrail++",
+    "unlicense",
+)
+"""Names of licences that the hub knows, among those in use for such files; it takes others as `other` with a name."""
+TAGS = ("stylescore", "image-to-image", "style-transfer", "onnx")
+
+
+def model_card(facts: GeneratorFacts, hub_id: str) -> str:
+    """Return a generator's model card in Markdown, with the hub's metadata in YAML at its head."""
+    head = "\n".join(("---", *_head(facts), "---"))
+    return f"{head}\n\n{_BODY.format(style=_cell(facts.style), hub_id=hub_id, rows=_table(facts))}"
+
+
+_BODY = """# {style}
+
+A one-step generator: a small network that stylizes a photo in one forward pass, on a CPU too, made with stylescore.
+
+## Use
+
+```bash
+stylescore apply {hub_id} photo.jpg
+```
+
+The ONNX file runs in other programs as well. Its inputs are `photo` [n, 3, height, width] in 0 to 1, sRGB, of any size,
+and, where the table names noise channels, standard normal `noise` with one cell for 8 x 8 pixels; its output is
+`picture`, as `photo`. The safetensors file holds the same weights for stylescore.
+
+## Facts
+
+| | |
+|---|---|
+{rows}
+"""
+
+
+def _head(facts: GeneratorFacts) -> Iterator[str]:
+    """Yield the lines of the metadata; texts are written as in JSON, which is YAML too."""
+    licence = facts.licence.strip().lower()
+    if licence in LICENCES:
+        yield f"license: {json.dumps(licence)}"
+    elif licence:
+        yield from ("license: other", f"license_name: {json.dumps(' '.join(facts.licence.split()))}")
+    yield from ("library_name: stylescore", "pipeline_tag: image-to-image", f"tags: {json.dumps(TAGS)}")
+
+
+def _table(facts: GeneratorFacts) -> str:
+    """Return the rows of the table of facts; empty ones are left out."""
+    numbers = ", ".join(f"{name} {value}" for name, value in sorted(facts.options.items()))
+    rows = {
+        "network": f"{facts.network} {f'({numbers})' if numbers else ''}",
+        "prompt of the style": facts.trigger,
+        "diffusion model that taught it": facts.base,
+        "short side of the pictures in training": f"{facts.size} pixels" if facts.size else "",
+        "noise channels": facts.noise_channels,
+        "licence": facts.licence,
+        **{f"training: {name}": _text(value) for name, value in sorted(facts.training.items()) if name != "hashes"},
+    }
+    return "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items() if value not in ("", None))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _cell(value: object) -> str:
+    """Return a value as one line that does not end a table's cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")
