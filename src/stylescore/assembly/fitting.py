@@ -16,12 +16,15 @@ from stylescore.assembly.objectives import (
     make_objective,
     make_optimiser,
     make_sampler,
+    with_unit_steps,
 )
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import FakeAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
+from stylescore.diffusion.conditioning import Conditioning, Control
 from stylescore.diffusion.prompts import Parse, parse_plain
+from stylescore.errors import ConfigError
 from stylescore.method import relevance, timesteps
 from stylescore.method.fake_score import FakeScore, identity, random_shift
 from stylescore.method.fit import Fitting
@@ -86,7 +89,13 @@ def _guided(score: PromptedScore, guidance_scale: float) -> PromptedScore:
     return replace(score, combine=None if guidance_scale == 1 else partial(guide, s=guidance_scale))
 
 
-def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake: FakeAdapter | None) -> BatchedScores:
+def make_scores(
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    fake: FakeAdapter | None,
+    control: Control | None = None,
+) -> BatchedScores:
     """Encode the prompts and return the scores.
 
     Guidance moves away from the negative prompt; the relevance map is no guidance, it compares with the empty prompt.
@@ -96,6 +105,7 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         method: guidance scales.
         prompts: one entry per picture.
         fake: the run's fake adapter; without one there is no fake score.
+        control: a ControlNet of the style score, with a picture for each.
     """
     count = len(prompts.target)
     empty, negative = [""] * count, [prompts.negative] * count
@@ -104,6 +114,7 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         [empty, negative, prompts.target, prompts.edit, prompts.caption]
     )
     style_less, style_target = style_text.encode_groups([negative, prompts.target])
+    style_target, style_less = (with_control(each, control, networks) for each in (style_target, style_less))
     style = PromptedScore(networks.style, style_target, style_less, style=True)
     scores: dict[ScoreName, PromptedScore] = {
         "style": _guided(style, method.guidance_scale),
@@ -114,6 +125,20 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         scores["fake"] = _guided(PromptedScore(networks.base, target, less, fake=fake), method.fake.guidance_scale)
     faster = batching_is_faster(count, networks.base.network.device)
     return BatchedScores(scores, faster if networks.batched is None else networks.batched)
+
+
+def with_control(conditioning: Conditioning, control: Control | None, networks: Networks) -> Conditioning:
+    """Return encoded prompts with a ControlNet's pictures, if there is one.
+
+    Raises:
+        ConfigError: the network is called in tiles, of which a ControlNet would see the whole picture each time.
+    """
+    if control is not None and networks.style.tile is not None:
+        raise ConfigError(
+            f"control needs the picture whole, not in tiles of {networks.style.tile} cells",
+            hint="give --tile 0, or a smaller --size",
+        )
+    return replace(conditioning, control=control)
 
 
 def new_fake_adapter(networks: Networks, method: MethodConfig, rng: Rng) -> FakeAdapter:
@@ -151,6 +176,7 @@ def fit_latents(
     *,
     refined: bool = False,
     mask: Map | None = None,
+    control: Control | None = None,
 ) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
@@ -162,12 +188,14 @@ def fit_latents(
         rng: one CPU generator per picture.
         refined: whether the run's iterations are followed by those of the refinement.
         mask: what the maps are multiplied with, [batch, 1, h, w].
+        control: a ControlNet of the style score, with a picture for each.
     """
     subject = LatentSubject.at(z_source)
-    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject))
+    method = with_unit_steps(method, len(networks.base.schedule.betas))
+    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject), control)
     if method.relevance.timesteps and fitting.objective.relevance.needs:
         fitting.objective = _precompute_maps(fitting, method, subject.z_source)
-    if mask is not None:
+    if mask is not None and not method.is_sampling:  # its picture is laid over the photo at the end alone
         maps = relevance.MaskedRelevance(fitting.objective.relevance, mask)
         fitting.objective = replace(fitting.objective, relevance=maps)
     if refined:
@@ -255,11 +283,17 @@ def _precompute_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -
 
 
 def assemble(
-    networks: Networks, method: MethodConfig, prompts: Prompts, subject: Subject, rng: Rng, lr_scale: float = 1.0
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    subject: Subject,
+    rng: Rng,
+    lr_scale: float = 1.0,
+    control: Control | None = None,
 ) -> Fitting:
     """Assemble a run for any subject."""
     adapter = new_fake_adapter(networks, method, rng) if method.has_fake_score else None
-    scores = make_scores(networks, method, prompts, adapter)
+    scores = make_scores(networks, method, prompts, adapter, control)
     return Fitting(
         subject=subject,
         objective=make_objective(method, networks.base.schedule),

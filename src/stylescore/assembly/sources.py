@@ -10,6 +10,7 @@ from typing import Any
 from stylescore.catalog.registry import (
     ModelSource,
     StyleSource,
+    resolve_control_model,
     resolve_embedding,
     resolve_model,
     resolve_preview_model,
@@ -32,6 +33,7 @@ class Sources:
         vae: autoencoder in place of the models' own, if one is named.
         text_encoders: model whose text encoders are used in place of the models' own, if one is named.
         styles: files of the style adapters, in the run's order.
+        control_model: the ControlNet, if one is named.
         embeddings: files of the textual inversion embeddings, in the run's order.
     """
 
@@ -42,6 +44,7 @@ class Sources:
     text_encoders: ModelSource | None
     styles: tuple[StyleSource, ...]
     embeddings: tuple[Path, ...] = ()
+    control_model: ModelSource | None = None
 
     def apply(self, run: RunConfig) -> RunConfig:
         """Return the run with names that mean the same in any working folder."""
@@ -53,6 +56,7 @@ class Sources:
             preview_model=None if self.preview_model is None else self.preview_model.reference,
             vae=None if self.vae is None else self.vae.reference,
             text_encoders=None if self.text_encoders is None else self.text_encoders.reference,
+            control_model=None if self.control_model is None else self.control_model.reference,
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
             embeddings=tuple(
                 replace(choice, file=str(path.absolute()))
@@ -69,6 +73,7 @@ class Sources:
             "vae_sha256": "" if self.vae is None else model_hash(self.vae),
             "text_encoders_sha256": "" if self.text_encoders is None else model_hash(self.text_encoders),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
+            **({"control_model_sha256": model_hash(self.control_model)} if self.control_model else {}),
             **({"embedding_sha256": tuple(map(sha256, self.embeddings))} if self.embeddings else {}),
         }
 
@@ -86,6 +91,7 @@ def resolve_sources(run: RunConfig) -> Sources:
         vae=None if run.vae is None else resolve_vae(run.vae),
         text_encoders=None if run.text_encoders is None else resolve_text_encoders(run.text_encoders),
         styles=tuple(resolve_style(style.name) for style in run.styles),
+        control_model=None if run.control_model is None else resolve_control_model(run.control_model),
         embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
     )
 

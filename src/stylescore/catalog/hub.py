@@ -22,6 +22,7 @@ _TRANSFORMER_FILES = ("*.json", "*.txt", "*.safetensors")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+CONTROL_FILES = TINY_FILES
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 
 
@@ -87,6 +88,15 @@ def download_tiny(hub_id: str) -> Path:
 def cached_tiny(hub_id: str) -> Path | None:
     """Return the folder of a tiny autoencoder in the local cache, or `None`; the hub is not contacted."""
     return _cached_folder(hub_id, TINY_FILES)
+
+
+def download_control(hub_id: str) -> Path:
+    """Download the two files of a ControlNet, or take them from the local cache, and return their folder.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    return _download_folder(hub_id, CONTROL_FILES, "ControlNet")
 
 
 def split_hub_file(text: str) -> tuple[str | None, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig
+from stylescore.config.method import MethodConfig, RelevanceConfig, SdeditConfig, SpectrumConfig
+from stylescore.config.toml import overlay
+from stylescore.errors import ConfigError
 
 
 def spectrum_factor(content: float, spectrum: SpectrumConfig) -> float:
@@ -27,8 +29,15 @@ def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
     return relevance.strength + (largest - relevance.strength) * (2 * content - 1)
 
 
+def sdedit_strength(content: float, sdedit: SdeditConfig) -> float:
+    """Return SDEdit's strength: 1 at 0, the preset's at 0.5, 0 at 1; linear in between."""
+    if content <= 0.5:
+        return 1 - (1 - sdedit.strength) * 2 * content
+    return sdedit.strength * 2 * (1 - content)
+
+
 def with_content(method: MethodConfig, content: float) -> MethodConfig:
-    """Return the method with lambda and the map's strength moved by the knob.
+    """Return the method with lambda, the map's strength and SDEdit's moved by the knob.
 
     Args:
         method: a preset; it is what 0.5 stands for.
@@ -38,6 +47,23 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
     strength = relevance_strength(content, method.relevance)
     return replace(
         method,
+        sdedit=replace(method.sdedit, strength=sdedit_strength(content, method.sdedit)),
         spectrum=replace(method.spectrum, weight=weight),
         relevance=replace(method.relevance, strength=strength),
     )
+
+
+def with_strength(method: MethodConfig, strength: float | None) -> MethodConfig:
+    """Return the method with SDEdit's strength replaced, if one is given.
+
+    Raises:
+        ConfigError: the method has none.
+    """
+    if strength is None:
+        return method
+    if method.method != "sdedit":
+        raise ConfigError(
+            f"strength is of the method sdedit, not of {method.method}",
+            hint="give --method sdedit, or --content in place of --strength",
+        )
+    return overlay(method, {"sdedit": {"strength": strength}})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["sms", "vsd", "sds", "dds", "pds"]
+Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit"]
+SAMPLING: tuple[Method, ...] = ("sdedit",)
+"""Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
 Sampler = Literal["narrowing", "uniform", "annealed"]
 WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
 FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
@@ -154,14 +156,25 @@ class RefineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SdeditConfig:
+    """SDEdit: noise is added to the photo's latent, and the style model denoises it.
+
+    Attributes:
+        strength: fraction of the model's timesteps at which it begins; 0 returns the photo as the autoencoder has it.
+    """
+
+    strength: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
     Attributes:
-        method: sms, vsd, sds, dds or pds.
-        iterations: length of the run.
+        method: sms, vsd, sds, dds, pds or sdedit.
+        iterations: length of the run; the denoising steps of sdedit, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
-        weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
+        weight: w_t of sms, vsd, sds and dds; pds has its own, sdedit none. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
         consistent_noise: fraction f of one noise fixed for the whole run in every draw of the gradient,
             sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.
@@ -188,6 +201,17 @@ class MethodConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    sdedit: SdeditConfig = field(default_factory=SdeditConfig)
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether the method denoises a picture step by step instead of descending a gradient."""
+        return self.method in SAMPLING
+
+    @property
+    def refine_factor(self) -> float:
+        """Largest short side that is chosen by default, in units of the native resolution; 1 where nothing refines."""
+        return 1.0 if self.is_sampling else self.refine.factor
 
     @property
     def strength_of_text(self) -> float:

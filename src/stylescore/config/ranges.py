@@ -21,6 +21,7 @@ LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
+_MODEL_NAMES = ("preview_model", "vae", "text_encoders", "control_model")
 LONGEST_TOKEN = 100
 """Longest word, in letters, that stands for a textual inversion embedding."""
 
@@ -67,6 +68,7 @@ TILE = Rule(lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
 QUALITY = Rule(lambda x: 1 <= x <= 100, "between 1 and 100")
 FEATHER = NOT_NEGATIVE.at_most(4096)
 CLIP_LAYER = COUNT.at_most(32)
+CONTROL_SCALE = NOT_NEGATIVE.at_most(4)
 SHORT_SIDE = Rule(lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
@@ -101,6 +103,7 @@ METHOD_RULES: Mapping[str, Rule] = {
     "refine.factor": Rule(lambda x: 1 <= x <= 8, "between 1 and 8"),
     "refine.iterations": STEPS,
     "refine.t_max": TIMESTEP,
+    "sdedit.strength": UNIT,
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -235,14 +238,16 @@ def check_run(run: RunConfig) -> RunConfig:
             "keep_colours": UNIT,
             "mask_feather": FEATHER,
             "clip_skip": CLIP_LAYER,
+            "control_scale": CONTROL_SCALE,
         },
     )
     check_execution(run.execution)
     prompts = {"prompt": run.caption, "style_prompt": run.style_prompt, "negative_prompt": run.negative_prompt}
-    check_texts({**prompts, "preview_model": run.preview_model, "vae": run.vae, "text_encoders": run.text_encoders})
+    check_texts({**prompts, **{name: getattr(run, name) for name in _MODEL_NAMES}})
     for name, prompt in prompts.items():
         _refuse_lora_tags(name, prompt or "")
     check_method(run.method)
+    _check_control(run)
     if run.negative_prompt and not run.method.is_guided:
         raise ConfigError(
             "negative_prompt has no effect where guidance_scale is 1",
@@ -256,6 +261,18 @@ def check_run(run: RunConfig) -> RunConfig:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
     _check_embeddings(run.embeddings)
     return run
+
+
+def _check_control(run: RunConfig) -> None:
+    """Raise `ConfigError` for a ControlNet that has no effect, or options of one that is not asked for."""
+    if run.control is None:
+        if run.control_model is not None or run.control_scale != 1:
+            raise ConfigError("control_model and control_scale need control", hint="give --control edges or tile")
+    elif run.method.method != "sdedit":
+        raise ConfigError(
+            f"control is of the method sdedit, not of {run.method.method}",
+            hint="give --method sdedit, or leave --control out",
+        )
 
 
 def _check_embeddings(embeddings: Sequence[EmbeddingChoice]) -> None:
