@@ -173,6 +173,6 @@ def test_options_without_effect_are_refused(options: dict[str, Any], message: st
 
 def test_tiles_are_refused(folder: Path) -> None:
     given = {**QUICK, "size": 128, "tile": 64, "control": "tile", "control_model": folder}
-    with Stylizer.load(PARITY / "style_lora_kohya.safetensors", **given) as stylizer:
-        with pytest.raises(ConfigError, match="control needs the picture whole, not in tiles of"):
-            stylizer.stylize(read_photo(PHOTO), progress=False)
+    stylizer = Stylizer.load(PARITY / "style_lora_kohya.safetensors", **given)
+    with pytest.raises(ConfigError, match="control needs the picture whole, not in tiles of"):
+        stylizer.stylize(read_photo(PHOTO), progress=False)

@@ -3,8 +3,8 @@
 Sources: "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", ICLR 2022, section 3;
 "Denoising Diffusion Implicit Models", ICLR 2021, equation 12 with sigma = 0.
 
-As an objective it runs in the loop of the other methods, which logs, interrupts and resumes it: its direction leads from
-the noised latent to that of the next timestep, and plain gradient descent takes it whole.
+As an objective it runs in the loop of the other methods, which logs, interrupts and resumes it: its direction leads
+from the noised latent to that of the next timestep, and plain gradient descent takes it whole.
 """
 
 from __future__ import annotations

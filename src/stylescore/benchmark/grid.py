@@ -207,8 +207,8 @@ class Plan:
 
     @property
     def style(self) -> str:
-        """The style's name."""
-        return self.setting.run.styles[0].name
+        """The style's name, of a file its base name."""
+        return style_label(self.setting.run.styles[0].name)
 
     def parent(self, row: Row, seed: int) -> Path:
         """Return the parent of the run folders of a row and seed."""
@@ -223,6 +223,19 @@ class Plan:
         for seed in self.seeds:
             for row in self.rows:
                 yield row, seed, self.setting.configure(row, seed)
+
+
+def style_label(name: str) -> str:
+    """Return what a style is called in tables and folders: a file's base name, else its name."""
+    return Path(name).stem if name.endswith(".safetensors") else Path(name).name
+
+
+def require_different(styles: Sequence[str]) -> None:
+    """Raise `ConfigError` if two styles would have one name in the report."""
+    labels = [style_label(style) for style in styles]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two styles of a benchmark are called {twice!r}", hint="rename one of the files")
 
 
 def make_seeds(first: int, count: int) -> list[int]:

@@ -112,9 +112,7 @@ def describe_style(results: StyleResults) -> list[str]:
     report = results.report
     counts = sorted(set(report.photos.values()))
     lines = [f"N = {' or '.join(map(str, counts))} pictures a row, {report.style} pictures of the style."]
-    lines += [
-        f"{key} was left out: the preset has no such part, so it equals {same}." for key, same in results.same.items()
-    ]
+    lines += [f"{key} was left out: with these constants it equals {same}." for key, same in results.same.items()]
     first = results.rows[0]
     if len(results.rows) > 1 and max(counts) < FEWEST_PHOTOS:
         lines.append(f"No row is said to be better than another on fewer than {FEWEST_PHOTOS} photos.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from stylescore.evaluation.differences import compare_to_first
 from stylescore.evaluation.pairs import Pairing, Result, make_pairs
 from stylescore.evaluation.run import Evaluation, Report
 from stylescore.runs.costs import Cost, read_cost
-from stylescore.runs.job import COMMAND, StylizeSettings
+from stylescore.runs.job import COMMAND, StylizeSettings, with_base_names
 from stylescore.runs.outcomes import Outcome
 from stylescore.runs.record import flat_settings, read_record
 
@@ -161,8 +161,9 @@ class Found:
             self.failures.append(failure)
             return
         folder, record = outcome.folder, read_record(outcome.folder, COMMAND, StylizeSettings)
+        settings = record.settings
         self.photos.setdefault(outcome.photo, str(record.hashes["photo"]))
-        self.style_prompts.setdefault(style, record.settings.style_prompt)
+        self.style_prompts.setdefault(style, settings.style_prompt)
         self.hashes.setdefault(style, {name: value for name, value in record.hashes.items() if name != "photo"})
         picture = Picture(
             row=row.key,
@@ -170,7 +171,7 @@ class Found:
             seed=seed,
             path=folder.picture,
             cost=read_cost(folder.path),
-            settings=flat_settings(record),
+            settings=flat_settings(replace(record, settings=replace(settings, run=with_base_names(settings.run)))),
         )
         self.pictures.setdefault(style, []).append(picture)
 

@@ -20,6 +20,7 @@ ORDER = (
 """Columns from left to right: the paper's figures, then others of the literature, then those that work offline."""
 FULL = "full"
 _MIB = 2**20
+_CSV_HEAD = "style method label content metric better value low high pictures seconds passes memory_bytes"
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,7 @@ def to_csv(every: Sequence[StyleResults]) -> str:
     """Return all figures of all styles as CSV, one line for each row and metric."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["style", "method", "label", "content", "metric", "better", "value", "low", "high", "pictures"]
-        + ["seconds", "passes", "memory_bytes"]
-    )
+    writer.writerow(_CSV_HEAD.split())
     for results in every:
         writer.writerows(_csv_lines(results))
     return out.getvalue()

@@ -120,12 +120,19 @@ def benchmark(
     require_style(styles)
     require_writable(output)
     silence_libraries()
-    from stylescore.benchmark.grid import Plan, Setting, make_seeds, make_variants
+    from stylescore.benchmark.grid import (
+        Plan,
+        Setting,
+        make_seeds,
+        make_variants,
+        require_different,
+        style_label,
+    )
     from stylescore.benchmark.measuring import Measuring, results_of
-    from stylescore.benchmark.report import file_name
     from stylescore.config.run import with_options
 
-    names = [entry.name for entry in styles]
+    require_different([entry.name for entry in styles])
+    names = [style_label(entry.name) for entry in styles]
     measuring = Measuring(
         folders=parse_style_pictures(style_pictures or (), names),
         metrics=_names(metrics or ""),
@@ -143,7 +150,7 @@ def benchmark(
         Plan.of(
             Setting(run=replace(base, styles=(entry,)), preset=preset, constants=constants),
             *grid,
-            output / RUNS / file_name(entry.name),
+            output / RUNS / style_label(entry.name),
         )
         for entry in styles
     ]

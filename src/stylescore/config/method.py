@@ -174,7 +174,7 @@ class MethodConfig:
         method: sms, vsd, sds, dds, pds or sdedit.
         iterations: length of the run; the denoising steps of sdedit, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
-        weight: w_t of sms, vsd, sds and dds; pds has its own, sdedit none. clean measures the direction in clean latents,
+        weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
         consistent_noise: fraction f of one noise fixed for the whole run in every draw of the gradient,
             sqrt(f) eps_run + sqrt(1 - f) eps. The fake score is always trained on fresh noise.

@@ -177,13 +177,13 @@ class Job:
 def public_record(record: StylizeRecord) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
     settings = record.settings
-    run = _with_base_names(settings.run)
+    run = with_base_names(settings.run)
     mask = settings.mask and Path(settings.mask).name
     public = replace(settings, photo=Path(settings.photo).name, mask=mask, run=run, batch=None)
     return to_toml(replace(record, settings=public))
 
 
-def _with_base_names(run: RunConfig) -> RunConfig:
+def with_base_names(run: RunConfig) -> RunConfig:
     """Return a configuration whose models and styles are named without their folders."""
     return replace(
         run,
