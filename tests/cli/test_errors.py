@@ -215,7 +215,11 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --style-strength inf", "style_strength must be a finite number, not inf", ANY),
     ("{photo} --batch 0", "Invalid value for '--batch': ...", HELP),
     ("{photo} --preview-every -1", "Invalid value for '--preview-every': ...", HELP),
-    ("{photo} --method smss", "method must be one of sms, vsd, sds, dds, pds, sdedit, not 'smss'", "did you mean 'sms'?"),
+    (
+        "{photo} --method smss",
+        "method must be one of sms, vsd, sds, dds, pds, sdedit, not 'smss'",
+        "did you mean 'sms'?",
+    ),
     ("{photo} --preset balance", "no preset named 'balance'", "did you mean 'balanced'?"),
     ("{photo} --preset {here}/none.toml", "no preset named '{here}/none.toml'", ANY),
     ("{photo} --preset {here}/broken.toml", "cannot read '{here}/broken.toml' as TOML: ...", ANY),

@@ -136,8 +136,8 @@ class Stylizer:
         """
         if not self.has_loaded(run):
             raise ConfigError(
-                "model, styles, strength, embeddings, control, device, dtype, compile and memory options are fixed once "
-                "loaded",
+                "model, styles, strength, embeddings, control, device, dtype, compile and memory options are fixed "
+                "once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)

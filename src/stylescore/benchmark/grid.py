@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stylescore.config.content_knob import with_content
 from stylescore.config.method import Method, MethodConfig
 from stylescore.config.presets import METHODS, origin, preset_for
 from stylescore.config.ranges import check_run
@@ -123,7 +124,7 @@ def make_rows(variants: Sequence[Variant], contents: Sequence[float]) -> list[Ro
             f"--content must be numbers from 0 to 1, not {wrong if contents else 'nothing'}",
             hint="--content 0.25,0.5,0.75",
         )
-    centre = min(contents, key=lambda content: abs(content - CENTRE))
+    centre = centre_of(contents)
     rows = [Row(variant=variant, content=centre, is_central=True) for variant in variants]
     others = [content for content in dict.fromkeys(contents) if content != centre]
     rows += [
@@ -133,6 +134,11 @@ def make_rows(variants: Sequence[Variant], contents: Sequence[float]) -> list[Ro
         for content in others
     ]
     return rows
+
+
+def centre_of(contents: Sequence[float]) -> float:
+    """Return the stand of the knob that is nearest to that of the presets."""
+    return min(contents, key=lambda content: abs(content - CENTRE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +207,9 @@ class Plan:
         Raises:
             ConfigError: a stand of the knob is out of range.
         """
-        same = repeated(setting, variants)
-        rows = make_rows([variant for variant in variants if variant.key not in same], contents)
+        every = make_rows(variants, contents)
+        same = repeated(setting, variants, centre_of(contents))
+        rows = [row for row in every if row.variant.key not in same]
         return cls(setting=setting, rows=rows, same=same, seeds=seeds, folder=folder)
 
     @property
@@ -228,6 +235,11 @@ class Plan:
 def style_label(name: str) -> str:
     """Return what a style is called in tables and folders: a file's base name, else its name."""
     return Path(name).stem if name.endswith(".safetensors") else Path(name).name
+
+
+def file_name(label: str) -> str:
+    """Return a style's label as the name of a folder, or part of a file's."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label)
 
 
 def require_different(styles: Sequence[str]) -> None:
@@ -260,20 +272,20 @@ def with_knob(method: MethodConfig, content: float) -> tuple[MethodConfig, float
     return replace(method, iterations=max(1, round(method.iterations * 2 * (1 - content)))), CENTRE
 
 
-def repeated(setting: Setting, variants: Sequence[Variant]) -> dict[str, str]:
-    """Return ablations that change nothing, as the preset has no such part, with the key of what they equal."""
+def repeated(setting: Setting, variants: Sequence[Variant], centre: float = CENTRE) -> dict[str, str]:
+    """Return ablations that change nothing at a stand of the knob, with the key of what they equal."""
     seen: dict[MethodConfig, str] = {}
     same: dict[str, str] = {}
     for variant in variants:
         if variant.method != "sms":
             continue
-        first = seen.setdefault(_felt(setting.method(variant)), variant.key)
+        first = seen.setdefault(_felt(setting.method(variant), centre), variant.key)
         if first != variant.key:
             same[variant.key] = first
     return same
 
 
-def _felt(method: MethodConfig) -> MethodConfig:
-    """Return a method with what has no effect at the centre of the knob made equal."""
-    relevance = replace(method.relevance, largest_strength=0.0)
-    return replace(method, relevance=relevance)
+def _felt(method: MethodConfig, content: float) -> MethodConfig:
+    """Return a method as it runs at a stand of the knob, with equal values for what the knob reads."""
+    moved = with_content(method, content)
+    return replace(moved, relevance=replace(moved.relevance, largest_strength=0.0))

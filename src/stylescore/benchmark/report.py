@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from stylescore.benchmark.grid import file_name
 from stylescore.benchmark.plot import axes, pareto_svg
 from stylescore.benchmark.results import Failure, Picture, StyleResults
 from stylescore.benchmark.tables import Cell, Table, every_table, to_csv, to_latex, to_markdown
@@ -84,11 +85,6 @@ def write_report(benchmark: Benchmark, folder: Path) -> Path:
     page = folder / "report.html"
     _write(page, to_page(benchmark))
     return page
-
-
-def file_name(style: str) -> str:
-    """Return a style's name as part of a file's."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in Path(style).stem) or "style"
 
 
 def _write(path: Path, text: str) -> None:

@@ -123,6 +123,7 @@ def benchmark(
     from stylescore.benchmark.grid import (
         Plan,
         Setting,
+        file_name,
         make_seeds,
         make_variants,
         require_different,
@@ -150,7 +151,7 @@ def benchmark(
         Plan.of(
             Setting(run=replace(base, styles=(entry,)), preset=preset, constants=constants),
             *grid,
-            output / RUNS / style_label(entry.name),
+            output / RUNS / file_name(style_label(entry.name)),
         )
         for entry in styles
     ]
