@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylescore.assembly.objectives import make_learning_rate, make_optimiser, with_unit_steps
-from stylescore.baselines.sdedit import sampling_timesteps, sdedit, sdedit_objective, sdedit_steps
+from stylescore.baselines.sdedit import sampling_objective, sampling_steps, sampling_timesteps, sdedit
 from stylescore.config.method import MethodConfig, SdeditConfig
 from stylescore.errors import ConfigError
 from stylescore.method.fit import Fitting, fit
@@ -126,7 +126,7 @@ def fitting(schedule: NoiseSchedule, strength: float, steps: int, rng: list[torc
     method, subject = with_unit_steps(given, len(schedule.betas)), LatentSubject.at(source(len(rng)))
     return Fitting(
         subject=subject,
-        objective=sdedit_objective(schedule, strength=strength, steps=steps),
+        objective=sampling_objective(schedule, strength=strength, steps=steps),
         scores=SeparateScores({"style": GaussianScore(schedule)}),
         optimiser=make_optimiser(method.optimiser, subject.parameters()),
         learning_rate=make_learning_rate(method.optimiser, method.iterations, subject.z[0].numel()),
@@ -147,5 +147,5 @@ def test_the_loop_takes_the_same_steps(schedule: NoiseSchedule, rngs: Rngs, stre
 
 def test_the_loop_takes_no_step_without_strength(schedule: NoiseSchedule, rngs: Rngs) -> None:
     run = fitting(schedule, 0.0, 25, rngs(1, 2))
-    assert sdedit_steps(1000, 0.0, 25) == len(list(fit(run))) == 0
+    assert sampling_steps(1000, 0.0, 25) == len(list(fit(run))) == 0
     assert torch.equal(run.subject.render(), source())

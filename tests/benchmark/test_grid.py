@@ -49,7 +49,7 @@ def test_ablations_stand_at_the_centre_of_the_knob_alone() -> None:
 
 
 def test_the_centre_is_the_preset() -> None:
-    setting = Setting(run=RUN)
+    setting = Setting(run=RUN, style_picture=Path("wet.png"))
     for row in make_rows(make_variants(METHODS, ()), [0.5]):
         run = setting.configure(row, 3)
         assert run.method == preset_for("mini", None, row.variant.method, ["watercolor"])
@@ -101,6 +101,14 @@ def test_a_control_reaches_its_runs_alone() -> None:
     plain, held = (setting.configure(row, 0) for row in rows)
     assert (plain.control, plain.control_model) == (None, None)
     assert (held.control, held.control_model, held.method.method) == ("edges", "folder", "sdedit")
+
+
+def test_a_method_that_takes_a_picture_has_one_and_no_adapter() -> None:
+    row = make_rows(make_variants(["styleid"], ()), [0.5])[0]
+    run = Setting(run=RUN, style_picture=Path("wet.png")).configure(row, 0)
+    assert (run.styles, run.style_image) == ((), "wet.png")
+    with pytest.raises(ConfigError, match="styleid takes the style from a picture, and there is none of 'watercolor'"):
+        Setting(run=RUN).configure(row, 0)
 
 
 def test_names_of_styles() -> None:

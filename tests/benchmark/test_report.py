@@ -77,8 +77,8 @@ def test_the_table_of_methods(results: StyleResults) -> None:
     table = single_picture_table(results)
     assert table.head == ["method", "lpips-alex ↓", "csd ↑", "seconds", "passes", "MiB"]
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["SMS", "0.3000 [0.2000, 0.4000]", "12.00", "2.5", "15", "1"],
-        ["DDS", "0.5000 [0.4000, 0.6000]", "15.00", "2.5", "15", "1"],
+        ["SMS", "0.300 [0.200, 0.400]", "12.00", "2.5", "15", "1"],
+        ["DDS", "0.500 [0.400, 0.600]", "15.00", "2.5", "15", "1"],
     ]
     assert [[cell.is_best for cell in row[1:3]] for row in table.rows] == [[True, False], [False, True]]
 
@@ -107,8 +107,8 @@ def test_a_row_without_figure_or_cost_has_dashes(results: StyleResults) -> None:
 def test_formats(results: StyleResults) -> None:
     table = single_picture_table(results)
     markdown, latex = to_markdown(table), to_latex(table)
-    assert "| SMS | **0.3000** [0.2000, 0.4000] | 12.00 | 2.5 | 15 | 1 |" in markdown
-    assert r"SMS & \textbf{0.3000} & 12.00 & 2.5 & 15 & 1 \\" in latex
+    assert "| SMS | **0.300** [0.200, 0.400] | 12.00 | 2.5 | 15 | 1 |" in markdown
+    assert r"SMS & \textbf{0.300} & 12.00 & 2.5 & 15 & 1 \\" in latex
     assert latex.count(r"\begin") == latex.count(r"\end") == 2
     assert escape_latex("a_b & 50% {x} ~ ^ \\ #1 $") == (
         r"a\_b \& 50\% \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} \#1 \$"

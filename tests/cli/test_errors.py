@@ -217,7 +217,7 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --preview-every -1", "Invalid value for '--preview-every': ...", HELP),
     (
         "{photo} --method smss",
-        "method must be one of sms, vsd, sds, dds, pds, sdedit, not 'smss'",
+        "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, not 'smss'",
         "did you mean 'sms'?",
     ),
     ("{photo} --preset balance", "no preset named 'balance'", "did you mean 'balanced'?"),
@@ -229,7 +229,11 @@ TABLE: list[tuple[str, str, str]] = [
         "methods must hold one table for each method, not 3",
         "write [methods.vsd]",
     ),
-    ("{photo} --preset {here}/method.toml", "methods must be one of sms, vsd, sds, dds, pds, sdedit, not 'smd'", ANY),
+    (
+        "{photo} --preset {here}/method.toml",
+        "methods must be one of sms, vsd, sds, dds, pds, sdedit, styleid, not 'smd'",
+        ANY,
+    ),
     ("{photo} --device gpu", "no device is called 'gpu'", "use auto, cpu, cuda, cuda:N or mps"),
     ("{photo} --device cuda", "this machine has no device 'cuda'", "use --device cpu"),
     ("{photo} --device cpu:3", "this machine has no device 'cpu:3'", "use --device cpu"),

@@ -18,11 +18,13 @@ from stylescore.assembly.objectives import (
     make_sampler,
     with_unit_steps,
 )
+from stylescore.baselines.styleid import begin_at, invert, match_statistics, times_of
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import FakeAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
 from stylescore.diffusion.conditioning import Conditioning, Control
+from stylescore.diffusion.injection import InjectedProcessor, InjectedScore, InjectedScores, injected_layers
 from stylescore.diffusion.prompts import Parse, parse_plain
 from stylescore.errors import ConfigError
 from stylescore.method import relevance, timesteps
@@ -177,6 +179,7 @@ def fit_latents(
     refined: bool = False,
     mask: Map | None = None,
     control: Control | None = None,
+    z_style: Latent | None = None,
 ) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
@@ -189,6 +192,7 @@ def fit_latents(
         refined: whether the run's iterations are followed by those of the refinement.
         mask: what the maps are multiplied with, [batch, 1, h, w].
         control: a ControlNet of the style score, with a picture for each.
+        z_style: latents of the style picture, [1, c, h, w], for methods that take one.
     """
     subject = LatentSubject.at(z_source)
     method = with_unit_steps(method, len(networks.base.schedule.betas))
@@ -198,11 +202,33 @@ def fit_latents(
     if mask is not None and not method.is_sampling:  # its picture is laid over the photo at the end alone
         maps = relevance.MaskedRelevance(fitting.objective.relevance, mask)
         fitting.objective = replace(fitting.objective, relevance=maps)
+    if z_style is not None:
+        _add_style_picture(fitting, networks, method, z_style)
     if refined:
         _add_refinement(fitting, method, networks.base.schedule.stride)
         scale = _rate_scale(method, subject)
         fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
     return fitting
+
+
+def _add_style_picture(fitting: Fitting, networks: Networks, method: MethodConfig, z_style: Latent) -> None:
+    """Invert the photos and the style picture, and let a run begin and go on from both, in place.
+
+    Nothing is drawn, so that a resumed run finds the same.
+    """
+    count, backbone, objective = len(fitting.rng), networks.base, fitting.objective
+    injected_layers(backbone.network)  # refuses a network without them before anything is computed
+    (empty,) = networks.text.encode_groups([[""] * count])
+    plain, schedule, times = PromptedScore(backbone, empty, empty), objective.schedule, times_of(objective)
+    if len(times) < 2:
+        return
+    z_source = fitting.subject.draw(fitting.rng)[1]
+    content = invert(plain, schedule, z_source, times)
+    one = PromptedScore(backbone, empty[:1], empty[:1])
+    style = {t: z.expand(count, -1, -1, -1) for t, z in invert(one, schedule, z_style.float(), times).items()}
+    processor = InjectedProcessor(method.styleid.gamma, method.styleid.temperature)
+    fitting.scores = InjectedScores(InjectedScore(backbone, empty, content, style, processor))
+    fitting.objective = begin_at(objective, match_statistics(content[times[0]], style[times[0]]))
 
 
 def _rate_scale(method: MethodConfig, subject: LatentSubject) -> float:

@@ -9,7 +9,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from stylescore.baselines.sdedit import sdedit_objective, sdedit_steps
+from stylescore.baselines.sdedit import sampling_objective, sampling_steps
 from stylescore.config.method import (
     SAMPLING,
     FakeWeightName,
@@ -143,8 +143,10 @@ def _plain_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Obj
             return dds(noise_schedule, sampler, weight=weight)
         case "pds":
             return pds(noise_schedule, sampler)
-        case "sdedit":
-            return sdedit_objective(noise_schedule, strength=method.sdedit.strength, steps=max(1, method.iterations))
+        case "sdedit" | "styleid":
+            return sampling_objective(
+                noise_schedule, strength=method.sampling_strength, steps=max(1, method.iterations)
+            )
         case _:
             assert_never(method.method)
 
@@ -162,7 +164,7 @@ def with_unit_steps(method: MethodConfig, length: int) -> MethodConfig:
     """
     if not method.is_sampling:
         return method
-    steps = sdedit_steps(length, method.sdedit.strength, max(1, method.iterations))
+    steps = sampling_steps(length, method.sampling_strength, max(1, method.iterations))
     return replace(method, iterations=steps, optimiser=UNIT_STEP)
 
 

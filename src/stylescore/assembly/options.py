@@ -55,14 +55,14 @@ def make_run(
     """Return a checked run.
 
     Args:
-        style: a style, or several, see `Style`.
+        style: a style, or several, see `Style`; an empty list for styleid, which takes `style_image`.
         model: a bundled model's name, a folder, a file, or a hub id.
-        method: sms, vsd, sds, dds, pds or sdedit; `None` takes the preset's.
+        method: sms, vsd, sds, dds, pds, sdedit or styleid; `None` takes the preset's.
         preset: a preset's name or file; `None` takes the model's own.
         style_strength: factor of the style LoRA; `None` takes the preset's.
         text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
-        strength: of sdedit; `None` takes the preset's.
+        strength: of sdedit and styleid; `None` takes the preset's.
         prompt: what the photo shows.
         embeddings: textual inversion files, by the word that stands for each in prompts.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
@@ -73,7 +73,8 @@ def make_run(
     """
     check_names(options)
     options = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}
-    choices, name = make_styles(style), text_of(model, "model")
+    choices = () if method == "styleid" and not style else make_styles(style)
+    name = text_of(model, "model")
     chosen = None if method is None else check_choice(method, METHODS, "method")
     file = None if preset is None else text_of(preset, "preset")
     styles = [choice.name for choice in choices]

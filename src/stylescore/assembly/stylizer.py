@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, overload
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +33,17 @@ from stylescore.diffusion.conditioning import Control
 from stylescore.diffusion.previews import choose_codec
 from stylescore.diffusion.prompts import describe_weights
 from stylescore.errors import ConfigError, PictureError, memory_limit
-from stylescore.images import Photo, as_photo, before_after, finish, fitted_size, to_picture, to_tensor, with_mask
+from stylescore.images import (
+    Photo,
+    as_photo,
+    before_after,
+    finish,
+    fitted_size,
+    read_photo,
+    to_picture,
+    to_tensor,
+    with_mask,
+)
 from stylescore.images.controls import control_picture
 from stylescore.images.sizes import resize
 from stylescore.images.tensors import mask_tensor
@@ -418,6 +428,7 @@ class Stylizer:
                 refined=coarse != size,
                 mask=mask,
                 control=self._control(photos, coarse),
+                z_style=self._style_picture(coarse),
             )
         if states is not None:
             restore(fitting, states)
@@ -450,6 +461,16 @@ class Stylizer:
         pictures = [control_picture(resize(photo.visible.convert("RGB"), size), kind) for photo in photos]
         values = torch.cat([to_tensor(picture, size) for picture in pictures])
         return Control(network, ((values + 1) / 2).to(self.device), self.run.control_scale)
+
+    def _style_picture(self, size: tuple[int, int]) -> Latent | None:
+        """Return the latents of the style picture, its middle at the working size; `None` if the run has none."""
+        path = self.sources.style_image
+        if path is None:
+            return None
+        picture = ImageOps.fit(read_photo(path).visible.convert("RGB"), size, Image.Resampling.LANCZOS)
+        factor = self._networks.codec.factor
+        networks = self._networks_for(size[1] // factor, size[0] // factor)
+        return networks.codec.encode(to_tensor(picture, size).to(self.device), None)
 
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])

@@ -10,7 +10,7 @@ from the noised latent to that of the next timestep, and plain gradient descent 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -45,7 +45,7 @@ def sampling_timesteps(length: int, strength: float, steps: int) -> list[int]:
     return sorted(set(times.tolist()), reverse=True)
 
 
-def sdedit_steps(length: int, strength: float, steps: int) -> int:
+def sampling_steps(length: int, strength: float, steps: int) -> int:
     """Return how many steps there are; at strength 0 there is none."""
     return len(sampling_timesteps(length, strength, steps)) - 1
 
@@ -100,18 +100,30 @@ class ToNextTimestep:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Objective):
-    """An objective whose latent is a noised one: noise is drawn for the first step, and none after it."""
+    """An objective whose latent is a noised one: it is made for the first step, and no noise is drawn after it.
+
+    Attributes:
+        start: the latent that the first step is taken from; `None` adds drawn noise to the source.
+    """
+
+    start: Latent | None = None
 
     def draw(self, z: Latent, z_source: Latent, *, progress: float, rng: Rng) -> Draw:
-        """Return the noised source at the run's beginning, then the latent as it is."""
+        """Return the noised latent at the run's beginning, then the latent as it is."""
         t = self.timesteps(progress, rng).to(z.device)
-        eps = self.noise(z, rng) if progress == 0 else torch.zeros_like(z)
+        is_first = progress == 0
+        eps = self.noise(z, rng) if is_first and self.start is None else torch.zeros_like(z)
         draw = self.schedule.draw(z, z_source, t=t, eps=eps)
-        return draw if progress == 0 else Draw(**{**vars(draw), "z_t": draw.z})
+        if not is_first:
+            return replace(draw, z_t=draw.z)
+        return draw if self.start is None else replace(draw, z_t=self.start)
 
 
-def sdedit_objective(schedule: NoiseSchedule, *, strength: float, steps: int) -> Objective:
-    """Return SDEdit as an objective, for a run of `sdedit_steps` iterations under `UNIT_STEP`."""
+def sampling_objective(schedule: NoiseSchedule, *, strength: float, steps: int) -> Sampling:
+    """Return deterministic denoising as an objective, for `sampling_steps` iterations of plain gradient descent.
+
+    It is SDEdit if it begins with the noised source.
+    """
     timesteps = ListedTimesteps(sampling_timesteps(len(schedule.betas), strength, steps))
     return Sampling(schedule=schedule, timesteps=timesteps, direction=ToNextTimestep(schedule, timesteps))
 

@@ -25,6 +25,7 @@ LABELS = {
     "dds": "DDS",
     "pds": "PDS",
     "sdedit": "SDEdit",
+    "styleid": "StyleID",
     "sdedit-edges": "SDEdit + edges",
     "sdedit-tile": "SDEdit + tile",
 }
@@ -149,16 +150,17 @@ class Setting:
         run: model, style and everything else but the method.
         preset: name or file, or `None` for the model's own.
         constants: that differ from the preset's, for every method.
+        style_picture: a picture in the style, for methods that take one.
     """
 
     run: RunConfig
     preset: str | None = None
+    style_picture: Path | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
 
     def method(self, variant: Variant) -> MethodConfig:
         """Return the constants of a method."""
-        styles = [style.name for style in self.run.styles]
-        own = preset_for(self.run.model, self.preset, variant.method, styles)
+        own = preset_for(self.run.model, self.preset, variant.method, self._styles(variant))
         return overlay(overlay(own, self.constants), variant.changes)
 
     def configure(self, row: Row, seed: int) -> RunConfig:
@@ -168,11 +170,24 @@ class Setting:
             ConfigError: a number is out of range.
         """
         method, content = with_knob(self.method(row.variant), row.content)
-        styles = [style.name for style in self.run.styles]
         run = overlay(replace(self.run, method=method, content=content, seed=seed), row.variant.options)
         if not row.variant.options:
             run = replace(run, control_model=None, control_scale=1.0)
-        return check_run(replace(run, preset=origin(run.model, self.preset, styles)))
+        if method.takes_style_picture:
+            run = replace(run, styles=(), style_model=None, style_image=self._picture(row.variant))
+        return check_run(replace(run, preset=origin(run.model, self.preset, self._styles(row.variant))))
+
+    def _styles(self, variant: Variant) -> list[str]:
+        """Return the names of the adapters that a method uses."""
+        return [] if variant.method == "styleid" else [style.name for style in self.run.styles]
+
+    def _picture(self, variant: Variant) -> str:
+        if self.style_picture is None:
+            raise ConfigError(
+                f"{variant.key} takes the style from a picture, and there is none of {self.run.styles[0].name!r}",
+                hint="give --style-pictures NAME=DIR, or leave it out of --methods",
+            )
+        return str(self.style_picture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,15 @@ class Measuring:
         for style in (*self.folders, ""):
             Evaluation(self._request(style, folders={}))
 
+    def first_picture(self, style: str) -> Path | None:
+        """Return the first picture in a style, if there are some.
+
+        Raises:
+            PictureError: its folder does not exist or holds none.
+        """
+        folder = self.folders.get(style)
+        return None if folder is None else list_pictures(folder)[0]
+
     def begin(self, plan: Plan, found: Found) -> Evaluation:
         """Return the evaluation of a style's pictures; iterate over it to run it.
 

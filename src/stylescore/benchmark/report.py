@@ -22,6 +22,7 @@ from stylescore.benchmark.tables import Cell, Table, every_table, to_csv, to_lat
 from stylescore.evaluation.reading import read_picture
 from stylescore.evaluation.tables import format_differences, to_values
 from stylescore.images import contact_sheet
+from stylescore.runs.folder import make_folder
 from stylescore_apply.storage.files import atomic
 
 TITLE = "stylescore benchmark"
@@ -70,6 +71,7 @@ def write_report(benchmark: Benchmark, folder: Path) -> Path:
     Raises:
         OutputError: a file cannot be written.
     """
+    make_folder(folder)
     tables = [table for results in benchmark.styles for table in every_table(results)]
     _write(folder / "results.json", json.dumps(to_json(benchmark), indent=2, allow_nan=False) + "\n")
     _write(folder / "tables.csv", to_csv(benchmark.styles))

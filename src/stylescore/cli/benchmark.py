@@ -149,7 +149,12 @@ def benchmark(
     grid = (make_variants(_names(methods), _ablations(ablations)), _numbers(content), make_seeds(seed, seeds))
     plans = [
         Plan.of(
-            Setting(run=replace(base, styles=(entry,)), preset=preset, constants=constants),
+            Setting(
+                run=replace(base, styles=(entry,)),
+                preset=preset,
+                style_picture=measuring.first_picture(style_label(entry.name)),
+                constants=constants,
+            ),
             *grid,
             output / RUNS / file_name(style_label(entry.name)),
         )

@@ -47,6 +47,10 @@ def stylize(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    style_image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of styleid: a picture in the style.", rich_help_panel=WHAT),
+    ] = None,
     style_strength: Annotated[
         float | None, typer.Option(help="Factor of the style LoRA.", rich_help_panel=WHAT)
     ] = None,
@@ -130,11 +134,11 @@ def stylize(
         int | None, typer.Option(metavar="N", help="Layer of CLIP, from the last, 1.", rich_help_panel=HOW)
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit", help="Objective.", rich_help_panel=HOW)
+        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit|styleid", help="Objective.", rich_help_panel=HOW)
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="Of sdedit: noise added to the photo.", rich_help_panel=HOW),
+        typer.Option(metavar="0..1", help="Of sdedit, styleid: part of the noise.", rich_help_panel=HOW),
     ] = None,
     control: Annotated[
         str | None,
@@ -273,6 +277,7 @@ def stylize(
         text_encoders=text_encoders,
         clip_skip=clip_skip,
         control_model=control_model,
+        style_image=None if style_image is None else str(style_image),
         control_scale=control_scale,
         content=content,
         size=size,
@@ -325,7 +330,8 @@ def _start(
     """Check everything that can be checked without a model, then load it and run."""
     if not inputs.names and not inputs.lists:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
-    require_style(base.styles)
+    if base.style_image is None and chosen[1] != "styleid":
+        require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.batch import Call, make_photos
     from stylescore.cli.output import require_writable, say
@@ -377,6 +383,7 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
 
         stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
+    place = place if run.styles else "a picture"
     for note in stylizer.notes:
         say(f"note: {note}", quiet=options.quiet)
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)

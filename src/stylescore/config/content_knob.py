@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylescore.config.method import MethodConfig, RelevanceConfig, SdeditConfig, SpectrumConfig
+from stylescore.config.method import MethodConfig, RelevanceConfig, SdeditConfig, SpectrumConfig, StyleIdConfig
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 
@@ -36,8 +36,15 @@ def sdedit_strength(content: float, sdedit: SdeditConfig) -> float:
     return sdedit.strength * 2 * (1 - content)
 
 
+def styleid_gamma(content: float, styleid: StyleIdConfig) -> float:
+    """Return StyleID's share of the photo's queries: 0 at 0, the preset's at 0.5, 1 at 1; linear in between."""
+    if content <= 0.5:
+        return styleid.gamma * 2 * content
+    return styleid.gamma + (1 - styleid.gamma) * (2 * content - 1)
+
+
 def with_content(method: MethodConfig, content: float) -> MethodConfig:
-    """Return the method with lambda, the map's strength and SDEdit's moved by the knob.
+    """Return the method with lambda, the map's strength, SDEdit's and StyleID's share moved by the knob.
 
     Args:
         method: a preset; it is what 0.5 stands for.
@@ -47,6 +54,7 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
     strength = relevance_strength(content, method.relevance)
     return replace(
         method,
+        styleid=replace(method.styleid, gamma=styleid_gamma(content, method.styleid)),
         sdedit=replace(method.sdedit, strength=sdedit_strength(content, method.sdedit)),
         spectrum=replace(method.spectrum, weight=weight),
         relevance=replace(method.relevance, strength=strength),
@@ -54,16 +62,16 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
 
 
 def with_strength(method: MethodConfig, strength: float | None) -> MethodConfig:
-    """Return the method with SDEdit's strength replaced, if one is given.
+    """Return a method that denoises step by step with its strength replaced, if one is given.
 
     Raises:
         ConfigError: the method has none.
     """
     if strength is None:
         return method
-    if method.method != "sdedit":
+    if not method.is_sampling:
         raise ConfigError(
-            f"strength is of the method sdedit, not of {method.method}",
+            f"strength is of the methods sdedit and styleid, not of {method.method}",
             hint="give --method sdedit, or --content in place of --strength",
         )
-    return overlay(method, {"sdedit": {"strength": strength}})
+    return overlay(method, {method.method: {"strength": strength}})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit"]
-SAMPLING: tuple[Method, ...] = ("sdedit",)
+Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid"]
+SAMPLING: tuple[Method, ...] = ("sdedit", "styleid")
 """Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
 Sampler = Literal["narrowing", "uniform", "annealed"]
 WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
@@ -167,12 +167,27 @@ class SdeditConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StyleIdConfig:
+    """StyleID: photo and style picture are inverted, and denoising reads the style in its self-attention.
+
+    Attributes:
+        strength: fraction of the model's timesteps that are inverted; 0 returns the photo as the autoencoder has it.
+        gamma: share of the photo's own queries.
+        temperature: factor of the attention's logits, which sharpens it.
+    """
+
+    strength: float = 0.98
+    gamma: float = 0.75
+    temperature: float = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
     Attributes:
-        method: sms, vsd, sds, dds, pds or sdedit.
-        iterations: length of the run; the denoising steps of sdedit, at most.
+        method: sms, vsd, sds, dds, pds, sdedit or styleid.
+        iterations: length of the run; the denoising steps of sdedit and styleid, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
         weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
@@ -202,11 +217,22 @@ class MethodConfig:
     fake: FakeConfig = field(default_factory=FakeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     sdedit: SdeditConfig = field(default_factory=SdeditConfig)
+    styleid: StyleIdConfig = field(default_factory=StyleIdConfig)
 
     @property
     def is_sampling(self) -> bool:
         """Whether the method denoises a picture step by step instead of descending a gradient."""
         return self.method in SAMPLING
+
+    @property
+    def sampling_strength(self) -> float:
+        """Fraction of the timesteps at which denoising begins, for a method that does so step by step."""
+        return self.styleid.strength if self.method == "styleid" else self.sdedit.strength
+
+    @property
+    def takes_style_picture(self) -> bool:
+        """Whether the method takes its style from a picture instead of an adapter."""
+        return self.method == "styleid"
 
     @property
     def refine_factor(self) -> float:

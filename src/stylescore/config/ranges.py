@@ -104,6 +104,9 @@ METHOD_RULES: Mapping[str, Rule] = {
     "refine.iterations": STEPS,
     "refine.t_max": TIMESTEP,
     "sdedit.strength": UNIT,
+    "styleid.strength": UNIT,
+    "styleid.gamma": UNIT,
+    "styleid.temperature": POSITIVE.at_most(100),
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -253,14 +256,36 @@ def check_run(run: RunConfig) -> RunConfig:
             "negative_prompt has no effect where guidance_scale is 1",
             hint="give --set guidance_scale=4.5, or leave it out",
         )
-    if not run.styles:
-        raise ConfigError("a run needs at least one style", hint="give --style NAME")
+    _check_style_source(run)
     if len(run.styles) > MOST_STYLES:
         raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
     _check_embeddings(run.embeddings)
     return run
+
+
+def _check_style_source(run: RunConfig) -> None:
+    """Raise `ConfigError` unless the style comes from where the method takes it: adapters, or one picture."""
+    check_texts({"style_image": run.style_image})
+    if not run.method.takes_style_picture:
+        if run.style_image is not None:
+            raise ConfigError(
+                f"style_image is of the method styleid, not of {run.method.method}",
+                hint="give --method styleid, or --style in place of --style-image",
+            )
+        if not run.styles:
+            raise ConfigError("a run needs at least one style", hint="give --style NAME")
+        return
+    if run.style_image is None:
+        raise ConfigError(
+            f"{run.method.method} needs a picture in the style, style_image", hint="give --style-image FILE"
+        )
+    if run.styles or run.style_model is not None:
+        raise ConfigError(
+            f"{run.method.method} takes its style from a picture alone: a style adapter has no effect",
+            hint="leave out --style and --style-model",
+        )
 
 
 def _check_control(run: RunConfig) -> None:

@@ -64,6 +64,7 @@ class RunConfig:
         control: what of the photo a ControlNet holds in sdedit: its edges, or the whole of it for a tile ControlNet.
         control_model: folder or hub id of the ControlNet; `None` takes the usual one of the model's family.
         control_scale: factor of what it adds to the U-Net's features.
+        style_image: a picture in the style, for methods that take it from there instead of adapters.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -91,6 +92,7 @@ class RunConfig:
     control: ControlName | None = None
     control_model: str | None = None
     control_scale: float = 1.0
+    style_image: str | None = None
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

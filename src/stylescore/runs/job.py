@@ -46,6 +46,7 @@ FREE = (
         "run.vae",
         "run.text_encoders",
         "run.control_model",
+        "run.style_image",
         "run.styles.*.name",
         "run.embeddings.*.file",
     ),
@@ -193,6 +194,7 @@ def with_base_names(run: RunConfig) -> RunConfig:
         vae=run.vae and _base_name(run.vae),
         text_encoders=run.text_encoders and _base_name(run.text_encoders),
         control_model=run.control_model and _base_name(run.control_model),
+        style_image=run.style_image and _base_name(run.style_image),
         styles=tuple(replace(entry, name=_base_name(entry.name)) for entry in run.styles),
     )
 
