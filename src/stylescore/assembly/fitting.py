@@ -24,6 +24,7 @@ from stylescore.diffusion.adapters import FakeAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
 from stylescore.diffusion.conditioning import Conditioning, Control
+from stylescore.diffusion.dual_stream import DualStreamScore, DualStreamScores, Modulation, decoder_blocks
 from stylescore.diffusion.injection import InjectedProcessor, InjectedScore, InjectedScores, injected_layers
 from stylescore.diffusion.prompts import Parse, parse_plain
 from stylescore.errors import ConfigError
@@ -76,6 +77,21 @@ class Prompts:
             edit=[fill_template(method.relevance.edit_prompt, style, caption) for caption in captions],
             caption=list(captions),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guides:
+    """What methods that denoise step by step follow besides the photos' latents.
+
+    Attributes:
+        control: a ControlNet of the style score, with a picture for each.
+        style: latents of the style picture, [1, c, h, w].
+        content: latents of the photos with their edges enhanced, [batch, c, h, w].
+    """
+
+    control: Control | None = None
+    style: Latent | None = None
+    content: Latent | None = None
 
 
 def fill_template(template: str, style: str, caption: str) -> str:
@@ -178,8 +194,7 @@ def fit_latents(
     *,
     refined: bool = False,
     mask: Map | None = None,
-    control: Control | None = None,
-    z_style: Latent | None = None,
+    guides: Guides | None = None,
 ) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
@@ -191,19 +206,21 @@ def fit_latents(
         rng: one CPU generator per picture.
         refined: whether the run's iterations are followed by those of the refinement.
         mask: what the maps are multiplied with, [batch, 1, h, w].
-        control: a ControlNet of the style score, with a picture for each.
-        z_style: latents of the style picture, [1, c, h, w], for methods that take one.
+        guides: what the method follows besides the photos.
     """
+    guides = guides or Guides()
     subject = LatentSubject.at(z_source)
     method = with_unit_steps(method, len(networks.base.schedule.betas))
-    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject), control)
+    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject), guides.control)
     if method.relevance.timesteps and fitting.objective.relevance.needs:
         fitting.objective = _precompute_maps(fitting, method, subject.z_source)
     if mask is not None and not method.is_sampling:  # its picture is laid over the photo at the end alone
         maps = relevance.MaskedRelevance(fitting.objective.relevance, mask)
         fitting.objective = replace(fitting.objective, relevance=maps)
-    if z_style is not None:
-        _add_style_picture(fitting, networks, method, z_style)
+    if guides.style is not None:
+        _add_style_picture(fitting, networks, method, guides.style)
+    if guides.content is not None:
+        _add_content_stream(fitting, method, guides.content)
     if refined:
         _add_refinement(fitting, method, networks.base.schedule.stride)
         scale = _rate_scale(method, subject)
@@ -229,6 +246,21 @@ def _add_style_picture(fitting: Fitting, networks: Networks, method: MethodConfi
     processor = InjectedProcessor(method.styleid.gamma, method.styleid.temperature)
     fitting.scores = InjectedScores(InjectedScore(backbone, empty, content, style, processor))
     fitting.objective = begin_at(objective, match_statistics(content[times[0]], style[times[0]]))
+
+
+def _add_content_stream(fitting: Fitting, method: MethodConfig, content: Latent) -> None:
+    """Let the photos without noise go through the network beside the picture, in place.
+
+    The noise that the run begins with comes from generators of its own, so that a resumed run has the same.
+    """
+    score, objective, times = fitting.scores["style"], fitting.objective, times_of(fitting.objective)
+    assert isinstance(score, PromptedScore)
+    decoder_blocks(score.backbone.network)  # refuses a network without them before anything is computed
+    at = torch.full((len(content),), times[0], device=content.device)
+    noise = gaussian(content, stream(fitting.rng, 3))
+    modulation = Modulation(method.freestyle.backbone, method.freestyle.skip)
+    fitting.scores = DualStreamScores(DualStreamScore(score, content.float(), modulation))
+    fitting.objective = begin_at(objective, objective.schedule.add_noise(content.float(), noise, at))
 
 
 def _rate_scale(method: MethodConfig, subject: LatentSubject) -> float:

@@ -143,7 +143,7 @@ def _plain_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Obj
             return dds(noise_schedule, sampler, weight=weight)
         case "pds":
             return pds(noise_schedule, sampler)
-        case "sdedit" | "styleid":
+        case "sdedit" | "styleid" | "freestyle":
             return sampling_objective(
                 noise_schedule, strength=method.sampling_strength, steps=max(1, method.iterations)
             )

@@ -57,12 +57,12 @@ def make_run(
     Args:
         style: a style, or several, see `Style`; an empty list for styleid, which takes `style_image`.
         model: a bundled model's name, a folder, a file, or a hub id.
-        method: sms, vsd, sds, dds, pds, sdedit or styleid; `None` takes the preset's.
+        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle; `None` takes the preset's.
         preset: a preset's name or file; `None` takes the model's own.
         style_strength: factor of the style LoRA; `None` takes the preset's.
         text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
-        strength: of sdedit and styleid; `None` takes the preset's.
+        strength: of sdedit, styleid and freestyle; `None` takes the preset's.
         prompt: what the photo shows.
         embeddings: textual inversion files, by the word that stands for each in prompts.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, overload
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
+from stylescore.assembly.fitting import Guides, Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
 from stylescore.assembly.objectives import check_timesteps, make_parse
 from stylescore.assembly.options import Style, check_names, make_run, settings_table
@@ -427,8 +427,7 @@ class Stylizer:
                 rng,
                 refined=coarse != size,
                 mask=mask,
-                control=self._control(photos, coarse),
-                z_style=self._style_picture(coarse),
+                guides=self._guides(photos, coarse),
             )
         if states is not None:
             restore(fitting, states)
@@ -453,6 +452,24 @@ class Stylizer:
         height, width = like.shape[-2:]
         return torch.cat([mask_tensor(photo.mask, (width, height)) for photo in photos]).to(like.device)
 
+    def _guides(self, photos: Sequence[Photo], size: tuple[int, int]) -> Guides:
+        """Return what the method follows besides the photos."""
+        content = self._enhanced(photos, size) if self.run.method.has_content_stream else None
+        return Guides(control=self._control(photos, size), style=self._style_picture(size), content=content)
+
+    def _enhanced(self, photos: Sequence[Photo], size: tuple[int, int]) -> Latent:
+        """Return the latents of the photos with their edges enhanced, as FreeStyle reads them."""
+        pictures = [
+            resize(photo.visible.convert("RGB"), size).filter(ImageFilter.EDGE_ENHANCE_MORE) for photo in photos
+        ]
+        return self._encode_means(torch.cat([to_tensor(picture, size) for picture in pictures]))
+
+    def _encode_means(self, pictures: Tensor) -> Latent:
+        """Return the means of the encoder's posterior for pictures in [-1, 1], [batch, 3, h, w]."""
+        factor = self._networks.codec.factor
+        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        return networks.codec.encode(pictures.to(self.device), None)
+
     def _control(self, photos: Sequence[Photo], size: tuple[int, int]) -> Control | None:
         """Return the ControlNet with what it follows of each photo, at the working size; `None` if the run has none."""
         kind, network = self.run.control, self._networks.control
@@ -468,9 +485,7 @@ class Stylizer:
         if path is None:
             return None
         picture = ImageOps.fit(read_photo(path).visible.convert("RGB"), size, Image.Resampling.LANCZOS)
-        factor = self._networks.codec.factor
-        networks = self._networks_for(size[1] // factor, size[0] // factor)
-        return networks.codec.encode(to_tensor(picture, size).to(self.device), None)
+        return self._encode_means(to_tensor(picture, size))
 
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])

@@ -26,6 +26,7 @@ LABELS = {
     "pds": "PDS",
     "sdedit": "SDEdit",
     "styleid": "StyleID",
+    "freestyle": "FreeStyle",
     "sdedit-edges": "SDEdit + edges",
     "sdedit-tile": "SDEdit + tile",
 }

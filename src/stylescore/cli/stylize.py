@@ -134,11 +134,12 @@ def stylize(
         int | None, typer.Option(metavar="N", help="Layer of CLIP, from the last, 1.", rich_help_panel=HOW)
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit|styleid", help="Objective.", rich_help_panel=HOW)
+        str | None,
+        typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit|styleid|freestyle", help="Objective.", rich_help_panel=HOW),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="Of sdedit, styleid: part of the noise.", rich_help_panel=HOW),
+        typer.Option(metavar="0..1", help="Of those that denoise: part of the noise.", rich_help_panel=HOW),
     ] = None,
     control: Annotated[
         str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylescore.config.method import MethodConfig, RelevanceConfig, SdeditConfig, SpectrumConfig, StyleIdConfig
+from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig, StyleIdConfig
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 
@@ -29,11 +29,11 @@ def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
     return relevance.strength + (largest - relevance.strength) * (2 * content - 1)
 
 
-def sdedit_strength(content: float, sdedit: SdeditConfig) -> float:
-    """Return SDEdit's strength: 1 at 0, the preset's at 0.5, 0 at 1; linear in between."""
+def sampling_strength(content: float, strength: float) -> float:
+    """Return the strength of SDEdit and FreeStyle: 1 at 0, the preset's at 0.5, 0 at 1; linear in between."""
     if content <= 0.5:
-        return 1 - (1 - sdedit.strength) * 2 * content
-    return sdedit.strength * 2 * (1 - content)
+        return 1 - (1 - strength) * 2 * content
+    return strength * 2 * (1 - content)
 
 
 def styleid_gamma(content: float, styleid: StyleIdConfig) -> float:
@@ -44,7 +44,7 @@ def styleid_gamma(content: float, styleid: StyleIdConfig) -> float:
 
 
 def with_content(method: MethodConfig, content: float) -> MethodConfig:
-    """Return the method with lambda, the map's strength, SDEdit's and StyleID's share moved by the knob.
+    """Return the method with lambda, the map's strength, and the samplers' numbers moved by the knob.
 
     Args:
         method: a preset; it is what 0.5 stands for.
@@ -55,7 +55,8 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
     return replace(
         method,
         styleid=replace(method.styleid, gamma=styleid_gamma(content, method.styleid)),
-        sdedit=replace(method.sdedit, strength=sdedit_strength(content, method.sdedit)),
+        sdedit=replace(method.sdedit, strength=sampling_strength(content, method.sdedit.strength)),
+        freestyle=replace(method.freestyle, strength=sampling_strength(content, method.freestyle.strength)),
         spectrum=replace(method.spectrum, weight=weight),
         relevance=replace(method.relevance, strength=strength),
     )
@@ -71,7 +72,7 @@ def with_strength(method: MethodConfig, strength: float | None) -> MethodConfig:
         return method
     if not method.is_sampling:
         raise ConfigError(
-            f"strength is of the methods sdedit and styleid, not of {method.method}",
+            f"strength is of the methods sdedit, styleid and freestyle, not of {method.method}",
             hint="give --method sdedit, or --content in place of --strength",
         )
     return overlay(method, {method.method: {"strength": strength}})

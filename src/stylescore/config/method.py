@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid"]
-SAMPLING: tuple[Method, ...] = ("sdedit", "styleid")
+Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid", "freestyle"]
+SAMPLING: tuple[Method, ...] = ("sdedit", "styleid", "freestyle")
 """Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
 Sampler = Literal["narrowing", "uniform", "annealed"]
 WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
@@ -182,12 +182,27 @@ class StyleIdConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreestyleConfig:
+    """FreeStyle: the photo without noise goes through the network beside the noised picture, whose skips it takes.
+
+    Attributes:
+        strength: fraction of the model's timesteps at which it begins; 0 returns the photo as the autoencoder has it.
+        backbone: largest factor of the decoder's widest backbone features.
+        skip: factor of the lowest frequencies of the skips beside them.
+    """
+
+    strength: float = 0.958
+    backbone: float = 2.5
+    skip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
     Attributes:
-        method: sms, vsd, sds, dds, pds, sdedit or styleid.
-        iterations: length of the run; the denoising steps of sdedit and styleid, at most.
+        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle.
+        iterations: length of the run; of those that denoise the steps, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
         weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
@@ -218,6 +233,7 @@ class MethodConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     sdedit: SdeditConfig = field(default_factory=SdeditConfig)
     styleid: StyleIdConfig = field(default_factory=StyleIdConfig)
+    freestyle: FreestyleConfig = field(default_factory=FreestyleConfig)
 
     @property
     def is_sampling(self) -> bool:
@@ -227,12 +243,18 @@ class MethodConfig:
     @property
     def sampling_strength(self) -> float:
         """Fraction of the timesteps at which denoising begins, for a method that does so step by step."""
-        return self.styleid.strength if self.method == "styleid" else self.sdedit.strength
+        parts = {"sdedit": self.sdedit, "styleid": self.styleid, "freestyle": self.freestyle}
+        return parts[self.method].strength if self.method in parts else 0.0
 
     @property
     def takes_style_picture(self) -> bool:
         """Whether the method takes its style from a picture instead of an adapter."""
         return self.method == "styleid"
+
+    @property
+    def has_content_stream(self) -> bool:
+        """Whether the photo without noise goes through the network beside the picture."""
+        return self.method == "freestyle"
 
     @property
     def refine_factor(self) -> float:
