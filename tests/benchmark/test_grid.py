@@ -126,8 +126,8 @@ def test_names_of_styles() -> None:
         (lambda: make_variants(["sms"], ["spectra"]), "a benchmark has no ablation 'spectra'"),
         (lambda: make_variants((), ()), "a benchmark needs at least one method"),
         (lambda: make_variants(["dds"], ["spectrum"]), "ablations are of sms, which is not among the methods"),
-        (lambda: make_rows(make_variants(["sms"], ()), [0.5, 1.5]), "--content must be numbers from 0 to 1, not 1.5"),
-        (lambda: make_rows(make_variants(["sms"], ()), []), "--content must be numbers from 0 to 1, not nothing"),
+        (lambda: make_rows(make_variants(["sms"], ()), [0.5, 1.5]), "--knob must be numbers from 0 to 1, not 1.5"),
+        (lambda: make_rows(make_variants(["sms"], ()), []), "--knob must be numbers from 0 to 1, not nothing"),
         (lambda: make_seeds(0, 0), "--seeds must be from 1 to 100, not 0"),
     ],
 )

@@ -38,7 +38,7 @@ def benchmark(program: Callable[..., Any], tiny: Path, style: Path, place: Path)
 
 
 def test_a_grid_is_made_once_measured_and_gone_on_with(benchmark: Callable[..., Any], place: Path) -> None:
-    grid = ("--methods", "sdedit,sms", "--ablations", "spectrum", "--content", "0.5", "--style-pictures", "pictures")
+    grid = ("--methods", "sdedit,sms", "--ablations", "spectrum", "--knob", "0.5", "--style-pictures", "pictures")
     first = benchmark(*grid)
     assert (first.code, first.err) == (0, "")
     page = place / first.out.strip()
@@ -74,7 +74,7 @@ def test_a_grid_is_made_once_measured_and_gone_on_with(benchmark: Callable[..., 
 
 
 def test_seeds_are_runs_of_their_own(benchmark: Callable[..., Any], place: Path) -> None:
-    assert benchmark("--methods", "sdedit", "--content", "0.5", "--seeds", "2", "--seed", "7").code == 0
+    assert benchmark("--methods", "sdedit", "--knob", "0.5", "--seeds", "2", "--seed", "7").code == 0
     folder = place / "benchmark" / "runs" / "style_lora_kohya"
     assert sorted(path.name for path in folder.iterdir()) == ["sdedit-0.5-seed7", "sdedit-0.5-seed8"]
     found = json.loads((place / "benchmark" / "results.json").read_text("utf-8"))["results"]["style_lora_kohya"]
@@ -83,7 +83,7 @@ def test_seeds_are_runs_of_their_own(benchmark: Callable[..., Any], place: Path)
 
 def test_a_broken_photo_is_reported_and_the_others_measured(benchmark: Callable[..., Any], place: Path) -> None:
     (place / "photos" / "three.png").write_bytes(b"no picture")
-    outcome = benchmark("--methods", "sdedit", "--content", "0.5")
+    outcome = benchmark("--methods", "sdedit", "--knob", "0.5")
     assert outcome.code == 1
     assert "not made: photos/three.png, sdedit-0.5, seed 0:" in outcome.err
     assert "error: 1 of 3 pictures were not made" in outcome.err
@@ -95,7 +95,7 @@ def test_a_broken_photo_is_reported_and_the_others_measured(benchmark: Callable[
     [
         (("--methods", "smss"), "a benchmark has no method 'smss'"),
         (("--methods", "dds", "--ablations", "all"), "ablations are of sms, which is not among the methods"),
-        (("--content", "much"), "--content must be numbers from 0 to 1, not 'much'"),
+        (("--knob", "much"), "--knob must be numbers from 0 to 1, not 'much'"),
         (("--seeds", "0"), "--seeds must be from 1 to 100, not 0"),
         (("--style-pictures", "other=pictures"), "--style-pictures must be NAME=DIR with the name of a --style, not"),
         (("--style-pictures", "nowhere"), "there is no folder 'nowhere'"),

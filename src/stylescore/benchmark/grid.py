@@ -123,8 +123,8 @@ def make_rows(variants: Sequence[Variant], contents: Sequence[float]) -> list[Ro
     wrong = next((content for content in contents if not 0 <= content <= 1), None)
     if wrong is not None or not contents:
         raise ConfigError(
-            f"--content must be numbers from 0 to 1, not {wrong if contents else 'nothing'}",
-            hint="--content 0.25,0.5,0.75",
+            f"--knob must be numbers from 0 to 1, not {wrong if contents else 'nothing'}",
+            hint="--knob 0.25,0.5,0.75",
         )
     centre = centre_of(contents)
     rows = [Row(variant=variant, content=centre, is_central=True) for variant in variants]

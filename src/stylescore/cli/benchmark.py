@@ -50,7 +50,7 @@ def benchmark(
     ablations: Annotated[
         str, typer.Option(metavar="all|none|NAME,NAME", help="Of sms.", rich_help_panel=COMPARED)
     ] = "none",
-    content: Annotated[
+    knob: Annotated[
         str, typer.Option(metavar="0..1,0..1", help="Stands of the knob.", rich_help_panel=COMPARED)
     ] = "0.25,0.5,0.75",
     seeds: Annotated[
@@ -146,7 +146,7 @@ def benchmark(
         {"device": device, "dtype": dtype, "memory": memory},
     )
     constants = parse_settings(setting or [], iterations=iterations)
-    grid = (make_variants(_names(methods), _ablations(ablations)), _numbers(content), make_seeds(seed, seeds))
+    grid = (make_variants(_names(methods), _ablations(ablations)), _numbers(knob), make_seeds(seed, seeds))
     plans = [
         Plan.of(
             Setting(
@@ -210,7 +210,7 @@ def _numbers(text: str) -> list[float]:
         return [float(name) for name in _names(text)]
     except ValueError:
         raise ConfigError(
-            f"--content must be numbers from 0 to 1, not {quote(text)}", hint="--content 0.25,0.5,0.75"
+            f"--knob must be numbers from 0 to 1, not {quote(text)}", hint="--knob 0.25,0.5,0.75"
         ) from None
 
 

@@ -243,8 +243,12 @@ class MethodConfig:
     @property
     def sampling_strength(self) -> float:
         """Fraction of the timesteps at which denoising begins, for a method that does so step by step."""
-        parts = {"sdedit": self.sdedit, "styleid": self.styleid, "freestyle": self.freestyle}
-        return parts[self.method].strength if self.method in parts else 0.0
+        strengths: dict[str, float] = {
+            "sdedit": self.sdedit.strength,
+            "styleid": self.styleid.strength,
+            "freestyle": self.freestyle.strength,
+        }
+        return strengths.get(self.method, 0.0)
 
     @property
     def takes_style_picture(self) -> bool:
