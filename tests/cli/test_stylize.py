@@ -285,6 +285,17 @@ class TestMethods:
         assert record(changed.parent)["run"]["method"]["sdedit"] == {"strength": 0.5}
         assert not np.array_equal(pixels(copy), pixels(changed))
 
+    def test_a_picture_in_place_of_a_style(
+        self, program: Callable[..., Any], tiny: Path, photo: Path, other_photo: Path, out: Path
+    ) -> None:
+        given = ("stylize", photo, "--method", "styleid", "--style-image", other_photo, "--model", tiny)
+        quick = ("--output", out, "--size", "64", "--iterations", "2", "--quiet")
+        picture = program(*given, *quick).picture
+        assert picture.parent == out / "input_128x128-other"
+        assert record(picture.parent)["hashes"]["style_image"] == sha256(other_photo)
+        assert program(*given, *quick).picture == picture
+        assert len(list(out.iterdir())) == 1
+
     def test_a_preset_file(self, stylize: Callable[..., Any], photo: Path, tmp_path: Path) -> None:
         preset = tmp_path / "mine.toml"
         preset.write_text('about = "mine"\nguidance_scale = 2\n[methods.sds]\nguidance_scale = 3\n', encoding="utf-8")

@@ -185,7 +185,7 @@ def benchmark(
         "styles": names,
         "methods": methods,
         "ablations": ablations,
-        "content": content,
+        "knob": knob,
         "seed": seed,
         "seeds": seeds,
         "model": model,
