@@ -92,7 +92,11 @@ class TestStylize:
             ({"prompt": ["a", "b"]}, ConfigError, "prompt must be a text, or one text per photo, not 2 for 1 photos"),
             ({"model": 3}, ConfigError, "model must be a name or a path, not int"),
             ({"preset": 0.5}, ConfigError, "preset must be a name or a path, not float"),
-            ({"method": "smd"}, ConfigError, "method must be one of sms, vsd, sds, dds, pds, not 'smd'"),
+            (
+                {"method": "smd"},
+                ConfigError,
+                "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smd'",
+            ),
             ({"iterations": 2.5}, ConfigError, "iterations must be a whole number, not 2.5"),
             ({"batch": 0}, ConfigError, "batch must be a whole number of at least 1, not 0"),
             ({"device": 1}, ConfigError, "device must be a text, not 1"),

@@ -9,10 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.baselines.sdedit import sampling_timesteps, sdedit
+from stylescore.assembly.objectives import make_learning_rate, make_optimiser, with_unit_steps
+from stylescore.baselines.sdedit import sampling_objective, sampling_steps, sampling_timesteps, sdedit
+from stylescore.config.method import MethodConfig, SdeditConfig
 from stylescore.errors import ConfigError
+from stylescore.method.fit import Fitting, fit
 from stylescore.method.objective import gaussian
 from stylescore.method.schedule import NoiseSchedule
+from stylescore.method.scores import SeparateScores
+from stylescore.method.subjects import LatentSubject
 
 Rngs = Callable[..., list[torch.Generator]]
 MEAN, STD = 2.0, 0.3
@@ -113,3 +118,34 @@ def test_numbers_out_of_range_are_refused() -> None:
         sampling_timesteps(1000, 1.2, 5)
     with pytest.raises(ConfigError, match="at least 1, not 0"):
         sampling_timesteps(1000, 0.5, 0)
+
+
+def fitting(schedule: NoiseSchedule, strength: float, steps: int, rng: list[torch.Generator]) -> Fitting:
+    """Return SDEdit as a run of the loop."""
+    given = MethodConfig(method="sdedit", iterations=steps, sdedit=SdeditConfig(strength=strength))
+    method, subject = with_unit_steps(given, len(schedule.betas)), LatentSubject.at(source(len(rng)))
+    return Fitting(
+        subject=subject,
+        objective=sampling_objective(schedule, strength=strength, steps=steps),
+        scores=SeparateScores({"style": GaussianScore(schedule)}),
+        optimiser=make_optimiser(method.optimiser, subject.parameters()),
+        learning_rate=make_learning_rate(method.optimiser, method.iterations, subject.z[0].numel()),
+        fake=None,
+        rng=rng,
+        iterations=method.iterations,
+    )
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.6, 7), (1.0, 20), (0.003, 25)])
+def test_the_loop_takes_the_same_steps(schedule: NoiseSchedule, rngs: Rngs, strength: float, steps: int) -> None:
+    run = fitting(schedule, strength, steps, rngs(1, 2))
+    times = sampling_timesteps(1000, strength, steps)
+    assert [iteration.step.t.tolist() for iteration in fit(run)] == [[t, t] for t in times[:-1]]
+    wanted = sdedit(GaussianScore(schedule), schedule, source(), strength=strength, steps=steps, rng=rngs(1, 2))
+    assert torch.allclose(run.subject.render(), wanted, atol=1e-4)
+
+
+def test_the_loop_takes_no_step_without_strength(schedule: NoiseSchedule, rngs: Rngs) -> None:
+    run = fitting(schedule, 0.0, 25, rngs(1, 2))
+    assert sampling_steps(1000, 0.0, 25) == len(list(fit(run))) == 0
+    assert torch.equal(run.subject.render(), source())

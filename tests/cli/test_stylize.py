@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderKL
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from stylescore.catalog.registry import BUNDLED, list_styles
 from stylescore.cli.options import BUNDLED_STYLES
-from stylescore.images import read_metadata
+from stylescore.images import read_metadata, to_picture, to_tensor
 from stylescore_apply.storage.files import sha256
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
@@ -264,6 +266,35 @@ class TestMethods:
             assert ("fake_loss" in rows[0]) == (name in ("sms", "vsd"))
         for one, other in combinations(pictures.values(), 2):
             assert not np.array_equal(pixels(one), pixels(other))
+
+    def test_sdedit_without_strength_gives_back_the_decoded_photo(
+        self, stylize: Callable[..., Any], photo: Path, steps: Callable[[Path], list[dict[str, Any]]]
+    ) -> None:
+        copy = stylize(photo, "--method", "sdedit", "--strength", "0").picture
+        assert not (copy.parent / "steps.jsonl").exists()
+        assert (copy.parent / "picture-model-size.png").is_file()
+        decoded = Image.open(copy.parent / "picture-model-size.png")
+        autoencoder = AutoencoderKL.from_pretrained(PARITY / "tiny_base" / "vae")
+        with torch.no_grad():
+            latent = autoencoder.encode(to_tensor(Image.open(photo).convert("RGB"), decoded.size)).latent_dist.mean
+            twice = autoencoder.decode(latent).sample
+        assert np.abs(np.asarray(to_picture(twice), int) - np.asarray(decoded, int)).max() <= 1
+
+        changed = stylize(photo, "--method", "sdedit", "--strength", "0.5").picture
+        assert len(steps(changed.parent)) == 4
+        assert record(changed.parent)["run"]["method"]["sdedit"] == {"strength": 0.5}
+        assert not np.array_equal(pixels(copy), pixels(changed))
+
+    def test_a_picture_in_place_of_a_style(
+        self, program: Callable[..., Any], tiny: Path, photo: Path, other_photo: Path, out: Path
+    ) -> None:
+        given = ("stylize", photo, "--method", "styleid", "--style-image", other_photo, "--model", tiny)
+        quick = ("--output", out, "--size", "64", "--iterations", "2", "--quiet")
+        picture = program(*given, *quick).picture
+        assert picture.parent == out / "input_128x128-other"
+        assert record(picture.parent)["hashes"]["style_image"] == sha256(other_photo)
+        assert program(*given, *quick).picture == picture
+        assert len(list(out.iterdir())) == 1
 
     def test_a_preset_file(self, stylize: Callable[..., Any], photo: Path, tmp_path: Path) -> None:
         preset = tmp_path / "mine.toml"

@@ -18,8 +18,23 @@ from hypothesis import strategies as st
 from stylescore.assembly.fitting import Prompts
 from stylescore.assembly.objectives import make_relevance, make_spectrum
 from stylescore.config import presets
-from stylescore.config.content_knob import relevance_strength, spectrum_factor, with_content
-from stylescore.config.method import FakeConfig, MethodConfig, RelevanceConfig, SpectrumConfig
+from stylescore.config.content_knob import (
+    relevance_strength,
+    sampling_strength,
+    spectrum_factor,
+    styleid_gamma,
+    with_content,
+    with_strength,
+)
+from stylescore.config.method import (
+    FakeConfig,
+    FreestyleConfig,
+    MethodConfig,
+    RelevanceConfig,
+    SdeditConfig,
+    SpectrumConfig,
+    StyleIdConfig,
+)
 from stylescore.config.ranges import METHOD_RULES, Rule, check, check_method, check_run
 from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import from_table, load_toml, merge_tables, overlay, to_table
@@ -70,7 +85,11 @@ def test_fields_that_are_none_are_left_out_and_come_back() -> None:
         ({"iteration": 3}, "unknown setting 'iteration'", "did you mean 'iterations'?"),
         ({"fake": {"rang": 3}}, "unknown setting 'fake.rang'", "did you mean 'rank'?"),
         ({"fake": {"zzzz": 3}}, "unknown setting 'fake.zzzz'", "known names: alpha, anchor"),
-        ({"method": "smss"}, "method must be one of sms, vsd, sds, dds, pds, not 'smss'", "did you mean 'sms'?"),
+        (
+            {"method": "smss"},
+            "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smss'",
+            "did you mean 'sms'?",
+        ),
         ({"iterations": "many"}, "iterations must be a whole number, not 'many'", "write a whole number"),
         ({"iterations": 3.5}, "iterations must be a whole number, not 3.5", "write a whole number"),
         ({"iterations": True}, "iterations must be a whole number, not True", "write a whole number"),
@@ -140,6 +159,11 @@ BAD = [
     *[("refine.factor", value, "between 1 and 8") for value in (0.5, 9.0)],
     ("refine.iterations", 0, "at least 1"),
     ("refine.t_max", 1000, "between 3 and 999"),
+    *[(name, -0.1, "between 0 and 1") for name in ("styleid.strength", "styleid.gamma")],
+    ("freestyle.strength", 1.1, "between 0 and 1"),
+    *[(name, 101.0, "at most 100") for name in ("freestyle.backbone", "freestyle.skip")],
+    *[("styleid.temperature", value, words) for value, words in ((0.0, "greater than 0"), (101.0, "at most 100"))],
+    *[("sdedit.strength", value, "between 0 and 1") for value in (-0.1, 1.1)],
     ("style_strength", 4.1, "between -4 and 4"),
     ("style_strength", -4.1, "between -4 and 4"),
     *[("text_strength", value, "between -4 and 4") for value in (4.1, -4.1)],
@@ -548,11 +572,23 @@ def test_the_knob_by_hand() -> None:
     assert [relevance_strength(c, RelevanceConfig(strength=0.2, largest_strength=0.8)) for c in knob] == pytest.approx(
         [0, 0.1, 0.2, 0.5, 0.8]
     )
+    assert [styleid_gamma(c, StyleIdConfig(gamma=0.75)) for c in knob] == [0, 0.375, 0.75, 0.875, 1]
+    assert [sampling_strength(c, 0.75) for c in knob] == [1, 0.875, 0.75, 0.375, 0]
+
+
+def test_a_strength_is_of_sdedit_alone() -> None:
+    sdedit = replace(MethodConfig(), method="sdedit")
+    assert with_strength(sdedit, 0.3).sdedit.strength == 0.3
+    assert with_strength(replace(sdedit, method="styleid"), 0.3).styleid.strength == 0.3
+    assert with_strength(MethodConfig(), None) == MethodConfig()
+    with pytest.raises(ConfigError, match="strength is of the methods sdedit, styleid and freestyle, not of sms"):
+        with_strength(MethodConfig(), 0.3)
 
 
 def test_the_knob_moves_nothing_else() -> None:
     config = with_content(MethodConfig(), 0.9)
-    back = replace(config, spectrum=SpectrumConfig(), relevance=RelevanceConfig())
+    back = replace(config, spectrum=SpectrumConfig(), relevance=RelevanceConfig(), sdedit=SdeditConfig())
+    back = replace(back, styleid=StyleIdConfig(), freestyle=FreestyleConfig())
     assert back == MethodConfig()
 
 

@@ -78,6 +78,8 @@ def _values(option: str) -> Sequence[str]:
         "--model": models,
         "--style-model": models,
         "--preview-model": [*WRONG_FILES, str(LORA), "photo.png", "bad/empty model", "bad/no unet"],
+        "--control-model": [*WRONG_FILES, str(LORA), "photo.png", "pictures"],
+        "--style-image": [*WRONG_FILES, str(LORA), "photo.png", "pictures"],
         "--preset": [*WRONG_FILES, *_bad(PRESETS), "bad/broken.toml", "bad/typo.toml", "balance", "photo.png"],
         "--output": PLACES,
         "--resume": [*WRONG_FILES, *_bad(RUNS), "photo.png", "pictures"],

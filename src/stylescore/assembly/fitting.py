@@ -16,12 +16,18 @@ from stylescore.assembly.objectives import (
     make_objective,
     make_optimiser,
     make_sampler,
+    with_unit_steps,
 )
+from stylescore.baselines.styleid import begin_at, invert, match_statistics, times_of
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import FakeAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
+from stylescore.diffusion.conditioning import Conditioning, Control
+from stylescore.diffusion.dual_stream import DualStreamScore, DualStreamScores, Modulation, decoder_blocks
+from stylescore.diffusion.injection import InjectedProcessor, InjectedScore, InjectedScores, injected_layers
 from stylescore.diffusion.prompts import Parse, parse_plain
+from stylescore.errors import ConfigError
 from stylescore.method import relevance, timesteps
 from stylescore.method.fake_score import FakeScore, identity, random_shift
 from stylescore.method.fit import Fitting
@@ -73,6 +79,21 @@ class Prompts:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guides:
+    """What methods that denoise step by step follow besides the photos' latents.
+
+    Attributes:
+        control: a ControlNet of the style score, with a picture for each.
+        style: latents of the style picture, [1, c, h, w].
+        content: latents of the photos with their edges enhanced, [batch, c, h, w].
+    """
+
+    control: Control | None = None
+    style: Latent | None = None
+    content: Latent | None = None
+
+
 def fill_template(template: str, style: str, caption: str) -> str:
     """Fill in a prompt template; an empty field leaves no comma behind, wherever it stands."""
     filled = template.format(style=style, caption=caption).strip()
@@ -86,7 +107,13 @@ def _guided(score: PromptedScore, guidance_scale: float) -> PromptedScore:
     return replace(score, combine=None if guidance_scale == 1 else partial(guide, s=guidance_scale))
 
 
-def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake: FakeAdapter | None) -> BatchedScores:
+def make_scores(
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    fake: FakeAdapter | None,
+    control: Control | None = None,
+) -> BatchedScores:
     """Encode the prompts and return the scores.
 
     Guidance moves away from the negative prompt; the relevance map is no guidance, it compares with the empty prompt.
@@ -96,6 +123,7 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         method: guidance scales.
         prompts: one entry per picture.
         fake: the run's fake adapter; without one there is no fake score.
+        control: a ControlNet of the style score, with a picture for each.
     """
     count = len(prompts.target)
     empty, negative = [""] * count, [prompts.negative] * count
@@ -104,6 +132,7 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         [empty, negative, prompts.target, prompts.edit, prompts.caption]
     )
     style_less, style_target = style_text.encode_groups([negative, prompts.target])
+    style_target, style_less = (with_control(each, control, networks) for each in (style_target, style_less))
     style = PromptedScore(networks.style, style_target, style_less, style=True)
     scores: dict[ScoreName, PromptedScore] = {
         "style": _guided(style, method.guidance_scale),
@@ -114,6 +143,20 @@ def make_scores(networks: Networks, method: MethodConfig, prompts: Prompts, fake
         scores["fake"] = _guided(PromptedScore(networks.base, target, less, fake=fake), method.fake.guidance_scale)
     faster = batching_is_faster(count, networks.base.network.device)
     return BatchedScores(scores, faster if networks.batched is None else networks.batched)
+
+
+def with_control(conditioning: Conditioning, control: Control | None, networks: Networks) -> Conditioning:
+    """Return encoded prompts with a ControlNet's pictures, if there is one.
+
+    Raises:
+        ConfigError: the network is called in tiles, of which a ControlNet would see the whole picture each time.
+    """
+    if control is not None and networks.style.tile is not None:
+        raise ConfigError(
+            f"control needs the picture whole, not in tiles of {networks.style.tile} cells",
+            hint="give --tile 0, or a smaller --size",
+        )
+    return replace(conditioning, control=control)
 
 
 def new_fake_adapter(networks: Networks, method: MethodConfig, rng: Rng) -> FakeAdapter:
@@ -151,6 +194,7 @@ def fit_latents(
     *,
     refined: bool = False,
     mask: Map | None = None,
+    guides: Guides | None = None,
 ) -> Fitting:
     """Assemble a run that fits one latent per picture.
 
@@ -162,19 +206,61 @@ def fit_latents(
         rng: one CPU generator per picture.
         refined: whether the run's iterations are followed by those of the refinement.
         mask: what the maps are multiplied with, [batch, 1, h, w].
+        guides: what the method follows besides the photos.
     """
+    guides = guides or Guides()
     subject = LatentSubject.at(z_source)
-    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject))
+    method = with_unit_steps(method, len(networks.base.schedule.betas))
+    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject), guides.control)
     if method.relevance.timesteps and fitting.objective.relevance.needs:
         fitting.objective = _precompute_maps(fitting, method, subject.z_source)
-    if mask is not None:
+    if mask is not None and not method.is_sampling:  # its picture is laid over the photo at the end alone
         maps = relevance.MaskedRelevance(fitting.objective.relevance, mask)
         fitting.objective = replace(fitting.objective, relevance=maps)
+    if guides.style is not None:
+        _add_style_picture(fitting, networks, method, guides.style)
+    if guides.content is not None:
+        _add_content_stream(fitting, method, guides.content)
     if refined:
         _add_refinement(fitting, method, networks.base.schedule.stride)
         scale = _rate_scale(method, subject)
         fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
     return fitting
+
+
+def _add_style_picture(fitting: Fitting, networks: Networks, method: MethodConfig, z_style: Latent) -> None:
+    """Invert the photos and the style picture, and let a run begin and go on from both, in place.
+
+    Nothing is drawn, so that a resumed run finds the same.
+    """
+    count, backbone, objective = len(fitting.rng), networks.base, fitting.objective
+    injected_layers(backbone.network)  # refuses a network without them before anything is computed
+    (empty,) = networks.text.encode_groups([[""] * count])
+    plain, schedule, times = PromptedScore(backbone, empty, empty), objective.schedule, times_of(objective)
+    if len(times) < 2:
+        return
+    z_source = fitting.subject.draw(fitting.rng)[1]
+    content = invert(plain, schedule, z_source, times)
+    one = PromptedScore(backbone, empty[:1], empty[:1])
+    style = {t: z.expand(count, -1, -1, -1) for t, z in invert(one, schedule, z_style.float(), times).items()}
+    processor = InjectedProcessor(method.styleid.gamma, method.styleid.temperature)
+    fitting.scores = InjectedScores(InjectedScore(backbone, empty, content, style, processor))
+    fitting.objective = begin_at(objective, match_statistics(content[times[0]], style[times[0]]))
+
+
+def _add_content_stream(fitting: Fitting, method: MethodConfig, content: Latent) -> None:
+    """Let the photos without noise go through the network beside the picture, in place.
+
+    The noise that the run begins with comes from generators of its own, so that a resumed run has the same.
+    """
+    score, objective, times = fitting.scores["style"], fitting.objective, times_of(fitting.objective)
+    assert isinstance(score, PromptedScore)
+    decoder_blocks(score.backbone.network)  # refuses a network without them before anything is computed
+    at = torch.full((len(content),), times[0], device=content.device)
+    noise = gaussian(content, stream(fitting.rng, 3))
+    modulation = Modulation(method.freestyle.backbone, method.freestyle.skip)
+    fitting.scores = DualStreamScores(DualStreamScore(score, content.float(), modulation))
+    fitting.objective = begin_at(objective, objective.schedule.add_noise(content.float(), noise, at))
 
 
 def _rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
@@ -255,11 +341,17 @@ def _precompute_maps(fitting: Fitting, method: MethodConfig, z_source: Latent) -
 
 
 def assemble(
-    networks: Networks, method: MethodConfig, prompts: Prompts, subject: Subject, rng: Rng, lr_scale: float = 1.0
+    networks: Networks,
+    method: MethodConfig,
+    prompts: Prompts,
+    subject: Subject,
+    rng: Rng,
+    lr_scale: float = 1.0,
+    control: Control | None = None,
 ) -> Fitting:
     """Assemble a run for any subject."""
     adapter = new_fake_adapter(networks, method, rng) if method.has_fake_score else None
-    scores = make_scores(networks, method, prompts, adapter)
+    scores = make_scores(networks, method, prompts, adapter, control)
     return Fitting(
         subject=subject,
         objective=make_objective(method, networks.base.schedule),

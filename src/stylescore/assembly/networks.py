@@ -21,6 +21,7 @@ from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.control import load_control
 from stylescore.diffusion.execution.devices import (
     DevicePlacement,
     pick_device,
@@ -55,6 +56,7 @@ class Networks:
         codec: pictures to latents and back.
         text: encoder of every prompt but the style score's.
         style_text: encoder of the style score's prompts, with the adapters' text-encoder parts where there are any.
+        control: the ControlNet of the style score, if there is one.
         native_size: the model's native resolution, short side in pixels.
         multiple: both sides of a working picture are multiples of this many pixels.
         batched: whether scores that share a network are evaluated in one call; `None` does so where that is faster.
@@ -70,6 +72,7 @@ class Networks:
     codec: Codec
     text: TextEncoder
     style_text: TextEncoder
+    control: Any = None
     native_size: int = 512
     multiple: int = 8
     batched: bool | None = None
@@ -128,6 +131,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         for network in {base.network, styled.network}:
             offload(network, device)
     skip, clip_notes = choose_clip_skip(run.clip_skip, [lora for lora, _ in loras], styled)
+    control = None if run.control is None else load_control(run.control, sources.control_model, styled, device)
     loras = [(lora.for_text_encoders(styled.text.by_name), weight) for lora, weight in loras]
     tokens = place_tokens(_token_sources(run, sources, loras), styled.text)
     text = styled.text.with_added_tokens(tokens).with_clip_skip(skip)
@@ -138,6 +142,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         codec=Codec(styled.vae, execution_device=device if execution.saves_memory else None),
         text=text,
         style_text=_adapt_text(text, loras, run.method),
+        control=control,
         native_size=styled.native_size,
         multiple=styled.multiple,
         batched=_batches_scores(execution),

@@ -9,7 +9,9 @@ from typing import assert_never
 import torch
 from torch import nn
 
+from stylescore.baselines.sdedit import sampling_objective, sampling_steps
 from stylescore.config.method import (
+    SAMPLING,
     FakeWeightName,
     MethodConfig,
     OptimiserConfig,
@@ -114,7 +116,7 @@ def make_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Objec
     """
     check_timesteps(method, len(noise_schedule.betas))
     objective = replace(_plain_objective(method, noise_schedule), noise=ConsistentNoise(method.consistent_noise))
-    if method.weight == "normalised" and method.method != "pds":
+    if method.weight == "normalised" and method.method not in ("pds", *SAMPLING):
         objective = replace(objective, direction=Normalised(objective.direction, noise_schedule))
     return objective
 
@@ -141,12 +143,35 @@ def _plain_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Obj
             return dds(noise_schedule, sampler, weight=weight)
         case "pds":
             return pds(noise_schedule, sampler)
+        case "sdedit" | "styleid" | "freestyle":
+            return sampling_objective(
+                noise_schedule, strength=method.sampling_strength, steps=max(1, method.iterations)
+            )
         case _:
             assert_never(method.method)
 
 
+UNIT_STEP = OptimiserConfig(name="sgd", lr=1.0, warmup=0, cosine_length=0.0)
+"""Plain gradient descent that takes the whole direction."""
+
+
+def with_unit_steps(method: MethodConfig, length: int) -> MethodConfig:
+    """Return a method that denoises step by step as the loop runs it: so many whole steps; others as they are.
+
+    Args:
+        method: constants, with the content knob applied.
+        length: number of the model's timesteps.
+    """
+    if not method.is_sampling:
+        return method
+    steps = sampling_steps(length, method.sampling_strength, max(1, method.iterations))
+    return replace(method, iterations=steps, optimiser=UNIT_STEP)
+
+
 def check_timesteps(method: MethodConfig, length: int) -> None:
     """Raise `ConfigError` if the method draws a timestep beyond the last one of the model's schedule."""
+    if method.is_sampling:
+        return
     used = {"timesteps.t_max": method.timesteps.t_max}
     if method.has_fake_score and method.fake.sampler == "uniform":
         used["fake.t_max"] = method.fake.t_max

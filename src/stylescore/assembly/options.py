@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from stylescore.config.content_knob import with_strength
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import Method, MethodConfig
 from stylescore.config.presets import METHODS, origin, preset_for
@@ -23,7 +24,6 @@ OTHER_NAMES = {
     "image": "the photo as the first argument",
     "steps": "iterations=200",
     "num_inference_steps": "iterations=200",
-    "strength": "content=0.4, or style_strength=1.0 for the LoRA",
     "lora_scale": "style_strength=1.0",
     "generator": "seed=0",
     "guidance_scale": "settings={'guidance_scale': 7.5}",
@@ -46,6 +46,7 @@ def make_run(
     style_strength: float | None = None,
     text_strength: float | None = None,
     iterations: int | None = None,
+    strength: float | None = None,
     prompt: str = "",
     embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -54,13 +55,14 @@ def make_run(
     """Return a checked run.
 
     Args:
-        style: a style, or several, see `Style`.
+        style: a style, or several, see `Style`; an empty list for styleid, which takes `style_image`.
         model: a bundled model's name, a folder, a file, or a hub id.
-        method: sms, vsd, sds, dds or pds; `None` takes the preset's.
+        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle; `None` takes the preset's.
         preset: a preset's name or file; `None` takes the model's own.
         style_strength: factor of the style LoRA; `None` takes the preset's.
         text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
+        strength: of sdedit, styleid and freestyle; `None` takes the preset's.
         prompt: what the photo shows.
         embeddings: textual inversion files, by the word that stands for each in prompts.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
@@ -71,13 +73,14 @@ def make_run(
     """
     check_names(options)
     options = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}
-    choices, name = make_styles(style), text_of(model, "model")
+    choices = () if method == "styleid" and not style else make_styles(style)
+    name = text_of(model, "model")
     chosen = None if method is None else check_choice(method, METHODS, "method")
     file = None if preset is None else text_of(preset, "preset")
     styles = [choice.name for choice in choices]
     direct = {"style_strength": style_strength, "text_strength": text_strength, "iterations": iterations}
     table = {**settings_table(settings), **{key: value for key, value in direct.items() if value is not None}}
-    constants = overlay(preset_for(name, file, chosen, styles), table)
+    constants = with_strength(overlay(preset_for(name, file, chosen, styles), table), strength)
     run = RunConfig(
         styles=choices,
         embeddings=make_embeddings(embeddings or {}),
@@ -91,7 +94,7 @@ def make_run(
 def check_names(options: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for a keyword that is no option, with the right name in the hint."""
     known = {field.name for config in (RunConfig, ExecutionConfig) for field in fields(config)}
-    known = (known | {"prompt", "settings", "iterations", "style_strength", "text_strength"}) - {
+    known = (known | {"prompt", "settings", "iterations", "style_strength", "text_strength", "strength"}) - {
         "caption",
         "styles",
         "execution",

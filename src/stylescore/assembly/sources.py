@@ -10,6 +10,7 @@ from typing import Any
 from stylescore.catalog.registry import (
     ModelSource,
     StyleSource,
+    resolve_control_model,
     resolve_embedding,
     resolve_model,
     resolve_preview_model,
@@ -18,6 +19,8 @@ from stylescore.catalog.registry import (
     resolve_vae,
 )
 from stylescore.config.run import RunConfig
+from stylescore.errors import PictureError, quote
+from stylescore.storage.texts import is_file, user_path
 from stylescore_apply.storage.files import sha256
 
 
@@ -32,6 +35,8 @@ class Sources:
         vae: autoencoder in place of the models' own, if one is named.
         text_encoders: model whose text encoders are used in place of the models' own, if one is named.
         styles: files of the style adapters, in the run's order.
+        control_model: the ControlNet, if one is named.
+        style_image: the picture in the style, if the method takes one.
         embeddings: files of the textual inversion embeddings, in the run's order.
     """
 
@@ -42,6 +47,8 @@ class Sources:
     text_encoders: ModelSource | None
     styles: tuple[StyleSource, ...]
     embeddings: tuple[Path, ...] = ()
+    control_model: ModelSource | None = None
+    style_image: Path | None = None
 
     def apply(self, run: RunConfig) -> RunConfig:
         """Return the run with names that mean the same in any working folder."""
@@ -53,6 +60,8 @@ class Sources:
             preview_model=None if self.preview_model is None else self.preview_model.reference,
             vae=None if self.vae is None else self.vae.reference,
             text_encoders=None if self.text_encoders is None else self.text_encoders.reference,
+            control_model=None if self.control_model is None else self.control_model.reference,
+            style_image=None if self.style_image is None else str(self.style_image.absolute()),
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
             embeddings=tuple(
                 replace(choice, file=str(path.absolute()))
@@ -69,6 +78,8 @@ class Sources:
             "vae_sha256": "" if self.vae is None else model_hash(self.vae),
             "text_encoders_sha256": "" if self.text_encoders is None else model_hash(self.text_encoders),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
+            **({"style_image_sha256": sha256(self.style_image)} if self.style_image else {}),
+            **({"control_model_sha256": model_hash(self.control_model)} if self.control_model else {}),
             **({"embedding_sha256": tuple(map(sha256, self.embeddings))} if self.embeddings else {}),
         }
 
@@ -86,8 +97,22 @@ def resolve_sources(run: RunConfig) -> Sources:
         vae=None if run.vae is None else resolve_vae(run.vae),
         text_encoders=None if run.text_encoders is None else resolve_text_encoders(run.text_encoders),
         styles=tuple(resolve_style(style.name) for style in run.styles),
+        style_image=None if run.style_image is None else find_style_image(run.style_image),
+        control_model=None if run.control_model is None else resolve_control_model(run.control_model),
         embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
     )
+
+
+def find_style_image(name: str) -> Path:
+    """Return the path of a picture in the style.
+
+    Raises:
+        PictureError: there is no such file.
+    """
+    path = user_path(name)
+    if not is_file(path):
+        raise PictureError(f"there is no picture {quote(name)}", hint="give --style-image a file")
+    return path
 
 
 def model_hash(source: ModelSource) -> str:

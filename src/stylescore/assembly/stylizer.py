@@ -12,27 +12,40 @@ from types import TracebackType
 from typing import Any, overload
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylescore.assembly.fitting import Prompts, encode_sources, enlarge, fit_latents
+from stylescore.assembly.fitting import Guides, Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
 from stylescore.assembly.objectives import check_timesteps, make_parse
 from stylescore.assembly.options import Style, check_names, make_run, settings_table
 from stylescore.assembly.sources import Sources, resolve_sources
 from stylescore.assembly.updates import Update, progress_bar
-from stylescore.config.content_knob import with_content
+from stylescore.config.content_knob import with_content, with_strength
 from stylescore.config.method import MethodConfig
 from stylescore.config.ranges import check_run
 from stylescore.config.run import RunConfig, with_options
 from stylescore.config.toml import overlay
 from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.conditioning import Control
 from stylescore.diffusion.previews import choose_codec
 from stylescore.diffusion.prompts import describe_weights
 from stylescore.errors import ConfigError, PictureError, memory_limit
-from stylescore.images import Photo, as_photo, before_after, finish, fitted_size, to_picture, to_tensor, with_mask
+from stylescore.images import (
+    Photo,
+    as_photo,
+    before_after,
+    finish,
+    fitted_size,
+    read_photo,
+    to_picture,
+    to_tensor,
+    with_mask,
+)
+from stylescore.images.controls import control_picture
+from stylescore.images.sizes import resize
 from stylescore.images.tensors import mask_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
 from stylescore.method.state import PictureState, restore, source_latents
@@ -131,9 +144,10 @@ class Stylizer:
         Raises:
             InputError: a number out of range, or something that would have to be loaded again.
         """
-        if _what_is_loaded(check_run(run)) != _what_is_loaded(self.run):
+        if not self.has_loaded(run):
             raise ConfigError(
-                "model, styles, strength, embeddings, device, dtype, compile and memory options are fixed once loaded",
+                "model, styles, strength, embeddings, control, device, dtype, compile and memory options are fixed "
+                "once loaded",
                 hint="make a new Stylizer",
             )
         other = copy.copy(self)
@@ -142,6 +156,14 @@ class Stylizer:
         other.sources = resolve_sources(run)
         other._configure(run)
         return other
+
+    def has_loaded(self, run: RunConfig) -> bool:
+        """Return whether the loaded networks are those of another configuration too.
+
+        Raises:
+            InputError: a number of it is out of range.
+        """
+        return _what_is_loaded(check_run(run)) == _what_is_loaded(self.run)
 
     def __enter__(self) -> Stylizer:
         """Return the stylizer; its networks are freed when the block ends."""
@@ -230,13 +252,14 @@ class Stylizer:
         """
         check_names(changes)
         direct = ("iterations", "style_strength", "text_strength")
-        own = ("settings", "prompt", *direct)
+        own = ("settings", "prompt", "strength", *direct)
         table = settings_table(changes.get("settings"))
         constants = {**table, **{key: changes[key] for key in direct if key in changes}}
         rest = {key: value for key, value in changes.items() if key not in own}
         if "prompt" in changes:
             rest["caption"] = changes["prompt"]
-        run = with_options(replace(self.run, method=overlay(self.run.method, constants)), rest)
+        method = with_strength(overlay(self.run.method, constants), changes.get("strength"))
+        run = with_options(replace(self.run, method=method), rest)
         return self if run == self.run else self.with_run(run)
 
     def _captions(self, prompt: Any, count: int) -> list[str]:
@@ -323,13 +346,13 @@ class Stylizer:
     def _short_side(self, width: int, height: int) -> int:
         """Return the short side for a picture of this size: the run's, else the preset's choice."""
         native = self._networks.native_size
-        own = min(width, height, round(native * self.run.method.refine.factor))
+        own = min(width, height, round(native * self.run.method.refine_factor))
         return self.run.size or (own if own >= WORTH_REFINING * native else native)
 
     def coarse_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (width, height) at which a run of a working size begins; the same where nothing is refined."""
         native = self._networks.native_size
-        if self.run.method.refine.factor <= 1 or min(size) < WORTH_REFINING * native:
+        if self.run.method.refine_factor <= 1 or min(size) < WORTH_REFINING * native:
             return size
         return fitted_size(*size, native, self._networks.multiple)
 
@@ -396,7 +419,16 @@ class Stylizer:
             z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
             networks = self._networks_for(*z_source.shape[-2:])
             mask = self._mask(photos, z_source)
-            fitting = fit_latents(networks, self._method, prompts, z_source, rng, refined=coarse != size, mask=mask)
+            fitting = fit_latents(
+                networks,
+                self._method,
+                prompts,
+                z_source,
+                rng,
+                refined=coarse != size,
+                mask=mask,
+                guides=self._guides(photos, coarse),
+            )
         if states is not None:
             restore(fitting, states)
         if fitting.iteration <= self._method.iterations and coarse != size:
@@ -419,6 +451,41 @@ class Stylizer:
             return None
         height, width = like.shape[-2:]
         return torch.cat([mask_tensor(photo.mask, (width, height)) for photo in photos]).to(like.device)
+
+    def _guides(self, photos: Sequence[Photo], size: tuple[int, int]) -> Guides:
+        """Return what the method follows besides the photos."""
+        content = self._enhanced(photos, size) if self.run.method.has_content_stream else None
+        return Guides(control=self._control(photos, size), style=self._style_picture(size), content=content)
+
+    def _enhanced(self, photos: Sequence[Photo], size: tuple[int, int]) -> Latent:
+        """Return the latents of the photos with their edges enhanced, as FreeStyle reads them."""
+        pictures = [
+            resize(photo.visible.convert("RGB"), size).filter(ImageFilter.EDGE_ENHANCE_MORE) for photo in photos
+        ]
+        return self._encode_means(torch.cat([to_tensor(picture, size) for picture in pictures]))
+
+    def _encode_means(self, pictures: Tensor) -> Latent:
+        """Return the means of the encoder's posterior for pictures in [-1, 1], [batch, 3, h, w]."""
+        factor = self._networks.codec.factor
+        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        return networks.codec.encode(pictures.to(self.device), None)
+
+    def _control(self, photos: Sequence[Photo], size: tuple[int, int]) -> Control | None:
+        """Return the ControlNet with what it follows of each photo, at the working size; `None` if the run has none."""
+        kind, network = self.run.control, self._networks.control
+        if kind is None:
+            return None
+        pictures = [control_picture(resize(photo.visible.convert("RGB"), size), kind) for photo in photos]
+        values = torch.cat([to_tensor(picture, size) for picture in pictures])
+        return Control(network, ((values + 1) / 2).to(self.device), self.run.control_scale)
+
+    def _style_picture(self, size: tuple[int, int]) -> Latent | None:
+        """Return the latents of the style picture, its middle at the working size; `None` if the run has none."""
+        path = self.sources.style_image
+        if path is None:
+            return None
+        picture = ImageOps.fit(read_photo(path).visible.convert("RGB"), size, Image.Resampling.LANCZOS)
+        return self._encode_means(to_tensor(picture, size))
 
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])
@@ -510,6 +577,8 @@ def _what_is_loaded(run: RunConfig) -> RunConfig:
         vae=run.vae,
         text_encoders=run.text_encoders,
         clip_skip=run.clip_skip,
+        control=run.control,
+        control_model=run.control_model,
         execution=replace(run.execution, tile=None),
         method=loading,
     )

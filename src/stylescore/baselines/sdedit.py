@@ -3,21 +3,24 @@
 Sources: "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", ICLR 2022, section 3;
 "Denoising Diffusion Implicit Models", ICLR 2021, equation 12 with sigma = 0.
 
-A `Fitting` has all that it takes: `fitting.scores.style`, `fitting.objective.schedule`, and the source's latents from
-`fitting.subject.draw`.
+As an objective it runs in the loop of the other methods, which logs, interrupts and resumes it: its direction leads
+from the noised latent to that of the next timestep, and plain gradient descent takes it whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 
 from stylescore.errors import ConfigError
-from stylescore.method.objective import gaussian
+from stylescore.method.objective import Objective, gaussian
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import NoisePredictor
-from stylescore.method.types import Latent, Rng, Timesteps
+from stylescore.method.scores import NoisePredictor, Predictions, ScoreName
+from stylescore.method.types import Draw, Latent, Noise, Rng, Timesteps
 
 
 def sampling_timesteps(length: int, strength: float, steps: int) -> list[int]:
@@ -42,10 +45,87 @@ def sampling_timesteps(length: int, strength: float, steps: int) -> list[int]:
     return sorted(set(times.tolist()), reverse=True)
 
 
-def ddim_step(z_t: Latent, t: Timesteps, t_next: Timesteps, score: NoisePredictor, schedule: NoiseSchedule) -> Latent:
-    """Return z at t_next: the predicted clean latent with the predicted noise added again."""
-    eps = score(z_t, t)
+def sampling_steps(length: int, strength: float, steps: int) -> int:
+    """Return how many steps there are; at strength 0 there is none."""
+    return len(sampling_timesteps(length, strength, steps)) - 1
+
+
+def ddim_step(z_t: Latent, eps: Noise, t: Timesteps, t_next: Timesteps, schedule: NoiseSchedule) -> Latent:
+    """Return z at t_next: the clean latent that eps implies, with the same eps added again.
+
+    The step is deterministic; to a later timestep it inverts the one back, up to the change of eps between the two.
+    """
     return schedule.add_noise(schedule.to_clean(eps, z_t, t), eps, t_next)
+
+
+@dataclass(frozen=True)
+class ListedTimesteps:
+    """The timesteps of a sampler in their order, the same for every picture.
+
+    Attributes:
+        times: from the first one down to -1, which no step is taken at.
+    """
+
+    times: Sequence[int]
+
+    def __call__(self, progress: float, rng: Rng) -> Timesteps:
+        """Return the timestep of the step that a run has come to; nothing is drawn."""
+        step = round(progress * (len(self.times) - 1))
+        return torch.full((len(rng),), self.times[step])
+
+    def after(self, t: Timesteps) -> Timesteps:
+        """Return the timesteps that follow."""
+        following = dict(pairwise(self.times))
+        return torch.tensor([following[each] for each in t.tolist()], device=t.device)
+
+
+@dataclass(frozen=True)
+class ToNextTimestep:
+    """What leads from a noised latent to that of the next timestep: z - z_next.
+
+    Attributes:
+        schedule: noise schedule of the diffusion model.
+        timesteps: the sampler's timesteps.
+    """
+
+    needs: ClassVar[tuple[ScoreName, ...]] = ("style",)
+    schedule: NoiseSchedule
+    timesteps: ListedTimesteps
+
+    def __call__(self, draw: Draw, eps: Predictions) -> Latent:
+        """Return the difference that a step of plain gradient descent takes off."""
+        t_next = self.timesteps.after(draw.t)
+        return draw.z - ddim_step(draw.z_t, eps["style"], draw.t, t_next, self.schedule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Objective):
+    """An objective whose latent is a noised one: it is made for the first step, and no noise is drawn after it.
+
+    Attributes:
+        start: the latent that the first step is taken from; `None` adds drawn noise to the source.
+    """
+
+    start: Latent | None = None
+
+    def draw(self, z: Latent, z_source: Latent, *, progress: float, rng: Rng) -> Draw:
+        """Return the noised latent at the run's beginning, then the latent as it is."""
+        t = self.timesteps(progress, rng).to(z.device)
+        is_first = progress == 0
+        eps = self.noise(z, rng) if is_first and self.start is None else torch.zeros_like(z)
+        draw = self.schedule.draw(z, z_source, t=t, eps=eps)
+        if not is_first:
+            return replace(draw, z_t=draw.z)
+        return draw if self.start is None else replace(draw, z_t=self.start)
+
+
+def sampling_objective(schedule: NoiseSchedule, *, strength: float, steps: int) -> Sampling:
+    """Return deterministic denoising as an objective, for `sampling_steps` iterations of plain gradient descent.
+
+    It is SDEdit if it begins with the noised source.
+    """
+    timesteps = ListedTimesteps(sampling_timesteps(len(schedule.betas), strength, steps))
+    return Sampling(schedule=schedule, timesteps=timesteps, direction=ToNextTimestep(schedule, timesteps))
 
 
 @torch.no_grad()
@@ -71,5 +151,5 @@ def sdedit(
     timesteps = [torch.full((len(z_source),), t, device=z_source.device) for t in times]
     z_t = schedule.add_noise(z_source, gaussian(z_source, rng), timesteps[0])
     for t, t_next in pairwise(timesteps):
-        z_t = ddim_step(z_t, t, t_next, score, schedule)
+        z_t = ddim_step(z_t, score(z_t, t), t, t_next, schedule)
     return z_t

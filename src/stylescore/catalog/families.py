@@ -22,6 +22,7 @@ class FamilyFacts:
         native_resolution: side in pixels of the pictures that the family was trained on.
         text_parameters: parameters of all text models, in billions.
         tiny_autoencoder: hub id of the tiny autoencoder for previews, where one is published.
+        controls: hub ids of usual ControlNets, by what they follow.
         kohya_version: how kohya's files name the base (`ss_base_model_version`), where styles can be trained on it.
         modelspec_architecture: how the same files name it by the ModelSpec standard (`modelspec.architecture`).
         content_block: dotted name of the attention block that carries what a picture shows, where it is known.
@@ -39,6 +40,7 @@ class FamilyFacts:
     native_resolution: int
     text_parameters: float
     tiny_autoencoder: str | None = None
+    controls: tuple[tuple[str, str], ...] = ()
     kohya_version: str | None = None
     modelspec_architecture: str | None = None
     content_block: str | None = None
@@ -60,6 +62,7 @@ SD1: Final = FamilyFacts(
     native_resolution=512,
     text_parameters=0.123,
     tiny_autoencoder=_TAESD,
+    controls=(("edges", "lllyasviel/sd-controlnet-canny"), ("tile", "lllyasviel/control_v11f1e_sd15_tile")),
     kohya_version="sd_v1",
     modelspec_architecture="stable-diffusion-v1",
     stated_as=re.compile(r"^sd[_ -]?v?1|stable-diffusion-v?1", re.I),
@@ -83,6 +86,7 @@ SDXL: Final = FamilyFacts(
     native_resolution=1024,
     text_parameters=0.817,
     tiny_autoencoder="madebyollin/taesdxl",
+    controls=(("edges", "diffusers/controlnet-canny-sdxl-1.0"), ("tile", "xinsir/controlnet-tile-sdxl-1.0")),
     kohya_version="sdxl_base_v1-0",
     modelspec_architecture="stable-diffusion-xl-v1-base",
     content_block="up_blocks.0.attentions.0",
@@ -124,6 +128,14 @@ FAMILIES: Final = (SD1, SD2, SDXL, SD3, FLUX, MINI)
 _BY_KEY = {facts.key: facts for facts in FAMILIES}
 _BY_WIDTH = {facts.text_width: facts for facts in (SD1, SD2, SDXL)}
 """U-Nets alone: both transformers read features of one width, and mini's may be that of any small network."""
+
+
+def usual_control(kind: str, text_width: int) -> str | None:
+    """Return the hub id of the usual ControlNet for a U-Net with this text width, or `None`."""
+    facts = _BY_WIDTH.get(text_width)
+    return None if facts is None else dict(facts.controls).get(kind)
+
+
 _STATED = (SDXL, FLUX, SD3, SD2, SD1)
 """SDXL first: its pattern looks anywhere in a name, the others mostly at its beginning."""
 

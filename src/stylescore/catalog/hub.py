@@ -25,6 +25,7 @@ TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 GENERATOR_ENDINGS = (".onnx", ".safetensors")
 """Kinds of files that generators are loaded from, the first that a repository has; no others are downloaded."""
 _UPLOAD_HINT = "log in with `hf auth login` and a token that may write, and check the name and the network"
+CONTROL_FILES = TINY_FILES
 _DOWNLOAD_HINT = "check the name and the network; a gated model needs `hf auth login`; or give a folder on this machine"
 CAPTION_MODELS = (
     *("Salesforce/blip-image-captioning-base", "Salesforce/blip-image-captioning-large"),
@@ -95,6 +96,15 @@ def download_tiny(hub_id: str) -> Path:
 def cached_tiny(hub_id: str) -> Path | None:
     """Return the folder of a tiny autoencoder in the local cache, or `None`; the hub is not contacted."""
     return _cached_folder(hub_id, TINY_FILES)
+
+
+def download_control(hub_id: str) -> Path:
+    """Download the two files of a ControlNet, or take them from the local cache, and return their folder.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    return _download_folder(hub_id, CONTROL_FILES, "ControlNet")
 
 
 def split_hub_file(text: str) -> tuple[str | None, str]:

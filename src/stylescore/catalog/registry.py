@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from stylescore.catalog.hub import HUB_ID, TINY_FILES, USUAL_STYLE_FILES, download_style
+from stylescore.catalog.hub import CONTROL_FILES, HUB_ID, TINY_FILES, USUAL_STYLE_FILES, download_style
 from stylescore.catalog.metadata import base_model, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
@@ -24,6 +24,7 @@ from stylescore_apply.names import user_styles_dir as user_styles_dir
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_MODELS = ("mini",)
 TINY_FOLDER = f"give a folder with {' and '.join(TINY_FILES)}"
+CONTROL_FOLDER = f"give a folder with {' and '.join(CONTROL_FILES)}"
 TEXT_ENCODERS_FOLDER = "give a folder with text_encoder and tokenizer, as a model in diffusers layout has them"
 _STYLE_ENDING = ".safetensors"
 _WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
@@ -134,6 +135,15 @@ def resolve_text_encoders(name: str) -> ModelSource:
         ModelError: it is neither.
     """
     return _resolve_folder(name, "there is no model with text encoders", TEXT_ENCODERS_FOLDER)
+
+
+def resolve_control_model(name: str) -> ModelSource:
+    """Resolve a ControlNet's name: a folder or a hub id; nothing is downloaded.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    return _resolve_folder(name, "there is no ControlNet", CONTROL_FOLDER)
 
 
 def _resolve_folder(name: str, absent: str, hint: str) -> ModelSource:

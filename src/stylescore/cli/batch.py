@@ -48,13 +48,14 @@ class Options:
     overwrite: bool = False
     workers: str | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
+    cost: bool = False
 
     @property
     def written(self) -> Written:
         """What runs write."""
         from stylescore.runs.job import Written
 
-        return Written(gif=self.gif, preview_every=self.preview_every, output=self.output)
+        return Written(gif=self.gif, preview_every=self.preview_every, cost=self.cost, output=self.output)
 
 
 @dataclass

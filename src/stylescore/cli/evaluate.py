@@ -111,7 +111,7 @@ def evaluate(
     )
     evaluation = Evaluation(request)
     _say_unpaired(folders, quiet=quiet)
-    _run(evaluation, quiet=quiet)
+    run_evaluation(evaluation, quiet=quiet)
     _show(evaluation, form, output, quiet=quiet)
 
 
@@ -188,7 +188,7 @@ def _say_unpaired(folders: Mapping[str, Pairing], *, quiet: bool) -> None:
             say(f"{name}: {line}", quiet=quiet)
 
 
-def _run(evaluation: Evaluation, *, quiet: bool) -> None:
+def run_evaluation(evaluation: Evaluation, *, quiet: bool) -> None:
     """Run all networks under a progress bar that counts pictures."""
     with progress("evaluate", evaluation.total, 0, quiet=quiet or evaluation.total == 0) as bar:
         done = 0

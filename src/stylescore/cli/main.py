@@ -12,6 +12,7 @@ import typer
 
 from stylescore._version import __version__
 from stylescore.cli.apply import PASSED_ON, apply, export
+from stylescore.cli.benchmark import benchmark
 from stylescore.cli.compare import compare
 from stylescore.cli.evaluate import evaluate
 from stylescore.cli.inform import doctor, inspect, styles
@@ -53,6 +54,7 @@ app.command()(train_generator)
 app.command()(tune)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(benchmark)
 app.command(context_settings=PASSED_ON, add_help_option=False)(apply)
 app.command()(export)
 app.command()(push)

@@ -47,6 +47,10 @@ def stylize(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    style_image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of styleid: a picture in the style.", rich_help_panel=WHAT),
+    ] = None,
     style_strength: Annotated[
         float | None, typer.Option(help="Factor of the style LoRA.", rich_help_panel=WHAT)
     ] = None,
@@ -134,8 +138,21 @@ def stylize(
         int | None, typer.Option(metavar="N", help="Layer of CLIP, from the last, 1.", rich_help_panel=HOW)
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Objective.", rich_help_panel=HOW)
+        str | None,
+        typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit|styleid|freestyle", help="Objective.", rich_help_panel=HOW),
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(metavar="0..1", help="Of those that denoise: part of the noise.", rich_help_panel=HOW),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(metavar="edges|tile", help="Of sdedit: a ControlNet that holds the photo.", rich_help_panel=HOW),
+    ] = None,
+    control_model: Annotated[
+        str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Which; else a usual one.", rich_help_panel=HOW)
+    ] = None,
+    control_scale: Annotated[float, typer.Option(help="Factor of what it adds.", rich_help_panel=HOW)] = 1.0,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -268,6 +285,9 @@ def stylize(
         vae=vae,
         text_encoders=text_encoders,
         clip_skip=clip_skip,
+        control_model=control_model,
+        style_image=None if style_image is None else str(style_image),
+        control_scale=control_scale,
         content=content,
         size=size,
         seed=seed,
@@ -283,12 +303,13 @@ def stylize(
         "tile": tile,
         "prediction": prediction,
         "prompt_weights": prompt_weights,
+        "control": control,
     }
     constants = parse_settings(
         setting or [], iterations=iterations, style_strength=style_strength, text_strength=text_strength
     )
     with Interrupts(quiet=quiet) as interrupts:
-        _start(inputs, base, execution, preset, method, constants, options, interrupts)
+        _start(inputs, base, execution, (preset, method, strength), constants, options, interrupts)
 
 
 def _make_output(format: str, quality: int | None, keep_location: bool) -> OutputConfig:
@@ -310,8 +331,7 @@ def _start(
     inputs: Inputs,
     base: RunConfig,
     execution: Mapping[str, Any],
-    preset: str | None,
-    method: str | None,
+    chosen: tuple[str | None, str | None, float | None],
     constants: dict[str, Any],
     options: Options,
     interrupts: Interrupts,
@@ -319,12 +339,14 @@ def _start(
     """Check everything that can be checked without a model, then load it and run."""
     if not inputs.names and not inputs.lists:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
-    require_style(base.styles)
+    if base.style_image is None and chosen[1] != "styleid":
+        require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.batch import Call, make_photos
     from stylescore.cli.output import require_writable, say
     from stylescore.cli.photos import check_headers, make_tasks, require_writable_names
     from stylescore.cli.report import report
+    from stylescore.config.content_knob import with_strength
     from stylescore.config.presets import METHODS, origin, preset_for, unsuited
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
@@ -332,10 +354,11 @@ def _start(
 
     require_writable(inputs.output)
     require_writable_names([*inputs.names, inputs.output])
-    chosen: Method | None = None if method is None else check_choice(method, METHODS, "method")
+    preset, name, strength = chosen
+    method: Method | None = None if name is None else check_choice(name, METHODS, "method")
     run = with_options(base, execution)
     styles = [entry.name for entry in run.styles]
-    resolved = overlay(preset_for(run.model, preset, chosen, styles), constants)
+    resolved = with_strength(overlay(preset_for(run.model, preset, method, styles), constants), strength)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     sources = resolve_sources(run)
     from stylescore.runs.cluster import parse_workers  # from here on torch is needed
@@ -369,6 +392,7 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
 
         stylizer = Stylizer(run, sources)
     place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
+    place = place if run.styles else "a picture"
     for note in stylizer.notes:
         say(f"note: {note}", quiet=options.quiet)
     say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)

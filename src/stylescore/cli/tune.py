@@ -51,7 +51,7 @@ def tune(
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=HOW)
     ] = "mini",
     method: Annotated[
-        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Objective.", rich_help_panel=HOW)
+        str | None, typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit", help="Objective.", rich_help_panel=HOW)
     ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="As for stylize.", rich_help_panel=HOW)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig
+from stylescore.config.method import MethodConfig, RelevanceConfig, SpectrumConfig, StyleIdConfig
+from stylescore.config.toml import overlay
+from stylescore.errors import ConfigError
 
 
 def spectrum_factor(content: float, spectrum: SpectrumConfig) -> float:
@@ -27,8 +29,22 @@ def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
     return relevance.strength + (largest - relevance.strength) * (2 * content - 1)
 
 
+def sampling_strength(content: float, strength: float) -> float:
+    """Return the strength of SDEdit and FreeStyle: 1 at 0, the preset's at 0.5, 0 at 1; linear in between."""
+    if content <= 0.5:
+        return 1 - (1 - strength) * 2 * content
+    return strength * 2 * (1 - content)
+
+
+def styleid_gamma(content: float, styleid: StyleIdConfig) -> float:
+    """Return StyleID's share of the photo's queries: 0 at 0, the preset's at 0.5, 1 at 1; linear in between."""
+    if content <= 0.5:
+        return styleid.gamma * 2 * content
+    return styleid.gamma + (1 - styleid.gamma) * (2 * content - 1)
+
+
 def with_content(method: MethodConfig, content: float) -> MethodConfig:
-    """Return the method with lambda and the map's strength moved by the knob.
+    """Return the method with lambda, the map's strength, and the samplers' numbers moved by the knob.
 
     Args:
         method: a preset; it is what 0.5 stands for.
@@ -38,6 +54,25 @@ def with_content(method: MethodConfig, content: float) -> MethodConfig:
     strength = relevance_strength(content, method.relevance)
     return replace(
         method,
+        styleid=replace(method.styleid, gamma=styleid_gamma(content, method.styleid)),
+        sdedit=replace(method.sdedit, strength=sampling_strength(content, method.sdedit.strength)),
+        freestyle=replace(method.freestyle, strength=sampling_strength(content, method.freestyle.strength)),
         spectrum=replace(method.spectrum, weight=weight),
         relevance=replace(method.relevance, strength=strength),
     )
+
+
+def with_strength(method: MethodConfig, strength: float | None) -> MethodConfig:
+    """Return a method that denoises step by step with its strength replaced, if one is given.
+
+    Raises:
+        ConfigError: the method has none.
+    """
+    if strength is None:
+        return method
+    if not method.is_sampling:
+        raise ConfigError(
+            f"strength is of the methods sdedit, styleid and freestyle, not of {method.method}",
+            hint="give --method sdedit, or --content in place of --strength",
+        )
+    return overlay(method, {method.method: {"strength": strength}})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["sms", "vsd", "sds", "dds", "pds"]
+Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid", "freestyle"]
+SAMPLING: tuple[Method, ...] = ("sdedit", "styleid", "freestyle")
+"""Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
 Sampler = Literal["narrowing", "uniform", "annealed"]
 WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
 FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
@@ -154,12 +156,53 @@ class RefineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SdeditConfig:
+    """SDEdit: noise is added to the photo's latent, and the style model denoises it.
+
+    Attributes:
+        strength: fraction of the model's timesteps at which it begins; 0 returns the photo as the autoencoder has it.
+    """
+
+    strength: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleIdConfig:
+    """StyleID: photo and style picture are inverted, and denoising reads the style in its self-attention.
+
+    Attributes:
+        strength: fraction of the model's timesteps that are inverted; 0 returns the photo as the autoencoder has it.
+        gamma: share of the photo's own queries.
+        temperature: factor of the attention's logits, which sharpens it.
+    """
+
+    strength: float = 0.98
+    gamma: float = 0.75
+    temperature: float = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreestyleConfig:
+    """FreeStyle: the photo without noise goes through the network beside the noised picture, whose skips it takes.
+
+    Attributes:
+        strength: fraction of the model's timesteps at which it begins; 0 returns the photo as the autoencoder has it.
+        backbone: largest factor of the decoder's widest backbone features.
+        skip: factor of the lowest frequencies of the skips beside them.
+    """
+
+    strength: float = 0.958
+    backbone: float = 2.5
+    skip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
     Attributes:
-        method: sms, vsd, sds, dds or pds.
-        iterations: length of the run.
+        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle.
+        iterations: length of the run; of those that denoise the steps, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
         weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
             normalised divides that by each picture's mean distance to the style's prediction.
@@ -188,6 +231,39 @@ class MethodConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    sdedit: SdeditConfig = field(default_factory=SdeditConfig)
+    styleid: StyleIdConfig = field(default_factory=StyleIdConfig)
+    freestyle: FreestyleConfig = field(default_factory=FreestyleConfig)
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether the method denoises a picture step by step instead of descending a gradient."""
+        return self.method in SAMPLING
+
+    @property
+    def sampling_strength(self) -> float:
+        """Fraction of the timesteps at which denoising begins, for a method that does so step by step."""
+        strengths: dict[str, float] = {
+            "sdedit": self.sdedit.strength,
+            "styleid": self.styleid.strength,
+            "freestyle": self.freestyle.strength,
+        }
+        return strengths.get(self.method, 0.0)
+
+    @property
+    def takes_style_picture(self) -> bool:
+        """Whether the method takes its style from a picture instead of an adapter."""
+        return self.method == "styleid"
+
+    @property
+    def has_content_stream(self) -> bool:
+        """Whether the photo without noise goes through the network beside the picture."""
+        return self.method == "freestyle"
+
+    @property
+    def refine_factor(self) -> float:
+        """Largest short side that is chosen by default, in units of the native resolution; 1 where nothing refines."""
+        return 1.0 if self.is_sampling else self.refine.factor
 
     @property
     def strength_of_text(self) -> float:

@@ -21,6 +21,7 @@ LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
+_MODEL_NAMES = ("preview_model", "vae", "text_encoders", "control_model")
 LONGEST_TOKEN = 100
 """Longest word, in letters, that stands for a textual inversion embedding."""
 
@@ -67,6 +68,7 @@ TILE = Rule(lambda x: x == 0 or 64 <= x <= 8192, "0 or between 64 and 8192")
 QUALITY = Rule(lambda x: 1 <= x <= 100, "between 1 and 100")
 FEATHER = NOT_NEGATIVE.at_most(4096)
 CLIP_LAYER = COUNT.at_most(32)
+CONTROL_SCALE = NOT_NEGATIVE.at_most(4)
 SHORT_SIDE = Rule(lambda x: 64 <= x <= 8192, "between 64 and 8192")
 
 METHOD_RULES: Mapping[str, Rule] = {
@@ -101,6 +103,13 @@ METHOD_RULES: Mapping[str, Rule] = {
     "refine.factor": Rule(lambda x: 1 <= x <= 8, "between 1 and 8"),
     "refine.iterations": STEPS,
     "refine.t_max": TIMESTEP,
+    "sdedit.strength": UNIT,
+    "styleid.strength": UNIT,
+    "styleid.gamma": UNIT,
+    "freestyle.strength": UNIT,
+    "freestyle.backbone": NOT_NEGATIVE.at_most(100),
+    "freestyle.skip": NOT_NEGATIVE.at_most(100),
+    "styleid.temperature": POSITIVE.at_most(100),
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -235,27 +244,63 @@ def check_run(run: RunConfig) -> RunConfig:
             "keep_colours": UNIT,
             "mask_feather": FEATHER,
             "clip_skip": CLIP_LAYER,
+            "control_scale": CONTROL_SCALE,
         },
     )
     check_execution(run.execution)
     prompts = {"prompt": run.caption, "style_prompt": run.style_prompt, "negative_prompt": run.negative_prompt}
-    check_texts({**prompts, "preview_model": run.preview_model, "vae": run.vae, "text_encoders": run.text_encoders})
+    check_texts({**prompts, **{name: getattr(run, name) for name in _MODEL_NAMES}})
     for name, prompt in prompts.items():
         _refuse_lora_tags(name, prompt or "")
     check_method(run.method)
+    _check_control(run)
     if run.negative_prompt and not run.method.is_guided:
         raise ConfigError(
             "negative_prompt has no effect where guidance_scale is 1",
             hint="give --set guidance_scale=4.5, or leave it out",
         )
-    if not run.styles:
-        raise ConfigError("a run needs at least one style", hint="give --style NAME")
+    _check_style_source(run)
     if len(run.styles) > MOST_STYLES:
         raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
         check(style, {"weight": SIGNED_STRENGTH}, where="style ")
     _check_embeddings(run.embeddings)
     return run
+
+
+def _check_style_source(run: RunConfig) -> None:
+    """Raise `ConfigError` unless the style comes from where the method takes it: adapters, or one picture."""
+    check_texts({"style_image": run.style_image})
+    if not run.method.takes_style_picture:
+        if run.style_image is not None:
+            raise ConfigError(
+                f"style_image is of the method styleid, not of {run.method.method}",
+                hint="give --method styleid, or --style in place of --style-image",
+            )
+        if not run.styles:
+            raise ConfigError("a run needs at least one style", hint="give --style NAME")
+        return
+    if run.style_image is None:
+        raise ConfigError(
+            f"{run.method.method} needs a picture in the style, style_image", hint="give --style-image FILE"
+        )
+    if run.styles or run.style_model is not None:
+        raise ConfigError(
+            f"{run.method.method} takes its style from a picture alone: a style adapter has no effect",
+            hint="leave out --style and --style-model",
+        )
+
+
+def _check_control(run: RunConfig) -> None:
+    """Raise `ConfigError` for a ControlNet that has no effect, or options of one that is not asked for."""
+    if run.control is None:
+        if run.control_model is not None or run.control_scale != 1:
+            raise ConfigError("control_model and control_scale need control", hint="give --control edges or tile")
+    elif run.method.method != "sdedit":
+        raise ConfigError(
+            f"control is of the method sdedit, not of {run.method.method}",
+            hint="give --method sdedit, or leave --control out",
+        )
 
 
 def _check_embeddings(embeddings: Sequence[EmbeddingChoice]) -> None:

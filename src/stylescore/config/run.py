@@ -13,6 +13,7 @@ from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, InputError, quote
 
 PredictionName = Literal["epsilon", "v", "sample", "flow"]
+ControlName = Literal["edges", "tile"]
 PromptWeights = Literal["auto", "on", "off"]
 
 
@@ -60,6 +61,10 @@ class RunConfig:
         negative_prompt: what classifier-free guidance moves away from, in place of the empty prompt.
         prompt_weights: whether prompts may weight words, as in `(word:1.2)`; auto does so in prompts that look like it.
         embeddings: textual inversion embeddings, for all prompts.
+        control: what of the photo a ControlNet holds in sdedit: its edges, or the whole of it for a tile ControlNet.
+        control_model: folder or hub id of the ControlNet; `None` takes the usual one of the model's family.
+        control_scale: factor of what it adds to the U-Net's features.
+        style_image: a picture in the style, for methods that take it from there instead of adapters.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -84,6 +89,10 @@ class RunConfig:
     negative_prompt: str = ""
     prompt_weights: PromptWeights = "auto"
     embeddings: tuple[EmbeddingChoice, ...] = ()
+    control: ControlName | None = None
+    control_model: str | None = None
+    control_scale: float = 1.0
+    style_image: str | None = None
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

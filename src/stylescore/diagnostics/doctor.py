@@ -46,6 +46,17 @@ def examine() -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, Any]:
+    """Return what a result depends on besides its settings: versions and the device, by name."""
+    return {
+        "stylescore": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        **{name: _package_version(name) for name in _PACKAGES},
+        "device": _default_device(),
+    }
+
+
 def _package_version(package: str) -> str:
     """Return a package's version, or "missing"."""
     try:

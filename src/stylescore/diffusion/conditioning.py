@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,44 +15,78 @@ Pooled = Float[Tensor, "batch pooled_features"]
 
 
 @dataclass(frozen=True)
+class Control:
+    """What a ControlNet adds to a U-Net's features.
+
+    Attributes:
+        network: a diffusers `ControlNetModel`, frozen.
+        picture: what it follows, in [0, 1], at the size of the pictures.
+        scale: factor of its residuals.
+    """
+
+    network: Any
+    picture: Float[Tensor, "batch 3 _height _width"]
+    scale: float = 1.0
+
+    def residuals(self, latents: Tensor, time: Tensor, tokens: Tokens, added: Any) -> dict[str, Any]:
+        """Return what the U-Net adds to its skip connections and its middle block, by its arguments' names."""
+        down, middle = self.network(
+            latents,
+            time,
+            encoder_hidden_states=tokens,
+            controlnet_cond=self.picture,
+            conditioning_scale=self.scale,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """The features of prompts, one row each.
 
     Attributes:
         tokens: features of every token, for attention.
         pooled: one vector per prompt, for families whose network takes one.
+        control: a ControlNet with one picture per prompt, for U-Nets.
     """
 
     tokens: Tokens
     pooled: Pooled | None = None
+    control: Control | None = None
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Return the same features on another device or in another precision."""
-        tokens, pooled = self.tokens.to(device, dtype), self.pooled
-        return Conditioning(tokens, None if pooled is None else pooled.to(device, dtype))
+        return self._map(lambda rows: rows.to(device, dtype))
 
     def __getitem__(self, rows: slice) -> Conditioning:
         """Return the features of some of the prompts."""
-        return Conditioning(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+        return self._map(lambda every: every[rows])
 
     def select(self, rows: Sequence[int]) -> Conditioning:
         """Return the features of some of the prompts by their numbers, which may repeat."""
-        index = torch.tensor(rows, device=self.tokens.device)
-        return Conditioning(self.tokens[index], None if self.pooled is None else self.pooled[index])
+        return self._map(lambda every: every[torch.tensor(rows, device=every.device)])
 
     def repeat_interleave(self, count: int) -> Conditioning:
         """Return every row `count` times, one after another."""
-        pooled = None if self.pooled is None else self.pooled.repeat_interleave(count, dim=0)
-        return Conditioning(self.tokens.repeat_interleave(count, dim=0), pooled)
+        return self._map(lambda rows: rows.repeat_interleave(count, dim=0))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Return the same with every tensor of rows changed."""
+        control = self.control and replace(self.control, picture=change(self.control.picture))
+        return Conditioning(change(self.tokens), None if self.pooled is None else change(self.pooled), control)
 
     def mask(self, keep: Sequence[bool]) -> Conditioning:
         """Return the same with zeros as the features of all prompts that are not kept."""
         mask = torch.tensor(keep, device=self.tokens.device, dtype=self.tokens.dtype)  # [batch]
         pooled = None if self.pooled is None else self.pooled * mask[:, None]
-        return Conditioning(self.tokens * mask[:, None, None], pooled)
+        return replace(self, tokens=self.tokens * mask[:, None, None], pooled=pooled)
 
 
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-    """Concatenate the rows of all parts; either all have pooled features or none."""
+    """Concatenate the rows of all parts; either all have pooled features or none, and the same for a ControlNet."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
-    return Conditioning(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
+    controls = [part.control for part in parts if part.control is not None]
+    control = replace(controls[0], picture=torch.cat([each.picture for each in controls])) if controls else None
+    return Conditioning(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None, control)

@@ -7,19 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stylescore.catalog.hub import TINY_FILES, cached_tiny, download_tiny
+from stylescore.catalog.hub import cached_tiny, download_tiny
 from stylescore.catalog.registry import TINY_FOLDER, ModelSource
-from stylescore.diffusion.checkpoints.folders import (
-    network_class,
-    read_json,
-    refuse_pickles,
-    require_complete,
-    silence_libraries,
-    translate_errors,
-)
+from stylescore.diffusion.checkpoints.folders import load_alone, require_facts
 from stylescore.diffusion.codec import Codec
 from stylescore.errors import ModelError
-from stylescore.storage.safetensors_header import read_header
 
 _KIND = "AutoencoderTiny"
 _PART = "tiny autoencoder"
@@ -56,34 +48,11 @@ def _load_tiny(folder: Path, own: Codec) -> Codec:
     Raises:
         ModelError: it is invalid or does not fit the model.
     """
-    _require_tiny(folder)
-    with silence_libraries(), translate_errors(folder, _PART):
-        vae, info = network_class(_KIND).from_pretrained(
-            folder,
-            use_safetensors=True,
-            output_loading_info=True,
-            local_files_only=True,
-            torch_dtype=own.vae.dtype,
-        )
-    require_complete(folder, _PART, info)
+    vae = load_alone(folder, _KIND, _PART, own.vae.dtype, (TINY_FOLDER, _FIT_HINT))
     codec = replace(own, vae=vae)
     _require_fit(folder, codec, own)
-    vae.to(own.vae.device).eval().requires_grad_(False)
+    vae.to(own.vae.device)
     return codec
-
-
-def _require_tiny(folder: Path) -> None:
-    """Raise `ModelError` unless the folder holds the settings of a tiny autoencoder, and weights in safetensors."""
-    config, weights = (folder / file for file in TINY_FILES)
-    if not config.is_file():
-        raise ModelError(f"{str(folder)!r} is no tiny autoencoder: it has no {config.name}", hint=TINY_FOLDER)
-    kind = read_json(config, _PART).get("_class_name")
-    if kind != _KIND:
-        raise ModelError(f"{str(folder)!r} is a {kind!r}, not an {_KIND}", hint=_FIT_HINT)
-    if not weights.is_file():
-        refuse_pickles(folder, _PART, folder)
-        raise ModelError(f"the {_PART} of {str(folder)!r} has no {TINY_FILES[1]}", hint=TINY_FOLDER)
-    read_header(weights, error=ModelError)
 
 
 def _require_fit(folder: Path, tiny: Codec, own: Codec) -> None:
@@ -93,9 +62,4 @@ def _require_fit(folder: Path, tiny: Codec, own: Codec) -> None:
         "pixels per latent cell": (tiny.factor, own.factor),
         "colour channels": (tiny.vae.config.out_channels, _COLOURS),
     }
-    for fact, (found, wanted) in facts.items():
-        if found != wanted:
-            raise ModelError(
-                f"the tiny autoencoder of {str(folder)!r} does not fit the model: it has {found} {fact}, not {wanted}",
-                hint=_FIT_HINT,
-            )
+    require_facts(_PART, folder, facts, _FIT_HINT)

@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,10 +119,7 @@ def make_on_cluster(
     import ray
     from ray.exceptions import RayActorError
 
-    own = not ray.is_initialized()
-    if own:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    try:
+    with connected():
         actors = _start_actors(workers, run, written, caption_model, len(assignments))
         waiting = list(assignments)
         running: dict[Any, tuple[Any, Assignment]] = {}
@@ -140,9 +137,21 @@ def make_on_cluster(
                 )
                 yield from (failed(task.photo, lost) for task in assignment.tasks)
             actors.append(actor)
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect this process to the cluster for the block, unless it is connected already."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    try:
+        yield
     finally:
-        if own:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _received(result: list[Outcome] | StylescoreError) -> list[Outcome]:

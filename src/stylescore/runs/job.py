@@ -18,6 +18,7 @@ from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, PictureError
 from stylescore.images import Photo, read_photo, with_mask
 from stylescore.method.state import PictureState
+from stylescore.runs import costs
 from stylescore.runs.folder import RunFolder
 from stylescore.runs.names import DEFAULT, folder_name
 from stylescore.runs.record import Record, is_made_by, read_record, replace_record, to_toml, write_record
@@ -28,8 +29,27 @@ from stylescore_apply.storage.files import sha256
 COMMAND = "stylize"
 NO_PHOTOS: Mapping[str, Path] = MappingProxyType({})
 FREE = (
-    *("photo", "mask", "caption_source", "output.*", "gif", "preview_every", "batch.*", "run.preset", "run.model"),
-    *("run.preview_model", "run.vae", "run.text_encoders", "run.styles.*.name", "run.embeddings.*.file"),
+    *(
+        "photo",
+        "mask",
+        "caption_source",
+        "output.*",
+        "gif",
+        "preview_every",
+        "cost",
+        "batch.*",
+        "run.preset",
+        "run.model",
+    ),
+    *(
+        "run.preview_model",
+        "run.vae",
+        "run.text_encoders",
+        "run.control_model",
+        "run.style_image",
+        "run.styles.*.name",
+        "run.embeddings.*.file",
+    ),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
 """Settings that may change before a run is resumed: those that change its result by rounding only, and the names of
@@ -60,6 +80,7 @@ class StylizeSettings:
         style_prompt: the style prompt, resolved.
         gif: whether an animation of the run is made.
         preview_every: iterations between previews; 0 for none.
+        cost: whether time, passes and memory of the run are measured.
         batch: where the picture stands in its batch; `None` for a picture alone.
         output: how the finished picture is written.
         run: the configuration.
@@ -71,6 +92,7 @@ class StylizeSettings:
     caption_source: str = ""
     gif: bool = False
     preview_every: int = 0
+    cost: bool = False
     batch: BatchPlace | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
     run: RunConfig
@@ -119,7 +141,8 @@ class PictureFolder(RunFolder):
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the run writes, but those in subfolders."""
-        return (*super().files, *self.pictures, self.model_picture, self.before_after, self.animation)
+        written = (*self.pictures, self.model_picture, self.before_after, self.animation, self.path / costs.NAME)
+        return (*super().files, *written)
 
     @property
     def subfolders(self) -> tuple[Path, ...]:
@@ -155,13 +178,13 @@ class Job:
 def public_record(record: StylizeRecord) -> str:
     """Return the record as TOML for a picture that may be passed on: files by name, without their folders."""
     settings = record.settings
-    run = _with_base_names(settings.run)
+    run = with_base_names(settings.run)
     mask = settings.mask and Path(settings.mask).name
     public = replace(settings, photo=Path(settings.photo).name, mask=mask, run=run, batch=None)
     return to_toml(replace(record, settings=public))
 
 
-def _with_base_names(run: RunConfig) -> RunConfig:
+def with_base_names(run: RunConfig) -> RunConfig:
     """Return a configuration whose models and styles are named without their folders."""
     return replace(
         run,
@@ -170,6 +193,8 @@ def _with_base_names(run: RunConfig) -> RunConfig:
         preview_model=run.preview_model and _base_name(run.preview_model),
         vae=run.vae and _base_name(run.vae),
         text_encoders=run.text_encoders and _base_name(run.text_encoders),
+        control_model=run.control_model and _base_name(run.control_model),
+        style_image=run.style_image and _base_name(run.style_image),
         styles=tuple(replace(entry, name=_base_name(entry.name)) for entry in run.styles),
     )
 
@@ -226,11 +251,13 @@ class Written:
     Attributes:
         gif: whether an animation is made.
         preview_every: iterations between previews; 0 for none.
+        cost: whether time, passes and memory are measured.
         output: how the finished picture is written.
     """
 
     gif: bool = False
     preview_every: int = 0
+    cost: bool = False
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
@@ -244,6 +271,7 @@ def make_settings(task: Task, run: RunConfig, written: Written, style_prompt: st
         run=task.run(run),
         gif=written.gif,
         preview_every=written.preview_every,
+        cost=written.cost,
         output=written.output,
     )
 

@@ -42,6 +42,11 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def _style_names(run: RunConfig) -> list[str]:
+    """Return what the style comes from: adapters, or a picture."""
+    return [style.name for style in run.styles] or [run.style_image or ""]
+
+
 def folder_name(pattern: str, photo: Path, run: RunConfig) -> str:
     """Return the name of a run's folder, cut to what file systems accept.
 
@@ -53,7 +58,7 @@ def folder_name(pattern: str, photo: Path, run: RunConfig) -> str:
     values = {
         "photo": photo.stem,
         "folder": photo.absolute().parent.name,
-        "style": "+".join(Path(style.name).stem for style in run.styles),
+        "style": "+".join(Path(name).stem for name in _style_names(run)),
         "model": Path(run.model).stem,
         "method": run.method.method,
         "seed": run.seed,

@@ -15,6 +15,7 @@ from stylescore.images import save_gif, save_png, save_result
 from stylescore.images.sizes import resize
 from stylescore.method.fit import Fitting, Iteration, fit
 from stylescore.method.state import PictureState, capture
+from stylescore.runs.costs import Cost, Meter, read_cost, write_cost
 from stylescore.runs.folder import make_folder
 from stylescore.runs.job import Job, public_record
 from stylescore.runs.record import flat_settings
@@ -42,6 +43,8 @@ class Batch:
         fitting: the run.
         states: of every picture after the last whole iteration; they are saved when the run stops.
         frames: pictures of the animation, per job.
+        meter: measures this part of the run, if a job asks for it.
+        earlier: what the parts before have cost, per job.
     """
 
     stylizer: Stylizer
@@ -50,14 +53,19 @@ class Batch:
     states: list[PictureState]
     frames: list[list[Image.Image]] = field(default_factory=list)
     states_written: float = field(default_factory=time.monotonic)
+    meter: Meter | None = None
+    earlier: list[Cost | None] = field(default_factory=list)
 
     @classmethod
     def start(cls, stylizer: Stylizer, jobs: Sequence[Job], saved: Sequence[PictureState] | None = None) -> Batch:
         """Encode the photos, or resume from saved states."""
+        is_measured = any(job.record.settings.cost for job in jobs)
+        meter = Meter(stylizer.device, stylizer.networks.base.counter) if is_measured else None
+        earlier = [read_cost(job.folder.path) if saved else None for job in jobs]
         captions = [job.record.settings.run.caption for job in jobs]
         fitting = stylizer.start([job.photo for job in jobs], saved, captions)
         states = [capture(fitting, index) for index in range(len(jobs))]
-        return cls(stylizer, jobs, fitting, states, [[] for _ in jobs])
+        return cls(stylizer, jobs, fitting, states, [[] for _ in jobs], meter=meter, earlier=earlier)
 
     def run(self) -> Generator[Iteration | SavedResult, None, None]:
         """Yield every iteration, then every saved result; if it is stopped, the states are saved."""
@@ -128,7 +136,15 @@ class Batch:
                     job.folder.stage_state(state)
                 for job, _ in unfinished:
                     job.folder.commit_state()
+        for index, job in enumerate(self.jobs):
+            if not job.folder.picture.is_file():
+                self._write_cost(index, job)
         self.states_written = time.monotonic()
+
+    def _write_cost(self, index: int, job: Job) -> None:
+        """Write what the picture has cost so far, if its run is measured."""
+        if job.record.settings.cost and self.meter is not None:
+            write_cost(job.folder.path, self.meter.read(len(self.jobs)).after(self.earlier[index]))
 
     def _write_result(self, index: int, job: Job) -> SavedResult:
         """Write the pictures of one job and remove its state."""
@@ -138,6 +154,7 @@ class Batch:
         save_png(result.before_after, folder.before_after, metadata)
         if job.record.settings.gif:
             save_gif(_equal_frames(self.frames[index], result.model_picture), folder.animation)
+        self._write_cost(index, job)
         output = job.record.settings.output
         save_result(result.picture, folder.picture_as(output), job.photo, output, metadata)
         folder.remove_state()

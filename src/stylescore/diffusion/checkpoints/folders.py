@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from stylescore.catalog.hub import TINY_FILES
 from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_settings, refuse_scaled
 from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.families import FAMILIES, Checkpoint, ComponentSpec, Family
@@ -205,6 +206,47 @@ def load_network(folder: Path, spec: ComponentSpec, dtype: torch.dtype, variant:
     if _library_of(spec.kind) == "diffusers":
         _refuse_left_over(folder, spec, info)
     return model
+
+
+def load_alone(folder: Path, kind: str, part: str, dtype: torch.dtype, hints: tuple[str, str]) -> Any:
+    """Load a network of diffusers from a folder that holds nothing else, frozen.
+
+    Args:
+        folder: with `config.json` and weights in safetensors.
+        kind: its class.
+        part: what it is, for messages.
+        dtype: of its weights.
+        hints: for a folder that lacks a file, and for one of another class.
+
+    Raises:
+        ModelError: it is something else, incomplete or damaged.
+    """
+    config, weights = (folder / file for file in TINY_FILES)
+    if not config.is_file():
+        raise ModelError(f"{str(folder)!r} is no {part}: it has no {config.name}", hint=hints[0])
+    found = read_json(config, part).get("_class_name")
+    if found != kind:
+        article = "an" if kind[0] in "AEIOU" else "a"
+        raise ModelError(f"{str(folder)!r} is a {found!r}, not {article} {kind}", hint=hints[1])
+    if not weights.is_file():
+        refuse_pickles(folder, part, folder)
+        raise ModelError(f"the {part} of {str(folder)!r} has no {TINY_FILES[1]}", hint=hints[0])
+    read_header(weights, error=ModelError)
+    with silence_libraries(), translate_errors(folder, part):
+        network, info = network_class(kind).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, local_files_only=True, torch_dtype=dtype
+        )
+    require_complete(folder, part, info)
+    return network.eval().requires_grad_(False)
+
+
+def require_facts(what: str, folder: Path, facts: Mapping[str, tuple[Any, Any]], hint: str) -> None:
+    """Raise `ModelError` for the first fact of a network that is not what the model needs, (found, wanted)."""
+    for fact, (found, wanted) in facts.items():
+        if found != wanted:
+            raise ModelError(
+                f"the {what} of {str(folder)!r} does not fit the model: it has {found} {fact}, not {wanted}", hint=hint
+            )
 
 
 def _refuse_left_over(folder: Path, spec: ComponentSpec, info: Mapping[str, Any]) -> None:

@@ -94,6 +94,7 @@ class Family:
         text_models: tokenizer and text model, in the family's order.
         clip_skip: the layer of CLIP that the released models use, counted from the last, 1; `None` where it cannot be
             chosen.
+        takes_control: whether ControlNets of diffusers can act on its network.
         is_flow: whether the network predicts a rectified flow's velocity instead of what its scheduler states.
         patch: sides of a latent must be multiples of this many cells.
         max_lengths: tokens per prompt of a text model, by its name, where its tokenizer does not state them.
@@ -109,6 +110,7 @@ class Family:
     network: ComponentSpec
     text_models: tuple[tuple[ComponentSpec, ComponentSpec], ...]
     clip_skip: int | None = None
+    takes_control: bool = False
     is_flow: bool = False
     patch: int = 1
     max_lengths: Callable[[Checkpoint], Mapping[str, int]]

@@ -48,7 +48,22 @@ class SdEncode:
 
 def call(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
     """Call a diffusers `UNet2DConditionModel`."""
-    output: Tensor = unet(latents, time, encoder_hidden_states=conditioning.tokens).sample
+    return call_unet(unet, latents, time, conditioning, None)
+
+
+def call_unet(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning, added: Any) -> Tensor:
+    """Call a diffusers `UNet2DConditionModel`, with a ControlNet's residuals where there is one.
+
+    Args:
+        unet: the network.
+        latents: [batch, c, h, w].
+        time: [batch].
+        conditioning: the prompts.
+        added: further conditions, as `added_cond_kwargs`.
+    """
+    tokens, control = conditioning.tokens, conditioning.control
+    residuals = {} if control is None else control.residuals(latents, time, tokens, added)
+    output: Tensor = unet(latents, time, encoder_hidden_states=tokens, added_cond_kwargs=added, **residuals).sample
     return output
 
 
@@ -73,6 +88,7 @@ SD = Family(
     max_lengths=tokenizer_lengths,
     require_fit=_require_fit,
     clip_skip=RELEASED_LAYER,
+    takes_control=True,
     make_encode=always(SdEncode()),
     make_call=always(call),
     text_width=text_width,

@@ -20,7 +20,7 @@ from stylescore.diffusion.families.base import (
     require_width,
     tokenizer_lengths,
 )
-from stylescore.diffusion.families.sd import text_width
+from stylescore.diffusion.families.sd import call_unet, text_width
 from stylescore.diffusion.text import Encode, TextModel
 
 _RELEASED_LAYER = 2
@@ -62,8 +62,7 @@ class SdxlCall:
     def __call__(self, unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         """Call a diffusers `UNet2DConditionModel` with the size conditions of an uncropped picture at its own size."""
         added = {"text_embeds": conditioning.pooled, "time_ids": self._size_conditions(latents)}
-        output: Tensor = unet(latents, time, encoder_hidden_states=conditioning.tokens, added_cond_kwargs=added).sample
-        return output
+        return call_unet(unet, latents, time, conditioning, added)
 
     def _size_conditions(self, latents: Tensor) -> Tensor:
         """Return original size, crop and target size in pixels, [batch, 6].
@@ -109,6 +108,7 @@ SDXL = Family(
     max_lengths=tokenizer_lengths,
     require_fit=_require_fit,
     clip_skip=_RELEASED_LAYER,
+    takes_control=True,
     make_encode=_make_encode,
     make_call=_make_call,
     text_width=text_width,

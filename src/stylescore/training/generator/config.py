@@ -297,7 +297,13 @@ def _check_size(config: GeneratorTrainingConfig) -> None:
 
 
 def _check_method(config: GeneratorTrainingConfig) -> None:
-    """Raise `ConfigError` for constants of the runs that the training cannot use."""
+    """Raise `ConfigError` for a method, or constants of the runs, that the training cannot use."""
+    for name, method in (("run", config.run.method), ("matching", config.matching.method)):
+        if method.is_sampling:
+            raise ConfigError(
+                f"{name}.method.method must be an objective for a generator, which {method.method} is not",
+                hint="use --method sms",
+            )
     needed = {
         "run.method.consistent_noise": (config.run.method.consistent_noise, 1.0),
         "run.method.refine.factor": (config.run.method.refine.factor, 1.0),

@@ -1,0 +1,305 @@
+"""The report of a benchmark: one page that needs no network, tables, plots, contact sheets and all figures as JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from PIL import Image
+
+from stylescore.benchmark.grid import file_name
+from stylescore.benchmark.plot import axes, pareto_svg
+from stylescore.benchmark.results import Failure, Picture, StyleResults
+from stylescore.benchmark.tables import Cell, Table, every_table, to_csv, to_latex, to_markdown
+from stylescore.evaluation.reading import read_picture
+from stylescore.evaluation.tables import format_differences, to_values
+from stylescore.images import contact_sheet
+from stylescore.runs.folder import make_folder
+from stylescore_apply.storage.files import atomic
+
+TITLE = "stylescore benchmark"
+THUMBNAIL = 480
+"""Longest side in pixels of the pictures in the page: 24 photos by six methods are about six megabytes."""
+QUALITY = 80
+FEWEST_PHOTOS = 5
+"""Photos that a claim of a difference rests on, at least."""
+NO_SCALE = (
+    "Intervals hold 95 % for photos drawn like these; results of several seeds count as pictures of their own there. "
+    "Differences are taken photo by photo, over the seeds' mean. Distances between sets depend on the number of "
+    "pictures: compare rows of one table, never with those of a paper."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """All of a benchmark.
+
+    Attributes:
+        styles: the results of each style.
+        photos: the photos with their hashes, in order.
+        settings: how it was called, by name.
+        machine: versions and devices, by name.
+        failures: pictures that could not be made.
+        shown: how many photos the page and the sheets show, at most.
+    """
+
+    styles: Sequence[StyleResults]
+    photos: Mapping[Path, str]
+    settings: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    failures: Sequence[Failure] = ()
+    shown: int = 24
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def shown_photos(self) -> list[Path]:
+        """The photos that are shown."""
+        return list(self.photos)[: self.shown]
+
+
+def write_report(benchmark: Benchmark, folder: Path) -> Path:
+    """Write every file of the report, each whole or not at all, and return the page's path.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    make_folder(folder)
+    tables = [table for results in benchmark.styles for table in every_table(results)]
+    _write(folder / "results.json", json.dumps(to_json(benchmark), indent=2, allow_nan=False) + "\n")
+    _write(folder / "tables.csv", to_csv(benchmark.styles))
+    _write(folder / "tables.tex", "% needs \\usepackage{booktabs}\n" + "\n".join(map(to_latex, tables)))
+    _write(folder / "report.md", to_text(benchmark))
+    for results in benchmark.styles:
+        name = file_name(results.style)
+        plot, sheet = pareto_svg(results), make_sheet(benchmark, results)
+        if plot is not None:
+            _write(folder / f"pareto-{name}.svg", plot)
+        with atomic(folder / f"sheet-{name}.jpg") as temporary:
+            sheet.save(temporary, format="JPEG", quality=QUALITY)
+    page = folder / "report.html"
+    _write(page, to_page(benchmark))
+    return page
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def describe(benchmark: Benchmark) -> str:
+    """Say what was compared, in one sentence."""
+    seeds = sorted({picture.seed for results in benchmark.styles for picture in results.pictures})
+    names = ", ".join(results.style for results in benchmark.styles)
+    count = len(benchmark.photos)
+    return (
+        f"{count} {'photo' if count == 1 else 'photos'}, style {names}, "
+        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} of every method. {NO_SCALE}"
+    )
+
+
+def describe_style(results: StyleResults) -> list[str]:
+    """Return what a reader must know about a style's figures, one line each."""
+    report = results.report
+    counts = sorted(set(report.photos.values()))
+    lines = [f"N = {' or '.join(map(str, counts))} pictures a row, {report.style} pictures of the style."]
+    lines += [f"{key} was left out: with these constants it equals {same}." for key, same in results.same.items()]
+    first = results.rows[0]
+    if len(results.rows) > 1 and max(counts) < FEWEST_PHOTOS:
+        lines.append(f"No row is said to be better than another on fewer than {FEWEST_PHOTOS} photos.")
+    lines += [f"{line}." for line in format_differences(_trusted(results.differences), first.key)]
+    reasons: dict[str, list[str]] = {}
+    for entry in report.skipped:
+        reasons.setdefault(entry.reason, []).append(entry.metric)
+    lines += [f"Not computed: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    if axes(results) is None:
+        lines.append("No plot: it needs a measure of content and one of style, such as pictures of the style.")
+    return lines
+
+
+def _trusted(differences: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the differences that rest on enough photos: resamples of a few are too much alike."""
+    return {
+        key: {name: found for name, found in every.items() if found["photos"] >= FEWEST_PHOTOS}
+        for key, every in differences.items()
+    }
+
+
+def _describe_failures(benchmark: Benchmark) -> list[str]:
+    return [f"Not made: {f.photo.name}, {f.row}, seed {f.seed}: {f.reason}" for f in benchmark.failures]
+
+
+def to_text(benchmark: Benchmark) -> str:
+    """Return the report as Markdown."""
+    blocks = [f"# {TITLE}", describe(benchmark), *_bullets([*benchmark.notes, *_describe_failures(benchmark)])]
+    for results in benchmark.styles:
+        name = file_name(results.style)
+        blocks += [f"## {results.style}", *_bullets(describe_style(results))]
+        if axes(results) is not None:
+            blocks.append(f"![content against style](pareto-{name}.svg)")
+        blocks += [f"![pictures](sheet-{name}.jpg)", *map(to_markdown, every_table(results))]
+    blocks += ["## Configuration", f"```json\n{json.dumps(_configuration(benchmark), indent=2)}\n```"]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _bullets(lines: Sequence[str]) -> list[str]:
+    return ["\n".join(f"* {line}" for line in lines)] if lines else []
+
+
+def _configuration(benchmark: Benchmark) -> dict[str, Any]:
+    """Return how the benchmark can be repeated: settings, hashes, versions, and every row's constants."""
+    return {
+        "settings": dict(benchmark.settings),
+        "machine": dict(benchmark.machine),
+        "photos": {path.name: digest for path, digest in benchmark.photos.items()},
+        "styles": {
+            results.style: {
+                "hashes": dict(results.hashes),
+                "rows": {row.key: _row_settings(results, row.key) for row in results.rows},
+            }
+            for results in benchmark.styles
+        },
+    }
+
+
+def _row_settings(results: StyleResults, key: str) -> dict[str, Any]:
+    """Return the settings of a row's first run that do not name a photo."""
+    first = next(picture for picture in results.pictures if picture.row == key)
+    return {name: value for name, value in first.settings.items() if name.startswith("run.")}
+
+
+def to_json(benchmark: Benchmark) -> dict[str, Any]:
+    """Return all figures, costs and settings as plain values."""
+    return {
+        **_configuration(benchmark),
+        "failures": [{**asdict(failure), "photo": str(failure.photo)} for failure in benchmark.failures],
+        "results": {
+            results.style: {
+                **to_values(results.report, results.metrics),
+                "differences": results.differences,
+                "left_out": dict(results.same),
+                "labels": {row.key: row.variant.label for row in results.rows},
+                "pictures": [_picture_values(picture) for picture in results.pictures],
+            }
+            for results in benchmark.styles
+        },
+    }
+
+
+def _picture_values(picture: Picture) -> dict[str, Any]:
+    return {
+        "row": picture.row,
+        "photo": picture.photo.name,
+        "seed": picture.seed,
+        "picture": str(picture.path),
+        "cost": None if picture.cost is None else asdict(picture.cost),
+    }
+
+
+def make_sheet(benchmark: Benchmark, results: StyleResults) -> Image.Image:
+    """Return photos and pictures in a grid: a row a photo, a column a method."""
+    rows = []
+    for photo in benchmark.shown_photos:
+        found = [_first(results, row.key, photo) for row in results.central]
+        rows.append([_small(photo), *(_small(each.path) for each in found if each is not None)])
+    labels = ["photo", *(row.variant.label for row in results.central)]
+    return contact_sheet(rows, labels if all(len(row) == len(labels) for row in rows) else None)
+
+
+def _first(results: StyleResults, key: str, photo: Path) -> Picture | None:
+    """Return a row's picture of a photo of the first seed, if it was made."""
+    found = [picture for picture in results.pictures if picture.row == key and picture.photo == photo]
+    return min(found, key=lambda picture: picture.seed, default=None)
+
+
+def _small(path: Path) -> Image.Image:
+    """Return a picture no larger than a thumbnail."""
+    picture = read_picture(path)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture
+
+
+def to_page(benchmark: Benchmark) -> str:
+    """Return the report as one HTML page with all that it shows in it."""
+    part = files("stylescore.benchmark") / "page"
+    names = {name: (part / f"report.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
+    sections = [_list([*benchmark.notes, *_describe_failures(benchmark)])]
+    sections += [_style_section(benchmark, results) for results in benchmark.styles]
+    configuration = escape(json.dumps(_configuration(benchmark), indent=2))
+    sections.append(f"<details><summary>Configuration and hashes</summary><pre>{configuration}</pre></details>")
+    return Template(names["html"]).substitute(
+        title=escape(TITLE),
+        summary=escape(describe(benchmark)),
+        css=names["css"],
+        js=names["js"],
+        sections="\n".join(sections),
+    )
+
+
+def _style_section(benchmark: Benchmark, results: StyleResults) -> str:
+    """Return the part of the page on one style."""
+    style = escape(results.style)
+    parts = [f'<section data-style="{style}">', f"<h2>{style}</h2>", _list(describe_style(results))]
+    parts.append(pareto_svg(results) or "")
+    parts += [_html_table(table) for table in every_table(results)]
+    parts += ["<h3>Before and after</h3>", _slider(), "<h3>Pictures</h3>", _html_sheet(benchmark, results)]
+    return "\n".join([*parts, "</section>"])
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "" if not lines else "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    return (
+        f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _html_cell(cell: Cell) -> str:
+    figure, bracket, spread = cell.text.partition(" [")
+    shown = f"<strong>{escape(figure)}</strong>" if cell.is_best else escape(figure)
+    return f"<td>{shown}{f' <small>[{escape(spread)}</small>' if bracket else ''}</td>"
+
+
+def _slider() -> str:
+    return (
+        '<p class="shown"></p><div class="slider"><img alt=""><img class="before" alt="the photo"></div>'
+        '<input class="range" type="range" min="0" max="100" value="50" aria-label="Photo to picture">'
+    )
+
+
+def _html_sheet(benchmark: Benchmark, results: StyleResults) -> str:
+    """Return the grid of pictures; each is a button that shows it in the slider."""
+    head = "".join(f"<th>{escape(label)}</th>" for label in ("photo", *(r.variant.label for r in results.central)))
+    rows = [
+        f"<tr><td>{_image(photo, photo.name)}</td>{_cells(results, photo)}</tr>" for photo in benchmark.shown_photos
+    ]
+    return f'<div class="scroll"><table class="sheet"><thead><tr>{head}</tr></thead>{"".join(rows)}</table></div>'
+
+
+def _cells(results: StyleResults, photo: Path) -> str:
+    cells = []
+    for row in results.central:
+        found, label = _first(results, row.key, photo), f"{photo.name}, {row.variant.label}"
+        inside = "" if found is None else f'<button data-label="{escape(label)}">{_image(found.path, label)}</button>'
+        cells.append(f"<td>{inside}</td>")
+    return "".join(cells)
+
+
+def _image(path: Path, label: str) -> str:
+    """Return a picture as an element that holds its data."""
+    out = io.BytesIO()
+    _small(path).save(out, format="JPEG", quality=QUALITY)
+    data = base64.b64encode(out.getvalue()).decode("ascii")
+    return f'<img alt="{escape(label)}" src="data:image/jpeg;base64,{data}">'

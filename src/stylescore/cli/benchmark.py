@@ -1,0 +1,322 @@
+"""`stylescore benchmark`: photos and methods in, a report of figures, costs and pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylescore.cli.evaluate import parse_weights, run_evaluation
+from stylescore.cli.options import parse_path, parse_settings, parse_styles, require_style
+from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
+from stylescore.cli.photos import Inputs
+from stylescore.cli.signals import Interrupts
+from stylescore.config.run import RunConfig
+from stylescore.errors import ConfigError, StylescoreError, quote
+
+if TYPE_CHECKING:
+    from stylescore.benchmark.grid import Plan
+    from stylescore.benchmark.models import Models
+    from stylescore.benchmark.results import Found, StyleResults
+    from stylescore.cli.batch import Options
+    from stylescore.runs.cluster import Workers
+    from stylescore.runs.job import Task
+    from stylescore.runs.outcomes import Outcome
+
+COMPARED = "What is compared"
+MADE = "How pictures are made"
+MEASURED = "What is measured"
+WHERE = "Where"
+RUNS = "runs"
+
+
+def benchmark(
+    photos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO...", help="Files, folders, or patterns.", show_default=False),
+    ] = None,
+    style: Annotated[
+        list[str] | None,
+        typer.Option("--style", "-s", metavar="NAME|FILE|HUB_ID", help="Needed; repeatable.", rich_help_panel=COMPARED),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Methods; see the reference.", rich_help_panel=COMPARED)
+    ] = "sms,vsd,sds,dds,pds,sdedit",
+    ablations: Annotated[
+        str, typer.Option(metavar="all|none|NAME,NAME", help="Of sms.", rich_help_panel=COMPARED)
+    ] = "none",
+    knob: Annotated[
+        str, typer.Option(metavar="0..1,0..1", help="Stands of the knob.", rich_help_panel=COMPARED)
+    ] = "0.25,0.5,0.75",
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Runs of each, from --seed on.", rich_help_panel=COMPARED)
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed.", rich_help_panel=COMPARED)] = 0,
+    captions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Captions; else those beside.", rich_help_panel=MADE)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=MADE)
+    ] = "mini",
+    style_model: Annotated[
+        str | None, typer.Option(help="Another base under the style LoRA.", rich_help_panel=MADE)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="As for stylize.", rich_help_panel=MADE)
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Of every method.", rich_help_panel=MADE)] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any constant, for every method.", rich_help_panel=MADE),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Short side the model works at.", rich_help_panel=MADE)] = None,
+    control_model: Annotated[
+        str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Of sdedit-edges, -tile.", rich_help_panel=MADE)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MADE)] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MADE)] = "auto",
+    memory: Annotated[str, typer.Option(metavar="normal|low|offload", help="As for stylize.", rich_help_panel=MADE)] = (
+        "normal"
+    ),
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures at once.", rich_help_panel=MADE)] = 1,
+    workers: Annotated[
+        str | None, typer.Option(metavar="ray|ray:N", help="Spread over a Ray cluster.", rich_help_panel=MADE)
+    ] = None,
+    style_pictures: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Pictures in a style.", rich_help_panel=MEASURED),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Only these.", rich_help_panel=MEASURED)
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE|HUB_ID", help="Weights of a network.", rich_help_panel=MEASURED),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(metavar="DRAWS", help="Resamples.", rich_help_panel=MEASURED)] = 1000,
+    shown: Annotated[int, typer.Option(min=1, help="Most photos in the page.", rich_help_panel=WHERE)] = 24,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Runs and report.", rich_help_panel=WHERE, parser=parse_path
+        ),
+    ] = Path("benchmark"),
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
+    ] = False,
+) -> None:
+    """Compare methods on photos: every picture an ordinary run, then one page with figures, costs and pictures.
+
+    What is finished is left: the same command goes on, and writes the report.
+    """
+    if not photos:
+        raise ConfigError("benchmark needs at least one PHOTO", hint="stylescore benchmark photos --style NAME")
+    styles = parse_styles(style or [])
+    require_style(styles)
+    require_writable(output)
+    silence_libraries()
+    from stylescore.benchmark.grid import (
+        Plan,
+        Setting,
+        file_name,
+        make_seeds,
+        make_variants,
+        require_different,
+        style_label,
+    )
+    from stylescore.benchmark.measuring import Measuring, results_of
+    from stylescore.config.run import with_options
+
+    require_different([entry.name for entry in styles])
+    names = [style_label(entry.name) for entry in styles]
+    measuring = Measuring(
+        folders=parse_style_pictures(style_pictures or (), names),
+        metrics=_names(metrics or ""),
+        weights=parse_weights(weights or ()),
+        draws=bootstrap,
+        device=device,
+    )
+    base = with_options(
+        RunConfig(styles=styles, model=model, style_model=style_model, control_model=control_model, size=size),
+        {"device": device, "dtype": dtype, "memory": memory},
+    )
+    constants = parse_settings(setting or [], iterations=iterations)
+    grid = (make_variants(_names(methods), _ablations(ablations)), _numbers(knob), make_seeds(seed, seeds))
+    plans = [
+        Plan.of(
+            Setting(
+                run=replace(base, styles=(entry,)),
+                preset=preset,
+                style_picture=measuring.first_picture(style_label(entry.name)),
+                constants=constants,
+            ),
+            *grid,
+            output / RUNS / file_name(style_label(entry.name)),
+        )
+        for entry in styles
+    ]
+    measuring.check()
+    inputs = Inputs(
+        names=tuple(photos),
+        lists=(),
+        recursive=False,
+        prompt="",
+        caption="files",
+        captions=captions,
+        caption_model=None,
+        mask=None,
+        output=output,
+        pattern="{photo}-{style}",
+    )
+    with Interrupts(quiet=quiet) as interrupts:
+        found = _make(plans, inputs, (batch, workers), interrupts, quiet=quiet)
+    results = []
+    for plan in plans:
+        evaluation = measuring.begin(plan, found)
+        run_evaluation(evaluation, quiet=quiet)
+        results.append(results_of(plan, found, evaluation))
+    settings = {
+        "photos": list(photos),
+        "styles": names,
+        "methods": methods,
+        "ablations": ablations,
+        "knob": knob,
+        "seed": seed,
+        "seeds": seeds,
+        "model": model,
+        "preset": preset,
+        "bootstrap": bootstrap,
+    }
+    _write(results, found, settings, shown, output)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _ablations(text: str) -> list[str]:
+    from stylescore.benchmark.grid import ABLATIONS
+
+    return {"all": list(ABLATIONS), "none": []}.get(text.strip(), _names(text))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError:
+        raise ConfigError(
+            f"--knob must be numbers from 0 to 1, not {quote(text)}", hint="--knob 0.25,0.5,0.75"
+        ) from None
+
+
+def parse_style_pictures(texts: Sequence[str], styles: Sequence[str]) -> dict[str, Path]:
+    """Parse texts of the form `NAME=DIR`; for a style alone also `DIR`.
+
+    Raises:
+        ConfigError: a name that is no style of the call, or one that stands twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.rpartition("=")
+        if (not equals or Path(text).is_dir()) and len(styles) == 1:
+            name, folder = styles[0], text
+        if name not in styles:
+            raise ConfigError(
+                f"--style-pictures must be NAME=DIR with the name of a --style, not {quote(text)}",
+                hint=f"the styles are {', '.join(styles)}",
+            )
+        if name in found:
+            raise ConfigError(f"--style-pictures {name} is given twice", hint="leave one of them out")
+        found[name] = Path(folder)
+    return found
+
+
+def _make(
+    plans: Sequence[Plan], inputs: Inputs, spread: tuple[int, str | None], interrupts: Interrupts, *, quiet: bool
+) -> Found:
+    """Make what is missing of the grid, under one bar for all of it."""
+    from stylescore.benchmark.models import Models
+    from stylescore.benchmark.results import Found
+    from stylescore.cli.batch import Options
+    from stylescore.cli.photos import check_headers, make_tasks
+    from stylescore.runs.cluster import connected, parse_workers
+
+    batch, workers = spread[0], parse_workers(spread[1])
+    cells = [(plan, *cell) for plan in plans for cell in plan.cells()]
+    tasks, _ = make_tasks(inputs, quiet=quiet)
+    options = Options(json=False, quiet=True, batch=batch, workers=spread[1], cost=True)
+    headers = check_headers(tasks, cells[0][-1], options.output)
+    found = Found(captions={task.photo.stem: task.caption or "" for task in tasks})
+    models = Models()
+    with ExitStack() as stack:
+        stack.callback(models.close)
+        if workers is not None:
+            stack.enter_context(connected())
+        bar = stack.enter_context(progress("benchmark", len(cells) * len(tasks), 0, quiet=quiet))
+        try:
+            for plan, row, seed, run in cells:
+                placed = [replace(task, parent=plan.parent(row, seed)) for task in tasks]
+                for outcome in _outcomes(run, placed, headers, (options, interrupts, workers), models):
+                    found.add(outcome, plan.style, row, seed)
+                    bar(f"{plan.style}, {row.key}, {outcome.photo.name}")
+        except KeyboardInterrupt:
+            say("the same command goes on, and writes the report when everything is made")
+            raise
+    return found
+
+
+def _outcomes(
+    run: RunConfig,
+    tasks: Sequence[Task],
+    headers: tuple[Mapping[Path, tuple[int, int]], Mapping[Path, StylescoreError]],
+    how: tuple[Options, Interrupts, Workers | None],
+    models: Models,
+) -> Iterator[Outcome]:
+    """Make the photos of one row and seed; a photo alone that diverges or needs too much memory fails alone too."""
+    from stylescore.assembly.sources import resolve_sources
+    from stylescore.cli.batch import Call, make_photos
+    from stylescore.runs.outcomes import OF_ONE_PHOTO, collect_failure, failed
+
+    options, interrupts, workers = how
+    sources = resolve_sources(run)
+    call = Call(run, sources, options, interrupts, headers[0], None, partial(models.load, run, sources))
+    errors: list[StylescoreError] = []
+    with collect_failure(errors, *OF_ONE_PHOTO, alone=False):
+        yield from make_photos(call, tasks, headers[1], workers)
+    for error in errors:
+        yield failed(tasks[0].photo, error)
+
+
+def _write(
+    results: Sequence[StyleResults], found: Found, settings: Mapping[str, Any], shown: int, output: Path
+) -> None:
+    """Write the report, and print where it is.
+
+    Raises:
+        BatchError: a picture could not be made.
+    """
+    from stylescore.benchmark.report import Benchmark, write_report
+    from stylescore.diagnostics.doctor import versions
+    from stylescore.runs.outcomes import BatchError
+
+    report = Benchmark(
+        styles=results,
+        photos=found.photos,
+        settings=settings,
+        machine=versions(),
+        failures=found.failures,
+        shown=shown,
+    )
+    print_result(str(write_report(report, output)))
+    for failure in found.failures:
+        say(f"not made: {failure.photo}, {failure.row}, seed {failure.seed}: {failure.reason}")
+    if found.failures:
+        raise BatchError(
+            f"{len(found.failures)} of {found.total} pictures were not made",
+            hint="the report has the photos that every method made; the same command tries the others again",
+        )

@@ -1,0 +1,116 @@
+"""`stylescore benchmark` on the command line: what it makes, what it leaves, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stylescore.runs.costs import read_cost
+
+QUICK = ("--size", "64", "--iterations", "2", "--metrics", "histogram,hed-gram", "--bootstrap", "20", "--device", "cpu")
+
+
+@pytest.fixture
+def place(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("photos", "pictures"):
+        (tmp_path / name).mkdir()
+    with Image.open(photo) as picture:
+        picture.save(tmp_path / "photos" / "one.png")
+        picture.rotate(90).save(tmp_path / "photos" / "two.png")
+        picture.convert("L").save(tmp_path / "pictures" / "grey.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stylescore.evaluation.places.find_spec", lambda _: None)
+    return tmp_path
+
+
+@pytest.fixture
+def benchmark(program: Callable[..., Any], tiny: Path, style: Path, place: Path) -> Callable[..., Any]:
+    def call(*arguments: object) -> Any:
+        return program("benchmark", "photos", "--model", tiny, "--style", style, *QUICK, "--quiet", *arguments)
+
+    return call
+
+
+def test_a_grid_is_made_once_measured_and_gone_on_with(benchmark: Callable[..., Any], place: Path) -> None:
+    grid = ("--methods", "sdedit,sms", "--ablations", "spectrum", "--knob", "0.5", "--style-pictures", "pictures")
+    first = benchmark(*grid)
+    assert (first.code, first.err) == (0, "")
+    page = place / first.out.strip()
+    assert page == place / "benchmark" / "report.html"
+    folders = sorted((place / "benchmark" / "runs" / "style_lora_kohya").iterdir())
+    assert [folder.name for folder in folders] == ["sdedit-0.5-seed0", "sms-0.5-seed0", "sms-spectrum-0.5-seed0"]
+    run = folders[1] / "one-style_lora_kohya"
+    assert tomllib.loads((run / "config.toml").read_text("utf-8"))["command"] == "stylize"
+    cost = read_cost(run)
+    assert cost is not None
+    assert cost.seconds > 0
+    assert cost.trained_passes == 2
+    found = json.loads(page.with_name("results.json").read_text("utf-8"))["results"]["style_lora_kohya"]
+    assert {key: entry["pairs"] for key, entry in found["folders"].items()} == {
+        "sms-0.5": 2,
+        "sms-spectrum-0.5": 2,
+        "sdedit-0.5": 2,
+    }
+    assert set(found["folders"]["sms-0.5"]["metrics"]) == {"histogram"}
+    assert [entry["metric"] for entry in found["skipped"]] == ["hed-gram"]
+    assert found["differences"]["sdedit-0.5"]["histogram"]["photos"] == 2
+
+    times = {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "runs").rglob("picture.png")}
+    lost = run / "picture.png"
+    lost.unlink()
+    before = page.with_name("tables.csv").read_bytes()
+    assert benchmark(*grid).code == 0
+    again = {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "runs").rglob("picture.png")}
+    assert {path for path in times if again[path] != times[path]} == {lost}
+    without_costs = [line.split(",")[:-3] for line in before.decode().splitlines()]
+    after = page.with_name("tables.csv").read_text("utf-8").splitlines()
+    assert [line.split(",")[:-3] for line in after] == without_costs
+
+
+def test_seeds_are_runs_of_their_own(benchmark: Callable[..., Any], place: Path) -> None:
+    assert benchmark("--methods", "sdedit", "--knob", "0.5", "--seeds", "2", "--seed", "7").code == 0
+    folder = place / "benchmark" / "runs" / "style_lora_kohya"
+    assert sorted(path.name for path in folder.iterdir()) == ["sdedit-0.5-seed7", "sdedit-0.5-seed8"]
+    found = json.loads((place / "benchmark" / "results.json").read_text("utf-8"))["results"]["style_lora_kohya"]
+    assert found["folders"]["sdedit-0.5"]["pairs"] == 4
+
+
+def test_a_broken_photo_is_reported_and_the_others_measured(benchmark: Callable[..., Any], place: Path) -> None:
+    (place / "photos" / "three.png").write_bytes(b"no picture")
+    outcome = benchmark("--methods", "sdedit", "--knob", "0.5")
+    assert outcome.code == 1
+    assert "not made: photos/three.png, sdedit-0.5, seed 0:" in outcome.err
+    assert "error: 1 of 3 pictures were not made" in outcome.err
+    assert "Not made: three.png" in (place / "benchmark" / "report.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "smss"), "a benchmark has no method 'smss'"),
+        (("--methods", "dds", "--ablations", "all"), "ablations are of sms, which is not among the methods"),
+        (("--knob", "much"), "--knob must be numbers from 0 to 1, not 'much'"),
+        (("--seeds", "0"), "--seeds must be from 1 to 100, not 0"),
+        (("--style-pictures", "other=pictures"), "--style-pictures must be NAME=DIR with the name of a --style, not"),
+        (("--style-pictures", "nowhere"), "there is no folder 'nowhere'"),
+        (("--style", "x/style_lora_kohya.safetensors"), "two styles of a benchmark are called 'style_lora_kohya'"),
+        (("--metrics", "lpips"), "there is no metric 'lpips'"),
+        (("--set", "sdedit.strength=2"), "sdedit.strength must be between 0 and 1, not 2.0"),
+    ],
+)
+def test_refusals(benchmark: Callable[..., Any], place: Path, arguments: tuple[str, ...], message: str) -> None:
+    outcome = benchmark(*arguments)
+    assert outcome.code == 2
+    assert outcome.complaint[0].startswith(message)
+    assert not (place / "benchmark").exists()
+
+
+def test_photos_and_a_style_are_needed(program: Callable[..., Any]) -> None:
+    assert program("benchmark").complaint[0] == "benchmark needs at least one PHOTO"
+    assert program("benchmark", "photos").code == 2
