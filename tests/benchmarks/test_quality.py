@@ -240,7 +240,7 @@ def test_the_page_holds_every_method_and_how_it_was_measured() -> None:
     text = page.render(figures())
     assert "| SMS without spectrum | 0.120 | 12.0 | 1.200 | 50% | 1.2% | 0.25 | 1.50 | 24.0 |" in text
     assert all(f"| {row.label} | " in text for row in ROWS.values())
-    assert "| full | 0.326 | 0.160 | 18.7 | 32.0 |" in text
+    assert "| full | 0.326 | 0.140 | 18.7 | 28.0 |" in text
     assert "40 photos" in text
     assert "right for 97% of" in text
     assert "`0123456789abcdef`" in text
@@ -255,7 +255,7 @@ def test_the_page_of_an_older_run_has_a_dash_for_what_it_lacks() -> None:
                 some.pop(key, None)
     text = page.render(older)
     assert "| SMS without spectrum | 0.120 | 12.0 | 1.200 | 50% | – | – | – | 24.0 |" in text
-    assert "| full | 0.326 | 0.160 | 18.7 | 32.0 |" in text
+    assert "| full | 0.326 | 0.140 | 18.7 | 28.0 |" in text
 
 
 def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:

@@ -45,7 +45,8 @@ def progress_bar(total: int, label: str, *, shown: bool) -> Iterator[Callable[[]
     """Show a progress bar in a terminal or a notebook, and nowhere else; yield what advances it."""
     from tqdm import auto, std
 
-    in_notebook = auto.tqdm is not std.tqdm and "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    in_notebook = auto.tqdm is not std.tqdm and hasattr(ipython and ipython.get_ipython(), "kernel")
     bar = auto.tqdm(total=total, desc=label, unit="it", disable=not (shown and (in_notebook or sys.stderr.isatty())))
     try:
         yield bar.update

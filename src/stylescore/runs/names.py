@@ -22,7 +22,7 @@ def check_pattern(pattern: str) -> str:
     """Return a pattern for names if it can be filled in and makes names in any case.
 
     Raises:
-        ConfigError: it has other fields, formats or conversions, or letters that separate folders.
+        ConfigError: it has other fields, formats or conversions, letters that separate folders, or too many.
     """
     try:
         parts = list(string.Formatter().parse(pattern))
@@ -38,6 +38,10 @@ def check_pattern(pattern: str) -> str:
         raise ConfigError(
             f"--name must be a name without slashes and other special letters, not {quote(pattern)}",
             hint="name the folder above with --output",
+        )
+    if len(literal.encode(errors="surrogateescape")) > LONGEST_NAME:
+        raise ConfigError(
+            f"--name must have at most {LONGEST_NAME} letters of its own, not {len(literal):,}", hint="shorten it"
         )
     return pattern
 
