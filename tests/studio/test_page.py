@@ -376,9 +376,8 @@ def test_captions_are_written_and_can_be_changed(
     expect(caption).to_have_value("a photo called a.png")
     page.locator("#files").set_input_files([file_of(picture(colour="navy"), "b.png")])
     expect(caption).to_have_attribute("placeholder", "each photo its own caption", timeout=PATIENCE)
-    page.wait_for_function(
-        "import('/static/js/state.js').then(({ state }) => state.photos.every((photo) => photo.caption))"
-    )
+    written = "import('/static/js/state.js').then(({ state }) => state.photos.every((photo) => photo.caption))"
+    assert any(page.evaluate(written) or page.wait_for_timeout(50) for _ in range(600))
     page.get_by_role("button", name="Stylize 2 photos").click()
     expect(page.locator("#film > li[data-status=done]")).to_have_count(2, timeout=PATIENCE)
     for shot in page.locator("#film .shot").all():
