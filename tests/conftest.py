@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
+# A shell's background job ignores interrupts, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HF_HUB_CACHE"] = os.path.join(tempfile.gettempdir(), "stylescore-tests-have-no-hub-cache")
