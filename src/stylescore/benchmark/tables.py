@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stylescore.benchmark.grid import Row
 from stylescore.benchmark.results import StyleResults
-from stylescore.evaluation.tables import format_number, format_table
+from stylescore.evaluation.tables import format_cell, format_table
 
 ORDER = (
     *("lpips-alex", "lpips-grey", "lpips-vgg", "cfsd", "dino-structure", "art-fid", "artfid", "art-fid-infinity"),
@@ -70,9 +70,10 @@ def knob_table(results: StyleResults) -> Table | None:
     """Return the table of every stand of the knobs, or `None` if there is one stand alone."""
     if all(row.is_central for row in results.rows):
         return None
+    order = [row.variant.key for row in results.rows]
     rows = sorted(
         (row for row in results.rows if not row.variant.is_ablation),
-        key=lambda row: ([each.variant.key for each in results.rows].index(row.variant.key), row.content),
+        key=lambda row: (order.index(row.variant.key), row.content),
     )
     labels = [f"{row.variant.label}, {row.content:g}" for row in rows]
     return _table(results, f"Over the knob, {results.style}", rows, labels)
@@ -104,11 +105,7 @@ def _table(results: StyleResults, title: str, rows: Sequence[Row], labels: Seque
 
 def _cell(results: StyleResults, row: Row, name: str, best: float | None) -> Cell:
     score = results.score(row, name)
-    if score is None:
-        return Cell("-")
-    ends = score.interval
-    spread = "" if ends is None else f" [{format_number(ends.low)}, {format_number(ends.high)}]"
-    return Cell(f"{format_number(score.value)}{spread}", score.value == best)
+    return Cell(format_cell(score), score is not None and score.value == best)
 
 
 def _best(results: StyleResults, rows: Sequence[Row], name: str) -> float | None:

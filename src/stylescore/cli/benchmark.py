@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stylescore.cli.evaluate import parse_weights, run_evaluation
-from stylescore.cli.options import parse_path, parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_names, parse_path, parse_settings, parse_styles, require_style
 from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
 from stylescore.cli.photos import Inputs
 from stylescore.cli.signals import Interrupts
@@ -136,7 +136,7 @@ def benchmark(
     names = [style_label(entry.name) for entry in styles]
     measuring = Measuring(
         folders=parse_style_pictures(style_pictures or (), names),
-        metrics=_names(metrics or ""),
+        metrics=parse_names(metrics or ""),
         weights=parse_weights(weights or ()),
         draws=bootstrap,
         device=device,
@@ -146,7 +146,7 @@ def benchmark(
         {"device": device, "dtype": dtype, "memory": memory},
     )
     constants = parse_settings(setting or [], iterations=iterations)
-    grid = (make_variants(_names(methods), _ablations(ablations)), _numbers(knob), make_seeds(seed, seeds))
+    grid = (make_variants(parse_names(methods), _ablations(ablations)), _numbers(knob), make_seeds(seed, seeds))
     plans = [
         Plan.of(
             Setting(
@@ -195,19 +195,15 @@ def benchmark(
     _write(results, found, settings, shown, output)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _ablations(text: str) -> list[str]:
     from stylescore.benchmark.grid import ABLATIONS
 
-    return {"all": list(ABLATIONS), "none": []}.get(text.strip(), _names(text))
+    return {"all": list(ABLATIONS), "none": []}.get(text.strip(), parse_names(text))
 
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(name) for name in _names(text)]
+        return [float(name) for name in parse_names(text)]
     except ValueError:
         raise ConfigError(
             f"--knob must be numbers from 0 to 1, not {quote(text)}", hint="--knob 0.25,0.5,0.75"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stylescore.cli.options import parse_names
 from stylescore.cli.output import print_json, print_result, require_writable, say
 from stylescore.errors import ConfigError
 from stylescore_apply.storage.files import atomic, check_target
@@ -96,7 +97,7 @@ def _make_study(
     return make_study(
         {name: list_results(path) for name, path in zip(name_folders(folders), folders, strict=True)},
         [] if source is None else list_pictures(source),
-        questions=[name.strip() for name in questions.split(",") if name.strip()],
+        questions=parse_names(questions),
         style=style,
         seed=seed,
         most=most,

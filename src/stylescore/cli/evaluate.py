@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stylescore.cli.options import parse_names
 from stylescore.cli.output import print_json, print_result, progress, require_writable, say, silence_libraries
 from stylescore.errors import ConfigError, quote
 from stylescore_apply.storage.files import atomic, check_target
@@ -100,7 +101,7 @@ def evaluate(
         folders=folders,
         style=() if style is None else tuple(list_pictures(style)),
         prompts=Prompts(after=prompt, before=source_prompt, captions=_captions(folders, prompt, source_prompt)),
-        metrics=None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip()),
+        metrics=None if metrics is None else tuple(parse_names(metrics)),
         weights=parse_weights(weights or ()),
         size=size,
         batch=batch,

@@ -31,6 +31,11 @@ BUNDLED_STYLES: Mapping[str, str] = {
 _LIKE_A_NUMBER = re.compile(r"[+-]*[.,]?\d[\d.,_/%eE+-]*")
 
 
+def parse_names(text: str) -> list[str]:
+    """Return the names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def parse_path(text: str | Path) -> Path:
     """Return a path that an option or argument gives.
 
