@@ -14,7 +14,7 @@ from stylescore.cli.options import parse_settings, parse_styles, require_style
 from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
-from stylescore.cli.train_style import is_first_process
+from stylescore.cli.train_style import is_first_process, reopened
 from stylescore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -223,16 +223,9 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
 
 def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
     """Resume an interrupted training."""
-    from stylescore.runs.lock import hold, remove_stale_locks
     from stylescore.training.generator.session import read_training, require_same_inputs, restore_request
 
-    if is_first_process():
-        remove_stale_locks(path.parent)
-    read_training(path)
-    with ExitStack() as locks:
-        if is_first_process():
-            locks.enter_context(hold(path))
-        folder, record, state = read_training(path)
+    with reopened(path, lambda: read_training(path)) as (folder, record, state):
         setup = _load(restore_request(record.settings), options)
         require_same_inputs(record, setup)
         _train(setup, folder, state, options, interrupts)

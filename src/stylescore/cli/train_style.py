@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stylescore.training.plan import Plan, Request
     from stylescore.training.session import BaseModel, SavedStyle, Session
 
+Training = TypeVar("Training")
 WHAT = "What to learn"
 HOW = "How"
 WHERE = "Where and how loud"
@@ -181,6 +182,21 @@ def train_style(
         _start(_make_request(given), options, interrupts)
 
 
+@contextmanager
+def reopened(path: Path, read: Callable[[], Training]) -> Iterator[Training]:
+    """Read an interrupted training, and hold its folder's lock in the block if this process is the first.
+
+    A lock that a process left when it was killed is removed, also where nothing is left to resume.
+    """
+    from stylescore.runs.lock import hold, remove_stale_locks
+
+    if is_first_process():
+        remove_stale_locks(path.parent)
+    read()
+    with hold(path) if is_first_process() else nullcontext():
+        yield read()
+
+
 def is_first_process() -> bool:
     """Return whether this process is the one that prints; `accelerate launch` numbers them."""
     return os.environ.get("RANK", "0") == "0"
@@ -234,17 +250,10 @@ def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
 def _resume(path: Path, steps: int | None, options: Options, interrupts: Interrupts) -> None:
     """Resume an interrupted training, or make one longer."""
     from stylescore.cli.output import say
-    from stylescore.runs.lock import hold, remove_stale_locks
     from stylescore.training.plan import make_plan
     from stylescore.training.session import describe_extension, read_training, require_same_inputs, resume
 
-    if is_first_process():
-        remove_stale_locks(path.parent)
-    read_training(path, steps)
-    with ExitStack() as locks:
-        if is_first_process():
-            locks.enter_context(hold(path))
-        folder, record, state = read_training(path, steps)
+    with reopened(path, lambda: read_training(path, steps)) as (folder, record, state):
         plan = make_plan(_restore_request(record.settings, folder), sheets=4, resumed=True)
         base = _load(plan, options)
         require_same_inputs(record, plan, base)
