@@ -11,6 +11,8 @@ from stylescore_apply.errors import ModelError, did_you_mean, quote
 
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 ENDING = ".onnx"
+KEY = "stylescore.generator"
+"""Name of the metadata entry with a network's facts, as JSON."""
 
 
 def find_network(name: str, folders: Sequence[Path]) -> Path:

@@ -21,8 +21,7 @@ from stylescore.diffusion.execution.devices import DTYPES
 from stylescore.diffusion.features import FeatureDistance
 from stylescore.diffusion.text import CachedTextEncoder
 from stylescore.errors import ConfigError, ModelError, OutputError
-from stylescore.generators.files import GeneratorFacts, write_generator
-from stylescore.generators.kinds import make_generator
+from stylescore.generators.files import GeneratorFacts
 from stylescore.generators.layers import CELL
 from stylescore.images import contact_sheet, save_png, to_picture
 from stylescore.images.captions import CaptionSource
@@ -30,7 +29,7 @@ from stylescore.runs.folder import Curves, make_folder
 from stylescore.runs.record import flat_settings, read_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
 from stylescore.training.draws import make_generator as make_rng
-from stylescore.training.draws import make_seed, shuffle
+from stylescore.training.draws import shuffle
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.config import GeneratorTrainingConfig, check_training
@@ -53,6 +52,7 @@ from stylescore.training.generator.loop import (
     train,
 )
 from stylescore.training.generator.losses import Matching, Regression
+from stylescore.training.generator.networks import Kind, make_kind
 from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
 from stylescore.training.plan import require_space
@@ -109,6 +109,7 @@ class Setup:
         trained: numbers of the others.
         stylizer: the program, on the run that makes the pairs.
         digest: hash of the photos.
+        kind: what network is trained.
     """
 
     request: Request
@@ -119,16 +120,17 @@ class Setup:
     trained: list[int]
     stylizer: Stylizer
     digest: str
+    kind: Kind
 
     @property
     def channels(self) -> int:
         """Channels of the latent, which are those of a run's noise."""
-        return int(self.stylizer.networks.codec.vae.config.latent_channels)
+        return _channels(self.stylizer)
 
     @property
     def noise_channels(self) -> int:
         """Channels of the generator's noise field."""
-        return self.channels if self.config.noise else 0
+        return _noise_channels(self.config, self.stylizer)
 
     @property
     def pairs_wanted(self) -> int:
@@ -153,7 +155,16 @@ def set_up(request: Request) -> Setup:
     stylizer = Stylizer(_run_here(config.run, process))
     stylizer.networks.codec.vae.float()  # the gradient goes through it, and some overflow in half precision
     config = _with_size(config, stylizer)
-    return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest())
+    kind = make_kind(config, stylizer, _noise_channels(config, stylizer))
+    return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest(), kind)
+
+
+def _channels(stylizer: Stylizer) -> int:
+    return int(stylizer.networks.codec.vae.config.latent_channels)
+
+
+def _noise_channels(config: GeneratorTrainingConfig, stylizer: Stylizer) -> int:
+    return _channels(stylizer) if config.noise else 0
 
 
 def _require_parts(name: str, batch: int, parts: int) -> None:
@@ -245,16 +256,14 @@ def _make_data(setup: Setup, folder: PairFolder) -> Data:
 
 def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
     """Assemble a training whose pairs are there."""
-    config, device = setup.config, setup.process.device
-    with torch.random.fork_rng():
-        torch.manual_seed(make_seed(config.run.seed, "hold", 1) % 2**63)
-        network = make_generator(config.network, config.options, setup.noise_channels).to(device)
+    config, network = setup.config, setup.kind.make()
     average = copy.deepcopy(network).eval().requires_grad_(False)
     matching = _make_matching(setup)
     fake = matching.fake
     return Trainer(
         config=config,
         process=setup.process,
+        kind=setup.kind,
         network=network.train(),
         average=average,
         optimiser=make_optimiser(config, network),
@@ -305,7 +314,7 @@ def new_folder(setup: Setup, output: Path) -> GeneratorFolder:
 
 def _make_folder(setup: Setup, output: Path) -> GeneratorFolder:
     """Make the folder of a new training."""
-    count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
+    count = sum(weight.numel() for weight in setup.kind.make().parameters())
     require_space(output, STATE_COPIES * count)
     record = make_record(setup)
     return GeneratorFolder.new(output, setup.config.name, lambda folder: write_record(folder, record))
@@ -412,7 +421,6 @@ class Session:
         setup, config = self.setup, self.setup.config
         return GeneratorFacts(
             network=config.network,
-            options=config.options,
             style=config.name,
             trigger=setup.stylizer.style_prompt,
             base=setup.stylizer.sources.model.name,
@@ -420,6 +428,7 @@ class Session:
             noise_channels=setup.noise_channels,
             licence=config.licence,
             training=self._training_facts(),
+            **setup.kind.stated,
         )
 
     def _training_facts(self) -> Mapping[str, Any]:
@@ -513,7 +522,7 @@ class _Writer:
     def _write(self, file: Path) -> None:
         trainer = self.session.trainer
         dtype = DTYPES[trainer.config.file_dtype]
-        write_generator(file, trainer.average.state_dict(), self.session.facts(), dtype=dtype)
+        trainer.kind.write(file, trainer.average, self.session.facts(), dtype)
 
     def close(self) -> None:
         """Close TensorBoard's curves."""
@@ -527,6 +536,6 @@ def sample_sheet(trainer: Trainer) -> Any:
     rows = []
     for index in range(min(SHEET_ROWS, len(trainer.data.held_out))):
         batch = held_out_batch(trainer, index)
-        shown = [batch.photo, paint(trainer, trainer.average, batch), batch.target]
+        shown = [batch.photo, paint(trainer, trainer.average, batch).pictures, batch.target]
         rows.append([to_picture(picture * 2 - 1) for picture in (shown if trainer.config.pairs.count else shown[:2])])
     return contact_sheet(rows, cell=trainer.config.size)
