@@ -57,7 +57,7 @@ class OneStepNetwork:
             )
             assert pixels is not None
             picture = step.picture(step.latent(pixels, drawn, Route(style=True)), (height, width)).clamp(0, 1)
-        return picture.cpu().numpy()  # type: ignore[no-any-return]
+        return picture.cpu().numpy()
 
 
 def load_one_step(path: Path, model: str | None = None, device: str = "auto") -> OneStepNetwork:

@@ -342,7 +342,7 @@ class Adapters:
         )
 
     def new_adapter(self, names: Sequence[str], rank: int, alpha: float, rng: Rng) -> TrainedAdapter:
-        """Return a fresh adapter for layers by their dotted names, drawn in their order; it changes nothing at first."""
+        """Return a fresh adapter for layers by dotted names, drawn in their order; it changes nothing at first."""
         layers = {name: adapt(self.network, name, self.switch) for name in names}
         return TrainedAdapter({name: TrainedLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
 

@@ -1,7 +1,7 @@
 """The denoising network as a one-step generator: a photo is noised, and one pass predicts what it shows.
 
-Source of the idea: the one-step generators of "Improved Distribution Matching Distillation for Fast Image Synthesis",
-NeurIPS 2024, section 4.5, which evaluate a U-Net at one timestep alone; here it begins at a photo in place of pure noise.
+The one-step generators of "Improved Distribution Matching Distillation for Fast Image Synthesis", NeurIPS 2024, also
+evaluate a U-Net at one timestep, on pure noise; here it is a noised photo.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from stylescore.diffusion.adapters import Route, TrainedAdapter, trained_route
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.generators.layers import NoiseField, Photos, check_inputs, pad_to_cells
-from stylescore.method.types import Latent
+
+CellLatent = Float[Tensor, "batch noise_channels rows columns"]
+"""A latent whose cells are those of a generator's noise."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class OneStep:
         """Channels of the latent, which are those of the noise."""
         return int(self.codec.vae.config.latent_channels)
 
-    def latent(self, photo: Photos, noise: NoiseField | None, route: Route) -> Latent:
+    def latent(self, photo: Photos, noise: NoiseField | None, route: Route) -> CellLatent:
         """Return z0_hat = (z_t - sigma_t eps_hat(z_t, t)) / alpha_t at z_t = alpha_t E(photo) + sigma_t noise.
 
         Nothing flows back into the photo.
@@ -65,7 +68,7 @@ class OneStep:
         eps = self.backbone(z_t, t, self.prompt.select([0] * len(z)), route)
         return schedule.to_clean(eps, z_t, t)
 
-    def picture(self, latent: Latent, size: tuple[int, int]) -> Photos:
+    def picture(self, latent: CellLatent, size: tuple[int, int]) -> Photos:
         """Return the pictures of latents, in [0, 1] but for a little, differentiable in them.
 
         Args:
@@ -100,11 +103,11 @@ class LoraGenerator(nn.Module):
         layers = {name: copy.deepcopy(layer, memo) for name, layer in self.adapter.layers.items()}
         return LoraGenerator(self.step, TrainedAdapter(layers)).train(self.training)
 
-    def latent(self, photo: Photos, noise: NoiseField | None) -> Latent:
+    def latent(self, photo: Photos, noise: NoiseField | None) -> CellLatent:
         """Return the pictures' latents, see `OneStep.latent`."""
         return self.step.latent(photo, noise, trained_route(self.adapter, 1, len(photo), photo.device))
 
-    def picture(self, latent: Latent, size: tuple[int, int]) -> Photos:
+    def picture(self, latent: CellLatent, size: tuple[int, int]) -> Photos:
         """Return the pictures of latents, see `OneStep.picture`; limited to [0, 1] but in training mode."""
         picture = self.step.picture(latent, size)
         return picture if self.training else picture.clamp(0, 1)

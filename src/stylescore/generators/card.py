@@ -34,9 +34,8 @@ def model_card(facts: GeneratorFacts, hub_id: str) -> str:
     """Return a generator's model card in Markdown, with the hub's metadata in YAML at its head."""
     head = "\n".join(("---", *_head(facts), "---"))
     body = _LORA_BODY if facts.is_lora else _BODY
-    return (
-        f"{head}\n\n{body.format(base=_cell(facts.base), style=_cell(facts.style), hub_id=hub_id, rows=_table(facts))}"
-    )
+    texts = {"style": _cell(facts.style), "base": _cell(facts.base), "hub_id": hub_id, "rows": _table(facts)}
+    return f"{head}\n\n{body.format(**texts)}"
 
 
 _BODY = """# {style}
@@ -91,11 +90,8 @@ def _head(facts: GeneratorFacts) -> Iterator[str]:
         yield f"license: {json.dumps(licence)}"
     elif licence:
         yield from ("license: other", f"license_name: {json.dumps(' '.join(facts.licence.split()))}")
-    yield from (
-        "library_name: stylescore",
-        "pipeline_tag: image-to-image",
-        f"tags: {json.dumps((*TAGS, 'lora' if facts.is_lora else 'onnx'))}",
-    )
+    tags = (*TAGS, "lora" if facts.is_lora else "onnx")
+    yield from ("library_name: stylescore", "pipeline_tag: image-to-image", f"tags: {json.dumps(tags)}")
 
 
 def _table(facts: GeneratorFacts) -> str:

@@ -21,7 +21,7 @@ from stylescore.generators.files import GeneratorFacts, facts_metadata, write_ge
 from stylescore.generators.kinds import check_network, make_generator
 from stylescore.method.types import Latent
 from stylescore.storage.safetensors_header import read_header
-from stylescore.training.config import family_of
+from stylescore.training.config import Targets, family_of
 from stylescore.training.draws import make_generator as make_rng
 from stylescore.training.draws import make_seed
 from stylescore.training.export import changes_tensors, lora_bytes, write_lora
@@ -30,7 +30,7 @@ from stylescore.training.generator.config import GeneratorTrainingConfig
 from stylescore.training.lora import target_layers
 from stylescore.training.metadata import model_metadata
 
-LAYERS = "attention+conv"
+LAYERS: Targets = "attention+conv"
 """Layers of a U-Net that a generator's LoRA adapts, as those of a style's training name them."""
 
 
