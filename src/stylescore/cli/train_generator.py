@@ -75,7 +75,10 @@ def train_generator(
     preset: Annotated[
         str, typer.Option(metavar="draft|standard|paper", help="Length and network.", rich_help_panel=HOW)
     ] = "standard",
-    network: Annotated[str | None, typer.Option(metavar="mobile|resnet9", help="Network.", rich_help_panel=HOW)] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="mobile|resnet9|lora", help="Network; lora adapts the base's own.", rich_help_panel=HOW),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Method of both phases.", rich_help_panel=HOW)
     ] = None,

@@ -266,11 +266,10 @@ def test_a_large_picture_is_computed_in_tiles(trained: tuple[Session, Path], too
     counter = network.step.backbone.counter
     native = network.stylizer.networks.native_size
     photo, noise = inputs(native * 2 + 8, native * 2 + 8)
-    before = counter.snapshot()
+    before = counter.forward
     picture = network(photo[:1].numpy(), noise[:1].numpy())
     assert picture.shape == (1, 3, native * 2 + 8, native * 2 + 8)
-    assert counter.snapshot() != before
-    assert counter.forward - before.forward > 4
+    assert counter.forward - before > 4
 
 
 def test_a_base_that_is_not_found_or_another_one_is_said(
