@@ -191,6 +191,12 @@ class TrainedLayer(nn.Module):
         """Return what the only sample's weights add to a weight of this shape, scale B A."""
         return Product(self.lora_a[0].detach(), self.lora_b[0].detach(), self.scale).reshape(shape)
 
+    @torch.no_grad()
+    def put(self, change: Product) -> None:
+        """Copy a change of the same rank into the only sample's weights."""
+        self.lora_a.copy_(change.down.reshape(self.lora_a.shape))
+        self.lora_b.copy_(change.scale / self.scale * change.up.reshape(self.lora_b.shape))
+
 
 class TrainedAdapter:
     """A trainable adapter for some layers of a network: that of a run's fake score, or of a generator.

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylescore.assembly.one_step import load_one_step
+from stylescore.catalog.registry import resolve_style
 from stylescore.diffusion.adapters import PLAIN, adaptable
 from stylescore.diffusion.one_step import LoraGenerator
 from stylescore.errors import ConfigError, ModelError, PictureError
@@ -281,19 +282,39 @@ def test_a_base_that_is_not_found_or_another_one_is_said(
     assert caught.value.hint is not None
     assert "--model" in caught.value.hint
     with pytest.raises(ModelError, match="noise has 4 channels and cells of 8 pixels"):
-        load_one_step(_on_mini(file, tmp_path), "mini", "cpu")
+        load_one_step(_with_facts(resolve_style("van-gogh").path, file, tmp_path), "mini", "cpu")
 
 
-def _on_mini(file: Path, folder: Path) -> Path:
-    """Return the same facts on a LoRA that fits the bundled model."""
+def _with_facts(lora: Path, generator: Path, folder: Path) -> Path:
+    """Return a file with the tensors of a LoRA and the facts of a generator."""
     from safetensors.torch import load_file, save_file
 
-    from stylescore.catalog.registry import resolve_style
     from stylescore.generators.files import facts_metadata
 
-    path = folder / "mini.safetensors"
-    save_file(load_file(resolve_style("van-gogh").path), path, facts_metadata(read_facts(file)))
+    path = folder / f"other-{lora.name}"
+    save_file(load_file(lora), path, facts_metadata(read_facts(generator)))
     return path
+
+
+def test_a_training_goes_on_from_a_lora(
+    trained: tuple[Session, Path], generator_request: Any, tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    from stylescore.training.generator.start import add_settings
+
+    session, file = trained
+    given = add_settings({"name": "bands"}, file)
+    assert {name: given[name] for name in ("network", "rank", "timestep", "noise")} == {
+        "network": "lora",
+        "rank": 2,
+        "timestep": 399,
+        "noise": True,
+    }
+    other = session.setup.kind.make()
+    session.setup.kind.start(file, other)
+    for ours, theirs in zip(other.parameters(), session.trainer.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ConfigError, match="adapts 32 layers, the generator of this model"):
+        session.setup.kind.start(_with_facts(tools.tiny.parent / "style_lora_kohya.safetensors", file, tmp_path), other)
 
 
 def test_wrong_shapes_are_refused(make: Make) -> None:

@@ -27,6 +27,7 @@ from stylescore.training.draws import make_seed
 from stylescore.training.export import changes_tensors, lora_bytes, write_lora
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.config import GeneratorTrainingConfig
+from stylescore.training.generator.start import put_lora, put_start
 from stylescore.training.lora import target_layers
 from stylescore.training.metadata import model_metadata
 
@@ -101,6 +102,14 @@ class Kind(Protocol):
         """Return a new network; every call returns the same weights."""
         ...
 
+    def start(self, file: Path, network: nn.Module) -> None:
+        """Copy the weights of a generator's file into a new network.
+
+        Raises:
+            InputError: the file cannot be used, or is another network.
+        """
+        ...
+
     def paint(self, network: nn.Module, batch: Batch) -> Painting:
         """Return what a network makes of a batch."""
         ...
@@ -140,6 +149,10 @@ class OwnNetwork:
         with torch.random.fork_rng():
             torch.manual_seed(make_seed(self.config.run.seed, "hold", 1) % 2**63)
             return make_generator(self.config.network, self.config.options, self.noise_channels).to(self.device)
+
+    def start(self, file: Path, network: nn.Module) -> None:
+        """Copy the weights of a generator's file into a new network."""
+        put_start(file, network, self.noise_channels)
 
     def paint(self, network: nn.Module, batch: Batch) -> Painting:
         """Return the network's pictures, float32."""
@@ -181,6 +194,10 @@ class ModelWithLora:
         adapters, rng = self.step.backbone.adapters, [make_rng(self.seed, "hold", 1)]
         names = target_layers(adapters.network, LAYERS)
         return LoraGenerator(self.step, adapters.new_adapter(names, self.rank, float(self.rank), rng))
+
+    def start(self, file: Path, network: nn.Module) -> None:
+        """Copy the LoRA of a generator's file into a new one."""
+        put_lora(file, cast(LoraGenerator, network))
 
     def paint(self, network: nn.Module, batch: Batch) -> Painting:
         """Return the latents that the network predicts."""
