@@ -277,7 +277,7 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
-        generator=find_generator(name),
+        generator=_exported(name),
         is_generator=bool(one_step_generator(header.metadata)),
     )
 
@@ -307,12 +307,16 @@ def find_generator(style: str) -> Path | None:
 
     `None` if there is none.
     """
-    known, short = known_networks(generator_dirs()), style.removesuffix(_STYLE_ENDING)
-    path = user_path(style)
+    path, short = user_path(style), style.removesuffix(_STYLE_ENDING)
     if style and is_file(path):
         beside = path.with_suffix(ENDING)
         return beside if is_file(beside) else _if_generator(path)
-    return known.get(short) or _if_generator(dict(_style_files(None)).get(short))
+    return _exported(short) or _if_generator(dict(_style_files(None)).get(short))
+
+
+def _exported(style: str) -> Path | None:
+    """Return the exported generator of a style's name."""
+    return known_networks(generator_dirs()).get(style)
 
 
 def _if_generator(path: Path | None) -> Path | None:

@@ -43,7 +43,7 @@ def styles(json: JsonOption = False) -> None:
             f"base {entry.base}" if entry.base else "",
             f"trigger words {entry.trigger!r}" if entry.trigger else "",
             "a one-step generator, for apply" if entry.is_generator else "",
-            "with a generator for --fast" if entry.generator and not entry.is_generator else "",
+            "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
     say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")

@@ -29,7 +29,7 @@ from stylescore.training.generator.loop import held_out_batch, paint, train
 from stylescore.training.generator.session import SavedGenerator, Session
 
 Make = Callable[..., Session]
-LORA: dict[str, Any] = {"network": "lora", "width": 0, "blocks": 0, "rank": 2}
+LORA: dict[str, Any] = {"network": "lora", "width": 0, "blocks": 0, "rank": 2, "pairs": {"count": 0}}
 
 
 @pytest.fixture
@@ -170,7 +170,8 @@ def test_without_pixels_the_regression_does_not_decode(make: Make, monkeypatch: 
 
 
 def test_the_regression_learns_the_pairs(make: Make) -> None:
-    session = make(regression={"steps": 40, "batch": 4, "learning_rate": 1e-2}, matching={"steps": 0}, rank=4, ema=0.0)
+    phases = {"regression": {"steps": 40, "batch": 4, "learning_rate": 1e-2}, "matching": {"steps": 0}}
+    session = make(**phases, pairs={"count": 6}, rank=4, ema=0.0)
     losses = [step.loss for step in train(session.trainer)]
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
 
@@ -382,6 +383,21 @@ def test_the_program_applies_lists_inspects_and_stylizes_with_it(
     plain = program("stylize", photo, "--style", file, "--model", model, "--iterations", 1, "--output", tools.out)
     assert plain.code == 0, plain.err
     assert "it is a one-step generator's LoRA" in plain.err
+
+
+def test_it_is_pushed_without_an_onnx_file(trained: tuple[Session, Path]) -> None:
+    from stylescore.cli.push import _files
+
+    _, file = trained
+    files = _files(file, "me/bands", quiet=True)
+    assert list(files) == ["README.md", "bands.safetensors"]
+    card = files["README.md"]
+    assert isinstance(card, bytes)
+    text = card.decode()
+    assert '"lora"' in text.split("---")[1]
+    assert "the denoising network of tiny_base" in " ".join(text.split())
+    assert "| network | lora (rank 2, timestep 399) |" in text
+    assert not file.with_suffix(".onnx").exists()
 
 
 def test_what_cannot_be_done_with_it_is_said(
