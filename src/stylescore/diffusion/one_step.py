@@ -60,7 +60,7 @@ class OneStep:
         """
         check_inputs(photo, noise, self.channels)
         assert noise is not None
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(photo.device.type, enabled=False):  # in float32, as where it is applied
             z = self.codec.encode_differentiably(pad_to_cells(photo) * 2 - 1)
         t = torch.full((len(z),), self.timestep, device=z.device)
         schedule = self.backbone.schedule

@@ -188,7 +188,7 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(make: Make) -> None:
     assert sum(tensor.numel() for tensor in state.tensors.values()) < 10 * sum(
         weight.numel() for weight in begun.trainer.network.parameters()
     )
-    setup = sessions.set_up(sessions.restore_request(record.settings))
+    setup = sessions.set_up(sessions.restore_request(record.settings, folder))
     sessions.require_same_inputs(record, setup)
     assert finish(Session.open(setup, folder, state)).read_bytes() == expected
     assert whole.folder is not None
@@ -314,7 +314,7 @@ def test_a_training_goes_on_from_a_lora(
     session.setup.kind.start(file, other)
     for ours, theirs in zip(other.parameters(), session.trainer.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    with pytest.raises(ConfigError, match="adapts 32 layers, the generator of this model"):
+    with pytest.raises(ConfigError, match="adapts 48 layers, the generator of this model"):
         session.setup.kind.start(_with_facts(tools.tiny.parent / "style_lora_kohya.safetensors", file, tmp_path), other)
 
 
