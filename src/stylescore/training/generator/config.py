@@ -54,7 +54,7 @@ class RegressionConfig:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
         learning_rate: peak of Adam's.
-        pixel: weight of the mean absolute difference of pixels in [0, 1].
+        pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
         perceptual: weight of the distance in the features of the base's denoising network; 0 computes none.
         perceptual_t: timestep at which the network sees the pictures.
     """
