@@ -53,8 +53,5 @@ def _files(generator: Path, hub_id: str, *, quiet: bool) -> dict[str, Path | byt
     facts = read_facts(file)
     if not facts.licence:
         say("note: the generator states no licence, so its card has none; train with --licence", quiet=quiet)
-    files: dict[str, Path | bytes] = {"README.md": model_card(facts, hub_id).encode(), file.name: file}
-    if facts.is_lora:
-        return files
-    onnx = exported(file)
-    return files | {onnx.name: onnx}
+    made = [] if facts.is_lora else [exported(file)]
+    return {"README.md": model_card(facts, hub_id).encode(), **{path.name: path for path in (*made, file)}}
