@@ -93,6 +93,10 @@ def train_generator(
     pair_folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW)
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|RUN", help="Generator that makes the pairs, in place of runs.", rich_help_panel=HOW),
+    ] = None,
     pairs_only: Annotated[
         bool, typer.Option("--pairs-only", help="Make the pairs in --pair-folder and stop.", rich_help_panel=HOW)
     ] = False,
@@ -201,6 +205,7 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         pair_folder=given["pair_folder"],
         start=start,
         start_name=None if start is None else str(start.absolute()),
+        teacher=None if given["teacher"] is None else require_generator(given["teacher"]),
     )
 
 

@@ -54,8 +54,9 @@ from stylescore.training.generator.loop import (
 )
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.networks import Kind, make_kind
-from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
+from stylescore.training.generator.pairs import Painter, Pair, PairFolder, PairMaker, RunPainter
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
+from stylescore.training.generator.teacher import load_teacher
 from stylescore.training.plan import require_space
 from stylescore.training.process import Process, make_process, require_even, run_steps
 from stylescore_apply.storage.files import sha256
@@ -76,6 +77,7 @@ class Request:
         pair_folder: where the pairs are; `None` for the training's own folder.
         start: file of the generator that the training goes on from, if any.
         start_name: what `config.toml` names it.
+        teacher: file of the generator that makes the pairs; `None` where runs do.
     """
 
     photos: Path
@@ -84,6 +86,7 @@ class Request:
     pair_folder: Path | None = None
     start: Path | None = None
     start_name: str | None = None
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,9 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     total, present = setup.pairs_wanted, folder.read()
     missing = [number for number in range(total) if number not in present][setup.process.rank :: setup.process.count]
     stylizer = setup.stylizer.with_run(_run_here(setup.config.run, setup.process))
-    maker = PairMaker(stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed)
+    maker = PairMaker(
+        _make_painter(setup, stylizer), stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed
+    )
     done = total - len(missing)
     for _ in maker.make(folder, missing, setup.config.pairs.batch):
         done += 1
@@ -228,14 +233,27 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     setup.process.accelerator.wait_for_everyone()
 
 
+def _make_painter(setup: Setup, stylizer: Stylizer) -> Painter:
+    """Return what makes the pictures of pairs."""
+    teacher = setup.request.teacher
+    if teacher is None:
+        return RunPainter(stylizer)
+    return load_teacher(teacher, stylizer.sources.model.reference, setup.process.device)
+
+
 def _pairs_record(setup: Setup) -> dict[str, Any]:
     """Return what makes the pairs of a folder what they are."""
-    run = setup.config.run
-    return {
+    run, teacher = setup.config.run, setup.request.teacher
+    common = {
         "photos": setup.digest,
         "held-out photos": len(setup.held_out),
         "seed": run.seed,
         "size": setup.config.size,
+    }
+    if teacher is not None:
+        return {**common, "teacher": sha256(teacher)}
+    return {
+        **common,
         "style prompt": setup.stylizer.style_prompt,
         "content": run.content,
         "method": to_table(run.method),
@@ -347,17 +365,18 @@ def make_record(setup: Setup) -> GeneratorRecord:
         captions=None if table is None else str(table.absolute()),
         pair_folder=None if request.pair_folder is None else str(request.pair_folder.absolute()),
         start=request.start_name,
+        teacher=None if request.teacher is None else str(request.teacher.absolute()),
         config=replace(setup.config, run=sources.apply(setup.config.run)),
     )
     return GeneratorRecord(command=COMMAND, hashes=_hash_inputs(setup), settings=settings)
 
 
 def _hash_inputs(setup: Setup) -> dict[str, str | tuple[str, ...]]:
-    start = setup.request.start
+    files = {"starting_generator": setup.request.start, "teacher": setup.request.teacher}
     return {
         "photos": setup.digest,
         **setup.stylizer.hashes,
-        **({} if start is None else {"starting_generator": sha256(start)}),
+        **{name: sha256(file) for name, file in files.items() if file is not None},
     }
 
 
@@ -391,6 +410,7 @@ def restore_request(settings: GeneratorSettings, folder: GeneratorFolder) -> Req
         pair_folder=None if settings.pair_folder is None else Path(settings.pair_folder),
         start=None if settings.start is None else folder.start_file,
         start_name=settings.start,
+        teacher=None if settings.teacher is None else Path(settings.teacher),
     )
 
 
