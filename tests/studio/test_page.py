@@ -591,6 +591,7 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
     program: Program, open_page: Any, tmp_path: Path
 ) -> None:
     shots = os.environ.get("STUDIO_SCREENSHOTS")
+    patience = 5 * LONG if shots else LONG
     program.start()
     page = open_page(program.address)
     _shoot(page, shots, "studio-start")
@@ -611,15 +612,15 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
         page.get_by_role("spinbutton", name="Mask edge").fill("4")
     page.get_by_role("button", name="Stylize").click()
     counted = re.compile(r"^(\d+) of \d+ · ")
-    expect(page.locator(".now")).to_have_text(counted, timeout=LONG)
+    expect(page.locator(".now")).to_have_text(counted, timeout=patience)
     if shots:
-        expect(page.locator(".now")).to_have_text(re.compile(r"^2\d of"), timeout=LONG)
+        expect(page.locator(".now")).to_have_text(re.compile(r"^2\d of"), timeout=patience)
     _shoot(page, shots, "studio-running")
     program.end(signal.SIGKILL)
     expect(page.locator("#banner")).to_be_visible()
     program.start()
     expect(page.locator("#banner")).to_be_hidden(timeout=PATIENCE)
-    expect(page.locator("before-after")).to_be_visible(timeout=LONG)
+    expect(page.locator("before-after")).to_be_visible(timeout=patience)
     _shoot(page, shots, "studio-picture")
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download").click()
