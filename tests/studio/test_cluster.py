@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,25 +60,6 @@ def test_pictures_of_a_cluster_are_those_of_a_worker_here(bench: Bench, ray_of_t
     assert (failed.status, failed.hint) == ("failed", "delete it from the prompt and give --style x=1")
 
 
-@needs_ray
-@pytest.mark.parametrize(("requested", "status"), [("cancel", "cancelled"), ("end", "queued")])
-def test_a_picture_that_waits_for_room_on_the_cluster_can_be_cancelled(
-    bench: Bench, ray_of_two: Any, requested: str, status: str
-) -> None:
-    engine = cluster.ClusterEngine(bench.folder, (), {"num_cpus": 99.0})
-    stages: list[str] = []
-
-    def report(**fields: Any) -> Any:
-        stages.extend([fields["stage"]] if "stage" in fields else [])
-        if requested == "end":
-            raise Stopped
-        return requested
-
-    job, photo = bench.store.job("a", bench.add()), bench.store.photo("a", "photo")
-    assert engine.run(job, photo, report) == status
-    assert stages == ["waiting for the cluster"]
-
-
 class Counting:
     """An engine that counts until it is asked to end."""
 
@@ -104,6 +86,100 @@ def test_what_the_user_wants_reaches_a_run_on_the_cluster(bench: Bench, requeste
             while not run.done() and time.monotonic() < end:
                 remote.exchange(requested)
             assert run.result() == status
+
+
+class RayActorError(Exception):
+    """Ray's own, of a process that died."""
+
+
+class ThreadedRay(ModuleType):
+    """As much of Ray as the studio uses, with threads in place of processes; without room nothing ever begins."""
+
+    def __init__(self, engine: Any, *, room: bool = True) -> None:
+        super().__init__("ray")
+        self.engine, self.room, self.killed = engine, room, 0
+        self.pool = ThreadPoolExecutor(cluster.THREADS)
+        self.exceptions = ModuleType("ray.exceptions")
+        vars(self.exceptions)["RayActorError"] = RayActorError
+
+    def remote(self, kind: Any) -> Any:
+        def start(*arguments: Any) -> Any:
+            actor = kind(*arguments)
+            actor._engine = self.engine
+            return SimpleNamespace(run=self._method(actor.run), exchange=self._method(actor.exchange))
+
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=start))
+
+    def _method(self, call: Any) -> Any:
+        begin = self.pool.submit if self.room else lambda *_: Future()
+        return SimpleNamespace(remote=lambda *arguments: begin(call, *arguments))
+
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        ended = list(wait(references, timeout=timeout).done)
+        return ended, [each for each in references if each not in ended]
+
+    def get(self, reference: Any) -> Any:
+        return reference.result()
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+
+
+@pytest.fixture
+def threaded(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def use(engine: Any, **options: Any) -> ThreadedRay:
+        ray = ThreadedRay(engine, **options)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray.exceptions", ray.exceptions)
+        return ray
+
+    return use
+
+
+def follow(bench: Bench, ends: Any) -> tuple[str, list[dict[str, Any]]]:
+    """Make a picture on the cluster; return how it ended, and what was reported until then."""
+    told: list[dict[str, Any]] = []
+
+    def report(**fields: Any) -> Any:
+        told.append(fields)
+        return ends(fields)
+
+    engine = cluster.ClusterEngine(bench.folder, (), {"num_cpus": 1.0})
+    job, photo = bench.store.job("a", bench.add()), bench.store.photo("a", "photo")
+    return engine.run(job, photo, report), told
+
+
+def end_the_worker(fields: dict[str, Any]) -> Any:
+    raise Stopped
+
+
+def test_a_run_on_the_cluster_is_reported_and_stopped(bench: Bench, threaded: Any) -> None:
+    ray = threaded(Counting())
+    status, told = follow(bench, lambda fields: "stop" if fields.get("iteration", 0) > 3 else "")
+    assert status == "stopped"
+    assert told[0] == {"stage": "waiting for the cluster"}
+    counted = [fields["iteration"] for fields in told if "iteration" in fields]
+    assert counted == sorted(counted)
+    assert ray.killed == 0
+
+
+@pytest.mark.parametrize(("ends", "status"), [(lambda fields: "cancel", "cancelled"), (end_the_worker, "queued")])
+def test_a_picture_that_waits_for_room_on_the_cluster_can_be_cancelled(
+    bench: Bench, threaded: Any, ends: Any, status: str
+) -> None:
+    ray = threaded(Counting(), room=False)
+    assert follow(bench, ends)[0] == status
+    assert ray.killed == 1
+
+
+def test_a_process_of_the_cluster_that_dies_is_known_as_lost(bench: Bench, threaded: Any) -> None:
+    class Dying:
+        def run(self, *arguments: Any) -> Any:
+            raise RayActorError
+
+    threaded(Dying())
+    with pytest.raises(EngineLost):
+        follow(bench, lambda fields: "")
 
 
 def test_a_worker_that_is_to_end_says_so_to_the_cluster() -> None:
