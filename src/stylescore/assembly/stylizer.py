@@ -153,7 +153,7 @@ class Stylizer:
         other = copy.copy(self)
         for name in ("hashes", "preview_codec"):
             other.__dict__.pop(name, None)
-        other.sources = resolve_sources(run)
+        other.sources = self.sources.with_run(run)
         other._configure(run)
         return other
 

@@ -351,6 +351,7 @@ def _start(
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
     from stylescore.config.toml import check_choice, overlay
+    from stylescore.runs.workers import parse_workers
 
     require_writable(inputs.output)
     require_writable_names([*inputs.names, inputs.output])
@@ -361,8 +362,6 @@ def _start(
     resolved = with_strength(overlay(preset_for(run.model, preset, method, styles), constants), strength)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     sources = resolve_sources(run)
-    from stylescore.runs.cluster import parse_workers  # from here on torch is needed
-
     workers = parse_workers(options.workers)
     tasks, captioner = make_tasks(inputs, quiet=options.quiet)
     sizes, failures = check_headers(tasks, run, options.written.output)
