@@ -16,6 +16,7 @@ from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.cli.train_style import is_first_process, reopened
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.training.generator.folder import GeneratorFolder
@@ -45,7 +46,10 @@ def train_generator(
     photos: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PHOTOS", help="Folder of photos or of .tar shards, or a table file,caption.", show_default=False
+            metavar="PHOTOS",
+            help="Folder of photos or of .tar shards, or a table file,caption.",
+            show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     style: Annotated[
@@ -61,7 +65,8 @@ def train_generator(
         str | None, typer.Option(help="One caption for all photos; else .txt beside them.", rich_help_panel=WHAT)
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Table with file,caption.", rich_help_panel=WHAT)
+        Path | None,
+        typer.Option(metavar="CSV", help="Table with file,caption.", rich_help_panel=WHAT, parser=parse_path),
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base; else mini.", rich_help_panel=WHAT)
@@ -84,7 +89,8 @@ def train_generator(
         int | None, typer.Option(metavar="N", help="Pairs made by the program.", rich_help_panel=HOW)
     ] = None,
     pair_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW)
+        Path | None,
+        typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW, parser=parse_path),
     ] = None,
     pairs_only: Annotated[
         bool, typer.Option("--pairs-only", help="Make the pairs in --pair-folder and stop.", rich_help_panel=HOW)
@@ -112,7 +118,13 @@ def train_generator(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "--out", "-o", metavar="DIR", help="Parent of the training's folder.", rich_help_panel=WHERE
+            "--output",
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Parent of the training's folder.",
+            rich_help_panel=WHERE,
+            parser=parse_path,
         ),
     ] = Path("out"),
     licence: Annotated[str | None, typer.Option(help="Licence to write into the file.", rich_help_panel=WHERE)] = None,
@@ -126,7 +138,8 @@ def train_generator(
         int | None, typer.Option(metavar="K", help="Generators of saved states to keep.", rich_help_panel=WHERE)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
