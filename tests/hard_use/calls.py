@@ -284,8 +284,6 @@ CALLS = [
         "Stylizer.load(STYLE, **q).stylize(PHOTO, method='dds')",
         "Stylizer.load(STYLE, **q).stylize(PHOTO, strength=0.5)",
         "Stylizer.load(STYLE, **q).stylize([])",
-        "Stylizer.load()",
-        "Stylizer.load(STYLE, 'mini')",
         "Stylizer.load(STYLE, model='nowhere')",
         "Stylizer.load(STYLE, **q).stylize(PHOTO, style_strength=0.3)",
         "list(Stylizer.load(STYLE, **q)([PHOTO]))[-1]",

@@ -15,6 +15,7 @@ from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.cli.train_style import is_first_process, reopened
+from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError
 from stylescore_apply.names import parse_path
 
@@ -181,6 +182,7 @@ def _make_request(given: Mapping[str, Any]) -> Request:
 
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
+    check_texts({f"--{name}": given[name] for name in ("caption", "licence")})
     table = parse_settings(given["setting"] or [], **{name: given[name] for name in NUMBERS})
     own = table.get("run", {})
     if not isinstance(own, Mapping) or set(own) - {"method"} or not isinstance(own.get("method", {}), Mapping):
