@@ -40,6 +40,7 @@ def test_wrong_options_are_refused(program: Program, tmp_path: Path, arguments: 
     outcome = program("studio", "--no-browser", "--data", tmp_path / "data", *arguments)
     assert outcome.code == 2
     assert reason in outcome.complaint[0]
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_port_that_is_taken_is_refused(program: Program, tmp_path: Path) -> None:

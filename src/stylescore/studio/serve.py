@@ -84,9 +84,7 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     check_texts({"--data": str(options.folder)})
     if not 0 <= (options.port or 0) <= 65_535:
         raise ConfigError(f"--port must be between 0 and 65535, not {options.port}", hint="leave it out")
-    folder = StudioFolder.make(options.folder)
-    folder.server.mkdir(exist_ok=True)
-    with _held(folder), _listen(options) as listener:
+    with _listen(options) as listener, _held(StudioFolder.make(options.folder)) as folder:
         limits = Limits(storage_bytes=options.storage * MIB)
         store = JobStore(folder.database, limits)
         folder.keep_only(*store.sweep())
@@ -115,9 +113,7 @@ def stop_workers(path: Path) -> None:
     """
     if not is_folder(StudioFolder(path).runs):
         raise ConfigError(f"there is no studio in {str(path)!r}", hint="name its folder with --data")
-    folder = StudioFolder.make(path)
-    folder.server.mkdir(exist_ok=True)
-    with _held(folder):
+    with _held(StudioFolder.make(path)) as folder:
         JobStore(folder.database).mark(STOP)
 
 
@@ -136,11 +132,12 @@ def _run(app: object, listener: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _held(folder: StudioFolder) -> Iterator[None]:
-    """Hold the folder as its only server."""
+def _held(folder: StudioFolder) -> Iterator[StudioFolder]:
+    """Hold the folder as its only server, and yield it."""
+    folder.server.mkdir(exist_ok=True)
     try:
         with hold(folder.server):
-            yield
+            yield folder
     except InUseError as error:
         address = folder.server / "address"
         where = address.read_text(encoding="utf-8") if address.is_file() else "another address"
