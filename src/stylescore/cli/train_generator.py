@@ -232,6 +232,8 @@ def _merge_counts(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
     require_writable(options.output)
+    if request.pair_folder is not None:
+        require_writable(request.pair_folder, "choose another --pair-folder")
     from stylescore.runs.lock import hold
     from stylescore.training.generator.pairs import PairFolder
     from stylescore.training.generator.session import new_folder
