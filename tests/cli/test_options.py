@@ -143,7 +143,7 @@ def test_no_path_of_the_program_may_be_an_empty_text(command: Any) -> None:
 
 
 def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (["evaluate", "", "out"], ["compare", "a", ""], ["stylize", "a.png", "--list", ""], ["apply", "a", ""]):
+    for line in (["evaluate", "", "out"], ["compare", "a", ""], ["stylize", "a.png", "--list", ""]):
         assert exit_code(line) == 2
         assert capsys.readouterr().err.splitlines()[0] == "error: a file or folder must not be an empty text"
 

@@ -94,7 +94,7 @@ VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("compare", "--export"): ("", "pictures", "/proc/x", "photo.png/x", "nowhere/x.csv"),
     ("compare", "--source"): FOLDERS,
     ("compare", "--style"): ("", "nowhere", "pictures", "pipe", "/dev/zero"),
-    ("benchmark", "--style"): (*STYLES, "", str(LORA)),
+    ("benchmark", "--style"): (*STYLES, ""),
     ("benchmark", "--methods"): ("", ",", "nothing", "sms;vsd", "styleid"),
     ("benchmark", "--ablations"): ("nothing", "all,none"),
     ("benchmark", "--knob"): ("", ",", "nan", "2", "much", "1e400"),

@@ -79,6 +79,7 @@ def compare(
     """
     if export is not None:
         check_target(export)
+        require_writable(export.absolute().parent, "choose another --export")
     if results:
         from stylescore.comparison.votes import Votes
 
