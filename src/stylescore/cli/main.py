@@ -141,7 +141,7 @@ def _print_usage_error(error: Any) -> int:
 
 def _wrong_value(error: Any) -> str:
     """Return the value that an option cannot have, where Typer converts it with Pydantic and leaves it unsaid."""
-    reasons = getattr(error.__cause__, "errors", list)()
+    reasons: list[Any] = getattr(error.__cause__, "errors", list)()
     return f", not {quote(reasons[0]['input'])}" if reasons else ""
 
 

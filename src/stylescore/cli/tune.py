@@ -92,7 +92,7 @@ def tune(
     if not search_only:
         require_writable(output)
     constants = parse_settings(setting or [], iterations=iterations)
-    options = {
+    options: dict[str, Any] = {
         "model": model,
         "method": method,
         "preset": preset,
