@@ -77,7 +77,13 @@ def train_generator(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE|RUN", help="Generator to go on from, of any style.", rich_help_panel=WHAT),
+        typer.Option(
+            "--from",
+            metavar="FILE|RUN",
+            help="Generator to go on from, of any style.",
+            rich_help_panel=WHAT,
+            parser=parse_path,
+        ),
     ] = None,
     content: Annotated[
         float | None, typer.Option(help="0 strongest style to 1 strongest content.", rich_help_panel=WHAT)
