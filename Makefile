@@ -45,8 +45,9 @@ docs: $(VENV)/installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/installed: pyproject.toml
+	@echo "installing stylescore and torch into $(VENV): some minutes, and one to several GB"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

@@ -134,6 +134,10 @@ def test_quiet_prints_nothing(photo_file: PhotoFile, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["", "a.png"], "a file or folder must not be an empty text"),
+        (["blur.onnx", ""], "a file or folder must not be an empty text"),
+        (["blur.onnx", "a.png", "--out", ""], "a file or folder must not be an empty text"),
+        (["/dev/zero", "a.png"], "the network '/dev/zero' is a device or pipe, not a file"),
         (["blur.onnx"], "the following arguments are required: INPUT"),
         (["blur.onnx", "a.png", "--sed", "1"], "unrecognized arguments: --sed"),
         (["blur.onnx", "a.png", "--seed", "x"], "argument --seed: invalid int value: 'x'"),

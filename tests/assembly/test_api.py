@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ class TestStylize:
             ({"photo": None}, PictureError, "a photo must be a path, an image, an array or a tensor, not NoneType"),
             ({"photo": "none.png"}, PictureError, "there is no file 'none.png'"),
             ({"photo": Image.new("RGB", (400, 20))}, PictureError, "too elongated"),
+            ({"photo": Image.new("RGB", (0, 5))}, PictureError, "'image' is too small: each side must have at least"),
+            ({"photo": torch.zeros(3, 8, 8, device="meta")}, PictureError, "the numbers of a tensor cannot be read"),
+            ({"photo": torch.zeros(3, 8, 8).to_sparse()}, PictureError, "the numbers of a tensor cannot be read"),
+            (
+                {"photo": iter([PHOTO])},
+                PictureError,
+                "a photo must be a path, an image, an array or a tensor, not list",
+            ),
         ],
     )
     def test_bad_input(self, more: dict[str, Any], kind: type[InputError], words: str) -> None:
@@ -352,3 +361,73 @@ class TestMasksAndColours:
             quick(keep_colours=1.5)
         with pytest.raises(PictureError, match="has another aspect ratio"):
             quick(mask=Image.new("L", (50, 80)))
+
+
+class TestThreads:
+    def test_stylizers_are_loaded_and_run_in_several_threads(self) -> None:
+        alone = quick().picture.tobytes()
+        with ThreadPoolExecutor(2) as threads:
+            results = list(threads.map(lambda _: quick().picture.tobytes(), range(2)))
+        assert results == [alone, alone]
+
+    def test_one_stylizer_is_called_from_several_threads(self) -> None:
+        stylizer = Stylizer(run_config(2))
+        alone = {seed: stylizer.stylize(PHOTO, seed=seed).picture.tobytes() for seed in (0, 1)}
+        with ThreadPoolExecutor(2) as threads:
+            results = threads.map(lambda seed: stylizer.stylize(PHOTO, seed=seed).picture.tobytes(), alone)
+        assert list(results) == list(alone.values())
+
+
+def test_a_closed_stylizer_says_so() -> None:
+    stylizer = Stylizer(run_config(1))
+    stylizer.close()
+    stylizer.close()
+    for call in (stylizer.stylize, lambda photo: stylizer.start([read_photo(photo)]), lambda _: stylizer.device):
+        with pytest.raises(ConfigError, match="the stylizer is closed"):
+            call(PHOTO)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = stylizer.nothing
+
+
+def test_a_photo_is_read_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stylizer, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(PictureError, match=r"there is no file 'none\.png'"):
+        quick("none.png")
+
+
+def test_an_image_of_a_closed_or_damaged_file_is_told(tmp_path: Path) -> None:
+    closed = Image.open(PHOTO)
+    closed.close()
+    (tmp_path / "cut.png").write_bytes(PHOTO.read_bytes()[:2000])
+    for image in (closed, Image.open(tmp_path / "cut.png")):
+        with pytest.raises(PictureError, match="the PIL image cannot be read") as caught:
+            quick(image)
+        assert caught.value.hint == "open it again, or give its path"
+
+
+class TestWeightsAndMasks:
+    def test_weights_and_batches_may_be_numbers_of_numpy(self) -> None:
+        odd = quick([PHOTO, PHOTO], style={STYLE: np.float32(0.5)}, batch=np.int64(1), iterations=1)
+        assert odd[0].picture.tobytes() == quick(style={STYLE: 0.5}, iterations=1).picture.tobytes()
+
+    def test_a_mask_may_be_of_truth_values(self) -> None:
+        mask = np.zeros((128, 128), np.bool_)
+        mask[:64] = True
+        given = [quick(mask=each, iterations=1).picture.tobytes() for each in (mask, mask.astype(np.uint8) * 255)]
+        assert given[0] == given[1]
+
+    def test_a_path_of_bytes_is_no_path(self) -> None:
+        path = type("Path", (), {"__fspath__": lambda self: b"a"})()
+        with pytest.raises(PictureError, match="not bytes"):
+            quick(path)
+        with pytest.raises(ConfigError, match="style must be a name or a path, not bytes"):
+            quick(style=path)
+        with pytest.raises(StyleError, match="a style must be a name, a file or"):
+            quick(style=b"a")
+
+
+@pytest.mark.parametrize("change", [{"preset": "swift"}, {"method": "dds"}])
+def test_what_a_stylizer_took_its_constants_from_is_fixed(change: dict[str, str]) -> None:
+    stylizer = Stylizer(run_config(1))
+    with pytest.raises(ConfigError, match=f"{next(iter(change))} is fixed once loaded"):
+        stylizer.stylize(PHOTO, **change)

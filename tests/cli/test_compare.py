@@ -91,7 +91,15 @@ def test_results_export_and_json(folders: Path, capsys: pytest.CaptureFixture[st
         (("sms", "dds", "--host", "0.0.0.0"), "--host 0.0.0.0 needs --address"),
         (("sms", "dds", "--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
         (("sms", "dds", "--style", "none.png"), "there is no file 'none.png'"),
-        (("sms", "dds", "--pairs", "-1"), "--pairs and --seed must not be negative"),
+        (("sms", "dds", "--pairs", "-1"), "--pairs must be 0 or more, not -1"),
+        (("sms", "dds", "--pairs", "1000001"), "--pairs must be at most 1,000,000, not 1000001"),
+        (("sms", "dds", "--seed", "-1"), "--seed must be between 0 and 2^63 - 1, not -1"),
+        (("sms", "dds", "--voter", "anna\nben"), "a voter's name must be at most 100 letters on one line, not 'anna"),
+        (("sms", "dds", "--voter", "a" * 101), "a voter's name must be at most 100 letters on one line, not 'aaa"),
+        (("sms", "dds", "--voter", "\udcff"), "a voter's name must be at most 100 letters on one line"),
+        (("sms", "dds", "--host", "a b"), "--host must be the name or number of a machine, not 'a b'"),
+        (("sms", "dds", "--host", "\udcff"), "--host must be the name or number of a machine"),
+        (("sms", "dds", "--address", ""), "--address must be the name or number of a machine, not ''"),
         (("--results",), "there is no file of votes 'votes.sqlite'"),
         (("--results", "--export", "none/votes.csv"), "the folder of 'none/votes.csv' does not exist"),
     ],
@@ -101,6 +109,8 @@ def test_refusals(folders: Path, capsys: pytest.CaptureFixture[str], arguments: 
     out, err = capsys.readouterr()
     assert out == ""
     assert f"error: {message}" in err
+    assert "hint: " in err
+    assert not Path("votes.sqlite").exists()
 
 
 def test_votes_of_other_folders_are_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

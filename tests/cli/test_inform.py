@@ -75,7 +75,7 @@ class TestStyles:
 
         lines = program("styles").out.splitlines()
         (oil,) = [line for line in lines if line.startswith("oil ")]
-        assert oil.split(maxsplit=2) == ["oil", "yours", "base sd_v1, trigger words 'in thick oil'"]
+        assert oil.split(maxsplit=2) == ["oil", "yours", "for sd_v1, trigger words 'in thick oil'"]
 
     def test_an_empty_folder_is_named_on_stderr(self, program: Callable[..., Any], own_styles: Path) -> None:
         outcome = program("styles")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from stylescore.cli.main import app, exit_code
 from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles
 from stylescore.config.method import MethodConfig
 from stylescore.config.run import EmbeddingChoice, StyleChoice
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 
 @pytest.mark.parametrize(
@@ -123,3 +126,33 @@ def test_a_file_whose_name_has_an_equals_sign_is_a_file(tmp_path: Any) -> None:
     path = tmp_path / "a=b.safetensors"
     path.touch()
     assert parse_embeddings([str(path)]) == (EmbeddingChoice(token="a=b", file=str(path)),)
+
+
+def kinds(hint: Any) -> Iterator[Any]:
+    """Yield the types that a type consists of."""
+    yield hint
+    for inner in get_args(hint):
+        yield from kinds(inner)
+
+
+@pytest.mark.parametrize("command", [entry.callback for entry in app.registered_commands])
+def test_no_path_of_the_program_may_be_an_empty_text(command: Any) -> None:
+    hints = get_type_hints(command, include_extras=True)
+    paths = {name: hint.__metadata__[0] for name, hint in hints.items() if Path in kinds(hint)}
+    assert {name for name, declared in paths.items() if declared.parser is not parse_path} == set()
+
+
+def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["evaluate", "", "out"], ["compare", "a", ""], ["stylize", "a.png", "--list", ""]):
+        assert exit_code(line) == 2
+        assert capsys.readouterr().err.splitlines()[0] == "error: a file or folder must not be an empty text"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"), [(["--seed", "1.5"], "'1.5'"), (["--content", "much"], "'much'"), (["--batch", "0"], "'0'")]
+)
+def test_a_value_of_the_wrong_type_is_shown(words: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["stylize", "photo.png", *words]) == 2
+    message = capsys.readouterr().err.splitlines()[0]
+    assert message.startswith(f"error: Invalid value for '{words[0]}': ")
+    assert value.strip("'") in message

@@ -28,6 +28,8 @@ Program = Callable[..., Any]
         (("--token", "with a blank in it"), "--token must have 16 to 128"),
         (("--port", "70000"), "--port must be between 0 and 65535, not 70000"),
         (("--host", "192.0.2.1"), "cannot listen at 192.0.2.1"),
+        (("--host", "a b"), "--host must be the name or number of a machine, not 'a b'"),
+        (("--host", ""), "--host must be the name or number of a machine, not ''"),
         (("--styles", "missing"), "--styles must name a folder"),
         (("--model", "missing"), "there is no model 'missing'"),
         (("--device", "gpu"), "--device must be auto, cpu"),
@@ -38,6 +40,7 @@ def test_wrong_options_are_refused(program: Program, tmp_path: Path, arguments: 
     outcome = program("studio", "--no-browser", "--data", tmp_path / "data", *arguments)
     assert outcome.code == 2
     assert reason in outcome.complaint[0]
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_port_that_is_taken_is_refused(program: Program, tmp_path: Path) -> None:
@@ -56,7 +59,15 @@ def test_a_folder_has_one_server(program: Program, tmp_path: Path) -> None:
             assert "runs already, at http://127.0.0.1:9" in outcome.complaint[0]
 
 
+def test_stop_makes_no_studio_where_there_is_none(program: Program, tmp_path: Path) -> None:
+    outcome = program("studio", "--stop", "--data", tmp_path / "none")
+    assert outcome.code == 2
+    assert outcome.complaint == [f"there is no studio in '{tmp_path / 'none'}'", "name its folder with --data"]
+    assert not (tmp_path / "none").exists()
+
+
 def test_stop_asks_the_workers_to_end(program: Program, tmp_path: Path) -> None:
+    StudioFolder.make(tmp_path)
     assert program("studio", "--stop", "--data", tmp_path).code == 0
     assert JobStore(StudioFolder(tmp_path).database).last_mark(STOP) > 0
 

@@ -364,7 +364,7 @@ class TestStyles:
 
 def test_a_run_says_its_sizes_and_where_its_constants_come_from(stylize: Callable[..., Any], photo: Path) -> None:
     outcome = stylize(photo, quiet=False)
-    assert "constants: balanced" in outcome.err
+    assert "settings: balanced; style weights: adapter" in outcome.err
     assert "size: 64 x 64 pixels; the picture is resized to the photo's 128 x 128" in outcome.err
     assert record(outcome.picture.parent)["run"]["preset"] == "balanced"
 

@@ -52,8 +52,12 @@ def test_the_picture_is_made_with_the_knob_that_was_found(photo: Path, capsys: p
     [
         ((), "tune needs a PHOTO"),
         (("cat.png",), "tune needs a --distance"),
-        (("cat.png", "--distance", "0.3"), "stylize needs a --style"),
+        (("cat.png", "--distance", "0.3"), "tune needs a --style"),
         (("cat.png", "--distance", "0.3", *MODEL, "--metric", "ssim"), "there is no distance 'ssim'"),
+        (
+            ("cat.png", "--distance", "0.3", *MODEL, "--weights", "alexnet=distance.safetensors"),
+            "--metric st-lpips has no weights called 'alexnet'",
+        ),
         (("cat.png", "--distance", "0.3", *MODEL), "no weights of shift-tolerant LPIPS"),
     ],
 )

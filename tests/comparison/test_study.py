@@ -60,7 +60,7 @@ def test_bad_studies_are_refused() -> None:
         make_study({"a": results("a", "x")}, [])
     with pytest.raises(ConfigError, match="questions must be of style, content, overall, not beauty"):
         make_study(two, [], questions=["beauty"])
-    with pytest.raises(ConfigError, match="must not be negative"):
+    with pytest.raises(ConfigError, match="--pairs must be 0 or more, not -1"):
         make_study(two, [], most=-1)
     with pytest.raises(PictureError, match="no photo has a picture in two"):
         make_study({"a": results("a", "x"), "b": results("b", "y")}, [])

@@ -14,7 +14,7 @@ from stylescore.errors import ConfigError, ModelError
 from stylescore.evaluation import places
 from stylescore.evaluation.catalogue import METRICS
 from stylescore.evaluation.loading import WEIGHTS
-from stylescore.evaluation.places import PLACES, check_names, how_to_get, locate, package_file
+from stylescore.evaluation.places import PLACES, check_given, how_to_get, locate, package_file
 from stylescore.evaluation.states import read_state
 from stylescore.metrics.trunks import VGG16, make_vgg
 
@@ -73,7 +73,10 @@ def test_given_weights_win_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be fetched"):
         locate("alexnet", {"alexnet": "owner/name:file.pth"})
     with pytest.raises(ConfigError, match="there are no weights called 'alexnett'") as refused:
-        check_names({"alexnett": "x"})
+        check_given({"alexnett": "x"})
+    with pytest.raises(ModelError, match="there are no weights 'nowhere'"):
+        check_given({"alexnet": "nowhere"})
+    check_given({"alexnet": "owner/name:file.safetensors"})
     assert refused.value.hint == "did you mean 'alexnet'?"
 
 

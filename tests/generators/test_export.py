@@ -211,7 +211,7 @@ def test_the_command_applies_a_run_and_exports_it_first(run_folder: Path, capsys
     ("arguments", "message"),
     [
         (["export", "none.safetensors"], "there is no file 'none.safetensors'"),
-        (["export", "run", "--out", "a.pt"], "the file to write must end in .onnx, got 'a.pt'"),
+        (["export", "run", "--out", "a.pt"], "the file to write must have a name that ends in .onnx, got 'a.pt'"),
         (["export", "run", "--precision", "int8"], "precision must be float16 or float32, not 'int8'"),
         (["export", "."], "the folder '.' does not hold exactly one generator"),
         (["apply", "run/tiny.safetensors"], "the following arguments are required: INPUT"),

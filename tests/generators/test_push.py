@@ -144,6 +144,8 @@ def test_a_refusal_of_the_hub_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["run", "me/.."], "a repository on the hub has the form owner/name, not 'me/..'"),
+        (["run", "me/a--b"], "a repository on the hub has the form owner/name, not 'me/a--b'"),
         (["run", "oil"], "a repository on the hub has the form owner/name, not 'oil'"),
         (["run", "a/b/c"], "a repository on the hub has the form owner/name, not 'a/b/c'"),
         (["none.safetensors", "me/oil"], "there is no file 'none.safetensors'"),

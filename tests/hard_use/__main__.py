@@ -18,10 +18,18 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from attempts import Tally
+
+OTHER_ROOMS = (
+    *("benchmark.measuring", "benchmark.report", "comparison.server", "evaluation.run", "generators.export"),
+    *("runs.cluster", "studio.serve", "training.generator.session"),
+)
+"""What other commands import, so that forked processes begin with it."""
 
 
 def _kinds(options: argparse.Namespace, place: Path) -> Iterator[Tally]:
@@ -55,6 +63,9 @@ def _warm_up(place: Path) -> None:
     import stylescore.training.session  # noqa: F401
     from stylescore.cli.main import exit_code
 
+    for name in OTHER_ROOMS:
+        with suppress(ModuleNotFoundError):  # an older version has not all of them
+            import_module(f"stylescore.{name}")
     for words in BASES.values():
         outcome = attempt(place, lambda words=words: exit_code(words))  # type: ignore[misc]
         if outcome.code:

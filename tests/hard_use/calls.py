@@ -7,22 +7,21 @@ be understood nevertheless, a picture holds too. Calls without an argument that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import steps
 import torch
 from attempts import CRASH, Outcome, Tally, attempt
 from PIL import Image
 from place import LORA, TINY
+from steps import PHOTO
 
 PICTURE, ERROR, OTHER = 10, 11, 12
 """Exit codes of an attempt: it ended in pictures, in one of our errors, in another value."""
 STYLE = str(LORA)
-PHOTO = "photo.png"
 NAMES = ("stylize", "Stylizer", "RunConfig", "StyleChoice", "read_photo")
 
 
@@ -88,6 +87,42 @@ CALLS = [
         "Stylizer.load(STYLE, **q).stylize([PHOTO])",
         "[Stylizer.load(STYLE, **q)] and twice(Stylizer.load(STYLE, **q))",
         "Stylizer.load(STYLE, **q).stylize(PHOTO, content=0.9, seed=4)",
+        "stylize(np.asarray(Image.open(PHOTO))[::2, ::-1], STYLE, **q)",
+        "stylize(np.asarray(Image.open(PHOTO), dtype=np.float16) / 255, STYLE, **q)",
+        "stylize(np.asarray(Image.open(PHOTO).convert('L')), STYLE, **q)",
+        "stylize(np.asarray(Image.open(PHOTO).convert('RGBA')), STYLE, **q)",
+        "stylize(np.asarray(Image.open(PHOTO)).astype('>f8') / 255, STYLE, **q)",
+        "stylize(Image.open(PHOTO).convert('1'), STYLE, **q)",
+        "stylize(Image.open(PHOTO).convert('LA'), STYLE, **q)",
+        "stylize(Image.open(PHOTO).convert('HSV'), STYLE, **q)",
+        "stylize(Image.open(PHOTO).convert('LAB'), STYLE, **q)",
+        "stylize(Image.fromarray(np.full((80, 80), 40_000, np.uint16)), STYLE, **q)",
+        "stylize((torch.rand(3, 80, 80) * 255).to(torch.uint8), STYLE, **q)",
+        "stylize(torch.rand(1, 80, 80, dtype=torch.float64), STYLE, **q)",
+        "stylize(torch.rand(80, 3, 80).transpose(0, 1), STYLE, **q)",
+        "stylize([Image.open(PHOTO), PHOTO, read_photo(PHOTO), torch.rand(3, 80, 80)], STYLE, **q)",
+        "stylize([PHOTO, PHOTO], STYLE, batch=np.int64(2), **q)",
+        "stylize(PHOTO, {STYLE: np.float32(0.5)}, **q)",
+        "stylize(PHOTO, {Path(STYLE): 1}, **q)",
+        "stylize(PHOTO, (STYLE, STYLE), **q)",
+        "stylize(PHOTO, STYLE, prompt=np.str_('a cat'), **q)",
+        "stylize([PHOTO], STYLE, prompt=('a cat',), **q)",
+        "stylize(PHOTO, STYLE, mask=Image.new('L', (80, 80), 255), **q)",
+        "stylize(PHOTO, STYLE, mask=np.ones((80, 80)), **q)",
+        "stylize(PHOTO, STYLE, mask=np.ones((80, 80), bool), **q)",
+        "stylize(PHOTO, STYLE, mask=torch.ones(1, 80, 80), **q)",
+        "stylize([PHOTO, PHOTO], STYLE, mask=[None, PHOTO], **q)",
+        "stylize(PHOTO, STYLE, model=TINY, size=np.int32(64), settings={'iterations': np.int64(1)})",
+        "stylize(PHOTO, STYLE, embeddings={}, **q)",
+        "stylize(PHOTO, STYLE, settings=None, model=TINY, size=64, iterations=1)",
+        "stylize(PHOTO, STYLE, on_iteration=lambda update: update.preview()[0].size and None, **q)",
+        "closed_twice(Stylizer.load(STYLE, **q))",
+        "after_failure(Stylizer.load(STYLE, **q), ValueError)",
+        "after_failure(Stylizer.load(STYLE, **q), KeyboardInterrupt)",
+        "in_threads(lambda: stylize(PHOTO, STYLE, **q))",
+        "nested(Stylizer.load(STYLE, **q))",
+        "shared(Stylizer.load(STYLE, **q))",
+        "copied(Stylizer.load(STYLE, **q)).stylize(PHOTO)",
         "list(Stylizer(RunConfig(styles=(StyleChoice(name=STYLE),), model=TINY, size=64, method=one()))"
         "([read_photo(PHOTO)]))[-1]",
     ),
@@ -98,6 +133,32 @@ CALLS = [
         "stylize(b'photo.png', STYLE, **q)",
         "stylize(open(PHOTO, 'rb'), STYLE, **q)",
         "stylize('nowhere.png', STYLE, **q)",
+        "stylize((name for name in [PHOTO]), STYLE, **q)",
+        "stylize(map(str, [PHOTO]), STYLE, **q)",
+        "stylize({PHOTO}, STYLE, **q)",
+        "stylize({PHOTO: 'a cat'}, STYLE, **q)",
+        "stylize([[PHOTO]], STYLE, **q)",
+        "stylize(Path(), STYLE, **q)",
+        "stylize('photo\\0.png', STYLE, **q)",
+        "stylize('p' * 5000, STYLE, **q)",
+        "stylize(type('P', (), {'__fspath__': lambda self: b'photo.png'})(), STYLE, **q)",
+        "stylize(np.zeros((80, 80, 3), complex), STYLE, **q)",
+        "stylize(np.zeros((80, 80, 3), object), STYLE, **q)",
+        "stylize(np.zeros((80, 80, 3), bool), STYLE, **q)",
+        "stylize(np.zeros((80, 80), [('r', 'u1')]), STYLE, **q)",
+        "stylize(np.zeros((0, 0, 3)), STYLE, **q)",
+        "stylize(np.zeros((0, 80, 3), np.uint8), STYLE, **q)",
+        "stylize(np.full((80, 80, 3), np.inf), STYLE, **q)",
+        "stylize(np.float64(0.5), STYLE, **q)",
+        "stylize(torch.zeros(3, 80, 80, dtype=torch.complex64), STYLE, **q)",
+        "stylize(torch.zeros(3, 80, 80, device='meta'), STYLE, **q)",
+        "stylize(torch.zeros(3, 80, 80).to_sparse(), STYLE, **q)",
+        "stylize(torch.zeros(2, 3, 80, 80), STYLE, **q)",
+        "stylize(torch.tensor(0.5), STYLE, **q)",
+        "stylize(torch.zeros(3, 0, 80), STYLE, **q)",
+        "stylize(closed_image(), STYLE, **q)",
+        "stylize(Image.new('F', (80, 80), 7.5), STYLE, **q)",
+        "stylize(Image.new('RGB', (0, 5)), STYLE, **q)",
         "stylize('', STYLE, **q)",
         "stylize('.', STYLE, **q)",
         "stylize('https://example.com/a.jpg', STYLE, **q)",
@@ -123,6 +184,46 @@ CALLS = [
         "stylize(PHOTO, {STYLE: 'much'}, **q)",
         "stylize(PHOTO, {STYLE: float('nan')}, **q)",
         "stylize(PHOTO, {3: 0.5}, **q)",
+        "stylize(PHOTO, {STYLE}, **q)",
+        "stylize(PHOTO, iter([STYLE]), **q)",
+        "stylize(PHOTO, (STYLE, 0.5), **q)",
+        "stylize(PHOTO, [(STYLE, 0.5)], **q)",
+        "stylize(PHOTO, {STYLE: True}, **q)",
+        "stylize(PHOTO, {STYLE: 1j}, **q)",
+        "stylize(PHOTO, STYLE.encode(), **q)",
+        "stylize(PHOTO, type('P', (), {'__fspath__': lambda self: b'a'})(), **q)",
+        "stylize(PHOTO, STYLE, model=b'mini')",
+        "stylize(PHOTO, STYLE, mask=3, **q)",
+        "stylize(PHOTO, STYLE, mask='nowhere.png', **q)",
+        "stylize(PHOTO, STYLE, mask=[PHOTO, PHOTO], **q)",
+        "stylize(PHOTO, STYLE, mask=np.full((80, 80), 7.0), **q)",
+        "stylize(PHOTO, STYLE, mask=np.zeros((3, 3, 3, 3)), **q)",
+        "stylize(PHOTO, STYLE, prompt=b'a cat', **q)",
+        "stylize(PHOTO, STYLE, prompt={'a': 'cat'}, **q)",
+        "stylize([PHOTO], STYLE, prompt=[None], **q)",
+        "stylize(PHOTO, STYLE, seed=True, **q)",
+        "stylize(PHOTO, STYLE, seed=2**70, **q)",
+        "stylize(PHOTO, STYLE, seed=float('nan'), **q)",
+        "stylize(PHOTO, STYLE, content=True, **q)",
+        "stylize(PHOTO, STYLE, content=1j, **q)",
+        "stylize(PHOTO, STYLE, content=np.array([0.5, 0.6]), **q)",
+        "stylize(PHOTO, STYLE, model=TINY, size=64.5)",
+        "stylize(PHOTO, STYLE, model=TINY, size=True)",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings={'fake': None})",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings={'fake': {'rank': True}})",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings={'fake.rank': 2})",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings={'iterations': float('inf')})",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings={'iterations': torch.tensor([1, 2])})",
+        "stylize(PHOTO, STYLE, model=TINY, size=64, settings=deep({}, 2000))",
+        "stylize(PHOTO, STYLE, embeddings='a', **q)",
+        "stylize(PHOTO, STYLE, embeddings={'a': 3}, **q)",
+        "stylize(PHOTO, STYLE, memory=None, **q)",
+        "stylize(PHOTO, STYLE, tile='none', **q)",
+        "stylize(PHOTO, STYLE, styles=STYLE, **q)",
+        "stylize(PHOTO, STYLE, execution=3, **q)",
+        "stylize(PHOTO, STYLE, batch=1.5, **q)",
+        "stylize(PHOTO, STYLE, batch=10**30, **q)",
+        "stylize(PHOTO, STYLE, progress='no', **q)",
         "stylize(PHOTO, StyleChoice(name=STYLE), **q)",
         "stylize(PHOTO, STYLE, model='nowhere')",
         "stylize(PHOTO, STYLE, model=None)",
@@ -170,6 +271,19 @@ CALLS = [
         "stylize(PHOTO, STYLE, on_iteration=3, **q)",
         "stylize(PHOTO, STYLE, output='out', **q)",
         "Stylizer(STYLE)",
+        "closed(Stylizer.load(STYLE, **q)).stylize(PHOTO)",
+        "closed(Stylizer.load(STYLE, **q)).start([read_photo(PHOTO)])",
+        "closed(Stylizer.load(STYLE, **q)).stylize(PHOTO, content=0.7)",
+        "closed(Stylizer.load(STYLE, **q)).device",
+        "entered(closed(Stylizer.load(STYLE, **q))).stylize(PHOTO)",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, nothing=3)",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, model=TINY)",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, settings=3)",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, iterations=0)",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, preset='swift')",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, method='dds')",
+        "Stylizer.load(STYLE, **q).stylize(PHOTO, strength=0.5)",
+        "Stylizer.load(STYLE, **q).stylize([])",
         "Stylizer.load(STYLE, model='nowhere')",
         "Stylizer.load(STYLE, **q).stylize(PHOTO, style_strength=0.3)",
         "list(Stylizer.load(STYLE, **q)([PHOTO]))[-1]",
@@ -187,24 +301,10 @@ def _space() -> dict[str, Any]:
     """Return the names that a call may use; one that this version does not have is missing."""
     import stylescore
 
-    def in_context(context: Any, call: Callable[[], Any]) -> Any:
-        with context:
-            return call()
-
-    def twice(stylizer: Any) -> Any:
-        return [stylizer.stylize(PHOTO), stylizer.stylize(PHOTO)][-1]
-
-    def one() -> Any:
-        try:
-            presets, toml = (import_module(f"stylescore.config.{name}") for name in ("presets", "toml"))
-        except ModuleNotFoundError:  # where older versions have them
-            presets, toml = (import_module(f"stylescore.{name}") for name in ("presets", "tables"))
-        return toml.overlay(presets.load("balanced"), {"iterations": 1})
-
     found = {name: getattr(stylescore, name) for name in NAMES}
     quick = {"model": str(TINY), "size": 64, "settings": {"iterations": 1}}
     values = {"np": np, "torch": torch, "Image": Image, "Path": Path, "PHOTO": PHOTO, "STYLE": STYLE, "TINY": str(TINY)}
-    return {**found, **values, "q": quick, "in_context": in_context, "twice": twice, "one": one}
+    return {**vars(steps), **found, **values, "q": quick}
 
 
 def _make(text: str) -> int:

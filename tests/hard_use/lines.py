@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from attempts import CRASH, SECONDS, Outcome, Tally, attempt
+from other_lines import LINES, LONG, RAW, VALUES, whole_lines
 from place import LORA, MODELS, PICTURES, PRESETS, RUNS, STYLES, TABLES, TINY, load_module
 from typer.models import OptionInfo
 
 HUGE = "9" * 5000
-RAW = "\udcff"
-"""A byte that is not UTF-8, as the system hands it over."""
-LONG = "a" * 20_001
 INTEGERS = ("many", "1.5", "", " ", "1e9", "0x10", "-99999999", "99999999999999999999999", HUGE, "nan", "1,000", "½")
 FLOATS = ("much", "", " ", "nan", "inf", "-inf", "1e400", "0,5", "50%", "1/2", "-1e30", "1e30", HUGE)
 CHOICES = ("", "nonsense", "AUTO ", "a|b", RAW, LONG)
@@ -168,6 +166,21 @@ def _option_lines(command: str, given: Option) -> Iterator[list[str]]:
         yield from ([*base, option, value] for value in _settings())
 
 
+def _other_option_lines(command: str, given: Option) -> Iterator[list[str]]:
+    """Yield lines of a command besides those of `BASES` in which one option is wrong."""
+    base, option = list(LINES[command]), given.name
+    if option in REPEATED and option in base:
+        place = base.index(option)
+        del base[place : place + 2]
+    yield [*base, f"{option[:-2]}{option[-1]}{option[-2]}x", "1"]
+    if given.kind is bool:
+        yield from ([*base, f"{option}={value}"] for value in ("yes", "1", ""))
+        return
+    yield [*base, option]
+    for value in (*{int: INTEGERS, float: FLOATS}.get(given.kind, ()), *VALUES.get((command, option), ())):
+        yield [*base, option, value]
+
+
 def _resume_lines(command: str, given: Option) -> Iterator[list[str]]:
     """Yield a line in which an option stands beside `--resume`."""
     if given.name not in ("--resume", "--json", "--quiet"):
@@ -222,6 +235,9 @@ def make_lines() -> list[list[str]]:
     for command in BASES:
         for option in _options(command):
             lines += [*_option_lines(command, option), *_resume_lines(command, option)]
+    for command in LINES:
+        lines += [line for option in _options(command) for line in _other_option_lines(command, option)]
+    lines += whole_lines()
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import struct
 import sys
@@ -133,6 +134,18 @@ TABLES: dict[str, Callable[[Path], object]] = {
 }
 
 
+def _save_generator(path: Path) -> None:
+    """Write a small generator of random weights, unless an older version is tried, which has none."""
+    try:
+        from stylescore.generators.files import GeneratorFacts, save_generator
+        from stylescore.generators.kinds import make_generator, resolve_options
+    except ModuleNotFoundError:
+        return
+    options = resolve_options("mobile", {"width": 8, "blocks": 2})
+    facts = GeneratorFacts(network="mobile", options=options, style="made", noise_channels=3, licence="CC0-1.0")
+    save_generator(path, make_generator("mobile", options, 3), facts)
+
+
 def make_place(root: Path) -> Path:
     """Make the folder: good files at its top, wrong ones in `bad/`, of each kind."""
     bad = root / "bad"
@@ -144,6 +157,12 @@ def make_place(root: Path) -> Path:
     (root / "few").mkdir()
     shutil.copy(PHOTO, root / "few" / "one.png")
     (root / "styles").mkdir()
+    for name, count in (("many", 5), ("results", 3)):
+        (root / name).mkdir()
+        for number in range(count):
+            Image.new("RGB", (96, 80), (40 * number, 200, 9)).save(root / name / f"{number}.png")
+    os.mkfifo(root / "pipe")
+    _save_generator(root / "generator.safetensors")
     known = load_module("cli/test_errors.py").BAD_FILES
     for table in (known, PICTURES, STYLES, MODELS, PRESETS, RUNS, TABLES):
         for name, make in table.items():

@@ -16,7 +16,7 @@ from stylescore_apply.batch import Outcome, Saving, stylize_pictures
 from stylescore_apply.errors import ConfigError, InputError, StylescoreError
 from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_format
 from stylescore_apply.inputs import STANDARD, Job, plan_jobs
-from stylescore_apply.names import find_network, user_styles_dir
+from stylescore_apply.names import find_network, parse_path, user_styles_dir
 from stylescore_apply.networks import Network, OnnxNetwork, refuse_model
 from stylescore_apply.stylizing import DEFAULT_LIMIT, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
@@ -47,7 +47,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("style", metavar="STYLE|FILE", help="name of a style in the style folder, or an ONNX file")
     add("inputs", metavar="INPUT", nargs="+", help="pictures, videos, folders, patterns, or - for standard input")
-    add("--out", "-o", metavar="DIR|FILE|-", type=Path, help="where results are written (default: out/STYLE)")
+    add("--out", "-o", metavar="DIR|FILE|-", type=parse_path, help="where results are written (default: out/STYLE)")
     add("--recursive", "-r", action="store_true", help="search folders with their subfolders, and keep their layout")
     add("--overwrite", action="store_true", help="make again what is done")
     add("--format", choices=FORMATS, help="of the pictures (default: that of the input)")
@@ -115,6 +115,8 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
         given = parser.parse_args(arguments)
     except SystemExit as ended:  # after --help
         return int(ended.code or 0)
+    for text in (given.style, *given.inputs):
+        parse_path(text)
     settings = Settings(seed=given.seed, strength=given.strength, memory_limit=given.memory_limit)
     saving = _saving(given)
     out = _out(given)

@@ -1,4 +1,4 @@
-"""Finds a network by the name of its style, by its file, or by the folder that holds it."""
+"""Reads the names that a user gives: paths, and networks by style, file or folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stylescore_apply.errors import ModelError, did_you_mean, quote
+from stylescore_apply.errors import ConfigError, ModelError, did_you_mean, quote
 
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 ENDING = ".onnx"
 KEY = "stylescore.generator"
 """Name of the metadata entry with a network's facts, as JSON."""
+
+
+def parse_path(text: str | Path) -> Path:
+    """Return a path that an option or argument gives.
+
+    Raises:
+        ConfigError: it is empty, as that of an unset variable of the shell, and would mean the working folder.
+    """
+    if not str(text):
+        raise ConfigError("a file or folder must not be an empty text", hint="write . for the working folder")
+    return Path(text)
 
 
 def find_network(name: str, folders: Sequence[Path]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,10 @@ def _failure(error: Exception) -> MemoryLimitError | ModelError:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ModelError(f"the network {str(path)!r} is a device or pipe, not a file", hint=_HINT)
+        if facts.st_size > LARGEST_FILE:
             raise ModelError(f"the network {str(path)!r} has more than {LARGEST_FILE:,} bytes", hint=_HINT)
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

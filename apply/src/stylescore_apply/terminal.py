@@ -11,11 +11,19 @@ from typing import Any
 from stylescore_apply.errors import StylescoreError
 
 _REFRESH_SECONDS = 0.1
+_LONGEST_LINE = 2000
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks, which messages of other libraries contain, by spaces, and cut the middle of a long text."""
+    line = " ".join(filter(None, map(str.strip, text.splitlines())))
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 def say(line: str) -> None:
     """Print one line on standard error."""
-    print(" ".join(filter(None, map(str.strip, line.splitlines()))), file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 def print_error(error: StylescoreError, subject: str = "") -> None:

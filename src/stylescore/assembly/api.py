@@ -8,6 +8,7 @@ from typing import Any, overload
 from stylescore.assembly.options import Style
 from stylescore.assembly.stylizer import Result, Stylizer
 from stylescore.assembly.updates import Update
+from stylescore.images import as_photos
 
 
 @overload
@@ -46,8 +47,9 @@ def stylize(
         InputError: an argument that cannot be used.
         NonFiniteError: the run produced NaN or infinity.
     """
+    photos = as_photos(photo)  # before the model is loaded
     with Stylizer.load(style, **options) as stylizer:
-        results: Result | list[Result] = stylizer.stylize(
-            photo, prompt=prompt, mask=mask, on_iteration=on_iteration, progress=progress, batch=batch
+        results = stylizer.stylize(
+            photos, prompt=prompt, mask=mask, on_iteration=on_iteration, progress=progress, batch=batch
         )
-    return results
+    return results if isinstance(photo, list | tuple) else results[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 from stylescore.config.content_knob import with_strength
@@ -72,7 +73,7 @@ def make_run(
         ConfigError: an unknown name, a value of the wrong type or out of range.
     """
     check_names(options)
-    options = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}
+    options = {key: text_of(value, key) if isinstance(value, os.PathLike) else value for key, value in options.items()}
     choices = () if method == "styleid" and not style else make_styles(style)
     name = text_of(model, "model")
     chosen = None if method is None else check_choice(method, METHODS, "method")
@@ -118,10 +119,10 @@ def make_styles(style: Style) -> tuple[StyleChoice, ...]:
         StyleError: it is neither a name nor a list nor a mapping, or names none.
     """
     if isinstance(style, str | os.PathLike):
-        return (StyleChoice(name=os.fspath(style)),)
+        return (StyleChoice(name=text_of(style, "style")),)
     if isinstance(style, Mapping):
         pairs = [(name, weight) for name, weight in style.items()]
-    elif isinstance(style, Sequence):
+    elif isinstance(style, Sequence) and not isinstance(style, bytes):
         pairs = [(name, 1.0) for name in style]
     else:
         raise StyleError(
@@ -149,12 +150,12 @@ def make_embeddings(embeddings: Any) -> tuple[EmbeddingChoice, ...]:
 
 
 def _choice(name: Any, weight: Any) -> StyleChoice:
-    if not isinstance(name, str | os.PathLike) or isinstance(weight, bool) or not isinstance(weight, int | float):
+    if not isinstance(name, str | os.PathLike) or isinstance(weight, bool) or not isinstance(weight, Real):
         raise StyleError(
             f"a style must be a name with a number as its weight, not {name!r}: {weight!r}",
             hint="for example {'watercolor': 0.6}",
         )
-    return StyleChoice(name=os.fspath(name), weight=float(weight))
+    return StyleChoice(name=text_of(name, "style"), weight=float(weight))
 
 
 def settings_table(settings: Any) -> Mapping[str, Any]:
@@ -178,6 +179,8 @@ def text_of(value: Any, name: str) -> str:
     Raises:
         ConfigError: it is neither.
     """
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return value
     raise ConfigError(f"{name} must be a name or a path, not {type(value).__name__}", hint=f"give {name} as a string")

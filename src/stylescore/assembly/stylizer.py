@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -27,15 +28,16 @@ from stylescore.config.method import MethodConfig
 from stylescore.config.ranges import check_run
 from stylescore.config.run import RunConfig, with_options
 from stylescore.config.toml import overlay
-from stylescore.diffusion.adapters import adaptable
+from stylescore.diffusion.adapters import MODULES, adaptable
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Control
 from stylescore.diffusion.previews import choose_codec
 from stylescore.diffusion.prompts import describe_weights
-from stylescore.errors import ConfigError, PictureError, memory_limit
+from stylescore.errors import ConfigError, PictureError, memory_limit, quote
 from stylescore.images import (
     Photo,
     as_photo,
+    as_photos,
     before_after,
     finish,
     fitted_size,
@@ -126,7 +128,7 @@ class Stylizer:
             )
         check_run(run)
         self.sources = resolve_sources(run) if sources is None else sources
-        with memory_limit("loading the model"):
+        with MODULES, memory_limit("loading the model"):
             self._networks: Networks = load_networks(run, self.sources)
         self._configure(run)
 
@@ -175,6 +177,14 @@ class Stylizer:
         """Free the networks."""
         self.close()
 
+    def __getattr__(self, name: str) -> Any:
+        """Raise `ConfigError` where the networks were freed; Python asks here for what an object does not have."""
+        if name == "_networks":
+            raise ConfigError(
+                "the stylizer is closed, and its networks are freed", hint="call it inside of its with block"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def close(self) -> None:
         """Free the networks' memory; the stylizer, and others made of it, cannot be used any more."""
         self.__dict__.pop("preview_codec", None)
@@ -217,9 +227,7 @@ class Stylizer:
             InputError: an argument that cannot be used.
             NonFiniteError: the run produced NaN or infinity.
         """
-        photos = [as_photo(each) for each in (photo if isinstance(photo, list | tuple) else [photo])]
-        if not photos:
-            raise PictureError("at least one photo is needed, not an empty list", hint="stylize(['a.jpg'], style)")
+        photos = as_photos(photo)
         if on_iteration is not None and not callable(on_iteration):
             raise ConfigError(
                 f"on_iteration must be a function, not {type(on_iteration).__name__}", hint="on_iteration=print"
@@ -251,6 +259,7 @@ class Stylizer:
             InputError: an unknown name, a value that cannot be used, or something that is fixed once loaded.
         """
         check_names(changes)
+        _refuse_fixed(changes)
         direct = ("iterations", "style_strength", "text_strength")
         own = ("settings", "prompt", "strength", *direct)
         table = settings_table(changes.get("settings"))
@@ -300,8 +309,8 @@ class Stylizer:
             ConfigError: `batch` is not at least 1.
             PictureError: a photo too elongated to process.
         """
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ConfigError(f"batch must be a whole number of at least 1, not {batch!r}", hint="use batch=1")
+        if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
+            raise ConfigError(f"batch must be a whole number of at least 1, not {quote(batch)}", hint="use batch=1")
         windows = [1] * len(photos) if captions is None else [self.windows(caption) for caption in captions]
         keys = [(self.working_size(photo), count) for photo, count in zip(photos, windows, strict=True)]
         for _, group in groupby(range(len(photos)), key=keys.__getitem__):
@@ -562,6 +571,15 @@ class Stylizer:
         yield from fit(fitting)
         for index, photo in enumerate(read):
             yield self.result(fitting, index, photo)
+
+
+def _refuse_fixed(changes: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for what gives a run all of its constants: a change of it would leave them as they are."""
+    for name in ("preset", "method"):
+        if name in changes:
+            raise ConfigError(
+                f"{name} is fixed once loaded", hint=f"Stylizer.load(style, {name}=...), or change settings={{...}}"
+            )
 
 
 def _what_is_loaded(run: RunConfig) -> RunConfig:

@@ -19,7 +19,8 @@ ADAPTER_SETTINGS = "adapter_config.json"
 _MODEL_FILES = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.safetensors")
 _UNUSED_FILES = ("safety_checker/*", "feature_extractor/*", "image_encoder/*", "*non_ema*")
 _TRANSFORMER_FILES = ("*.json", "*.txt", "*.safetensors")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+"""What the hub allows as `owner/name`: no `-` or `.` at an end, and none of them twice in a row."""
 HALF_PRECISION_FILES = "*.fp16.safetensors"
 TINY_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 GENERATOR_ENDINGS = (".onnx", ".safetensors")

@@ -10,6 +10,8 @@ import typer
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, require_writable, say, working
 from stylescore.errors import ConfigError, quote
+from stylescore_apply.names import parse_path
+from stylescore_apply.storage.files import check_target
 
 if TYPE_CHECKING:
     from stylescore.generators.export import Exported
@@ -141,10 +143,14 @@ def _refuse_lora(generator: Path) -> None:
 
 
 def export(
-    generator: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.")],
+    generator: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.", parser=parse_path)
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE.onnx", help="File to write; else beside the generator."),
+        typer.Option(
+            "--out", "-o", metavar="FILE.onnx", help="File to write; else beside the generator.", parser=parse_path
+        ),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="float16|float32", help="Of the stored weights; it is run in float32.")
@@ -170,7 +176,11 @@ def _check_export(target: Path, precision: str) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be float16 or float32, not {quote(precision)}", hint="leave it out")
     if target.suffix.lower() != ".onnx":
-        raise ConfigError(f"the file to write must end in .onnx, got {str(target)!r}", hint=f"--out {target}.onnx")
+        raise ConfigError(
+            f"the file to write must have a name that ends in .onnx, got {str(target)!r}",
+            hint="for example --out van-gogh.onnx",
+        )
+    check_target(target)
     require_writable(target.parent, "choose another --out")
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.evaluate import parse_weights, run_evaluation
-from stylescore.cli.options import parse_names, parse_path, parse_settings, parse_styles, require_style
+from stylescore.cli.evaluate import parse_metrics, parse_weights, run_evaluation
+from stylescore.cli.options import parse_names, parse_settings, parse_styles, require_style
 from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
 from stylescore.cli.photos import Inputs
 from stylescore.cli.signals import Interrupts
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, StylescoreError, quote
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.benchmark.grid import Plan
@@ -58,7 +59,8 @@ def benchmark(
     ] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.", rich_help_panel=COMPARED)] = 0,
     captions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Captions; else those beside.", rich_help_panel=MADE)
+        Path | None,
+        typer.Option(metavar="FILE", help="Captions; else those beside.", rich_help_panel=MADE, parser=parse_path),
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base model.", rich_help_panel=MADE)
@@ -99,7 +101,7 @@ def benchmark(
         typer.Option(metavar="NAME=FILE|HUB_ID", help="Weights of a network.", rich_help_panel=MEASURED),
     ] = None,
     bootstrap: Annotated[int, typer.Option(metavar="DRAWS", help="Resamples.", rich_help_panel=MEASURED)] = 1000,
-    shown: Annotated[int, typer.Option(min=1, help="Most photos in the page.", rich_help_panel=WHERE)] = 24,
+    shown: Annotated[int, typer.Option(min=1, max=10_000, help="Most photos in the page.", rich_help_panel=WHERE)] = 24,
     output: Annotated[
         Path,
         typer.Option(
@@ -117,7 +119,7 @@ def benchmark(
     if not photos:
         raise ConfigError("benchmark needs at least one PHOTO", hint="stylescore benchmark photos --style NAME")
     styles = parse_styles(style or [])
-    require_style(styles)
+    require_style(styles, "benchmark")
     require_writable(output)
     silence_libraries()
     from stylescore.benchmark.grid import (
@@ -136,7 +138,7 @@ def benchmark(
     names = [style_label(entry.name) for entry in styles]
     measuring = Measuring(
         folders=parse_style_pictures(style_pictures or (), names),
-        metrics=parse_names(metrics or ""),
+        metrics=() if metrics is None else parse_metrics(metrics),
         weights=parse_weights(weights or ()),
         draws=bootstrap,
         device=device,
@@ -219,7 +221,7 @@ def parse_style_pictures(texts: Sequence[str], styles: Sequence[str]) -> dict[st
     found: dict[str, Path] = {}
     for text in texts:
         name, equals, folder = text.rpartition("=")
-        if (not equals or Path(text).is_dir()) and len(styles) == 1:
+        if (not equals or parse_path(text).is_dir()) and len(styles) == 1:
             name, folder = styles[0], text
         if name not in styles:
             raise ConfigError(
@@ -228,7 +230,7 @@ def parse_style_pictures(texts: Sequence[str], styles: Sequence[str]) -> dict[st
             )
         if name in found:
             raise ConfigError(f"--style-pictures {name} is given twice", hint="leave one of them out")
-        found[name] = Path(folder)
+        found[name] = parse_path(folder)
     return found
 
 
@@ -236,6 +238,7 @@ def _make(
     plans: Sequence[Plan], inputs: Inputs, spread: tuple[int, str | None], interrupts: Interrupts, *, quiet: bool
 ) -> Found:
     """Make what is missing of the grid, under one bar for all of it."""
+    from stylescore.assembly.sources import resolve_sources
     from stylescore.benchmark.models import Models
     from stylescore.benchmark.results import Found
     from stylescore.cli.batch import Options
@@ -244,6 +247,8 @@ def _make(
 
     batch, workers = spread[0], parse_workers(spread[1])
     cells = [(plan, *cell) for plan in plans for cell in plan.cells()]
+    for cell in cells:
+        resolve_sources(cell[-1])  # so that no name is found wrong after the pictures of others
     tasks, _ = make_tasks(inputs, quiet=quiet)
     options = Options(json=False, quiet=True, batch=batch, workers=spread[1], cost=True)
     headers = check_headers(tasks, cells[0][-1], options.output)

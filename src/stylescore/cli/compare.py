@@ -10,7 +10,8 @@ import typer
 
 from stylescore.cli.options import parse_names
 from stylescore.cli.output import print_json, print_result, require_writable, say
-from stylescore.errors import ConfigError
+from stylescore.errors import ConfigError, quote
+from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import atomic, check_target
 
 if TYPE_CHECKING:
@@ -21,18 +22,29 @@ if TYPE_CHECKING:
 SHOWN = "What is shown"
 ASKED = "What is asked, and who"
 RESULTS = "Results"
+LONGEST_NAME = 100
+"""Longest name of a voter, in letters."""
 
 
 def compare(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FOLDER...", help="Folders of pictures, or of runs, one a method.", show_default=False),
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Folders of pictures, or of runs, one a method.",
+            show_default=False,
+            parser=parse_path,
+        ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The photos, shown beside.", rich_help_panel=SHOWN)
+        Path | None,
+        typer.Option(metavar="DIR", help="The photos, shown beside.", rich_help_panel=SHOWN, parser=parse_path),
     ] = None,
     style: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A picture in the style, shown beside.", rich_help_panel=SHOWN)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A picture in the style, shown beside.", rich_help_panel=SHOWN, parser=parse_path
+        ),
     ] = None,
     questions: Annotated[
         str, typer.Option(metavar="NAME,NAME", help="style, content, overall.", rich_help_panel=ASKED)
@@ -50,13 +62,14 @@ def compare(
     port: Annotated[int, typer.Option(help="Port, 0 for a free one.", rich_help_panel=ASKED)] = 0,
     seed: Annotated[int, typer.Option(help="Of orders and sides.", rich_help_panel=ASKED)] = 0,
     votes: Annotated[
-        Path, typer.Option(metavar="FILE", help="SQLite file of the votes.", rich_help_panel=RESULTS)
+        Path, typer.Option(metavar="FILE", help="SQLite file of the votes.", rich_help_panel=RESULTS, parser=parse_path)
     ] = Path("votes.sqlite"),
     results: Annotated[
         bool, typer.Option("--results", help="Print the results, ask nobody.", rich_help_panel=RESULTS)
     ] = False,
     export: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Write all votes there.", rich_help_panel=RESULTS)
+        Path | None,
+        typer.Option(metavar="CSV", help="Write all votes there.", rich_help_panel=RESULTS, parser=parse_path),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel=RESULTS)] = False,
 ) -> None:
@@ -66,16 +79,17 @@ def compare(
     """
     if export is not None:
         check_target(export)
+        require_writable(export.absolute().parent, "choose another --export")
     if results:
         from stylescore.comparison.votes import Votes
 
         _show_results(Votes.existing(votes), export, json=json)
         return
-    from stylescore.comparison.server import Poll, PollServer, check_host
+    from stylescore.comparison.server import Poll, PollServer, check_host, check_port
     from stylescore.comparison.votes import Votes
 
     check_host(host, address)
-    _check_port(port)
+    check_port(host, port)
     study = _make_study(folders or (), source, style, questions=questions, seed=seed, most=pairs)
     require_writable(votes.absolute().parent, "choose another --votes")
     saved = Votes.open(votes, study, _voter_names(voter))
@@ -108,17 +122,18 @@ def _voter_names(names: Sequence[str] | None) -> list[str]:
     """Return the voters' names; a single one by default.
 
     Raises:
-        ConfigError: a name is empty or stands twice.
+        ConfigError: a name is empty, stands twice, or cannot be printed on one line.
     """
     found = list(names or ["voter"])
+    for name in found:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise ConfigError(
+                f"a voter's name must be at most {LONGEST_NAME} letters on one line, not {quote(name)}",
+                hint="--voter anna",
+            )
     if not all(name.strip() for name in found) or len(set(found)) < len(found):
         raise ConfigError("every --voter needs a name of its own", hint="--voter anna --voter ben")
     return found
-
-
-def _check_port(port: int) -> None:
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"--port must be from 0 to 65535, not {port}", hint="0 takes a free one")
 
 
 def _serve(server: PollServer, study: Study) -> None:

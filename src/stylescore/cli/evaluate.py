@@ -12,7 +12,9 @@ import typer
 
 from stylescore.cli.options import parse_names
 from stylescore.cli.output import print_json, print_result, progress, require_writable, say, silence_libraries
+from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError, quote
+from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import atomic, check_target
 
 if TYPE_CHECKING:
@@ -28,14 +30,21 @@ SHOWN = "How it is shown"
 
 def evaluate(
     source: Annotated[
-        Path | None, typer.Argument(metavar="SOURCE", help="Folder of the photos.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="SOURCE", help="Folder of the photos.", show_default=False, parser=parse_path),
     ] = None,
     stylized: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="STYLIZED...", help="Folders of stylized pictures, or of runs.", show_default=False),
+        typer.Argument(
+            metavar="STYLIZED...",
+            help="Folders of stylized pictures, or of runs.",
+            show_default=False,
+            parser=parse_path,
+        ),
     ] = None,
     style: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures in the style.", rich_help_panel=COMPARED)
+        Path | None,
+        typer.Option(metavar="DIR", help="Pictures in the style.", rich_help_panel=COMPARED, parser=parse_path),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Text for the results; {caption} is a photo's own.", rich_help_panel=COMPARED)
@@ -71,7 +80,8 @@ def evaluate(
         str, typer.Option(metavar="table|markdown|csv|json", help="Form of the figures.", rich_help_panel=SHOWN)
     ] = "table",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.", rich_help_panel=SHOWN)
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write there.", rich_help_panel=SHOWN, parser=parse_path),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.", rich_help_panel=SHOWN)] = False,
 ) -> None:
@@ -91,6 +101,7 @@ def evaluate(
     if output is not None:
         check_target(output)
         require_writable(output.absolute().parent)
+    check_texts({"--prompt": prompt, "--source-prompt": source_prompt})
     silence_libraries()
     from stylescore.diffusion.execution.devices import pick_device
     from stylescore.evaluation.pairs import list_pictures
@@ -101,7 +112,7 @@ def evaluate(
         folders=folders,
         style=() if style is None else tuple(list_pictures(style)),
         prompts=Prompts(after=prompt, before=source_prompt, captions=_captions(folders, prompt, source_prompt)),
-        metrics=None if metrics is None else tuple(parse_names(metrics)),
+        metrics=None if metrics is None else parse_metrics(metrics),
         weights=parse_weights(weights or ()),
         size=size,
         batch=batch,
@@ -126,11 +137,26 @@ def parse_weights(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, place = text.partition("=")
         if not equals or not name or not place:
-            raise ConfigError(f"--weights must be NAME=FILE or NAME=HUB_ID, not {quote(text)}", hint="see --list")
+            raise ConfigError(
+                f"--weights must be NAME=FILE or NAME=HUB_ID, not {quote(text)}",
+                hint="see stylescore evaluate --list",
+            )
         if name in found:
             raise ConfigError(f"--weights {name} is given twice", hint="leave one of them out")
         found[name] = place
     return found
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Return the names of `--metrics`.
+
+    Raises:
+        ConfigError: there is none, as in an unset variable of the shell.
+    """
+    names = tuple(parse_names(text))
+    if not names:
+        raise ConfigError(f"--metrics names no metric: {quote(text)}", hint="leave it out for all of them")
+    return names
 
 
 def _parse_format(text: str) -> Format:
@@ -138,7 +164,9 @@ def _parse_format(text: str) -> Format:
         case "table" | "markdown" | "csv" | "json":
             return text
         case _:
-            raise ConfigError(f"--format must be table, markdown, csv or json, not {quote(text)}")
+            raise ConfigError(
+                f"--format must be table, markdown, csv or json, not {quote(text)}", hint="for example --format csv"
+            )
 
 
 def _pair_folders(source: Path, stylized: Sequence[Path], *, common: bool) -> dict[str, Pairing]:
@@ -271,9 +299,9 @@ def _print_list(weights: Mapping[str, str], form: Format) -> None:
     """List the metrics, what each needs, and whether its weights are here."""
     from stylescore.evaluation.catalogue import METRICS
     from stylescore.evaluation.loading import WEIGHTS
-    from stylescore.evaluation.places import check_names, locate
+    from stylescore.evaluation.places import check_given, locate
 
-    check_names(weights)
+    check_given(weights)
     entries = {}
     for name, metric in METRICS.items():
         needed = list(dict.fromkeys(weight for probe in metric.probes for weight in WEIGHTS[probe]))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_path
 from stylescore.cli.output import format_duration, print_json, print_result, say
 from stylescore.errors import StyleError
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.catalog.registry import StyleEntry
@@ -40,13 +40,18 @@ def styles(json: JsonOption = False) -> None:
     for entry in entries:
         origin = "bundled" if entry.bundled else "yours"
         facts = [
-            f"base {entry.base}" if entry.base else "",
+            f"for {_short_base(entry.base)}" if entry.base else "",
             f"trigger words {entry.trigger!r}" if entry.trigger else "",
             "a one-step generator, for apply" if entry.is_generator else "",
             "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
     say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")
+
+
+def _short_base(base: str) -> str:
+    """Return a base model's name as `--model` takes it, for the bundled one."""
+    return base.removeprefix("stylescore-")
 
 
 def _to_json(entry: StyleEntry) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from stylescore.cli.stylize import stylize
 from stylescore.cli.train_generator import train_generator
 from stylescore.cli.train_style import train_style
 from stylescore.cli.tune import tune
-from stylescore.errors import OutputError, StylescoreError
+from stylescore.errors import OutputError, StylescoreError, quote
 
 INTERRUPTED = 130
 OUTPUT_HINT = "send it to a file, a pipe or /dev/null; pictures that were made are in their folders"
@@ -132,10 +132,17 @@ def _print_usage_error(error: Any) -> int:
     """Print what is wrong with the command line; without arguments the help has been printed, and how to start."""
     message = error.format_message()
     if message.strip():
-        print_error(message, f"see {error.ctx.command_path if error.ctx else 'stylescore'} --help")
+        program = error.ctx.command_path if error.ctx else "stylescore"
+        print_error(f"{message}{_wrong_value(error)}", f"see {program} --help")
     else:
         print("\n".join(START), file=sys.stderr)
     return OutputError.exit_code
+
+
+def _wrong_value(error: Any) -> str:
+    """Return the value that an option cannot have, where Typer converts it with Pydantic and leaves it unsaid."""
+    reasons: list[Any] = getattr(error.__cause__, "errors", list)()
+    return f", not {quote(reasons[0]['input'])}" if reasons else ""
 
 
 if __name__ == "__main__":

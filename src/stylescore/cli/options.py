@@ -36,17 +36,6 @@ def parse_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def parse_path(text: str | Path) -> Path:
-    """Return a path that an option or argument gives.
-
-    Raises:
-        ConfigError: it is empty, as that of an unset variable of the shell, and would mean the working folder.
-    """
-    if not str(text):
-        raise ConfigError("a file or folder must not be an empty text", hint="write . for the working folder")
-    return Path(text)
-
-
 def parse_styles(texts: Sequence[str]) -> tuple[StyleChoice, ...]:
     """Parse texts of the form `NAME` or `NAME=WEIGHT`; a text that is an existing file is a name as a whole."""
     return tuple(_parse_style(text) for text in texts)

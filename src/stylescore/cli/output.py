@@ -16,6 +16,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from stylescore.errors import OutputError, StylescoreError
+from stylescore_apply.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from stylescore.runs.folder import RunFolder
 
 _LONGEST_TITLE = 30
-_LONGEST_LINE = 2000
 _PROBE_BYTES = 4096
 
 
@@ -51,16 +51,9 @@ def is_terminal() -> bool:
 
 def print_error(message: str, hint: str | None) -> None:
     """Print an error on one line of stderr, and on a second one what to do about it."""
-    say(f"error: {_join_lines(message)}")
+    say(f"error: {one_line(message)}")
     if hint:
-        say(f"hint: {_join_lines(hint)}")
-
-
-def _join_lines(text: str) -> str:
-    """Replace line breaks, which messages of other libraries contain, by spaces, and cut the middle of a long text."""
-    line = " ".join(filter(None, map(str.strip, text.splitlines())))
-    half = _LONGEST_LINE // 2
-    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+        say(f"hint: {one_line(hint)}")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -9,11 +9,15 @@ import typer
 
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, say, working
+from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError, quote
+from stylescore_apply.names import parse_path
 
 
 def push(
-    generator: Annotated[Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.")],
+    generator: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.", parser=parse_path)
+    ],
     hub_id: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub; it is made if needed.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository that only you can see.")] = False,
     message: Annotated[
@@ -34,6 +38,7 @@ def push(
         )
     if not message.strip():
         raise ConfigError("--message must not be empty", hint="leave it out")
+    check_texts({"--message": message})
     files = _files(generator, hub_id, quiet=quiet or json)
     with working("uploading", quiet=quiet or json):
         url = upload_files(hub_id, files, private=private, message=message)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 WHAT = "What it offers"
 WHERE = "Where it is reached"
@@ -22,6 +23,7 @@ def studio(
             metavar="DIR|FILE",
             help="More styles: a folder of LoRA files, or one. Can be given again.",
             rich_help_panel=WHAT,
+            parser=parse_path,
         ),
     ] = None,
     model: Annotated[
@@ -51,10 +53,14 @@ def studio(
         typer.Option(help="What a browser must show once; drawn if others can reach it.", rich_help_panel=WHERE),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of photos and pictures.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of photos and pictures.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     storage: Annotated[
-        int, typer.Option(min=1, metavar="MIB", help="Largest size of that folder.", rich_help_panel=WHERE)
+        int,
+        typer.Option(
+            min=1, max=1_000_000_000, metavar="MIB", help="Largest size of that folder.", rich_help_panel=WHERE
+        ),
     ] = 10_240,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.", rich_help_panel=WHERE)

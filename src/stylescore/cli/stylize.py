@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_embeddings, parse_path, parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, require_style
 from stylescore.cli.photos import Inputs
 from stylescore.cli.resume import refuse_with_resume
 from stylescore.cli.signals import Interrupts
@@ -18,6 +18,7 @@ from stylescore.config.method import Method
 from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.assembly.sources import Sources
@@ -49,7 +50,9 @@ def stylize(
     ] = None,
     style_image: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of styleid: a picture in the style.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="FILE", help="Of styleid: a picture in the style.", rich_help_panel=WHAT, parser=parse_path
+        ),
     ] = None,
     style_strength: Annotated[
         float | None, typer.Option(help="Factor of the style LoRA.", rich_help_panel=WHAT)
@@ -71,7 +74,12 @@ def stylize(
     ] = "files",
     captions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Table of captions; else those beside the photos.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="FILE",
+            help="Table of captions; else those beside the photos.",
+            rich_help_panel=WHAT,
+            parser=parse_path,
+        ),
     ] = None,
     caption_model: Annotated[
         str | None,
@@ -101,7 +109,10 @@ def stylize(
     mask: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|FOLDER", help="White is stylized, black stays; one, or one per photo.", rich_help_panel=WHAT
+            metavar="FILE|FOLDER",
+            help="White is stylized, black stays; one, or one per photo.",
+            rich_help_panel=WHAT,
+            parser=parse_path,
         ),
     ] = None,
     mask_feather: Annotated[
@@ -186,7 +197,9 @@ def stylize(
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures at once.", rich_help_panel=HOW)] = 1,
     list_file: Annotated[
         list[Path] | None,
-        typer.Option("--list", metavar="FILE", help="File with one photo a line.", rich_help_panel=MANY),
+        typer.Option(
+            "--list", metavar="FILE", help="File with one photo a line.", rich_help_panel=MANY, parser=parse_path
+        ),
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Search the folders in a folder too.", rich_help_panel=MANY)
@@ -390,9 +403,8 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
         from stylescore.assembly.stylizer import Stylizer
 
         stylizer = Stylizer(run, sources)
-    place = "merged copy of the network" if stylizer.style_has_network else "unmerged adapter"
-    place = place if run.styles else "a picture"
+    weights = f"; style weights: {'merged' if stylizer.style_has_network else 'adapter'}" if run.styles else ""
     for note in stylizer.notes:
         say(f"note: {note}", quiet=options.quiet)
-    say(f"style: {place}; constants: {run.preset or 'as recorded'}", quiet=options.quiet)
+    say(f"settings: {run.preset or 'as recorded'}{weights}", quiet=options.quiet)
     return stylizer

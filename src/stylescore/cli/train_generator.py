@@ -15,7 +15,9 @@ from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.cli.train_style import is_first_process, reopened
+from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.training.generator.folder import GeneratorFolder
@@ -45,7 +47,10 @@ def train_generator(
     photos: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PHOTOS", help="Folder of photos or of .tar shards, or a table file,caption.", show_default=False
+            metavar="PHOTOS",
+            help="Folder of photos or of .tar shards, or a table file,caption.",
+            show_default=False,
+            parser=parse_path,
         ),
     ] = None,
     style: Annotated[
@@ -61,7 +66,8 @@ def train_generator(
         str | None, typer.Option(help="One caption for all photos; else .txt beside them.", rich_help_panel=WHAT)
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Table with file,caption.", rich_help_panel=WHAT)
+        Path | None,
+        typer.Option(metavar="CSV", help="Table with file,caption.", rich_help_panel=WHAT, parser=parse_path),
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="mini|FOLDER|FILE|HUB_ID", help="Base; else mini.", rich_help_panel=WHAT)
@@ -71,7 +77,13 @@ def train_generator(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE|RUN", help="Generator to go on from, of any style.", rich_help_panel=WHAT),
+        typer.Option(
+            "--from",
+            metavar="FILE|RUN",
+            help="Generator to go on from, of any style.",
+            rich_help_panel=WHAT,
+            parser=parse_path,
+        ),
     ] = None,
     content: Annotated[
         float | None, typer.Option(help="0 strongest style to 1 strongest content.", rich_help_panel=WHAT)
@@ -91,7 +103,8 @@ def train_generator(
         int | None, typer.Option(metavar="N", help="Pairs made by the program.", rich_help_panel=HOW)
     ] = None,
     pair_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW)
+        Path | None,
+        typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW, parser=parse_path),
     ] = None,
     teacher: Annotated[
         Path | None,
@@ -123,7 +136,13 @@ def train_generator(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "--out", "-o", metavar="DIR", help="Parent of the training's folder.", rich_help_panel=WHERE
+            "--output",
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Parent of the training's folder.",
+            rich_help_panel=WHERE,
+            parser=parse_path,
         ),
     ] = Path("out"),
     licence: Annotated[str | None, typer.Option(help="Licence to write into the file.", rich_help_panel=WHERE)] = None,
@@ -137,7 +156,8 @@ def train_generator(
         int | None, typer.Option(metavar="K", help="Generators of saved states to keep.", rich_help_panel=WHERE)
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE)
+        Path | None,
+        typer.Option(metavar="DIR", help="Resume an interrupted training.", rich_help_panel=WHERE, parser=parse_path),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
@@ -181,6 +201,7 @@ def _make_request(given: Mapping[str, Any]) -> Request:
 
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
+    check_texts({f"--{name}": given[name] for name in ("caption", "licence")})
     table = parse_settings(given["setting"] or [], **{name: given[name] for name in NUMBERS})
     own = table.get("run", {})
     if not isinstance(own, Mapping) or set(own) - {"method"} or not isinstance(own.get("method", {}), Mapping):
@@ -225,6 +246,8 @@ def _merge_counts(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 def _start(request: Request, options: Options, interrupts: Interrupts) -> None:
     """Run a new training."""
     require_writable(options.output)
+    if request.pair_folder is not None:
+        require_writable(request.pair_folder, "choose another --pair-folder")
     from stylescore.runs.lock import hold
     from stylescore.training.generator.pairs import PairFolder
     from stylescore.training.generator.session import new_folder

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from stylescore.catalog.registry import user_styles_dir
-from stylescore.cli.options import parse_path, parse_settings
+from stylescore.cli.options import parse_settings
 from stylescore.cli.output import require_writable
 from stylescore.cli.resume import print_resume, refuse_with_resume
 from stylescore.cli.signals import Interrupts
 from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.training.cache import Cache

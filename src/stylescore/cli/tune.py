@@ -13,6 +13,7 @@ from stylescore.cli.options import parse_settings, parse_styles, require_style
 from stylescore.cli.output import print_result, require_writable, say, silence_libraries, working
 from stylescore.cli.stylize import stylize
 from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
+from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
     from stylescore.evaluation.tuning import Trial
@@ -25,7 +26,8 @@ HOW = "How"
 
 def tune(
     photo: Annotated[
-        Path | None, typer.Argument(metavar="PHOTO", help="JPEG, PNG and other files.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="PHOTO", help="JPEG, PNG and other files.", show_default=False, parser=parse_path),
     ] = None,
     style: Annotated[
         list[str] | None,
@@ -67,7 +69,10 @@ def tune(
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=HOW)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=HOW)] = "auto",
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the run folder.", rich_help_panel=HOW)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Parent of the run folder.", rich_help_panel=HOW, parser=parse_path
+        ),
     ] = Path("out"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no notes.", rich_help_panel=HOW)] = False,
 ) -> None:
@@ -78,16 +83,29 @@ def tune(
     if photo is None or distance is None:
         missing = "a PHOTO" if photo is None else "a --distance"
         raise ConfigError(f"tune needs {missing}", hint="stylescore tune photo.jpg --style NAME --distance 0.3")
+    from stylescore.assembly.options import make_run
+    from stylescore.evaluation.tuning import check_search
+
     styles = parse_styles(style or [])
-    require_style(styles)
+    require_style(styles, "tune")
+    check_search(distance, trials, tolerance)
     if not search_only:
         require_writable(output)
+    constants = parse_settings(setting or [], iterations=iterations)
+    options: dict[str, Any] = {
+        "model": model,
+        "method": method,
+        "preset": preset,
+        "prompt": prompt,
+        "seed": seed,
+        "device": device,
+        "settings": constants,
+    }
+    weighted = {entry.name: entry.weight for entry in styles}
+    make_run(weighted, size=size, **options)  # of the last run, before anything is loaded
     silence_libraries()
     network = _load_network(metric, parse_weights(weights or ()))
-    constants = parse_settings(setting or [], iterations=iterations)
-    options = {"model": model, "method": method, "preset": preset, "prompt": prompt, "seed": seed, "device": device}
-    weighted = {entry.name: entry.weight for entry in styles}
-    found = _search(photo, weighted, options | {"settings": constants}, network, distance, (trials, tolerance), quiet)
+    found = _search(photo, weighted, options, network, distance, (trials, tolerance), quiet)
     if search_only:
         print_result(f"{found.content:g}")
         return
@@ -113,7 +131,7 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
     """Load the network of a distance.
 
     Raises:
-        ConfigError: there is no such distance.
+        ConfigError: there is no such distance, or weights are given that it does not have.
         ModelError: its weights are missing.
     """
     if metric not in METRICS:
@@ -121,10 +139,16 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
     import torch
 
     from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
-    from stylescore.evaluation.places import PLACES, check_names, how_to_get, locate
+    from stylescore.evaluation.places import PLACES, check_given, how_to_get, locate
     from stylescore.evaluation.probes import LpipsProbe
 
-    check_names(weights)
+    check_given(weights)
+    for name in weights:
+        if name not in WEIGHTS[metric]:
+            raise ConfigError(
+                f"--metric {metric} has no weights called {quote(name)}",
+                hint=f"those of {metric} are called {' and '.join(WEIGHTS[metric])}",
+            )
     places = []
     for name in WEIGHTS[metric]:
         found = locate(name, weights)

@@ -12,7 +12,8 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -20,12 +21,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
+from socket import create_server
 from typing import Any
 
 from PIL import Image
 
 from stylescore.comparison.study import QUESTIONS, Study, Task
 from stylescore.comparison.votes import Votes
+from stylescore.config.ranges import check_machine
 from stylescore.errors import ConfigError, OutputError, StylescoreError
 from stylescore.images import read_photo
 from stylescore.images.sheets import flatten_alpha
@@ -253,12 +256,8 @@ class PollServer(ThreadingHTTPServer):
         Raises:
             OutputError: the system refuses, for example since the port is taken.
         """
-        try:
+        with _listening(host, port):
             super().__init__((host, port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise OutputError(
-                f"cannot listen on {host}:{port}: {error}", hint="choose another --port or --host"
-            ) from error
         self.poll = poll
         self.failures: deque[StylescoreError] = deque(maxlen=10)
         names = {host, address or host, *(("localhost", "127.0.0.1") if is_loopback(host) else ())}
@@ -283,8 +282,36 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_port(host: str, port: int) -> None:
+    """Raise an error if a port cannot be listened on, so that no file of votes is made for it.
+
+    Raises:
+        ConfigError: there is no such port.
+        OutputError: the system refuses.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port must be from 0 to 65535, not {port}", hint="0 takes a free one")
+    with _listening(host, port), create_server((host, port)):
+        pass
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    """Raise `OutputError` if the system refuses to listen."""
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        raise OutputError(f"cannot listen on {host}:{port}: {error}", hint="choose another --port or --host") from error
+
+
 def check_host(host: str, address: str | None) -> None:
-    """Raise `ConfigError` for an address that stands for all of a machine's, unless it is said how it is reached."""
+    """Raise `ConfigError` for an address that cannot stand in a link, or stands for all of a machine's.
+
+    For the latter it must be said how the machine is reached.
+    """
+    for option, name in (("--host", host or None), ("--address", address)):
+        if name is not None:
+            check_machine(option, name)
     try:
         is_any = host == "" or ip_address(host).is_unspecified
     except ValueError:

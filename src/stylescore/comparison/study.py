@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stylescore.config.ranges import LARGEST_COUNT, NOT_NEGATIVE, SEED, check_number
 from stylescore.errors import ConfigError, PictureError
 from stylescore.evaluation.pairs import Result, make_pairs
 
@@ -109,9 +110,12 @@ def make_study(
     if len(folders) < 2:
         raise ConfigError(f"a comparison needs at least two folders, got {len(folders)}", hint="stylescore compare A B")
     if not questions or not set(questions) <= QUESTIONS.keys() or len(set(questions)) < len(questions):
-        raise ConfigError(f"questions must be of {', '.join(QUESTIONS)}, not {', '.join(questions) or 'none'}")
-    if most < 0 or seed < 0:
-        raise ConfigError(f"--pairs and --seed must not be negative, got {most} and {seed}")
+        raise ConfigError(
+            f"questions must be of {', '.join(QUESTIONS)}, not {', '.join(questions) or 'none'}",
+            hint="for example --questions style,content",
+        )
+    check_number("--pairs", most, NOT_NEGATIVE.at_most(LARGEST_COUNT))
+    check_number("--seed", seed, SEED)
     results = {name: _by_photo(name, found, photos) for name, found in folders.items()}
     by_name = {path.stem: path for path in photos}
     study = Study(results=results, photos=by_name, questions=tuple(questions), style=style, seed=seed, most=most)

@@ -21,6 +21,7 @@ LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
+_MACHINE = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 _MODEL_NAMES = ("preview_model", "vae", "text_encoders", "control_model")
 LONGEST_TOKEN = 100
 """Longest word, in letters, that stands for a textual inversion embedding."""
@@ -122,10 +123,11 @@ def check(config: object, rules: Mapping[str, Rule], *, where: str = "") -> None
         for part in name.split("."):
             value = getattr(value, part)
         if value is not None:
-            _check_number(f"{where}{name}", value, rule)
+            check_number(f"{where}{name}", value, rule)
 
 
-def _check_number(name: str, value: object, rule: Rule) -> None:
+def check_number(name: str, value: object, rule: Rule) -> None:
+    """Raise `ConfigError` for a value that is no finite number, or out of its range."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"{name} must be a number, not {quote(value)}", hint=f"choose a value {rule.words}")
     number: float = value  # type: ignore[assignment]
@@ -173,6 +175,14 @@ def check_texts(texts: Mapping[str, str | None]) -> None:
             )
         if text and has_stray_bytes(text):
             raise ConfigError(f"{name} must be Unicode text, not {quote(text)}", hint="write it in UTF-8")
+
+
+def check_machine(option: str, name: str) -> None:
+    """Raise `ConfigError` unless a text can be the name or number of a machine, which stands in links."""
+    if _MACHINE.fullmatch(name) is None:
+        raise ConfigError(
+            f"{option} must be the name or number of a machine, not {quote(name)}", hint="for example 192.168.1.5"
+        )
 
 
 def check_method(method: MethodConfig) -> MethodConfig:
@@ -282,7 +292,8 @@ def _check_style_source(run: RunConfig) -> None:
         return
     if run.style_image is None:
         raise ConfigError(
-            f"{run.method.method} needs a picture in the style, style_image", hint="give --style-image FILE"
+            f"{run.method.method} needs a picture in the style, style_image",
+            hint="give --style-image FILE, which stylize has, or another --method",
         )
     if run.styles or run.style_model is not None:
         raise ConfigError(

@@ -83,7 +83,8 @@ def _list_devices() -> list[str]:
     """Return the devices torch can use, with their memory."""
     import torch
 
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    threads = torch.get_num_threads()
+    found = [f"cpu ({threads} thread{'' if threads == 1 else 's'})"]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         found.append(f"cuda:{index} ({gpu.name}, {gpu.total_memory / _GIB:.0f} GiB)")

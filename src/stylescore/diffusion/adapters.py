@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,9 @@ from stylescore.lora import Change, Product
 from stylescore.lora.deltas import split_low_rank
 from stylescore.lora.keys import BIAS
 from stylescore.method.types import Rng
+
+MODULES = RLock()
+"""Held while modules are made: for loading, diffusers and transformers change how torch makes them in all threads."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,21 @@ class Switch:
 
     def __init__(self) -> None:
         self.route = PLAIN
+        self._lock = RLock()
+
+    def __reduce__(self) -> tuple[type[Switch], tuple[()]]:
+        """Copy and pickle it without its lock, which is of one process."""
+        return Switch, ()
 
     @contextmanager
     def set(self, route: Route) -> Iterator[None]:
-        """Use `route` inside the block and the previous one after it, also when it fails."""
-        previous, self.route = self.route, route
-        try:
-            yield
-        finally:
-            self.route = previous
+        """Use `route` inside the block and the previous one after it, also when it fails; other threads wait."""
+        with self._lock:
+            previous, self.route = self.route, route
+            try:
+                yield
+            finally:
+                self.route = previous
 
 
 class StyleLayer(nn.Module):
@@ -349,8 +359,9 @@ class Adapters:
 
     def new_adapter(self, names: Sequence[str], rank: int, alpha: float, rng: Rng) -> TrainedAdapter:
         """Return a fresh adapter for layers by dotted names, drawn in their order; it changes nothing at first."""
-        layers = {name: adapt(self.network, name, self.switch) for name in names}
-        return TrainedAdapter({name: TrainedLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
+        with MODULES:
+            layers = {name: adapt(self.network, name, self.switch) for name in names}
+            return TrainedAdapter({name: TrainedLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
 
 
 def trained_route(adapter: TrainedAdapter, batch: int, rows: int, device: torch.device) -> Route:

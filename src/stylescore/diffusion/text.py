@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from threading import RLock
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class TextOutput:
         return (vectors if self.weights is None else vectors[:-1])[:: self.windows]
 
 
+_TOKENIZERS = RLock()
+"""Held while a tokenizer is called: it keeps the truncation and padding of the call in progress, for all threads."""
+
+
 @dataclass(frozen=True)
 class TextModel:
     """A text model with its tokenizer.
@@ -81,6 +86,10 @@ class TextModel:
 
     def __call__(self, prompts: Sequence[str], **options: bool) -> TextOutput:
         """Return the model's output for the prompts."""
+        with _TOKENIZERS:
+            return self._encode(prompts, **options)
+
+    def _encode(self, prompts: Sequence[str], **options: bool) -> TextOutput:
         parsed = [self.parse(prompt) for prompt in prompts]
         is_weighted = any(weight != 1 for fragments in parsed for _, weight in fragments)
         if self.windows == 1 and not is_weighted:
@@ -128,11 +137,13 @@ class TextModel:
 
     def count_windows(self, prompt: str) -> int:
         """Return how many windows a prompt needs."""
-        return max(1, math.ceil(len(self._weigh(prompt)) / self.room))
+        with _TOKENIZERS:
+            return max(1, math.ceil(len(self._weigh(prompt)) / self.room))
 
     def truncated_end(self, prompt: str) -> str:
         """Return the end of a prompt that is truncated because the prompt is too long, or an empty text."""
-        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        with _TOKENIZERS:
+            ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
         return str(self.tokenizer.decode(ids[self.room :])).strip() if len(ids) > self.room else ""
 
     def with_changes(self, changes: Mapping[str, Change], strength: float) -> TextModel:

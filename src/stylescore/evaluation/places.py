@@ -85,11 +85,18 @@ PLACES: Mapping[str, Place] = {
 """The networks by the names of `--weights`."""
 
 
-def check_names(given: Mapping[str, str]) -> None:
-    """Raise `ConfigError` for a name that no network has."""
-    for name in given:
+def check_given(given: Mapping[str, str]) -> None:
+    """Check weights that were given by name; nothing is downloaded.
+
+    Raises:
+        ConfigError: no network has such a name.
+        ModelError: a path does not exist.
+    """
+    for name, text in given.items():
         if name not in PLACES:
             raise ConfigError(f"there are no weights called {quote(name)}", hint=did_you_mean(name, PLACES))
+        if split_hub_file(text)[0] is None:
+            locate(name, given)
 
 
 def locate(name: str, given: Mapping[str, str]) -> Found | None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from stylescore.config.ranges import SEED, check
 from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, memory_limit, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
 from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
-from stylescore.evaluation.places import PLACES, Found, check_names, how_to_get, locate
+from stylescore.evaluation.places import PLACES, Found, check_given, how_to_get, locate
 from stylescore.evaluation.probes import Probe, Texts
 from stylescore.evaluation.reading import in_batches, read_pair, read_style
 from stylescore.metrics.accumulate import Rows, Table
@@ -21,6 +22,7 @@ from stylescore.metrics.accumulate import Rows, Table
 SMALLEST_SIZE = 64
 LARGEST_SIZE = 4096
 MOST_DRAWS = 100_000
+LARGEST_BATCH = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +301,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _check_request(request: Request) -> None:
-    check_names(request.weights)
+    check_given(request.weights)
     for name in request.metrics or ():
         if name not in METRICS:
             raise ConfigError(f"there is no metric {quote(name)}", hint=did_you_mean(name, METRICS))
@@ -307,8 +309,9 @@ def _check_request(request: Request) -> None:
         raise ConfigError(
             f"--size must be 0 or from {SMALLEST_SIZE} to {LARGEST_SIZE}, not {request.size}", hint="512 is usual"
         )
-    if request.batch < 1:
-        raise ConfigError(f"--batch must be at least 1, not {request.batch}", hint="8 is usual")
+    if not 1 <= request.batch <= LARGEST_BATCH:
+        raise ConfigError(f"--batch must be from 1 to {LARGEST_BATCH}, not {request.batch}", hint="8 is usual")
+    check(request, {"seed": SEED}, where="--")
     if not (request.draws == 0 or 20 <= request.draws <= MOST_DRAWS):
         raise ConfigError(
             f"--bootstrap must be 0 or from 20 to {MOST_DRAWS}, not {request.draws}", hint="1000 is usual"

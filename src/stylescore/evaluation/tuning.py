@@ -45,7 +45,7 @@ def search_content(
     Raises:
         ConfigError: a number is out of range.
     """
-    _check(wanted, trials, tolerance)
+    check_search(wanted, trials, tolerance)
     low, high = Trial(0.0, measure(0.0)), None
     yield low
     if wanted >= low.distance - tolerance:
@@ -92,7 +92,8 @@ def make_measure(stylizer: Stylizer, photo: Photo, network: Lpips | PerceptualDi
     return measure
 
 
-def _check(wanted: float, trials: int, tolerance: float) -> None:
+def check_search(wanted: float, trials: int, tolerance: float) -> None:
+    """Raise `ConfigError` for a number of a search that is out of range."""
     if not 0 < wanted < 10:
         raise ConfigError(f"--distance must be above 0 and below 10, not {wanted:g}", hint="0.2 to 0.5 is usual")
     if not 3 <= trials <= MOST_TRIALS:

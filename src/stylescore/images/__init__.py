@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stylescore.images.finishing import finish as finish
 from stylescore.images.finishing import resize_to_photo as resize_to_photo
 from stylescore.images.inputs import as_photo as as_photo
+from stylescore.images.inputs import as_photos as as_photos
 from stylescore.images.masks import with_mask as with_mask
 from stylescore.images.oklab import keep_colours as keep_colours
 from stylescore.images.sheets import before_after as before_after

@@ -107,7 +107,7 @@ def read_captions(
     if strict and missing:
         raise ConfigError(
             f"{len(missing)} of {len(pictures)} pictures have no caption, such as {missing[0]!r}",
-            hint="write them, or leave --strict out to go on without",
+            hint="write a text file beside each, or leave out what needs them: --strict, or {caption} in a prompt",
         )
     return Captions({path: found.texts.get(path, "") for path in pictures}, found.summary)
 

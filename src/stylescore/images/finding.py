@@ -11,6 +11,7 @@ from pathlib import Path
 from stylescore.errors import ConfigError, PictureError
 from stylescore.storage.texts import describe_error, is_file, is_folder, read_text
 from stylescore_apply.images.opening import check_file
+from stylescore_apply.names import parse_path
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .ppm .psd .qoi".split()  # noqa: SIM905
@@ -99,7 +100,7 @@ def _beside(file: Path, name: str) -> str:
 
 
 def _find(name: str, recursive: bool, apart: set[str]) -> Iterator[FoundPhoto]:
-    path = Path(name)
+    path = parse_path(name)
     if is_folder(path):
         yield from _search(path, recursive, apart)
     elif not os.path.lexists(name) and glob.has_magic(name):

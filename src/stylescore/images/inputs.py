@@ -17,20 +17,34 @@ IN_MEMORY = Path("image")
 _HINT = "give a path, a PIL image, an array [height, width, 3] or a tensor [3, height, width]"
 
 
+def as_photos(value: Any) -> list[Photo]:
+    """Return photos from one that a program has, or from a list or tuple of them; see `as_photo`.
+
+    Raises:
+        PictureError: there is none, or one that cannot be used.
+    """
+    photos = [as_photo(each) for each in (value if isinstance(value, list | tuple) else [value])]
+    if not photos:
+        raise PictureError("at least one photo is needed, not an empty list", hint="stylize(['a.jpg'], style)")
+    return photos
+
+
 def as_photo(value: Any) -> Photo:
     """Return a photo from what a program has.
 
     Args:
         value: a path; a `Photo`; a PIL image, turned as its EXIF data say; an array [height, width], [height, width,
             1, 3 or 4]; or a tensor [3, height, width], also with 1 or 4 channels or a batch axis of 1. Numbers are
-            uint8, or floats in [0, 1]; colours are sRGB.
+            uint8, or floats in [0, 1], or truth values, as masks have them; colours are sRGB.
 
     Raises:
         PictureError: it is none of these, or cannot be read.
     """
     if isinstance(value, Photo):
         return value
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
         return read_photo(value)
     if isinstance(value, Image.Image):
         return _from_image(value)
@@ -39,20 +53,28 @@ def as_photo(value: Any) -> Photo:
     if isinstance(value, np.ndarray):
         return _from_image(_image_of_array(value))
     raise PictureError(
-        f"a photo must be a path, an image, an array or a tensor, not {type(value).__name__}", hint=_HINT
+        f"a photo must be a path, an image, an array or a tensor, not {type(value).__name__}",
+        hint=f"{_HINT}; of several photos, a list",
     )
 
 
 def _from_image(image: Image.Image) -> Photo:
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:  # of a file that is damaged or closed, as PIL reads it late
+        raise PictureError(f"the PIL image cannot be read: {error}", hint="open it again, or give its path") from error
     return photo_of(image, IN_MEMORY)
 
 
 def _numbers(tensor: Any) -> np.ndarray:
     """Return a tensor as an array; numpy has no bfloat16."""
-    values = tensor.detach().cpu()
-    if values.is_floating_point() and values.element_size() < 4:
-        values = values.float()
-    numbers: np.ndarray = values.numpy()
+    try:
+        values = tensor.detach().cpu()
+        if values.is_floating_point() and values.element_size() < 4:
+            values = values.float()
+        numbers: np.ndarray = values.numpy()
+    except (RuntimeError, TypeError) as error:
+        raise PictureError(f"the numbers of a tensor cannot be read: {error}", hint="give a dense tensor") from error
     return numbers
 
 
@@ -76,9 +98,11 @@ def _image_of_array(values: np.ndarray) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Return uint8 numbers as they are, and floats in [0, 1] as uint8."""
+    """Return uint8 numbers as they are, and floats in [0, 1] and truth values as uint8."""
     if values.dtype == np.uint8:
         return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
     if not np.issubdtype(values.dtype, np.floating):
         raise PictureError(f"an array must hold uint8 or floats, not {values.dtype}", hint="convert it to uint8")
     low, high = (float(limit(values, initial=0.0)) for limit in (np.min, np.max))

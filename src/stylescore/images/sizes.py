@@ -50,7 +50,9 @@ def _round_to_multiple(numerator: int, denominator: int, multiple: int) -> int:
 
 def _check_sides(width: int, height: int) -> None:
     if min(width, height) < 1:
-        raise PictureError(f"a picture must have at least 1 pixel on each side, got {(width, height)!r}")
+        raise PictureError(
+            f"too small: each side must have at least 1 pixel, got {(width, height)!r}", hint="use a larger picture"
+        )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise PictureError(
             f"too elongated: one side may be at most {MAX_ASPECT} times the other, got {(width, height)!r}",

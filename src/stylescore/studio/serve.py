@@ -17,9 +17,11 @@ from pathlib import Path
 import uvicorn
 
 from stylescore.catalog.registry import resolve_model
+from stylescore.config.ranges import check_machine, check_texts
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.runs.workers import parse_workers
+from stylescore.storage.texts import is_folder
 from stylescore.studio.drafts import Drafts
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access, is_loopback
@@ -81,9 +83,11 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     places = [place.absolute() for place in options.styles]
     style_list = StyleList(places, model=options.model)
     devices = _choose_devices(options)
-    folder = StudioFolder.make(options.folder)
-    folder.server.mkdir(exist_ok=True)
-    with _held(folder), _listen(options) as listener:
+    check_machine("--host", options.host)
+    check_texts({"--data": str(options.folder)})
+    if not 0 <= (options.port or 0) <= 65_535:
+        raise ConfigError(f"--port must be between 0 and 65535, not {options.port}", hint="leave it out")
+    with _listen(options) as listener, _held(StudioFolder.make(options.folder)) as folder:
         limits = Limits(storage_bytes=options.storage * MIB)
         store = JobStore(folder.database, limits)
         folder.keep_only(*store.sweep())
@@ -107,11 +111,12 @@ def stop_workers(path: Path) -> None:
     """Ask the workers of a studio's folder to save their runs and end; a later studio goes on with them.
 
     Raises:
+        ConfigError: there is no studio.
         OutputError: the studio is served, and would start them again.
     """
-    folder = StudioFolder.make(path)
-    folder.server.mkdir(exist_ok=True)
-    with _held(folder):
+    if not is_folder(StudioFolder(path).runs):
+        raise ConfigError(f"there is no studio in {str(path)!r}", hint="name its folder with --data")
+    with _held(StudioFolder.make(path)) as folder:
         JobStore(folder.database).mark(STOP)
 
 
@@ -130,11 +135,12 @@ def _run(app: object, listener: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _held(folder: StudioFolder) -> Iterator[None]:
-    """Hold the folder as its only server."""
+def _held(folder: StudioFolder) -> Iterator[StudioFolder]:
+    """Hold the folder as its only server, and yield it."""
+    folder.server.mkdir(exist_ok=True)
     try:
         with hold(folder.server):
-            yield
+            yield folder
     except InUseError as error:
         address = folder.server / "address"
         where = address.read_text(encoding="utf-8") if address.is_file() else "another address"
@@ -148,15 +154,13 @@ def _held(folder: StudioFolder) -> Iterator[None]:
 def _listen(options: StudioOptions) -> Iterator[socket.socket]:
     """Yield a socket that listens at the host and the port, or at the first port that is free."""
     first = PORT if options.port is None else options.port
-    if not 0 <= first <= 65_535:
-        raise ConfigError(f"--port must be between 0 and 65535, not {first}", hint="leave it out")
     tries = PORTS_TRIED if options.port is None else 1
     for port in range(first, first + tries):
         try:
             family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
             listener = socket.create_server((options.host, port), family=family, backlog=128)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = (error.strerror or str(error)).partition(" (while attempting")[0]
             continue
         with listener:
             yield listener

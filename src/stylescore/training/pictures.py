@@ -94,7 +94,7 @@ def list_pictures(folder: Path, left_out: list[str] | None = None) -> list[Path]
     """
     if not is_folder(folder):
         raise PictureError(
-            f"PICTURES must be a folder or a picture, {str(folder)!r} does not exist",
+            f"PICTURES must be a folder or a picture, {str(folder)!r} {_describe_missing(folder)}",
             hint="put the pictures in a folder",
         )
     found = _walk(folder, [] if left_out is None else left_out)
@@ -102,6 +102,11 @@ def list_pictures(folder: Path, left_out: list[str] | None = None) -> list[Path]
     if not files:
         raise PictureError(f"there are no pictures in {str(folder)!r}", hint="JPEG, PNG, WebP and others are read")
     return files
+
+
+def _describe_missing(path: Path) -> str:
+    """Return why a path is no folder of pictures, in words after its name."""
+    return "is a file of another kind" if is_file(path) else "does not exist"
 
 
 def _walk(folder: Path, left_out: list[str]) -> Iterator[Path]:

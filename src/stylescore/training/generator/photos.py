@@ -184,6 +184,12 @@ def _open(photos: Path, captions: CaptionSource) -> PhotoSource:
         if captions.table is not None:
             raise ConfigError("--captions is for photos in files of their own, not for shards", hint="leave it out")
         return Shards(tuple(member for shard in shards for member in _index(shard, captions.caption)))
+    if not is_folder(photos):
+        what = "is another file" if is_file(photos) else "does not exist"
+        raise PictureError(
+            f"PHOTOS must be a folder of photos or .tar shards, a shard, or a table, {str(photos)!r} {what}",
+            hint=f"put the photos in a folder; tables end in {', '.join(TABLES)}",
+        )
     paths = list_pictures(photos)
     return PhotoFiles.of(paths, read_captions(paths, captions, folder=photos).texts)
 
