@@ -14,6 +14,8 @@ from typing import Any
 from stylescore.storage.safetensors_header import SafetensorsHeader
 from stylescore.storage.texts import parse_json
 
+BASE_WEIGHTS = "stylescore.base_weights"
+"""Key under which a style trained here states the fingerprint of its base."""
 _BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
 _TITLE_KEYS = ("modelspec.title", "ss_output_name")
 _TRIGGER_KEYS = ("modelspec.trigger_phrase",)
