@@ -151,6 +151,8 @@ SUPPORTED = [
     ("transformer.transformer_blocks.18.attn.to_q", 3072, "flux"),
     ("transformer.single_transformer_blocks.37.attn.to_q", 3072, "flux"),
     ("transformer.transformer_blocks.37.attn.to_q", 2432, "sd3"),
+    ("lora_unet_transformer_blocks_37_attn_to_q", 2432, "sd3"),
+    ("lora_unet_transformer_blocks_18_attn_to_q", 3072, "flux"),
     ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 2048, "unknown"),
     ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj", 8, "unknown"),
     ("base_model.model.text_model.encoder.layers.0.mlp.fc1", 8, "unknown"),

@@ -254,6 +254,27 @@ def test_what_peft_saves_changes_weights_as_peft_does(tmp_path: Path, name: str)
         assert report.kind == kind
 
 
+@pytest.mark.parametrize("options", [{}, {"block_share": True}], ids=["", "shared"])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("stem", ["lora_unet_{}", "transformer.{}"])
+def test_the_rotations_of_onetrainer_are_those_of_peft_with_five_terms(
+    tmp_path: Path, stem: str, scaled: bool, options: dict[str, bool]
+) -> None:
+    if not scaled and "." in stem:
+        pytest.skip("the same tensors as PEFT's, which need settings")
+    trained = get_peft_model(Network(), OFTConfig(target_modules=["turn"], oft_block_size=4, r=0, **options))
+    rotation = trained.base_model.model.turn.oft_R["default"]
+    rotation.weight.data = 0.3 * draw(5, *rotation.weight.shape)
+    name = stem.format("turn")
+    tensors = {f"{name}.oft_R.weight": rotation.weight.data.clone()}
+    if scaled:
+        tensors[f"{name}.oft_R.weight"] *= 2 * 3**0.5
+        tensors[f"{name}.oft_R.scaled_oft"] = torch.tensor(True)
+    path = save(tmp_path / "a.safetensors", tensors)
+    assert_acts(path, {"turn.weight": trained.merge_and_unload().turn.weight.detach()})
+    assert describe(path).kind == "OFT"
+
+
 def test_an_embedding_table_is_changed_as_peft_changes_it(tmp_path: Path) -> None:
     model = nn.ModuleDict({"table": nn.Embedding(9, 8), "turn": nn.Linear(8, 8)})
     before = deepcopy(model)
