@@ -26,7 +26,8 @@ _MARKS: tuple[tuple[re.Pattern[str], FamilyFacts], ...] = (
     (re.compile(r"double_blocks|single_blocks|single_transformer_blocks"), FLUX),
     (
         re.compile(
-            r"joint_blocks|(?<!single_)transformer_blocks[._]\d+[._]attn[._]|^transformer\.|^(?:lora_transformer|lycoris)_transformer"
+            r"joint_blocks|(?<!single_)transformer_blocks[._]\d+[._]attn[._]|^transformer\."
+            r"|^(?:lora_transformer|lycoris)_transformer"
         ),
         SD3,
     ),
