@@ -192,7 +192,9 @@ def test_other_quantised_weights_are_refused_by_name(single: Any, kind: str) -> 
         name: tensor.to(torch.uint8) if tensor.dtype == torch.int64 else tensor for name, tensor in tensors.items()
     }
     save_file(made.tensors | small, path, {"_quantization_metadata": json.dumps(table)} if table else None)
-    with pytest.raises(ModelError, match=r"its weights are quantised, as .* shows, in a way that is not supported") as e:
+    with pytest.raises(
+        ModelError, match=r"its weights are quantised, as .* shows, in a way that is not supported"
+    ) as e:
         load(path)
     assert e.value.hint == "get the model in float16 or bfloat16, or as GGUF"
 

@@ -206,6 +206,23 @@ def test_the_sparse_remainder_of_an_extraction_is_scaled_like_the_factors(tmp_pa
     assert_acts(save(tmp_path / "a.safetensors", tensors), {"turn.weight": before + 1.5 * whole})
 
 
+@pytest.mark.parametrize("scalar", [0.4, -1.5])
+def test_the_trained_factor_of_older_lycoris_files_multiplies_the_product(tmp_path: Path, scalar: float) -> None:
+    tensors = factors() | {
+        "lora_unet_turn.alpha": torch.tensor(3.0),
+        "lora_unet_turn.scalar": torch.tensor(scalar),
+        "lora_unet_fold.lokr_w1": draw(5, 3, 2),
+        "lora_unet_fold.lokr_w2": draw(6, 4, 4, 3, 3),
+        "lora_unet_fold.alpha": torch.tensor(3.0),
+        "lora_unet_fold.scalar": torch.tensor(scalar),
+    }
+    before = Network().state_dict()
+    wanted = {"turn.weight": before["turn.weight"] + scalar * 1.5 * draw(2, 8, 2) @ draw(1, 2, 12)}
+    kron = torch.kron(draw(5, 3, 2)[..., None, None], draw(6, 4, 4, 3, 3))
+    wanted["fold.weight"] = before["fold.weight"] + scalar * kron
+    assert_acts(save(tmp_path / "a.safetensors", tensors), wanted)
+
+
 BOTH = ["fold", "turn"]
 PEFTS: dict[str, tuple[str, Any]] = {
     "IA3": ("IA3", IA3Config(target_modules=BOTH, feedforward_modules=[])),

@@ -36,6 +36,7 @@ _ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
         (_PLAIN + r"?\.(?:alpha|network_alpha)", "alpha", None),
         (r"\.(?P<role>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?(?:\.weight)?", None, None),
         (r"\.dora_scale(?:\.weight)?", "dora_scale", None),
+        (r"\.scalar", "scalar", "kohya"),
         (r"\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?", "magnitude", None),
         (r"\.(?P<role>oft_blocks|oft_diag|rescale|on_input|bias_(?:indices|values|size))", None, "kohya"),
         (r"\.oft_R(?:\.[^.]+)?\.weight", "oft_r", "peft"),
