@@ -468,6 +468,9 @@ def _read_text(path: Path, limit: int = LONGEST_CAPTION) -> str:
 
 
 def _read_error(path: Path, error: Exception) -> ConfigError:
-    hints = {FileNotFoundError: "give a file that exists", IsADirectoryError: "give a file in it"}
+    hints: dict[type[Exception], str] = {
+        FileNotFoundError: "give a file that exists",
+        IsADirectoryError: "give a file in it",
+    }
     hint = hints.get(type(error), "save it as UTF-8 text")
     return ConfigError(f"the captions {str(path)!r} cannot be read: {describe_error(error)}", hint=hint)
