@@ -32,17 +32,17 @@ def write_photos(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"photo-{number:04d}.jpg", quality=90)
 
 
-def measure(photos: Path, output: Path, more: list[str]) -> tuple[float, float]:
+def measure(photos: Path, output: Path, more: list[str]) -> tuple[int, float]:
     """Return the largest resident memory in MiB, and the seconds, of a call that stylizes the photos."""
     words = ["stylize", str(photos), "--model", str(PARITY / "tiny_base"), "--output", str(output), "--quiet"]
     words += ["--style", str(PARITY / "style_lora_kohya.safetensors"), "--size", "64", "--iterations", "1", *more]
     code = (
-        "import resource, sys; from stylescore.cli.main import exit_code; code = exit_code(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+        "import sys; from benchmarks.memory import peak_memory_mib; from stylescore.cli.main import exit_code;"
+        "code = exit_code(sys.argv[1:]); print(peak_memory_mib(), file=sys.stderr); sys.exit(code)"
     )
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    return int(done.stderr.splitlines()[-1]) / 1024, time.perf_counter() - began
+    return int(done.stderr.splitlines()[-1]), time.perf_counter() - began
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         first = sorted(photos.iterdir())[0]
         one, _ = measure(first, Path(place) / "one", ["--format", given.format])
         every, seconds = measure(photos, Path(place) / "all", ["--format", given.format])
-    print(f"one photo {one:.0f} MiB, {given.photos} photos {every:.0f} MiB: {every - one:+.0f} MiB")
+    print(f"one photo {one} MiB, {given.photos} photos {every} MiB: {every - one:+d} MiB")
     print(f"{seconds / given.photos:.2f} s a photo")
 
 

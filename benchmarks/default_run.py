@@ -11,7 +11,8 @@ CLOCK = time.perf_counter()
 
 import torch  # noqa: E402
 
-from benchmarks.measuring import measure_time, peak_memory_mib, save_results  # noqa: E402
+from benchmarks.measuring import measure_time, save_results  # noqa: E402
+from benchmarks.memory import peak_memory_mib  # noqa: E402
 from stylescore.assembly.stylizer import Stylizer  # noqa: E402
 from stylescore.config.presets import preset_for  # noqa: E402
 from stylescore.config.run import RunConfig, StyleChoice  # noqa: E402

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -57,11 +56,6 @@ def _processor_name() -> str:
         names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         return names[0] if names else platform.machine()
     return platform.processor() or platform.machine()
-
-
-def peak_memory_mib() -> int:
-    """Return the largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def save_results(name: str, figures: dict[str, Any]) -> Path:

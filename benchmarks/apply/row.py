@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import peak_memory_mib
 from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.stylizing import Pixels, Settings, stylize, tile_side, to_pixels
 
@@ -49,14 +49,6 @@ def theirs(path: Path, threads: int) -> Callable[[Pixels], object]:
     return compute
 
 
-def peak_mib() -> int:
-    """Return the largest resident memory of this process; where Linux says so, without that of its parent."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    own = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return (own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024
-
-
 def main() -> None:
     """Measure and print."""
     path, side, threads, repeats = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -82,7 +74,7 @@ def main() -> None:
         "fastest_s": round(min(later), 3),
         "pictures_per_second": round(1 / statistics.median(later), 2),
         "fastest_processor_s": round(min(processor[1:]), 3),
-        "peak_mib": peak_mib(),
+        "peak_mib": peak_memory_mib(),
     }
     print(json.dumps(row))
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import measure_time, peak_memory_mib, synchronise
+from benchmarks.measuring import measure_time, synchronise
+from benchmarks.memory import peak_memory_mib
 from benchmarks.steps import ours, plain
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.execution.devices import DTYPES, set_memory_format

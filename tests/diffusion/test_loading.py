@@ -536,10 +536,10 @@ def test_tensors_that_a_network_would_drop_are_refused(copy, part):
     assert refused(copy, f"the {part} of .* holds 1 tensors that a .* does not have, such as 'mid.gate'").hint
 
 
-def test_scaled_weights_of_a_single_file_are_refused(tmp_path):
+def test_factors_of_weights_in_full_are_refused(tmp_path):
     names = ("model.diffusion_model.out.2.weight", "model.diffusion_model.out.2.scale_weight")
     save_file({name: torch.ones(1) for name in names}, tmp_path / "a.safetensors")
-    assert refused(tmp_path / "a.safetensors", "its weights are scaled").hint
+    assert refused(tmp_path / "a.safetensors", "its weights are quantised").hint
 
 
 def stated_by(path: Path, metadata: dict[str, str], yaml: str | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,16 +122,89 @@ def test_text_models_in_8_bit_floats(single: Any, kind: str) -> None:
         assert torch.equal(one[key], weight.to(torch.float8_e4m3fn).float())
 
 
-def test_marks_of_scaled_and_packed_weights(single: Any) -> None:
+def scaled(tensors: dict[str, Any], style: str, rows: bool = False) -> dict[str, Any]:
+    """Store every matrix in 8 bits, divided by a factor, in one of ComfyUI's two spellings."""
+    result: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        stem = name.removesuffix(".weight")
+        if tensor.ndim != 2 or stem == name:
+            result[name] = tensor
+            continue
+        factor = (tensor.abs().amax(dim=1, keepdim=True) if rows else tensor.abs().max()) / 448
+        result[name] = (tensor / factor).to(torch.float8_e4m3fn)
+        if style == "old":
+            result[f"{stem}.scale_weight"] = factor if rows else factor.reshape(1)
+            result[f"{stem}.scale_input"] = torch.ones(1)
+            continue
+        result[f"{stem}.weight_scale"] = factor
+        result[f"{stem}.input_scale"] = torch.ones(())
+        note = b'{"format": "float8_e4m3fn", "full_precision_matrix_mult": true}'
+        if style == "new":
+            result[f"{stem}.comfy_quant"] = torch.tensor(list(note), dtype=torch.uint8)
+    marks = {f"{prefix}scaled_fp8": torch.ones(0).to(torch.float8_e4m3fn) for prefix in ("model.diffusion_model.", "")}
+    return result | (marks if style == "old" else {})
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["", "rows"])
+@pytest.mark.parametrize("style", ["old", "new", "in the metadata"])
+@pytest.mark.parametrize("kind", ["sd3", "flux-dev"])
+def test_scaled_weights_are_multiplied_by_their_factors(single: Any, kind: str, style: str, rows: bool) -> None:
+    made = single(kind)
+    path = made.path.with_name("b.safetensors")
+    layers = {name.removesuffix(".weight"): {"format": "float8_e4m3fn"} for name in made.tensors if "qkv.w" in name}
+    metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    save_file(scaled(made.tensors, style, rows), path, metadata if style == "in the metadata" else None)
+    for ours, theirs in zip(networks(load(path)), networks(load(made.folder)), strict=True):
+        a, b = ours.state_dict(), theirs.state_dict()
+        assert set(a) == set(b)
+        for name, weight in b.items():
+            torch.testing.assert_close(a[name], weight, rtol=0.07, atol=2e-3 * float(weight.abs().max()))
+
+
+QUANTISED = {
+    "factors of weights in full": ({"a.scale_weight": torch.ones(1), "a.weight": torch.ones(3, 2)}, {}),
+    "factors of blocks": (
+        {"a.weight_scale": torch.ones(3, 2), "a.weight": torch.ones(3, 2).to(torch.float8_e4m3fn)},
+        {},
+    ),
+    "factors of nothing": ({"a.scale_weight": torch.ones(1)}, {}),
+    "another format": (
+        {"a.weight": torch.ones(3, 2).to(torch.float8_e4m3fn), "a.comfy_quant": torch.tensor([*b'{"format":"nvfp4"}'])},
+        {},
+    ),
+    "no note": (
+        {"a.weight": torch.ones(3, 2).to(torch.float8_e4m3fn), "a.comfy_quant": torch.tensor([1, 2, 3])},
+        {},
+    ),
+    "another option": (
+        {"a.weight": torch.ones(3, 2).to(torch.float8_e4m3fn)},
+        {"layers": {"a": {"format": "float8_e4m3fn", "rotated": True}}},
+    ),
+    "no layers": ({}, {"layers": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_other_quantised_weights_are_refused_by_name(single: Any, kind: str) -> None:
+    made, (tensors, table) = single("flux-dev"), QUANTISED[kind]
+    path = made.path.with_name("b.safetensors")
+    small = {
+        name: tensor.to(torch.uint8) if tensor.dtype == torch.int64 else tensor for name, tensor in tensors.items()
+    }
+    save_file(made.tensors | small, path, {"_quantization_metadata": json.dumps(table)} if table else None)
+    with pytest.raises(
+        ModelError, match=r"its weights are quantised, as .* shows, in a way that is not supported"
+    ) as e:
+        load(path)
+    assert e.value.hint == "get the model in float16 or bfloat16, or as GGUF"
+
+
+def test_marks_of_packed_weights(single: Any) -> None:
     made = single("flux-dev")
     path = made.path.with_name("b.safetensors")
-    for name, match in {
-        "text_encoders.t5xxl.transformer.scaled_fp8": "its weights are scaled",
-        "double_blocks.0.img_attn.qkv.weight.absmax": "its weights are quantised, as .* does not describe",
-    }.items():
-        save_file(made.tensors | {name: torch.ones(1)}, path)
-        with pytest.raises(ModelError, match=match):
-            load(path)
+    save_file(made.tensors | {"double_blocks.0.img_attn.qkv.weight.absmax": torch.ones(1)}, path)
+    with pytest.raises(ModelError, match=r"its weights are quantised, as .* does not describe"):
+        load(path)
 
 
 def test_a_file_that_lacks_a_tensor_or_the_t5_tokenizer(single: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,18 @@ def test_both_encoders_of_sdxl_get_their_own_vectors(tiny_family: Any, tmp_path:
     assert torch.equal(features(tiny, PROMPT, "my-style", *apart), found)
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (("text_encoders_0", "text_encoders_1"), {"clip_l", "clip_g"}),
+        (("clip_l", "clip_g", "t5xxl"), {"clip_l", "clip_g", "t5"}),
+    ],
+)
+def test_other_spellings_of_the_encoders(tmp_path: Path, given: tuple[str, ...], wanted: set[str]) -> None:
+    path = save(tmp_path / "a.safetensors", {name: draw(n, 2, 8) for n, name in enumerate(given)})
+    assert set(read_embedding(path).vectors) == wanted
+
+
 def test_a_word_stands_for_its_vectors_only_as_a_whole_word(tiny_family: Any) -> None:
     tokenizer = AddedTokens(tiny_family("sd2").pipeline.tokenizer, {"cat": ("<1>", "<2>"), "my cat": ("<3>",)})
     assert tokenizer.expand("a Cat, concat, cats, my CAT; cat") == "a <1><2>, concat, cats, <3>; <1><2>"

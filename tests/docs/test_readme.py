@@ -45,6 +45,19 @@ def test_the_readme_runs_the_program_and_stays_short(pages: Any) -> None:
     assert len(readme.read_text(encoding="utf-8").splitlines()) < LONGEST
 
 
+def test_the_kinds_of_adapter_that_the_readme_lists_are_those_of_the_code() -> None:
+    from stylescore.lora.kinds import KINDS
+    from stylescore.lora.reading import _USE_SUPPORTED
+
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    listed = _USE_SUPPORTED.removeprefix("use a ").removesuffix(" in safetensors format").replace(" or ", " and ")
+    assert f"your style folder: {listed}, as kohya" in readme
+    shapes = ((2, 2), (2, 2, 3, 3))
+    kinds = {kind.name({role: shape}) for kind in KINDS for role in kind.roles for shape in shapes}
+    changes = {"full difference", "whole weights", "sparse difference", ""}
+    assert {"DoRA", *(kinds - changes)} == set(listed.replace(" and ", ", ").split(", "))
+
+
 def test_photos_that_the_readme_names_in_the_repository_are_there() -> None:
     named = set(re.findall(r"examples/[\w-]+\.jpg", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert named

@@ -95,7 +95,7 @@ def test_a_name_that_two_pictures_have_is_not_matched_without_its_folder(tmp_pat
     table = tmp_path / "captions.csv"
     table.write_text("file,caption\na.png,ink\n", encoding="utf-8")
     assert "rows of captions.csv that name no picture here: 1" in read(tmp_path, pictures).summary
-    with pytest.raises(ConfigError, match=r"names 'a.png', which is not in"):
+    with pytest.raises(ConfigError, match=r"names 'a.png', and several folders have a picture of this name"):
         read_captions(pictures, CaptionSource(table=table), folder=tmp_path)
 
 
@@ -122,3 +122,53 @@ def test_kohyas_metadata_name_pictures_by_paths_without_suffix(tmp_path: Path) -
     content = {"/data/x/a": {"caption": "a cat"}, "b": {"tags": "1girl, hat"}, "c": {"train_resolution": [512, 512]}}
     (tmp_path / "meta_cap.json").write_text(json.dumps(content), encoding="utf-8")
     assert list(read(tmp_path, pictures).texts.values()) == ["a cat", "1girl, hat", ""]
+
+
+TABLE_TEXTS = {
+    "semicolons": "file;caption\na.png;one, two\n",
+    "a line that states semicolons": 'sep=;\r\n"file";"caption"\r\na.png;one, two\r\n',
+    "tabs": "file\tcaption\na.png\tone, two\n",
+    "empty rows": 'file,caption\n\na.png,"one, two"\n,\n',
+    "another column": 'image_path,caption\na.png,"one, two"\n',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("kind", TABLE_TEXTS)
+def test_tables_as_spreadsheet_programs_save_them(tmp_path: Path, kind: str, encoding: str) -> None:
+    pictures = make(tmp_path, "a.png")
+    table = tmp_path / "t.csv"
+    table.write_bytes(TABLE_TEXTS[kind].encode(encoding))
+    assert list(read_captions(pictures, CaptionSource(table=table)).texts.values()) == ["one, two"]
+
+
+def test_a_text_of_windows_is_read(tmp_path: Path) -> None:
+    pictures = make(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_text("Öl, one", encoding="utf-16")
+    assert list(read(tmp_path, pictures).texts.values()) == ["Öl, one"]
+
+
+@pytest.mark.parametrize(("picture", "text"), [("\u00fc.png", "u\u0308"), ("u\u0308.png", "\u00fc")])
+def test_composed_and_decomposed_letters_are_the_same(tmp_path: Path, picture: str, text: str) -> None:
+    pictures = make(tmp_path, picture)
+    (tmp_path / f"{text}.txt").write_text("beside", encoding="utf-8")
+    assert list(read(tmp_path, pictures).texts.values()) == ["beside"]
+    (tmp_path / f"{text}.txt").unlink()
+    (tmp_path / "metadata.csv").write_text(f"file,caption\n{text}.png,table\n", encoding="utf-8")
+    assert list(read(tmp_path, pictures).texts.values()) == ["table"]
+
+
+def test_a_table_of_windows_names_folders_with_its_own_slashes(tmp_path: Path) -> None:
+    pictures = make(tmp_path, "x/a.png", "y/a.png", "B.png")
+    table = tmp_path / "t.csv"
+    table.write_text("file,caption\nx\\a.png,one\ny\\a.png,two\nb.PNG,three\n", encoding="utf-8")
+    found = read_captions(pictures, CaptionSource(table=table), folder=tmp_path)
+    assert list(found.texts.values()) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("t.xlsx", "a spreadsheet"), ("t.parquet", "a table of a data set")])
+def test_tables_of_other_formats_are_named(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    with pytest.raises(ConfigError, match=f"cannot be read: it is {kind}") as caught:
+        read_captions(make(tmp_path, "a.png"), CaptionSource(table=tmp_path / name))
+    assert caught.value.hint == "save it as CSV"

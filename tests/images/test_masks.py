@@ -119,3 +119,13 @@ def test_a_phone_photo_given_as_an_image_is_turned(tmp_path: Path) -> None:
     assert by_image.picture.size == (60, 90)
     assert np.array_equal(np.asarray(by_image.picture), np.asarray(by_path.picture))
     assert to_tensor(by_image.visible, (6, 9)).equal(to_tensor(by_path.visible, (6, 9)))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_that_is_painted_by_its_transparency_alone_is_refused(tmp_path: Path, mode: str) -> None:
+    mask = Image.new(mode, (60, 40))
+    mask.putalpha(Image.linear_gradient("L").resize((60, 40)))
+    mask.save(tmp_path / "mask.png")
+    photo = as_photo(np.zeros((40, 60, 3), dtype=np.uint8))
+    with pytest.raises(PictureError, match="is painted by its transparency alone: all that can be seen of it is black"):
+        with_mask(photo, tmp_path / "mask.png")

@@ -492,3 +492,13 @@ def test_long_texts_and_profiles_do_not_make_a_sound_picture_damaged(tmp_path: P
     before = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     assert read_photo(tmp_path / "a.png").picture.size == (16, 16)
     assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+
+
+@pytest.mark.parametrize(("name", "tags"), [("a.tif", {50706: b"\1\4\0\0"}), ("a.NEF", {}), ("a.arw", {})])
+def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photo(
+    tmp_path: Path, name: str, tags: dict[int, bytes]
+) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / name, format="TIFF", tiffinfo=tags)
+    with pytest.raises(PictureError, match="is a camera's raw file, not a picture") as caught:
+        read_photo(tmp_path / name)
+    assert "JPEG or TIFF" in str(caught.value.hint)

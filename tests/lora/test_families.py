@@ -47,6 +47,8 @@ STATED: list[tuple[str, str, str]] = [
     ("ss_base_model_version", "zimage", "Z-Image"),
     ("ss_base_model_version", "flex1", "Flex"),
     ("modelspec.architecture", "PixArt-Sigma", "PixArt"),
+    ("ss_base_model_version", "Pony V7", "AuraFlow"),
+    ("modelspec.architecture", "longcat-image", "LongCat-Image"),
 ]
 
 
@@ -76,6 +78,10 @@ def test_what_a_file_states_wins_over_names(tmp_path: Path, key: str, stated: st
         ("modelspec.architecture", "flux1-kontext", "flux"),
         ("modelspec.architecture", "stable-diffusion-xl-v1-base/lora", "sdxl"),
         ("modelspec.architecture", "stable-diffusion-3-medium", "sd3"),
+        ("modelspec.architecture", "Stable Diffusion XL", "sdxl"),
+        ("modelspec.architecture", "Stable Diffusion 1.5", "sd1"),
+        ("ss_base_model_version", "Illustrious", "sdxl"),
+        ("ss_base_model_version", "Pony", "sdxl"),
     ],
 )
 def test_supported_families_are_stated_in_many_ways(tmp_path: Path, key: str, stated: str, family: str) -> None:
@@ -151,6 +157,8 @@ SUPPORTED = [
     ("transformer.transformer_blocks.18.attn.to_q", 3072, "flux"),
     ("transformer.single_transformer_blocks.37.attn.to_q", 3072, "flux"),
     ("transformer.transformer_blocks.37.attn.to_q", 2432, "sd3"),
+    ("lora_unet_transformer_blocks_37_attn_to_q", 2432, "sd3"),
+    ("lora_unet_transformer_blocks_18_attn_to_q", 3072, "flux"),
     ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 2048, "unknown"),
     ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj", 8, "unknown"),
     ("base_model.model.text_model.encoder.layers.0.mlp.fc1", 8, "unknown"),

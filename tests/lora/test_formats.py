@@ -362,6 +362,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "diffusers": (f"text_encoder.{TEXT_LAYER}.lora_linear_layer.{{}}.weight", "text_encoder"),
     "diffusers, second": (f"text_encoder_2.{TEXT_LAYER}.lora_linear_layer.{{}}.weight", "text_encoder_2"),
     "third": (f"text_encoder_3.{TEXT_LAYER}.lora.{{}}.weight", "text_encoder_3"),
+    "LyCORIS": ("lycoris_text_model_encoder_layers_0_self_attn_out_proj.lora_{}.weight", "text_encoder"),
+    "LyCORIS, newer": ("lycoris_encoder_layers_0_self_attn_out_proj.lora_{}.weight", "text_encoder"),
+    "newer": ("base_model.model.encoder.layers.0.self_attn.out_proj.lora_{}.weight", "text_encoder"),
+    "ComfyUI, second": (f"text_encoders.clip_g.transformer.{TEXT_LAYER}.lora_{{}}.weight", "text_encoder_2"),
 }
 
 

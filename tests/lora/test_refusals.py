@@ -237,6 +237,7 @@ def test_one_module_in_two_spellings(tmp_path):
         (f"{STEM}.reshape_weight", "LoRA for layers of another size"),
         ("mid.attn2.processor.to_k_custom_diffusion.weight", "Custom Diffusion"),
         ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
+        ("transformer_blocks.0.qkv_proj.lora_down", "nunchaku LoRA"),
     ],
 )
 def test_other_kinds_of_adapter_are_named(tmp_path, name, kind):
@@ -391,12 +392,28 @@ def test_unreadable_settings(tmp_path, text):
         ("emb_params", "a text embedding"),
         ("<cat-toy>", "a text embedding"),
         ("double_blocks.0.img_attn.qkv.weight", "a full model"),
-        ("x", "something else"),
+        ("x", "a file of other tensors, such as 'x'"),
     ],
 )
 def test_files_that_are_no_adapter(tmp_path, name, what):
     save_file({name: torch.ones(2, 2)}, tmp_path / "a.safetensors")
     refused(tmp_path / "a.safetensors", f"is {what}, not a LoRA")
+
+
+def test_a_file_without_tensors(tmp_path):
+    save_file({}, tmp_path / "a.safetensors")
+    refused(tmp_path / "a.safetensors", "is a file without tensors, not a LoRA")
+
+
+@pytest.mark.parametrize("scalar", [torch.ones(3), torch.ones(0), torch.tensor(1e6)])
+def test_a_scalar_that_no_training_writes(tmp_path, scalar):
+    refused(saved(tmp_path / "a.safetensors", scalar=scalar), "scalar of .* numbers|gives it the factor")
+
+
+def test_a_scalar_beside_what_has_no_scale(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({f"{STEM}.diff": torch.ones(4, 4), f"{STEM}.scalar": torch.tensor(0.5)}, path)
+    refused(path, "the scalar of .* multiplies nothing")
 
 
 def test_tensors_of_no_adapter_are_not_dropped_silently(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stylescore.errors import StyleError
 from stylescore.lora import describe, read_lora
@@ -56,3 +56,9 @@ def test_trigger_words_in_order_of_reliability(tmp_path, left_out, words):
     save_file({"unet.m.lora_A.weight": torch.ones(1, 4), "unet.m.lora_B.weight": torch.ones(4, 1)}, path, metadata)
     assert describe(path).trigger_words == words
     assert read_lora(path).trigger_words == (("ink wash",) if not left_out else ())
+
+
+def test_stated_words_in_a_list_are_joined(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(load_file(GOOD), path, {"modelspec.trigger_phrase": '["ink wash", "sumi e"]'})
+    assert read_lora(path).trigger_words == ("ink wash, sumi e",)

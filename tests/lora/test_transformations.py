@@ -206,6 +206,23 @@ def test_the_sparse_remainder_of_an_extraction_is_scaled_like_the_factors(tmp_pa
     assert_acts(save(tmp_path / "a.safetensors", tensors), {"turn.weight": before + 1.5 * whole})
 
 
+@pytest.mark.parametrize("scalar", [0.4, -1.5])
+def test_the_trained_factor_of_older_lycoris_files_multiplies_the_product(tmp_path: Path, scalar: float) -> None:
+    tensors = factors() | {
+        "lora_unet_turn.alpha": torch.tensor(3.0),
+        "lora_unet_turn.scalar": torch.tensor(scalar),
+        "lora_unet_fold.lokr_w1": draw(5, 3, 2),
+        "lora_unet_fold.lokr_w2": draw(6, 4, 4, 3, 3),
+        "lora_unet_fold.alpha": torch.tensor(3.0),
+        "lora_unet_fold.scalar": torch.tensor(scalar),
+    }
+    before = Network().state_dict()
+    wanted = {"turn.weight": before["turn.weight"] + scalar * 1.5 * draw(2, 8, 2) @ draw(1, 2, 12)}
+    kron = torch.kron(draw(5, 3, 2)[..., None, None], draw(6, 4, 4, 3, 3))
+    wanted["fold.weight"] = before["fold.weight"] + scalar * kron
+    assert_acts(save(tmp_path / "a.safetensors", tensors), wanted)
+
+
 BOTH = ["fold", "turn"]
 PEFTS: dict[str, tuple[str, Any]] = {
     "IA3": ("IA3", IA3Config(target_modules=BOTH, feedforward_modules=[])),
@@ -252,6 +269,27 @@ def test_what_peft_saves_changes_weights_as_peft_does(tmp_path: Path, name: str)
     assert (report.usable, report.format, report.assumed) == (True, "peft", None)
     if name != "biases":
         assert report.kind == kind
+
+
+@pytest.mark.parametrize("options", [{}, {"block_share": True}], ids=["", "shared"])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("stem", ["lora_unet_{}", "transformer.{}"])
+def test_the_rotations_of_onetrainer_are_those_of_peft_with_five_terms(
+    tmp_path: Path, stem: str, scaled: bool, options: dict[str, bool]
+) -> None:
+    if not scaled and "." in stem:
+        pytest.skip("the same tensors as PEFT's, which need settings")
+    trained = get_peft_model(Network(), OFTConfig(target_modules=["turn"], oft_block_size=4, r=0, **options))
+    rotation = trained.base_model.model.turn.oft_R["default"]
+    rotation.weight.data = 0.3 * draw(5, *rotation.weight.shape)
+    name = stem.format("turn")
+    tensors = {f"{name}.oft_R.weight": rotation.weight.data.clone()}
+    if scaled:
+        tensors[f"{name}.oft_R.weight"] *= 2 * 3**0.5
+        tensors[f"{name}.oft_R.scaled_oft"] = torch.tensor(True)
+    path = save(tmp_path / "a.safetensors", tensors)
+    assert_acts(path, {"turn.weight": trained.merge_and_unload().turn.weight.detach()})
+    assert describe(path).kind == "OFT"
 
 
 def test_an_embedding_table_is_changed_as_peft_changes_it(tmp_path: Path) -> None:

@@ -348,6 +348,16 @@ def spell_dotted(name: str, part: str, family: str) -> str:
     return f"{FAMILIES[family].denoiser if part == 'unet' else part}.{name}"
 
 
+def spell_comfyui(name: str, part: str, family: str) -> str:
+    """Return the stem of a module as ComfyUI spells it, which adds prefixes to the names in a checkpoint."""
+    if part == "unet":
+        return f"diffusion_model.{name}"
+    t5 = (family, part) in {("flux", "text_encoder_2"), ("sd3", "text_encoder_3")}
+    usual = "clip_h" if family == "sd2" else "clip_l"
+    model = "t5xxl" if t5 else "clip_g" if part == "text_encoder_2" else usual
+    return f"text_encoders.{model}.transformer.{name}"
+
+
 KOHYA = ("lora_down.weight", "lora_up.weight", "alpha", "dora_scale")
 SPELLINGS: dict[str, tuple[Callable[[str, str, str], str], tuple[str, str, str | None, str | None]]] = {
     "kohya": (spell_kohya, KOHYA),
@@ -364,6 +374,7 @@ SPELLINGS: dict[str, tuple[Callable[[str, str, str], str], tuple[str, str, str |
         spell_dotted,
         ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight", "alpha", None),
     ),
+    "ComfyUI": (lambda *of: spell_comfyui(*of), KOHYA),
     "prefix twice": (
         lambda name, part, family: f"unet.unet.{name}" if part == "unet" else spell_dotted(name, part, family),
         ("lora.down.weight", "lora.up.weight", None, None),

@@ -34,6 +34,7 @@ from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
 from stylescore.diffusion.execution.merging import merge_into_copy, merging_is_faster
 from stylescore.diffusion.execution.offload import offload
 from stylescore.diffusion.families import SD
+from stylescore.diffusion.fingerprint import other_base
 from stylescore.diffusion.quantisation import has_quantised
 from stylescore.diffusion.text import TextEncoder
 from stylescore.errors import ModelError, StyleError
@@ -114,6 +115,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     make_backbone = partial(_make_backbone, schedule_of=styled, counter=PassCounter(), execution=execution)
     base_backbone = make_backbone(base)
     deltas, strength = bind_all(loras, styled.network, "unet"), run.method.style_strength
+    base_notes = _base_notes(loras, sources.styles, styled.network)
     _refuse_offloaded_quantised(execution, base, styled)
     if styled is not base and has_quantised(styled.network):
         style_backbone = make_backbone(styled)
@@ -147,7 +149,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         native_size=styled.native_size,
         multiple=styled.multiple,
         batched=_batches_scores(execution),
-        notes=tuple(dict.fromkeys((*base.notes, *styled.notes, *clip_notes, *style_notes))),
+        notes=tuple(dict.fromkeys((*base.notes, *styled.notes, *clip_notes, *base_notes, *style_notes))),
         predicts=base.predicts if base.predicts == styled.predicts else None,
         clip_skip=skip,
         trigger=_trigger(loras, sources.styles),
@@ -324,6 +326,14 @@ def _generator_note(lora: LoraFile) -> str | None:
     if not one_step_generator(lora.metadata):
         return None
     return "it is a one-step generator's LoRA, trained for a single pass: stylescore apply runs it as such"
+
+
+def _base_notes(
+    loras: Sequence[tuple[LoraFile, float]], styles: Sequence[StyleSource], network: nn.Module
+) -> list[str]:
+    """Return a note on every adapter that states another base than the network it is used with."""
+    lines = [(source.name, other_base(lora.metadata, network)) for (lora, _), source in zip(loras, styles, strict=True)]
+    return [f"{name}: {line}" for name, line in lines if line]
 
 
 def _text_note(parts: Sequence[Part], lora: LoraFile, method: MethodConfig) -> str | None:

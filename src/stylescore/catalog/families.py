@@ -65,7 +65,7 @@ SD1: Final = FamilyFacts(
     controls=(("edges", "lllyasviel/sd-controlnet-canny"), ("tile", "lllyasviel/control_v11f1e_sd15_tile")),
     kohya_version="sd_v1",
     modelspec_architecture="stable-diffusion-v1",
-    stated_as=re.compile(r"^sd[_ -]?v?1|stable-diffusion-v?1", re.I),
+    stated_as=re.compile(r"^sd[_ -]?v?1|stable[-_ ]diffusion[-_ ]v?1", re.I),
 )
 SD2: Final = FamilyFacts(
     key="sd2",
@@ -76,7 +76,7 @@ SD2: Final = FamilyFacts(
     tiny_autoencoder=_TAESD,
     kohya_version="sd_v2",
     modelspec_architecture="stable-diffusion-v2-512",
-    stated_as=re.compile(r"^sd[_ -]?v?2|stable-diffusion-v?2", re.I),
+    stated_as=re.compile(r"^sd[_ -]?v?2|stable[-_ ]diffusion[-_ ]v?2", re.I),
 )
 SDXL: Final = FamilyFacts(
     key="sdxl",
@@ -91,7 +91,7 @@ SDXL: Final = FamilyFacts(
     modelspec_architecture="stable-diffusion-xl-v1-base",
     content_block="up_blocks.0.attentions.0",
     style_block="up_blocks.0.attentions.1",
-    stated_as=re.compile(r"sdxl|xl[-_ ]?base|stable-diffusion-xl", re.I),
+    stated_as=re.compile(r"sdxl|xl[-_ ]?base|stable[-_ ]diffusion[-_ ]xl|illustrious|noob-?ai|^pony", re.I),
 )
 SD3: Final = FamilyFacts(
     key="sd3",
@@ -102,7 +102,7 @@ SD3: Final = FamilyFacts(
     native_resolution=1024,
     text_parameters=5.581,
     tiny_autoencoder="madebyollin/taesd3",
-    stated_as=re.compile(r"^sd[_ -]?v?3|stable-diffusion-v?3", re.I),
+    stated_as=re.compile(r"^sd[_ -]?v?3|stable[-_ ]diffusion[-_ ]v?3", re.I),
 )
 FLUX: Final = FamilyFacts(
     key="flux",
@@ -182,7 +182,7 @@ OTHER_FAMILIES: Final = (
         r"(?:^|\.|lora_unet_|lycoris_)blocks[._]\d+[._](?:self_attn|cross_attn|ffn|attn1|attn2)[._]",
     ),
     _other("LTX-Video", _START + r"ltx"),
-    _other("AuraFlow", r"aura-?flow", r"joint_transformer_blocks"),
+    _other("AuraFlow", r"aura-?flow|pony[ _-]?v?7", r"joint_transformer_blocks"),
     _other("HiDream", r"hi-?dream", r"(?:double|single)_stream_blocks"),
     _other("Lumina or Z-Image", None, r"(?:noise|context)_refiner[._]"),
     _other("Lumina", r"lumina"),
@@ -195,6 +195,9 @@ OTHER_FAMILIES: Final = (
     _other("Cosmos", r"cosmos"),
     _other("OmniGen", r"omni-?gen"),
     _other("Kandinsky", r"kandinsky"),
+    _other("LongCat-Image", r"longcat"),
+    _other("Bria", _START + r"bria"),
+    _other("DeepFloyd IF", r"deepfloyd"),
     _other("Krea 2", r"krea[ _-]?2"),
     _other("Anima", _START + r"anima(?:$|[ _-])"),
     _other("Stable Cascade", r"cascade|w(?:ue|ü)rstchen", r"^lora_prior_"),

@@ -15,6 +15,8 @@ from stylescore.storage.safetensors_header import SafetensorsHeader
 from stylescore.storage.texts import parse_json
 from stylescore_apply.names import KEY
 
+BASE_WEIGHTS = "stylescore.base_weights"
+"""Key under which a style trained here states the fingerprint of its base."""
 _BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
 _TITLE_KEYS = ("modelspec.title", "ss_output_name")
 _TRIGGER_KEYS = ("modelspec.trigger_phrase",)
@@ -24,7 +26,7 @@ _MOST_DIGITS = 3
 _EMPTY = {"", "None", "none", "null"}
 _ADDED_TOKEN = re.compile(r"<[^<>]+>")
 _BUNDLED = re.compile(
-    r"bundle_emb\.(?P<token>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_l|clip_g|t5|(?:clip_l|clip_g|t5)_out)"
+    r"bundle_emb\.(?P<token>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_l|clip_g|t5xxl|t5|(?:clip_l|clip_g|t5)_out)"
 )
 _BUNDLED_NOTE = re.compile(r"bundle_emb\..+\.(?:string_to_token\..+|name|step)")
 
@@ -65,9 +67,19 @@ def stated_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
 
     These may stand in a prompt without anybody having looked at them, so nothing is guessed here.
     """
-    stated = first_of(header.metadata, _TRIGGER_KEYS)
+    stated = _join_list(first_of(header.metadata, _TRIGGER_KEYS))
     tokens = added_tokens(header)
     return (stated,) if stated is not None else ((join_tokens(tokens),) if tokens else ())
+
+
+def _join_list(stated: str | None) -> str | None:
+    """Return stated words as one text: some programs write them as a JSON list."""
+    try:
+        words: Any = parse_json(stated or "")
+    except ValueError:
+        return stated
+    is_list = isinstance(words, list) and bool(words) and all(isinstance(word, str) for word in words)
+    return ", ".join(words) if is_list else stated
 
 
 def suggested_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ LARGEST_COUNT = 1_000_000
 LONGEST_TEXT = 10_000
 """Longest prompt in letters; text encoders truncate far shorter ones."""
 MOST_STYLES = 32
+_UNREAD = re.compile(r"<hypernet:[^<>]+>|\bembedding:([^\s,:()]+)|(?<!\S)(BREAK)(?!\S)")
+"""What other programs read in a prompt, and a text encoder would read as letters."""
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lycoris):([^:<>]+)(?::([^:<>]*))?[^<>]*>", re.I)
 _MACHINE = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 _MODEL_NAMES = ("preview_model", "vae", "text_encoders", "control_model")
@@ -233,13 +235,20 @@ def check_output(output: OutputConfig) -> OutputConfig:
     return output
 
 
-def _refuse_lora_tags(name: str, prompt: str) -> None:
-    """Raise `ConfigError` for a prompt that names a LoRA, as prompts of other programs do."""
+def _refuse_commands(name: str, prompt: str) -> None:
+    """Raise `ConfigError` for a prompt with a LoRA, an embedding or a command, as other programs read them."""
     tag = _LORA_TAG.search(prompt)
     if tag is not None:
         raise ConfigError(
             f"{name} must be text for the text encoder, which cannot load {quote(tag[0])}",
             hint=f"delete it from the prompt and give --style {tag[1]}={tag[2] or '1'}",
+        )
+    other = _UNREAD.search(prompt)
+    if other is not None and not (other[2] and prompt.isupper()):
+        instead = f" and give --embedding {other[1]}=FILE, with {other[1]} in the prompt" if other[1] else ""
+        raise ConfigError(
+            f"{name} must be text for the text encoder, which would read {quote(other[0])} as letters",
+            hint=f"delete it from the prompt{instead}{' or write it in small letters' if other[2] else ''}",
         )
 
 
@@ -261,7 +270,7 @@ def check_run(run: RunConfig) -> RunConfig:
     prompts = {"prompt": run.caption, "style_prompt": run.style_prompt, "negative_prompt": run.negative_prompt}
     check_texts({**prompts, **{name: getattr(run, name) for name in _MODEL_NAMES}})
     for name, prompt in prompts.items():
-        _refuse_lora_tags(name, prompt or "")
+        _refuse_commands(name, prompt or "")
     check_method(run.method)
     _check_control(run)
     if run.negative_prompt and not run.method.is_guided:

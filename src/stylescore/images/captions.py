@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,10 @@ from stylescore.errors import ConfigError, did_you_mean, quote
 from stylescore.storage.texts import describe_error, is_file, parse_json, read_text
 
 CAPTION_SUFFIXES = (".txt", ".caption")
-FILE_COLUMNS = ("file", "file_name", "filename", "image", "picture", "path")
+FILE_COLUMNS = (
+    *("file", "file_name", "filename", "image", "picture", "path"),
+    *("image_path", "file_path", "filepath", "image_file"),
+)
 TEXT_COLUMNS = ("caption", "text", "prompt")
 TABLES = tuple(
     f"{stem}{suffix}"
@@ -31,6 +36,14 @@ TABLES = tuple(
 LONGEST_CAPTION = 64 * 2**10
 """Longest caption file in bytes; text encoders truncate at a few hundred."""
 LONGEST_TABLE = 32 * 2**20
+_DELIMITERS = (",", ";", "\t")
+_STATED_DELIMITER = re.compile(r"sep=(.)", re.I)
+"""The line with which spreadsheet programs state what separates the cells."""
+_OTHER_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
+    **dict.fromkeys((".parquet", ".arrow"), "a table of a data set"),
+}
+"""What files are that hold tables in other formats, by their suffix."""
 
 
 @dataclass(frozen=True)
@@ -188,22 +201,27 @@ def _list_sidecars(folder: Path) -> dict[tuple[str, str], Path]:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CAPTION_SUFFIXES)
     except OSError as error:
         raise ConfigError(f"the folder {str(folder)!r} cannot be read: {describe_error(error)}") from error
-    return {(path.stem, path.suffix.lower()): path for path in files if is_file(path)}
+    return {(_compose(path.stem), path.suffix.lower()): path for path in files if is_file(path)}
+
+
+def _compose(name: str) -> str:
+    """Return a name with composed letters: programs on a Mac write "u" and two dots, others one letter."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _find_sidecars(picture: Path, files: Mapping[tuple[str, str], Path]) -> list[Path]:
     """Return the caption files of a picture; the first one is used."""
-    keys = ((stem, suffix) for suffix in CAPTION_SUFFIXES for stem in (picture.name, picture.stem))
+    keys = ((stem, suffix) for suffix in CAPTION_SUFFIXES for stem in map(_compose, (picture.name, picture.stem)))
     return [files[key] for key in keys if key in files]
 
 
 def _refuse_shared(pictures: Sequence[Path], files: Mapping[Path, Mapping[tuple[str, str], Path]]) -> None:
     """Raise `ConfigError` if pictures whose names differ only in the suffix have a caption file in common."""
-    counts = Counter((path.parent, path.stem) for path in pictures)
+    counts = Counter((path.parent, _compose(path.stem)) for path in pictures)
     for (folder, stem), count in counts.items():
         shared = next((files[folder][stem, end] for end in CAPTION_SUFFIXES if (stem, end) in files[folder]), None)
         if count > 1 and shared is not None:
-            names = ", ".join(path.name for path in pictures if (path.parent, path.stem) == (folder, stem))
+            names = ", ".join(path.name for path in pictures if (path.parent, _compose(path.stem)) == (folder, stem))
             raise ConfigError(
                 f"{shared.name!r} would be the caption of several pictures: {names}",
                 hint="rename the pictures so that their names differ before the suffix",
@@ -232,22 +250,40 @@ class _Finder:
         self.folder = folder or (pictures[0].parent if pictures else table.parent)
         self.places = (self.folder, table.parent)
         self.by_path = {_absolute(path): path for path in pictures}
-        self.names = _unique((path.name, path) for path in pictures)
-        self.stems = _unique((path.stem, path) for path in pictures)
+        self.names = [
+            _unique((spell(name), path) for path in pictures for name in _names(path)) for spell in (_compose, _fold)
+        ]
 
     def at_path(self, name: str) -> Path | None:
         """Return the absolute path of the file that a row names, in the pictures' folder or beside the table."""
-        found = next((place / name for place in self.places if name and is_file(place / name)), None)
+        names = dict.fromkeys((name, name.replace("\\", "/")))
+        places = (place / spelling for spelling in names if name for place in self.places)
+        found = next(filter(is_file, places), None)
         return None if found is None else _absolute(found)
 
     def by_name(self, name: str) -> Path | None:
         """Return the absolute path of the only picture with this file name, whatever its folder; also without suffix.
 
-        Tables name pictures by paths of the machine where they were made.
+        Tables name pictures by paths of the machine where they were made, on which capital letters may not count.
         """
         base = PureWindowsPath(name).name  # both kinds of slashes separate
-        found = self.names.get(base) or self.stems.get(base)
+        exact, folded = self.names
+        found = exact.get(_compose(base)) or folded.get(_fold(base))
         return None if found is None else _absolute(found)
+
+    def is_ambiguous(self, name: str) -> bool:
+        """Tell whether pictures in several folders have this file name."""
+        base = _fold(PureWindowsPath(name).name)
+        return sum(base in map(_fold, _names(path)) for path in self.by_path) > 1
+
+
+def _names(path: Path) -> set[str]:
+    """Return a picture's file name, with and without suffix."""
+    return {path.name, path.stem}
+
+
+def _fold(name: str) -> str:
+    return _compose(name).casefold()
 
 
 def _unique(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -295,6 +331,11 @@ def _locate(table: _Table, name: str, finder: _Finder, *, found: bool) -> Path |
     """Return the picture that a row names, and count how it was found."""
     exact = finder.at_path(name)
     picture = exact or finder.by_name(name)
+    if picture is None and not found and finder.is_ambiguous(name):
+        raise ConfigError(
+            f"the table {str(table.path)!r} names {quote(name)}, and several folders have a picture of this name",
+            hint="write the path relative to the folder",
+        )
     if picture is None and not found:
         hint = did_you_mean(name, (path.name for path in finder.by_path))
         raise ConfigError(
@@ -317,6 +358,8 @@ def read_table_rows(path: Path) -> list[tuple[str, str]]:
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     """Return the rows of a table: what they name a file, and its caption."""
+    if kind := _OTHER_TABLES.get(path.suffix.lower()):
+        raise ConfigError(f"the captions {str(path)!r} cannot be read: it is {kind}", hint="save it as CSV")
     match path.suffix.lower():
         case ".jsonl":
             return _read_json_lines(path)
@@ -337,13 +380,26 @@ class _NoColumnError(ConfigError):
 def _read_rows(table: Path) -> list[tuple[str, str]]:
     """Return the rows of a table whose cells are separated by commas, or by tabs."""
     text = _read_text(table, LONGEST_TABLE)
+    first, _, rest = text.partition("\n")
+    stated = _STATED_DELIMITER.fullmatch(first.strip("\r"))
+    text = rest if stated else text
     try:
-        rows = list(csv.reader(StringIO(text, newline=""), delimiter="\t" if table.suffix.lower() == ".tsv" else ","))
+        rows = list(csv.reader(StringIO(text, newline=""), delimiter=stated[1] if stated else _find_delimiter(text)))
     except csv.Error as error:
         raise _read_error(table, error) from error
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
     name, caption = _find_column(table, head, FILE_COLUMNS), _find_column(table, head, TEXT_COLUMNS)
-    return [(row[name].strip(), row[caption]) for row in rows[1:] if len(row) > max(name, caption)]
+    return [(row[name].strip(), row[caption]) for row in rows[1:] if len(row) > max(name, caption) and any(row)]
+
+
+def _find_delimiter(text: str) -> str:
+    """Return what separates the cells of a table: with it, the first line names the columns."""
+    first = text.split("\n", 1)[0].strip("\r")
+    for delimiter in _DELIMITERS:
+        cells = {cell.strip(' "').lower() for cell in first.split(delimiter)}
+        if not cells.isdisjoint(FILE_COLUMNS) and not cells.isdisjoint(TEXT_COLUMNS):
+            return delimiter
+    return _DELIMITERS[0]
 
 
 def _find_column(table: Path, head: Sequence[str], names: Sequence[str]) -> int:
@@ -404,7 +460,7 @@ def _shorten(head: Sequence[str]) -> str:
 
 
 def _read_text(path: Path, limit: int = LONGEST_CAPTION) -> str:
-    """Read a UTF-8 file, with or without a byte order mark."""
+    """Read a text file."""
     try:
         return read_text(path, limit=limit)
     except (OSError, ValueError) as error:
@@ -412,5 +468,9 @@ def _read_text(path: Path, limit: int = LONGEST_CAPTION) -> str:
 
 
 def _read_error(path: Path, error: Exception) -> ConfigError:
-    hint = "give a file that exists" if isinstance(error, FileNotFoundError) else "save it as UTF-8 text"
+    hints: dict[type[Exception], str] = {
+        FileNotFoundError: "give a file that exists",
+        IsADirectoryError: "give a file in it",
+    }
+    hint = hints.get(type(error), "save it as UTF-8 text")
     return ConfigError(f"the captions {str(path)!r} cannot be read: {describe_error(error)}", hint=hint)

@@ -29,9 +29,11 @@ def with_mask(photo: Photo, mask: Any, feather: float | None = None) -> Photo:
             for `FEATHER` of the short side.
 
     Raises:
-        PictureError: the mask cannot be read, or has another aspect ratio than the photo.
+        PictureError: the mask cannot be read, is painted by its transparency alone, or has another aspect ratio than
+            the photo.
     """
-    plain = fit_mask(_read_grey(mask), photo, _name_of(mask))
+    name = _name_of(mask)
+    plain = fit_mask(_read_grey(mask, name), photo, name)
     width = round(FEATHER * min(photo.picture.size)) if feather is None else feather
     return replace(photo, mask=soften(plain, width))
 
@@ -75,10 +77,20 @@ def _has_aspect(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
     return abs(ratio - 1) <= LARGEST_DIFFERENCE
 
 
-def _read_grey(mask: Any) -> Image.Image:
+def _read_grey(mask: Any, name: str) -> Image.Image:
+    """Return a mask as "L", black where it is transparent."""
     read = as_photo(mask)
     grey = read.picture.convert("L")
-    return grey if read.alpha is None else ImageChops.multiply(grey, read.alpha)
+    if read.alpha is None:
+        return grey
+    visible = ImageChops.multiply(grey, read.alpha)
+    if visible.getextrema() == (0, 0):
+        raise PictureError(
+            f"the mask {name!r} is painted by its transparency alone: all that can be seen of it is black, so that "
+            "nothing would be stylized",
+            hint="paint white on black",
+        )
+    return visible
 
 
 def _name_of(mask: Any) -> str:

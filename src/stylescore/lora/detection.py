@@ -24,8 +24,14 @@ UNKNOWN = "unknown"
 _STATEMENTS = ("modelspec.architecture", "ss_base_model_version")
 _MARKS: tuple[tuple[re.Pattern[str], FamilyFacts], ...] = (
     (re.compile(r"double_blocks|single_blocks|single_transformer_blocks"), FLUX),
-    (re.compile(r"joint_blocks|^transformer\.|^(?:lora_transformer|lycoris)_transformer"), SD3),
-    (re.compile(r"^lora_te2_|^text_encoder_2\.|label_emb_0"), SDXL),
+    (
+        re.compile(
+            r"joint_blocks|(?<!single_)transformer_blocks[._]\d+[._]attn[._]|^transformer\."
+            r"|^(?:lora_transformer|lycoris)_transformer"
+        ),
+        SD3,
+    ),
+    (re.compile(r"^lora_te2_|^text_encoder_2\.|^text_encoders\.clip_g\.|label_emb_0"), SDXL),
 )
 """Tensor names that only adapters of one family have; those of SD3 are shared by FLUX files that lack single blocks."""
 _FLUX_HIDDEN_WIDTH = 3072

@@ -22,6 +22,8 @@ from stylescore.storage.safetensors_header import read_header
 FIRST = ""
 """Key of vectors that name no text encoder: they are for the first one."""
 _ENCODERS = ("clip_l", "clip_g", "t5")
+_SPELLINGS = {"t5xxl": "t5", "text_encoders_0": "clip_l", "text_encoders_1": "clip_g"}
+"""Other names of the vectors for one encoder: of ComfyUI, and of older training scripts of diffusers."""
 _OUTPUTS = tuple(f"{encoder}_out" for encoder in _ENCODERS)
 _UNNAMED = re.compile(r"emb_params|string_to_param\.\*|\*|<[^<>]+>")
 _NOTES = re.compile(r"string_to_token\..+|name|step")
@@ -63,7 +65,7 @@ def read_embedding(path: Path | str) -> Embedding:
 
 
 def _is_known(name: str) -> bool:
-    return name in (*_ENCODERS, *_OUTPUTS) or _UNNAMED.fullmatch(name) is not None
+    return name in (*_ENCODERS, *_SPELLINGS, *_OUTPUTS) or _UNNAMED.fullmatch(name) is not None
 
 
 def read_vectors(path: Path, token: str, tensors: Mapping[str, Tensor]) -> Embedding:
@@ -82,7 +84,8 @@ def read_vectors(path: Path, token: str, tensors: Mapping[str, Tensor]) -> Embed
         raise StyleError(f"{str(path)!r} has {reason}", hint=_USE_ANOTHER)
     vectors: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        encoder = name if name in _ENCODERS else FIRST
+        known = _SPELLINGS.get(name, name)
+        encoder = known if known in _ENCODERS else FIRST
         if encoder in vectors:
             reason = f"{len(tensors)} tensors for {quote(token)} that name no text encoder, such as {quote(name)}"
             raise StyleError(f"{str(path)!r} has {reason}", hint=_USE_ANOTHER)

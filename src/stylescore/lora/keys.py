@@ -36,9 +36,11 @@ _ENDINGS: tuple[tuple[re.Pattern[str], str | None, Format | None], ...] = tuple(
         (_PLAIN + r"?\.(?:alpha|network_alpha)", "alpha", None),
         (r"\.(?P<role>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?(?:\.weight)?", None, None),
         (r"\.dora_scale(?:\.weight)?", "dora_scale", None),
+        (r"\.scalar", "scalar", "kohya"),
         (r"\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?", "magnitude", None),
         (r"\.(?P<role>oft_blocks|oft_diag|rescale|on_input|bias_(?:indices|values|size))", None, "kohya"),
         (r"\.oft_R(?:\.[^.]+)?\.weight", "oft_r", "peft"),
+        (r"\.oft_R\.scaled_oft", "oft_scaled", None),
         (r"\.boft_R(?:\.[^.]+)?", "boft_r", "peft"),
         (r"\.boft_s(?:\.[^.]+)?", "boft_s", "peft"),
         (r"\.ia3_l(?:\.[^.]+)?", "ia3_l", "peft"),
@@ -55,8 +57,6 @@ _NUMBERED = re.compile(r"(?P<part>unet|text_encoder):(?P<number>\d+):(?P<role>up
 _PREFIXES: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
     ("lora_transformer_", "unet"),
-    ("lycoris_text_model_", "text_encoder"),
-    ("lycoris_", "unet"),
     ("oft_unet_", "unet"),
     *((f"{program}_{name}_", "text_encoder") for program in ("lora", "oft") for name in ("te", "te1")),
     *((f"{program}_te2_", "text_encoder_2") for program in ("lora", "oft")),
@@ -67,12 +67,18 @@ _PREFIXES: tuple[tuple[str, Part], ...] = (
     ("text_encoder.", "text_encoder"),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder_3.", "text_encoder_3"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
     ("clip_l.", "text_encoder"),
     ("clip_g.", "text_encoder_2"),
     ("t5.", "text_encoder_3"),
 )
 _REPEATED = ("unet.", "unet_", "transformer.", "text_encoder.", "base_model.model.")
-_WRAPPERS = ("base_model.model.", "model.")
+_WRAPPERS = ("base_model.model.", "model.", "lycoris_")
+_TEXT_LAYERS = ("text_model.", "text_model_", "encoder.layers.", "encoder_layers_")
+"""Beginnings of a CLIP layer's name, where no prefix names the network; newer transformers have no `text_model`."""
 _OLD_OUTPUT = re.compile(r"\.to_out$")
 _OLD_TEXT = re.compile(r"\.self_attn\.to_(q|k|v|out)$")
 
@@ -125,6 +131,8 @@ def _make_key(match: re.Match[str], role: str | None, spelling: Format | None) -
     found = match.groupdict()
     part, module = split_prefix(f"{match['stem']}{found.get('stream', '')}{found.get('number', '')}")
     end = BIAS if found.get("bias") is not None else ""
+    if role == "oft_r" and match["stem"].startswith("lora_"):
+        role, spelling = "oft_series", "kohya"
     return Key(part, module + end, role or match["role"], spelling)
 
 
@@ -133,13 +141,13 @@ def _parse_whole(name: str) -> Key | None:
     if match := _NORM_SCALE.fullmatch(name):
         return _make_key(match, WHOLE, None)
     match = _WHOLE.fullmatch(name)
-    if match is None or not (match["stem"].startswith(_WRAPPERS[0]) or _has_prefix(match["stem"])):
+    if match is None or not _has_prefix(match["stem"]):
         return None
     return _make_key(match, WHOLE, None)
 
 
 def _has_prefix(stem: str) -> bool:
-    return any(stem.startswith(prefix) for prefix, _ in _PREFIXES)
+    return stem.startswith(("base_model.model.", "lycoris_", *(prefix for prefix, _ in _PREFIXES)))
 
 
 def split_prefix(stem: str) -> tuple[Part, str]:
@@ -149,7 +157,7 @@ def split_prefix(stem: str) -> tuple[Part, str]:
     for prefix, part in _PREFIXES:
         if stem.startswith(prefix):
             return part, _normalize(stem.removeprefix(prefix))
-    return ("text_encoder" if stem.startswith(("text_model.", "text_model_")) else "unet"), _normalize(stem)
+    return ("text_encoder" if stem.startswith(_TEXT_LAYERS) else "unet"), _normalize(stem)
 
 
 def _normalize(module: str) -> str:

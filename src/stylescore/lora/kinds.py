@@ -44,6 +44,9 @@ _MOST_NUMBERS = 2**28
 _MOST_TERMS = 100
 """Most terms of the series that replaces an inverse; PEFT takes 5."""
 _MEAN_OF_IDENTITY = 0.5
+_ONETRAINER_TERMS = 5
+_OFT = frozenset({"oft_r", "oft_series", "oft_scaled"})
+"""Roles of the tensors of OFT that PEFT and OneTrainer write."""
 
 
 class IncompleteError(ValueError):
@@ -272,7 +275,9 @@ def _is_feedforward(scaling: Scaling) -> bool:
 
 
 def _build_oft(tensors: Tensors, scaling: Scaling) -> Rotation:
-    """OFT of kohya and LyCORIS, whose blocks rotate output rows, or of PEFT, whose blocks rotate inputs; and BOFT."""
+    """OFT of kohya and LyCORIS, whose blocks rotate output rows; of PEFT and OneTrainer, which rotate inputs; BOFT."""
+    if "oft_series" in tensors or "oft_scaled" in tensors:
+        return _build_onetrainer_oft(tensors)
     if "oft_r" in tensors:
         return _build_peft_oft(tensors["oft_r"], scaling)
     if "boft_r" in tensors:
@@ -315,11 +320,7 @@ def _build_peft_oft(entries: Tensor, scaling: Scaling) -> Rotation:
     options = scaling.settings
     if options.is_empty:
         raise SettingsError("OFT")
-    _require(entries.ndim == 2 and entries.numel() > 0)
-    try:
-        skew = skew_from_triangle(entries)
-    except ValueError:
-        raise ShapeError("that do not fit together") from None
+    skew = _skew(entries)
     if options.flag("coft", default=False):
         longest = options.number("eps", default=6e-5) / math.sqrt(len(skew))
         norms = torch.linalg.matrix_norm(skew, keepdim=True)
@@ -332,6 +333,26 @@ def _build_peft_oft(entries: Tensor, scaling: Scaling) -> Rotation:
     else:
         rotations = cayley(-skew)
     return Rotation((Stage(rotations),), "columns", is_shared=options.flag("block_share", default=False))
+
+
+def _build_onetrainer_oft(tensors: Tensors) -> Rotation:
+    """OFT of OneTrainer: PEFT's with five terms, whose entries may be stored 2 sqrt(size - 1) times as large."""
+    entries = tensors.get("oft_series", tensors.get("oft_r"))
+    if entries is None:
+        raise IncompleteError("oft_R")
+    skew = _skew(entries)
+    if "oft_scaled" in tensors and bool(tensors["oft_scaled"].any()):
+        skew = skew / (2 * math.sqrt(skew.shape[-1] - 1))
+    return Rotation((Stage(cayley(skew, _ONETRAINER_TERMS)),), "columns", is_shared=len(skew) == 1)
+
+
+def _skew(entries: Tensor) -> Tensor:
+    """Return skew-symmetric matrices from their entries above the diagonal, [blocks, size (size - 1) / 2]."""
+    _require(entries.ndim == 2 and entries.numel() > 0)
+    try:
+        return skew_from_triangle(entries)
+    except ValueError:
+        raise ShapeError("that do not fit together") from None
 
 
 def _build_peft_boft(tensors: Tensors) -> Rotation:
@@ -430,7 +451,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(_always("LoRA"), frozenset({"table_down", "table_up"}), _build_table),
     Kind(_always("IA3"), frozenset({"ia3_l", "on_input"}), _build_ia3),
-    Kind(_name_rotation, frozenset({"oft_blocks", "oft_diag", "rescale", "oft_r", "boft_r", "boft_s"}), _build_oft),
+    Kind(_name_rotation, _OFT | {"oft_blocks", "oft_diag", "rescale", "boft_r", "boft_s"}, _build_oft),
     Kind(_always("GLoRA"), frozenset({"a1", "a2", "b1", "b2", "bm"}), _build_glora),
     Kind(_always("whole weights"), frozenset({WHOLE}), _build_whole),
     _FULL,

@@ -19,7 +19,7 @@ from stylescore.catalog.metadata import (
     stated_clip_skip,
     stated_trigger_words,
 )
-from stylescore.errors import StyleError, is_out_of_memory, memory_limit
+from stylescore.errors import StyleError, is_out_of_memory, memory_limit, quote
 from stylescore.lora.cloneofsimo import unknown_classes
 from stylescore.lora.deltas import Change
 from stylescore.lora.detection import detect_family, detect_other_family
@@ -43,6 +43,8 @@ _LARGEST_SCALE = 10_000
 _DOWNLOAD_AGAIN = "the file is incomplete: download it again"
 _WHOLE_NUMBERS = frozenset({"bias_indices", "bias_size", "on_input"})
 """Roles of tensors that may hold integers."""
+_SCALED = ("down", "up", "hada", "lokr")
+"""Beginnings of the roles of factors, whose product is scaled."""
 _WITHOUT_LIMIT = frozenset({"oft_blocks", "oft_diag"})
 """Roles beside which an alpha limits a rotation, where 0 stands for no limit."""
 
@@ -186,7 +188,9 @@ def _refuse_unsupported(path: Path, header: SafetensorsHeader) -> None:
 
 def _refuse_content(path: Path, header: SafetensorsHeader) -> None:
     """Raise `StyleError` for a file without an adapter."""
-    content = other_content(header.tensors) or "something else"
+    first = next(iter(header.tensors), None)
+    unknown = "a file without tensors" if first is None else f"a file of other tensors, such as {quote(first)}"
+    content = other_content(header.tensors) or unknown
     hint = _USE_SUPPORTED
     if content == TEXT_EMBEDDING:
         hint = f"give it with --embedding NAME={path}, where NAME is the word for your prompts"
@@ -295,15 +299,27 @@ def _read_scaling(path: Path, name: str, tensors: Mapping[str, Tensor], settings
 
     def of_rank(rank: int) -> float:
         scale = settings.scale(name, rank) if alpha is None else float(alpha.item()) / rank
-        return _check_scale(path, name, scale)
+        return _check_scale(path, name, factor * scale)
 
-    without_rank = 1.0 if alpha is not None else _check_scale(path, name, settings.scale_without_rank(name))
+    factor = _read_factor(path, name, tensors)
+    without_rank = factor if alpha is not None else _check_scale(path, name, factor * settings.scale_without_rank(name))
     return Scaling(of_rank, without_rank, name, settings)
+
+
+def _read_factor(path: Path, name: str, tensors: Mapping[str, Tensor]) -> float:
+    """Return the trained factor that older LyCORIS writes beside the tensors; newer versions multiply it in."""
+    factor = tensors.get("scalar")
+    if factor is None:
+        return 1.0
+    if factor.numel() != 1 or not any(role.startswith(_SCALED) for role in tensors):
+        reason = "multiplies nothing" if factor.numel() == 1 else f"is {factor.numel()} numbers"
+        raise StyleError(f"the scalar of {name!r} in {str(path)!r} {reason}", hint="use another file")
+    return float(factor.item())
 
 
 def _check_scale(path: Path, name: str, scale: float) -> float:
     """Return a layer's factor if a training can have used it."""
-    if scale > _LARGEST_SCALE:
+    if abs(scale) > _LARGEST_SCALE:
         raise StyleError(
             f"the alpha of {name!r} in {str(path)!r} gives it the factor {scale:g}, more than {_LARGEST_SCALE:,}",
             hint="use another file: this one was damaged or changed",

@@ -18,6 +18,7 @@ _UNSUPPORTED_ADAPTERS: tuple[tuple[str, str], ...] = (
     (r"(?:^|\.)randlora_", "RandLoRA"),
     (r"\.shira_", "SHiRA"),
     (r"\.(?:c3a_kernel|road_theta|road_alpha|waveft_spectrum|delora_[AB]|gralora_[AB])\b", "PEFT"),
+    (r"\.qkv_proj(?:_context)?\.lora_(?:down|up)$", "nunchaku LoRA"),
     (r"\.ln_tuning_layers\b", "LN tuning"),
     (r"^prompt_embeddings$|^prompt_encoder\.", "prompt tuning"),
     (r"trainable_tokens_delta", "trainable tokens"),

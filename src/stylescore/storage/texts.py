@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,11 @@ def require_regular(path: Path) -> None:
 
 
 def read_text(path: Path, *, limit: int = LARGEST_TEXT) -> str:
-    """Read a UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 file, with or without a byte order mark, or one of UTF-16 that has it, as Windows saves "Unicode".
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not UTF-8, a device, or has more than `limit` bytes.
+        ValueError: it is neither, a device, or has more than `limit` bytes.
     """
     require_regular(path)
     with path.open("rb") as file:
@@ -63,7 +64,7 @@ def read_text(path: Path, *, limit: int = LARGEST_TEXT) -> str:
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
 

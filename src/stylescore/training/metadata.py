@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stylescore._version import __version__
 from stylescore.catalog.families import MINI, SD2, family_facts
+from stylescore.catalog.metadata import BASE_WEIGHTS
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.pictures import TrainingPicture
 
@@ -25,7 +26,8 @@ class Origin:
 
     Attributes:
         base: name of the base model, without folders.
-        base_sha256: hash of its files, or the hub id.
+        base_sha256: hash of its files, or the hub id, for the training's record.
+        base_weights: fingerprint of its U-Net, see `stylescore.diffusion.fingerprint`.
         family: key of the defaults it was trained with.
         prediction_type: what the base predicts.
         pictures: how many.
@@ -39,6 +41,7 @@ class Origin:
     prediction_type: PredictionType
     pictures: int
     data_sha256: str
+    base_weights: str | None = None
     start_sha256: str | None = None
 
 
@@ -73,12 +76,12 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
         "ss_resolution": f"({config.resolution}, {config.resolution})",
         "ss_seed": str(config.seed),
         "stylescore.version": __version__,
-        "stylescore.base_sha256": origin.base_sha256,
         "stylescore.data_sha256": origin.data_sha256,
         "stylescore.pictures": str(origin.pictures),
     }
+    base = {BASE_WEIGHTS: origin.base_weights} if origin.base_weights else {}
     start = {"stylescore.start_sha256": origin.start_sha256} if origin.start_sha256 else {}
-    return metadata | start | _convolution_metadata(config) | _min_snr_metadata(config)
+    return metadata | base | start | _convolution_metadata(config) | _min_snr_metadata(config)
 
 
 def model_metadata(family: str, base: str, predicts: str) -> dict[str, str]:

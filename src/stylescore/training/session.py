@@ -18,6 +18,7 @@ from stylescore.catalog.registry import ModelSource, resolve_model
 from stylescore.config.ranges import check
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.execution.devices import DTYPES, DevicePlacement
+from stylescore.diffusion.fingerprint import fingerprint, other_base
 from stylescore.errors import ConfigError, ModelError, OutputError
 from stylescore.images import save_png
 from stylescore.lora import Product
@@ -116,12 +117,14 @@ def load_base(plan: Plan) -> BaseModel:
     config = resolve(plan.request.given, family, _single_defaults(plan, parts))
     config = replace(config, resolution=config.resolution or parts.native_size)
     _check_resolution(config, parts)
+    parts = replace(parts, notes=(*parts.notes, *_base_notes(plan, parts)))
     start = {} if plan.start is None else bind_start(plan.start, parts.network)
     if start:
         config = replace(config, targets=match_targets(parts.network, start, plan.request.given.get("targets")))
     origin = Origin(
         base=source.name,
         base_sha256=model_hash(source),
+        base_weights=fingerprint(parts.network),
         family=family,
         prediction_type=prediction_type,
         pictures=len(plan.dataset.pictures),
@@ -131,6 +134,13 @@ def load_base(plan: Plan) -> BaseModel:
     pictures, multiple = plan.dataset.pictures, size_multiple(parts)
     buckets = make_buckets(pictures, config.resolution, multiple, enabled=config.buckets)
     return BaseModel(source, parts, process, config, origin, buckets, start)
+
+
+def _base_notes(plan: Plan, parts: Components) -> Iterator[str]:
+    """Yield a note if the LoRA that a training goes on from was trained on another base."""
+    line = None if plan.start is None else other_base(plan.start.lora.metadata, parts.network)
+    if plan.start is not None and line is not None:
+        yield f"{plan.start.lora.path.name}: {line}"
 
 
 def _single_defaults(plan: Plan, parts: Components) -> Mapping[str, Any]:

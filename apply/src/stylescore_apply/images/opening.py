@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from stylescore_apply.errors import PictureError, StylescoreError, is_out_of_memory
-from stylescore_apply.storage.file_kinds import file_kind
+from stylescore_apply.storage.file_kinds import RAW, file_kind
 
 MAX_PIXELS = 150_000_000
 """Largest number of pixels that is decoded. Phones reach 108 megapixels; PIL itself refuses from 179 on."""
@@ -27,6 +27,8 @@ _FORMATS = (
     *("BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS", "PSD", "QOI"),
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_RAW_SUFFIXES = (".dng", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".cr2", ".pef", ".3fr", ".iiq", ".srw", ".erf", ".mos")
+_DNG_VERSION = 50706  # the tag that only Adobe's raw format has
 _MAYBE_PICTURES = ("a picture", "a text file")  # PPM has a form that is text
 _USE_FORMATS = "use JPEG, PNG, WebP, TIFF, GIF, BMP or AVIF"
 _COPY_AGAIN = "copy the file again from its source, or open it in a picture viewer and save it again"
@@ -61,6 +63,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             Path(name).open("rb") as file,
             Image.open(file, formats=_formats()) as image,
         ):
+            _refuse_raw(name, image)
             _check_size(name, image.size)
             yield image
     except StylescoreError:
@@ -132,6 +135,13 @@ def _check_kind(name: str, info: os.stat_result) -> None:
         raise PictureError(f"{name!r} is a device or pipe, not a picture file", hint="save it to a file first")
     if info.st_size == 0:
         raise PictureError(f"the file {name!r} is empty (0 bytes)", hint=_COPY_AGAIN)
+
+
+def _refuse_raw(name: str, image: Image.Image) -> None:
+    """Raise `PictureError` for a raw file in TIFF's form: the picture that can be read in it is a thumbnail."""
+    is_raw = Path(name).suffix.lower() in _RAW_SUFFIXES or _DNG_VERSION in getattr(image, "tag_v2", ())
+    if image.format == "TIFF" and is_raw:
+        raise PictureError(f"{name!r} {RAW.refuse('a picture')}", hint=RAW.hint)
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:

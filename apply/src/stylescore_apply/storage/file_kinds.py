@@ -59,6 +59,8 @@ _PICKLE = FileKind("a pickle", _GET_SAFETENSORS, _PICKLE_NOTE)
 _SAFETENSORS = FileKind("a safetensors file")
 _PICTURE = FileKind("a picture")
 _SVG = FileKind("an SVG drawing", "open it in a browser or drawing program and export it as PNG")
+RAW = FileKind("a camera's raw file", "develop it in a photo program and save it as JPEG or TIFF")
+_EXPORT = "open it in an image program and save it as PNG"
 _ONNX = FileKind("an ONNX model", "get the same model as .safetensors")
 _JSON = FileKind("a JSON file", "give the file that it describes, or download that file again")
 _TOML = FileKind("a TOML file", "give it with --preset if it is one")
@@ -74,6 +76,9 @@ _MAGICS: tuple[tuple[bytes, FileKind], ...] = (
     (b"\x93NUMPY", FileKind("a NumPy array", "get the same model as .safetensors")),
     (b"%PDF-", FileKind("a PDF document", "export its page as PNG")),
     (b"%!PS", FileKind("a PostScript document", "export its page as PNG")),
+    *((magic, RAW) for magic in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb")),
+    *((magic, FileKind("a JPEG XL picture", _EXPORT)) for magic in (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    (b"v/1\x01", FileKind("an OpenEXR picture", _EXPORT)),
     *((magic, _PICTURE) for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")),
     *(
         (magic, _ARCHIVE)
@@ -137,6 +142,10 @@ def _look_at_magic(head: bytes) -> FileKind | None:
 def _look_at_container(head: bytes) -> FileKind | None:
     if head.startswith(b"RIFF"):
         return _CONTAINERS.get(head[8:12])
+    if head[:4] == b"II*\0" and head[8:10] == b"CR":
+        return RAW
+    if head[4:12] == b"ftypcrx ":
+        return RAW
     if head[4:8] == b"ftyp":
         return _PICTURE if head[8:12] in _PICTURE_BRANDS else FileKind("a video", "save one of its frames as a picture")
     return None
@@ -179,8 +188,8 @@ def _to_text(head: bytes) -> str | None:
 
 _LOOKS: tuple[Callable[[bytes], FileKind | None], ...] = (
     _look_at_layout,
-    _look_at_magic,
     _look_at_container,
+    _look_at_magic,
     _look_at_models,
     _look_at_text,
 )

@@ -32,7 +32,7 @@ _COUNTS = frozenset(
     }
 )
 """Settings that count or measure something: each is at least 1, or left out."""
-_PACKED = (".absmax", ".quant_map", ".SCB", ".comfy_quant")
+_PACKED = (".absmax", ".quant_map", ".SCB")
 """Endings of tensors that stand beside weights packed into fewer bits."""
 _LEVELS = [1] * 4
 """Stands for the resolutions of an autoencoder that is not here yet: every released one has four."""
@@ -45,13 +45,8 @@ _SCALED = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", "sc
 
 
 def refuse_scaled(file: Path, header: SafetensorsHeader) -> None:
-    """Raise `ModelError` for weights that are stored divided by factors, which are not applied."""
-    refuse_scaled_names(file, header.tensors)
-
-
-def refuse_scaled_names(file: Path, names: Iterable[str]) -> None:
-    """Raise `ModelError` if the names of a file's tensors show that its weights are scaled."""
-    scale = next((name for name in names if name.endswith(_SCALED)), None)
+    """Raise `ModelError` if the names of a file's tensors show that its weights are stored divided by factors."""
+    scale = next((name for name in header.tensors if name.endswith(_SCALED)), None)
     if scale is not None:
         reason = f"its weights are scaled, as {quote(scale)} shows, which is not supported"
         raise ModelError(f"{str(file)!r} cannot be used: {reason}", hint="get the model in float16 or bfloat16")

@@ -16,8 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from stylescore.catalog import families as facts
 from stylescore.catalog.hub import download_tokenizer
@@ -39,9 +37,10 @@ from stylescore.diffusion.checkpoints.layouts import (
     Shapes,
     detect_layout,
 )
-from stylescore.diffusion.checkpoints.limits import refuse_packed, refuse_scaled_names
+from stylescore.diffusion.checkpoints.limits import refuse_packed
 from stylescore.diffusion.checkpoints.openclip import convert_openclip
 from stylescore.diffusion.checkpoints.options import ModelOptions
+from stylescore.diffusion.checkpoints.scaled import check_scaled, is_scaled, read_weights
 from stylescore.diffusion.checkpoints.transformer_settings import transformer_settings
 from stylescore.diffusion.families import Checkpoint, ComponentSpec
 from stylescore.errors import ModelError, quote
@@ -104,7 +103,7 @@ def open_single_file(path: Path, options: ModelOptions, configs: Path | None = N
     else:
         header = read_header(path, error=ModelError)
         shapes, metadata = {name: entry.shape for name, entry in header.tensors.items()}, dict(header.metadata)
-    refuse_scaled_names(path, shapes)
+        check_scaled(path, header.tensors, metadata)
     refuse_packed(path, shapes)
     layout = detect_layout(path, shapes, options)
     return SingleFile(path, shapes, metadata, layout, configs or layout.configs)
@@ -272,7 +271,7 @@ def _load_component(file: SingleFile, name: str, kind: str, dtype: torch.dtype, 
     more: dict[str, Any] = gguf.quantiser(dtype) if file.is_gguf else {}
     with silence_libraries(), translate_errors(file.path, name):
         model = network_class(kind).from_single_file(
-            _source_of(file, name),
+            _source_of(file, name, dtype),
             config=str(configs or file.configs),
             subfolder=name,
             torch_dtype=dtype,
@@ -283,13 +282,14 @@ def _load_component(file: SingleFile, name: str, kind: str, dtype: torch.dtype, 
     return model
 
 
-def _source_of(file: SingleFile, name: str) -> Any:
-    """Return what diffusers loads a component from: the file, or its tensors where it would not find them by name."""
+def _source_of(file: SingleFile, name: str, dtype: torch.dtype) -> Any:
+    """Return what diffusers loads a component from: the file, or tensors that it would not find, or have to scale."""
     prefix = NETWORK if name == "unet" and file.prefix(name) == "" else ""
     if file.is_gguf:
         return {f"{prefix}{key}": tensor for key, tensor in gguf.read_tensors(file.path).items()}
-    if prefix:
-        return {f"{prefix}{key}": tensor for key, tensor in _read_weights(file.path, "").items()}
+    if prefix or is_scaled(file.shapes):
+        own = file.prefix(name) or ""
+        return {f"{prefix}{own}{key}": tensor for key, tensor in read_weights(file.path, own, dtype).items()}
     return str(file.path)
 
 
@@ -302,7 +302,7 @@ def _load_text_model(file: SingleFile, spec: ComponentSpec, dtype: torch.dtype) 
     with silence_libraries(), translate_errors(file.path, spec.name):
         kind = network_class(spec.kind)
         config = kind.config_class.from_pretrained(file.configs / spec.name)
-        weights = dict(_read_weights(file.path, file.prefix(spec.name) or ""))
+        weights = read_weights(file.path, file.prefix(spec.name) or "", dtype)
         if file.layout.is_openclip(spec.name):
             weights = convert_openclip(weights, config.num_hidden_layers)
         if file.layout is SD3_LAYOUT and spec.name == "text_encoder":
@@ -312,14 +312,3 @@ def _load_text_model(file: SingleFile, spec: ComponentSpec, dtype: torch.dtype) 
         )
     require_complete(file.path, spec.name, info)
     return model
-
-
-def _read_weights(path: Path, prefix: str) -> Mapping[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
-        return {name.removeprefix(prefix): _in_numbers(file.get_tensor(name)) for name in names}
-
-
-def _in_numbers(tensor: Tensor) -> Tensor:
-    """Return a tensor in a precision that can be computed with: 8-bit floats are for storage alone."""
-    return tensor.to(torch.bfloat16) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
