@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from stylescore.errors import ConfigError, ModelError
-from stylescore.evaluation import places
+from stylescore.catalog import places
 
 FOLDERS = ("scenes", "flowers", "weather")
 

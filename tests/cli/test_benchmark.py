@@ -25,7 +25,7 @@ def place(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         picture.rotate(90).save(tmp_path / "photos" / "two.png")
         picture.convert("L").save(tmp_path / "pictures" / "grey.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stylescore.evaluation.places.find_spec", lambda _: None)
+    monkeypatch.setattr("stylescore.catalog.places.find_spec", lambda _: None)
     return tmp_path
 
 

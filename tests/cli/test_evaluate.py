@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from stylescore.cli.main import exit_code
-from stylescore.evaluation import places
+from stylescore.catalog import places
 
 CHEAP = ("--metrics", "histogram", "--bootstrap", "50", "--size", "64", "--device", "cpu")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stylescore.evaluation.catalogue import METRICS, Score
-from stylescore.evaluation.places import Found
+from stylescore.catalog.places import Found
 from stylescore.evaluation.run import Report, Skipped
 from stylescore.evaluation.tables import (
     format_csv,

@@ -13,7 +13,7 @@ from PIL import Image
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.method import MethodConfig, RefineConfig
 from stylescore.errors import ConfigError
-from stylescore.evaluation.states import read_state
+from stylescore.metrics.states import read_state
 from stylescore.evaluation.tuning import Trial, best_trial, make_measure, search_content, shorten
 from stylescore.images import as_photo
 from stylescore.metrics.perceptual import PerceptualDistance

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from stylescore.errors import ConfigError, ModelError
-from stylescore.evaluation import places
+from stylescore.catalog import places
 from stylescore.evaluation.catalogue import METRICS
 from stylescore.evaluation.loading import WEIGHTS
-from stylescore.evaluation.places import PLACES, check_names, how_to_get, locate, package_file
-from stylescore.evaluation.states import read_state
+from stylescore.catalog.places import PLACES, check_names, how_to_get, locate, package_file
+from stylescore.metrics.states import read_state
 from stylescore.metrics.trunks import VGG16, make_vgg
 
 

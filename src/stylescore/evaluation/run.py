@@ -13,7 +13,7 @@ from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreE
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
 from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
-from stylescore.evaluation.places import PLACES, Found, check_names, how_to_get, locate
+from stylescore.catalog.places import PLACES, Found, check_names, how_to_get, locate
 from stylescore.evaluation.probes import Probe, Texts
 from stylescore.evaluation.reading import in_batches, read_pair, read_style
 from stylescore.metrics.accumulate import Rows, Table
