@@ -1,4 +1,4 @@
-"""The classical rivals: losses in closed form, networks against a second writing of their formulas, runs and refusals."""
+"""The classical rivals: losses in closed form, networks beside a second writing of their formulas, runs, refusals."""
 
 from __future__ import annotations
 

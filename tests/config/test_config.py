@@ -29,11 +29,11 @@ from stylescore.config.content_knob import (
 )
 from stylescore.config.method import (
     AdainConfig,
+    FakeConfig,
+    FreestyleConfig,
     GatysConfig,
     GhiasiConfig,
     InstantStyleConfig,
-    FakeConfig,
-    FreestyleConfig,
     MethodConfig,
     RelevanceConfig,
     SdeditConfig,

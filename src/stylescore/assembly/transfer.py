@@ -15,7 +15,7 @@ from stylescore.assembly.sources import Sources
 from stylescore.baselines.adain import AdainNetwork
 from stylescore.baselines.gatys import GramMatching, TextureFeatures
 from stylescore.baselines.ghiasi import PredictedNormalisation
-from stylescore.baselines.pixels import PixelCodec, Pictures, ToTransferred, pixel_objective
+from stylescore.baselines.pixels import Pictures, PixelCodec, ToTransferred, pixel_objective
 from stylescore.catalog.places import Found
 from stylescore.config.method import MethodConfig, TrunkName
 from stylescore.config.run import RunConfig
@@ -57,7 +57,7 @@ class TransferNetworks:
     make_direction: MakeDirection
     device: torch.device
     notes: tuple[str, ...]
-    codec: PixelCodec = PixelCodec()
+    codec: PixelCodec = field(default_factory=PixelCodec)
     native_size: int = NATIVE
     multiple: int = MULTIPLE
     counter: PassCounter = field(default_factory=PassCounter)

@@ -1,4 +1,4 @@
-"""Arbitrary style transfer by predicted normalisation: one network turns a style picture into numbers, one applies them.
+"""Arbitrary style transfer: one network turns a style picture into numbers, by which another one normalises a photo.
 
 Source: "Exploring the structure of a real-time, arbitrary neural artistic stylization network", BMVC 2017: the
 statistics that AdaIN measures are predicted there. The networks are ONNX files with fixed sizes, channels last, in
@@ -60,7 +60,8 @@ class PredictedNormalisation:
         """
         target = self._numbers(style)
         made = [
-            self._one(photo, strength * target + (1 - strength) * self._numbers(photo)) for photo in photos.split(1)
+            self._one(photo, strength * target + (1 - strength) * self._numbers(photo))
+            for photo in torch.split(photos, 1)
         ]
         return torch.cat(made).to(photos)
 

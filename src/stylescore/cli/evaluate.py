@@ -252,9 +252,9 @@ def describe_skipped(evaluation: Evaluation) -> list[str]:
 
 def _print_list(weights: Mapping[str, str], form: Format) -> None:
     """List the metrics, what each needs, and whether its weights are here."""
+    from stylescore.catalog.places import check_names, locate
     from stylescore.evaluation.catalogue import METRICS
     from stylescore.evaluation.loading import WEIGHTS
-    from stylescore.catalog.places import check_names, locate
 
     check_names(weights)
     entries = {}

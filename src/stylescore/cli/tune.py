@@ -119,8 +119,8 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
         raise ConfigError(f"there is no distance {quote(metric)}", hint=did_you_mean(metric, METRICS))
     import torch
 
-    from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
     from stylescore.catalog.places import PLACES, check_names, how_to_get, locate
+    from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
     from stylescore.evaluation.probes import LpipsProbe
 
     check_names(weights)

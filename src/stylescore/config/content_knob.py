@@ -33,7 +33,7 @@ def relevance_strength(content: float, relevance: RelevanceConfig) -> float:
 
 
 def sampling_strength(content: float, strength: float) -> float:
-    """Return the strength of a method that has one but StyleID: 1 at 0, the preset's at 0.5, 0 at 1; linear between."""
+    """Return a rival's strength, but StyleID's: 1 at 0, the preset's at 0.5, 0 at 1; linear in between."""
     if content <= 0.5:
         return 1 - (1 - strength) * 2 * content
     return strength * 2 * (1 - content)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal[
-    *("sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid", "freestyle", "instantstyle", "gatys", "adain", "ghiasi")
-]
+ObjectiveName = Literal["sms", "vsd", "sds", "dds", "pds"]
+RivalName = Literal["sdedit", "styleid", "freestyle", "instantstyle", "gatys", "adain", "ghiasi"]
+Method = Literal[ObjectiveName, RivalName]
 SAMPLING: tuple[Method, ...] = ("sdedit", "styleid", "freestyle", "instantstyle")
 """Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
 TRANSFER: tuple[Method, ...] = ("gatys", "adain", "ghiasi")

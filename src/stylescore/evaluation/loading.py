@@ -22,12 +22,12 @@ from stylescore.evaluation.probes import (
     make_hed,
     make_vgg19,
 )
-from stylescore.metrics.states import State, read_state
 from stylescore.metrics.csd import StyleEmbedding
 from stylescore.metrics.inception import Inception
 from stylescore.metrics.lpips import Lpips
 from stylescore.metrics.mobilenet import MobileNetFeatures
 from stylescore.metrics.perceptual import PerceptualDistance
+from stylescore.metrics.states import State, read_state
 
 WEIGHTS: Mapping[str, Sequence[str]] = {
     "lpips-alex": ("alexnet", "lpips-alex"),

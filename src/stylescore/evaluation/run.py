@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
+from stylescore.catalog.places import PLACES, Found, check_names, how_to_get, locate
 from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, memory_limit, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
 from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
-from stylescore.catalog.places import PLACES, Found, check_names, how_to_get, locate
 from stylescore.evaluation.probes import Probe, Texts
 from stylescore.evaluation.reading import in_batches, read_pair, read_style
 from stylescore.metrics.accumulate import Rows, Table
