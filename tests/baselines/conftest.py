@@ -1,4 +1,4 @@
-"""Random weights of the classical rivals' networks, in files of the published layouts, and pictures to try them on."""
+"""Random weights of the classical rivals' networks, and pictures to try them on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
-
-from stylescore.baselines.adain import make_decoder, make_encoder
-from stylescore.metrics.trunks import VGG16, VGG19, make_vgg
+from tests.baselines.networks import MAKERS, write_weights
 
 
 def draw(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -21,30 +16,10 @@ def draw(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def randomise(network: nn.Module, seed: int) -> nn.Module:
-    """Give a network's convolutions random weights that keep the size of what goes through them."""
-    rng = torch.Generator().manual_seed(seed)
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            fan = layer.weight[0].numel()
-            layer.weight.data = torch.randn(layer.weight.shape, generator=rng) * (2 / fan) ** 0.5
-            layer.bias.data = 0.1 * torch.randn(layer.bias.shape, generator=rng)
-    return network
-
-
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return files of random weights, by the names of `--weights`."""
-    folder = tmp_path_factory.mktemp("weights")
-    networks = {
-        "vgg19": make_vgg(VGG19),
-        "vgg16": make_vgg(VGG16),
-        "adain-encoder": make_encoder(),
-        "adain-decoder": make_decoder(),
-    }
-    for seed, (name, network) in enumerate(networks.items()):
-        save_file(randomise(network, seed).state_dict(), folder / f"{name}.safetensors")
-    return {name: str(folder / f"{name}.safetensors") for name in networks}
+    return write_weights(tmp_path_factory.mktemp("weights"), *MAKERS)
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def styleid_gamma(content: float, styleid: StyleIdConfig) -> float:
 
 
 def gatys_weights(content: float, gatys: GatysConfig) -> GatysConfig:
-    """Return the weights of Gatys et al.: no content at 0, the preset's at 0.5, no style at 1; fourth powers in between.
+    """Return the weights of Gatys et al.: no content at 0, the preset's at 0.5, no style at 1, by fourth powers.
 
     What a weight does is felt in its logarithm: a factor of 16 is needed for a visible step.
     """

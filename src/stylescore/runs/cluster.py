@@ -141,13 +141,24 @@ def make_on_cluster(
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connect this process to the cluster for the block, unless it is connected already."""
+    """Connect this process to the cluster for the block, unless it is connected already.
+
+    Raises:
+        StylescoreError: it cannot be reached, or Ray does not start on this machine.
+    """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except Exception as error:  # Ray raises plain ones
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StylescoreError(
+            f"Ray cannot be started or reached: {reason[:200]}",
+            hint="try again on a less busy machine, check RAY_ADDRESS, or leave out --workers",
+        ) from error
     try:
         yield
     finally:
