@@ -128,13 +128,11 @@ def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., 
     for one, other in zip(*pictures, strict=True):
         assert one.relative_to(place / "alone") == other.relative_to(place / "spread")
         assert Image.open(one).tobytes() == Image.open(other).tobytes()
-    figures = [
-        json.loads((place / name / "results.json").read_text("utf-8"))["results"] for name in ("alone", "spread")
-    ]
-    folders = [found["style_lora_kohya"]["folders"] for found in figures]
-    assert [{key: entry["metrics"] for key, entry in found.items()} for found in folders][0] == {
-        key: entry["metrics"] for key, entry in folders[1].items()
-    }
+    tables = []
+    for name in ("alone", "spread"):
+        found = json.loads((place / name / "results.json").read_text("utf-8"))["results"]["style_lora_kohya"]
+        tables.append({key: entry["metrics"] for key, entry in found["folders"].items()})
+    assert tables[0] == tables[1]
     assert all(read_cost(path.parent) is not None for path in pictures[1])
 
 
