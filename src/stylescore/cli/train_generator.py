@@ -69,6 +69,10 @@ def train_generator(
     style_model: Annotated[
         str | None, typer.Option(metavar="FOLDER|FILE|HUB_ID", help="Base of the style.", rich_help_panel=WHAT)
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE|RUN", help="Generator to go on from, of any style.", rich_help_panel=WHAT),
+    ] = None,
     content: Annotated[
         float | None, typer.Option(help="0 strongest style to 1 strongest content.", rich_help_panel=WHAT)
     ] = None,
@@ -162,9 +166,11 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         ConfigError: one that cannot be used.
     """
     from stylescore.assembly.options import make_run
+    from stylescore.generators.files import require_generator
     from stylescore.images.captions import CaptionSource
     from stylescore.training.generator.config import resolve
     from stylescore.training.generator.session import Request
+    from stylescore.training.generator.start import add_settings
 
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
@@ -180,12 +186,18 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         method=given["method"],
         **chosen,
     )
+    start = None if given["start"] is None else require_generator(given["start"])
+    numbers = _merge_counts(table, given)
     name = given["name"] or "-".join(Path(choice.name).stem for choice in styles)
     return Request(
         photos=given["photos"],
-        config=resolve({"name": name, **_merge_counts(table, given)}, run, given["preset"]),
+        config=resolve(
+            {"name": name, **(numbers if start is None else add_settings(numbers, start))}, run, given["preset"]
+        ),
         captions=CaptionSource(given["caption"], given["captions"]),
         pair_folder=given["pair_folder"],
+        start=start,
+        start_name=None if start is None else str(start.absolute()),
     )
 
 
@@ -226,7 +238,7 @@ def _resume(path: Path, options: Options, interrupts: Interrupts) -> None:
     from stylescore.training.generator.session import read_training, require_same_inputs, restore_request
 
     with reopened(path, lambda: read_training(path)) as (folder, record, state):
-        setup = _load(restore_request(record.settings), options)
+        setup = _load(restore_request(record.settings, folder), options)
         require_same_inputs(record, setup)
         _train(setup, folder, state, options, interrupts)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from stylescore.generators import load_generator
 
@@ -144,3 +145,65 @@ def test_two_processes_learn_what_one_learns_with_the_whole_batch(
     assert [row["measure"] is None for row in one] == [True, False, True, False]
     for key in ("loss", "gradient_norm", "best", "parts"):
         assert [row[key] for row in two] == [pytest.approx(row[key], rel=1e-3) for row in one]
+
+
+def bands(tools: SimpleNamespace, name: str = "bands") -> Path:
+    """Return the file that a training has written."""
+    return Path(tools.out / name / "bands.safetensors")
+
+
+def test_a_training_goes_on_from_a_generator(train_generator: Program, tools: SimpleNamespace) -> None:
+    train_generator()
+    at_rest = ("--steps", "1", "--matching-steps", "0", "--set", "regression.learning_rate=1e-12")
+    assert train_generator("--from", bands(tools).parent, *at_rest).code == 0
+    before, after = (load_generator(bands(tools, name)) for name in ("bands", "bands-2"))
+    for name, weight in after[0].state_dict().items():
+        assert torch.allclose(weight, before[0].state_dict()[name], atol=1e-6), name
+    assert set(after[1].training["hashes"]) - set(before[1].training["hashes"]) == {"starting_generator"}
+
+
+def interrupted(trainer: object) -> Iterator[object]:
+    """End a training before its first step."""
+    raise KeyboardInterrupt
+    yield trainer
+
+
+def test_a_training_that_goes_on_is_resumed_though_the_first_file_is_gone(
+    train_generator: Program, program: Program, tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_generator()
+    first = bands(tools)
+    assert train_generator("--from", first).code == 0
+    expected = bands(tools, "bands-2").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("stylescore.training.generator.session.train", interrupted)
+        assert train_generator("--from", first).code == 130
+    first.unlink()
+    outcome = program("train-generator", "--resume", tools.out / "bands-3", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert bands(tools, "bands-3").read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--network", "resnet9"), "network 'resnet9' contradicts"),
+        (("--set", "width=8"), "width 8 contradicts"),
+        (("--set", "noise=false"), "noise False contradicts"),
+    ],
+)
+def test_a_generator_that_is_another_network_is_refused(
+    train_generator: Program, tools: SimpleNamespace, options: tuple[str, ...], message: str
+) -> None:
+    train_generator("--matching-steps", "0")
+    outcome = train_generator("--from", bands(tools), *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not (tools.out / "bands-2").exists()
+
+
+def test_what_is_no_generator_is_refused(train_generator: Program, tools: SimpleNamespace) -> None:
+    outcome = train_generator("--from", STYLE)
+    assert outcome.code == 2
+    assert "is not a generator" in outcome.err
+    assert not tools.out.exists()

@@ -75,7 +75,7 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
     folder, record, state = sessions.read_training(begun.folder.path)
     assert state is not None
     assert state.iteration == stop
-    setup = sessions.set_up(sessions.restore_request(record.settings))
+    setup = sessions.set_up(sessions.restore_request(record.settings, folder))
     sessions.require_same_inputs(record, setup)
     again = Session.open(setup, folder, state)
     assert finish(again).read_bytes() == expected
@@ -234,8 +234,8 @@ def test_photos_that_changed_are_refused(generator_session: Make, photos: Path) 
     with pytest.raises(KeyboardInterrupt):
         list(session.run(lambda: True))
     (photos / "p1.txt").write_text("another caption", encoding="utf-8")
-    _, record, _ = sessions.read_training(session.folder.path)
-    setup = sessions.set_up(sessions.restore_request(record.settings))
+    folder, record, _ = sessions.read_training(session.folder.path)
+    setup = sessions.set_up(sessions.restore_request(record.settings, folder))
     with pytest.raises(ConfigError, match="the photos changed after the run began"):
         sessions.require_same_inputs(record, setup)
 

@@ -15,7 +15,7 @@ from stylescore.training.generator.loop import TrainStep
 
 COMMAND = "train-generator"
 FREE = (
-    *("photos", "caption", "captions", "pair_folder", "config.preset", "config.workers", "config.licence"),
+    *("photos", "caption", "captions", "pair_folder", "start", "config.preset", "config.workers", "config.licence"),
     *("config.samples_every", "config.checkpoint_every", "config.keep", "config.file_dtype", "config.accumulate"),
     *("config.pairs.batch", "config.run.preset", "config.run.model", "config.run.styles.*.name"),
     *("config.run.execution.device", "config.run.execution.memory"),
@@ -33,6 +33,7 @@ class GeneratorSettings:
         caption: one for all, if it was given.
         captions: the table of captions, if one was given.
         pair_folder: where the pairs are; `None` for the folder `pairs` of the training.
+        start: the generator that the training goes on from, of which the folder has a copy.
         config: the numbers, resolved.
     """
 
@@ -40,6 +41,7 @@ class GeneratorSettings:
     caption: str | None = None
     captions: str | None = None
     pair_folder: str | None = None
+    start: str | None = None
     config: GeneratorTrainingConfig
 
 
@@ -68,6 +70,11 @@ class GeneratorFolder(RunFolder):
     def subfolders(self) -> tuple[Path, ...]:
         """Every folder that the training may write in this one."""
         return (*super().subfolders, self.pairs, self.samples, self.checkpoints)
+
+    @property
+    def start_file(self) -> Path:
+        """A copy of the generator that the training goes on from."""
+        return self.checkpoints / "start.safetensors"
 
     def sheet(self, steps: int) -> Path:
         """The sample sheet after so many steps."""

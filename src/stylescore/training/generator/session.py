@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import torch
@@ -55,8 +56,10 @@ from stylescore.training.generator.loop import (
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
+from stylescore.training.generator.start import put_start
 from stylescore.training.plan import require_space
 from stylescore.training.process import Process, make_process, require_even, run_steps
+from stylescore_apply.storage.files import sha256
 
 STATE_COPIES = 20
 """Bytes in a saved state for each weight: itself, two moments, the average and the best, in float32."""
@@ -72,12 +75,16 @@ class Request:
         config: the numbers.
         captions: where captions come from.
         pair_folder: where the pairs are; `None` for the training's own folder.
+        start: file of the generator that the training goes on from, if any.
+        start_name: what `config.toml` names it.
     """
 
     photos: Path
     config: GeneratorTrainingConfig
     captions: CaptionSource
     pair_folder: Path | None = None
+    start: Path | None = None
+    start_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +255,10 @@ def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
     config, device = setup.config, setup.process.device
     with torch.random.fork_rng():
         torch.manual_seed(make_seed(config.run.seed, "hold", 1) % 2**63)
-        network = make_generator(config.network, config.options, setup.noise_channels).to(device)
+        network = make_generator(config.network, config.options, setup.noise_channels)
+    if setup.request.start is not None:
+        put_start(setup.request.start, network, setup.noise_channels)
+    network = network.to(device)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     matching = _make_matching(setup)
     fake = matching.fake
@@ -308,7 +318,15 @@ def _make_folder(setup: Setup, output: Path) -> GeneratorFolder:
     count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
     require_space(output, STATE_COPIES * count)
     record = make_record(setup)
-    return GeneratorFolder.new(output, setup.config.name, lambda folder: write_record(folder, record))
+    return GeneratorFolder.new(output, setup.config.name, lambda folder: _fill(folder, record, setup.request.start))
+
+
+def _fill(folder: GeneratorFolder, record: GeneratorRecord, start: Path | None) -> None:
+    """Write what a new training's folder holds."""
+    write_record(folder, record)
+    if start is not None:
+        make_folder(folder.checkpoints)
+        copyfile(start, folder.start_file)
 
 
 def make_record(setup: Setup) -> GeneratorRecord:
@@ -321,13 +339,19 @@ def make_record(setup: Setup) -> GeneratorRecord:
         caption=request.captions.caption,
         captions=None if table is None else str(table.absolute()),
         pair_folder=None if request.pair_folder is None else str(request.pair_folder.absolute()),
+        start=request.start_name,
         config=replace(setup.config, run=sources.apply(setup.config.run)),
     )
     return GeneratorRecord(command=COMMAND, hashes=_hash_inputs(setup), settings=settings)
 
 
 def _hash_inputs(setup: Setup) -> dict[str, str | tuple[str, ...]]:
-    return {"photos": setup.digest, **setup.stylizer.hashes}
+    start = setup.request.start
+    return {
+        "photos": setup.digest,
+        **setup.stylizer.hashes,
+        **({} if start is None else {"starting_generator": sha256(start)}),
+    }
 
 
 def read_training(path: Path) -> tuple[GeneratorFolder, GeneratorRecord, GeneratorState | None]:
@@ -351,13 +375,15 @@ def read_training(path: Path) -> tuple[GeneratorFolder, GeneratorRecord, Generat
     return folder, record, state
 
 
-def restore_request(settings: GeneratorSettings) -> Request:
-    """Return the request that a training began with."""
+def restore_request(settings: GeneratorSettings, folder: GeneratorFolder) -> Request:
+    """Return the request that the training in a folder began with."""
     return Request(
         photos=Path(settings.photos),
         config=settings.config,
         captions=CaptionSource(settings.caption, None if settings.captions is None else Path(settings.captions)),
         pair_folder=None if settings.pair_folder is None else Path(settings.pair_folder),
+        start=None if settings.start is None else folder.start_file,
+        start_name=settings.start,
     )
 
 

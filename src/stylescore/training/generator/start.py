@@ -1,0 +1,52 @@
+"""The generator that a training goes on from: which network it fixes, and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stylescore.errors import ConfigError
+from stylescore.generators.files import GeneratorFacts, load_generator, read_facts
+
+KEY = "--from"
+
+
+def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
+    """Return a user's settings with those that a generator's file fixes: its network, options and noise.
+
+    Raises:
+        ModelError: the file cannot be used.
+        ConfigError: they contradict each other.
+    """
+    facts = read_facts(start)
+    fixed = {"network": facts.network, **facts.options, "noise": facts.noise_channels > 0}
+    for name, value in fixed.items():
+        if name in given and given[name] != value:
+            raise ConfigError(
+                f"{name} {given[name]!r} contradicts {str(start)!r}, which has {name} {value!r}",
+                hint=f"leave {name} out, or train without {KEY}",
+            )
+    return {**fixed, **given}
+
+
+def put_start(start: Path, network: nn.Module, noise_channels: int) -> None:
+    """Copy the weights of a generator's file into a new network.
+
+    Raises:
+        ModelError: the file cannot be used.
+        ConfigError: it is another network, or for another model's noise.
+    """
+    module, facts = load_generator(start)
+    _require_noise(start, facts, noise_channels)
+    network.load_state_dict(module.state_dict())
+
+
+def _require_noise(start: Path, facts: GeneratorFacts, noise_channels: int) -> None:
+    if facts.noise_channels != noise_channels:
+        raise ConfigError(
+            f"{str(start)!r} takes noise of {facts.noise_channels} channels, that of this model has {noise_channels}",
+            hint=f"train without {KEY}",
+        )
