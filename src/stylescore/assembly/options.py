@@ -144,12 +144,8 @@ def make_embeddings(embeddings: Any) -> tuple[EmbeddingChoice, ...]:
     Raises:
         ConfigError: they are no such mapping.
     """
-    if not isinstance(embeddings, Mapping) or not all(isinstance(token, str) for token in embeddings):
-        raise ConfigError(
-            f"embeddings must map words to files, not {type(embeddings).__name__}",
-            hint="for example embeddings={'my-word': 'my-word.safetensors'}",
-        )
-    return tuple(EmbeddingChoice(token=token, file=text_of(file, token)) for token, file in embeddings.items())
+    what, hint = "embeddings must map words to files", "embeddings={'my-word': 'my-word.safetensors'}"
+    return tuple(EmbeddingChoice(token=token, file=file) for token, file in _named_files(embeddings, what, hint))
 
 
 def make_weights(weights: Any) -> tuple[WeightsChoice, ...]:
@@ -158,12 +154,15 @@ def make_weights(weights: Any) -> tuple[WeightsChoice, ...]:
     Raises:
         ConfigError: they are no such mapping.
     """
-    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
-        raise ConfigError(
-            f"weights must map names of networks to files, not {type(weights).__name__}",
-            hint="for example weights={'vgg19': 'vgg19.safetensors'}",
-        )
-    return tuple(WeightsChoice(network=name, file=text_of(file, name)) for name, file in weights.items())
+    what, hint = "weights must map names of networks to files", "weights={'vgg19': 'vgg19.safetensors'}"
+    return tuple(WeightsChoice(network=name, file=file) for name, file in _named_files(weights, what, hint))
+
+
+def _named_files(table: Any, what: str, hint: str) -> list[tuple[str, str]]:
+    """Return the pairs of a mapping from names to files, or raise `ConfigError` that says what it must be."""
+    if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
+        raise ConfigError(f"{what}, not {type(table).__name__}", hint=f"for example {hint}")
+    return [(name, text_of(file, name)) for name, file in table.items()]
 
 
 def _choice(name: Any, weight: Any) -> StyleChoice:
