@@ -122,7 +122,7 @@ def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., 
         spread = benchmark(*grid, "--output", "spread", "--workers", "ray:2")
     finally:
         ray.shutdown()
-    assert (spread.code, spread.err) == (0, "")
+    assert spread.code == 0, spread.err
     pictures = [sorted((place / name / "runs").rglob("picture.png")) for name in ("alone", "spread")]
     assert len(pictures[0]) == 4
     for one, other in zip(*pictures, strict=True):
