@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stylescore.catalog.places import how_to_get, locate
 from stylescore.errors import ModelError
-from stylescore.evaluation.places import how_to_get, locate
-from stylescore.evaluation.states import read_state
 from stylescore.metrics import MobileNetFeatures, PerceptualDistance
+from stylescore.metrics.states import read_state
 
 
 def _installed(name: str) -> Path:

@@ -96,7 +96,8 @@ class TestStylize:
             (
                 {"method": "smd"},
                 ConfigError,
-                "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smd'",
+                "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, "
+                "instantstyle, gatys, adain, ghiasi, not 'smd'",
             ),
             ({"iterations": 2.5}, ConfigError, "iterations must be a whole number, not 2.5"),
             ({"batch": 0}, ConfigError, "batch must be a whole number of at least 1, not 0"),

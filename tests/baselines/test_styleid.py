@@ -136,7 +136,11 @@ def test_a_batch_equals_its_pictures_one_by_one(picture: Path) -> None:
     [
         ([], {}, "styleid needs a picture in the style, style_image"),
         ("a-lora", {"style_image": str(PHOTO)}, "styleid takes its style from a picture alone"),
-        ("a-lora", {"style_image": str(PHOTO), "method": "dds"}, "style_image is of the method styleid, not of dds"),
+        (
+            "a-lora",
+            {"style_image": str(PHOTO), "method": "dds"},
+            "style_image is of the methods styleid, instantstyle, gatys, adain, ghiasi, not of dds",
+        ),
     ],
 )
 def test_the_style_comes_from_one_place(style: Any, options: dict[str, Any], message: str) -> None:

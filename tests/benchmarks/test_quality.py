@@ -19,8 +19,8 @@ from benchmarks.quality.split import SIZES, Photos, read_part, split_rows
 from PIL import Image
 from torch import Tensor
 
+from stylescore.catalog import places
 from stylescore.errors import ConfigError, ModelError
-from stylescore.evaluation import places
 
 FOLDERS = ("scenes", "flowers", "weather")
 

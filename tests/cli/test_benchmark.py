@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from tests.baselines.networks import write_weights
 
 from stylescore.runs.costs import read_cost
 
@@ -25,7 +27,7 @@ def place(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         picture.rotate(90).save(tmp_path / "photos" / "two.png")
         picture.convert("L").save(tmp_path / "pictures" / "grey.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stylescore.evaluation.places.find_spec", lambda _: None)
+    monkeypatch.setattr("stylescore.catalog.places.find_spec", lambda _: None)
     return tmp_path
 
 
@@ -90,6 +92,50 @@ def test_a_broken_photo_is_reported_and_the_others_measured(benchmark: Callable[
     assert "Not made: three.png" in (place / "benchmark" / "report.md").read_text("utf-8")
 
 
+def test_rivals_that_take_a_picture_have_theirs(benchmark: Callable[..., Any], place: Path) -> None:
+    weights = write_weights(place, "adain-encoder", "adain-decoder")
+    given = [word for name, file in weights.items() for word in ("--weights", f"{name}={file}")]
+    grid = ("--methods", "sdedit,styleid,adain", "--knob", "0.5,0.9", "--style-pictures", "pictures", *given)
+    first = benchmark(*grid, "--memory", "low")
+    assert (first.code, first.err) == (0, "")
+    folder = place / "benchmark" / "runs" / "style_lora_kohya"
+    made = {path.parent: path.read_bytes() for path in sorted(folder.rglob("picture.png"))}
+    assert len(made) == 12
+    record = tomllib.loads((folder / "adain-0.5-seed0" / "one-grey" / "config.toml").read_text("utf-8"))
+    assert record["run"]["style_image"] == str(place / "pictures" / "grey.png")
+    assert len(record["hashes"]["weights"]) == 2
+    assert "model" not in record["hashes"]
+    knob = [made[folder / f"adain-{content}-seed0" / "one-grey"] for content in ("0.5", "0.9")]
+    assert knob[0] != knob[1]
+    assert benchmark(*grid, "--memory", "low").code == 0
+    assert {path.parent: path.read_bytes() for path in sorted(folder.rglob("picture.png"))} == made
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
+def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., Any], place: Path) -> None:
+    import ray
+
+    grid = ("--methods", "sms,styleid", "--knob", "0.5", "--style-pictures", "pictures")
+    assert benchmark(*grid, "--output", "alone").code == 0
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        spread = benchmark(*grid, "--output", "spread", "--workers", "ray:2")
+    finally:
+        ray.shutdown()
+    assert spread.code == 0, spread.err
+    pictures = [sorted((place / name / "runs").rglob("picture.png")) for name in ("alone", "spread")]
+    assert len(pictures[0]) == 4
+    for one, other in zip(*pictures, strict=True):
+        assert one.relative_to(place / "alone") == other.relative_to(place / "spread")
+        assert Image.open(one).tobytes() == Image.open(other).tobytes()
+    tables = []
+    for name in ("alone", "spread"):
+        found = json.loads((place / name / "results.json").read_text("utf-8"))["results"]["style_lora_kohya"]
+        tables.append({key: entry["metrics"] for key, entry in found["folders"].items()})
+    assert tables[0] == tables[1]
+    assert all(read_cost(path.parent) is not None for path in pictures[1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,6 +147,8 @@ def test_a_broken_photo_is_reported_and_the_others_measured(benchmark: Callable[
         (("--style-pictures", "nowhere"), "there is no folder 'nowhere'"),
         (("--style", "x/style_lora_kohya.safetensors"), "two styles of a benchmark are called 'style_lora_kohya'"),
         (("--metrics", "lpips"), "there is no metric 'lpips'"),
+        (("--methods", "adain", "--style-pictures", "pictures"), "adain has no weights of AdaIN's normalised VGG19"),
+        (("--methods", "gatys"), "gatys takes the style from a picture, and there is none of 'style_lora_kohya'"),
         (("--set", "sdedit.strength=2"), "sdedit.strength must be between 0 and 1, not 2.0"),
     ],
 )

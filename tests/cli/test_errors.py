@@ -218,7 +218,8 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --preview-every -1", "Invalid value for '--preview-every': ...", HELP),
     (
         "{photo} --method smss",
-        "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smss'",
+        "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, "
+        "instantstyle, gatys, adain, ghiasi, not 'smss'",
         "did you mean 'sms'?",
     ),
     ("{photo} --preset balance", "no preset named 'balance'", "did you mean 'balanced'?"),
@@ -232,7 +233,8 @@ TABLE: list[tuple[str, str, str]] = [
     ),
     (
         "{photo} --preset {here}/method.toml",
-        "methods must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smd'",
+        "methods must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, "
+        "instantstyle, gatys, adain, ghiasi, not 'smd'",
         ANY,
     ),
     ("{photo} --device gpu", "no device is called 'gpu'", "use auto, cpu, cuda, cuda:N or mps"),

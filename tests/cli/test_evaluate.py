@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylescore.catalog import places
 from stylescore.cli.main import exit_code
-from stylescore.evaluation import places
 
 CHEAP = ("--metrics", "histogram", "--bootstrap", "50", "--size", "64", "--device", "cpu")
 

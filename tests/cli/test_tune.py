@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from stylescore.catalog import places
 from stylescore.cli.main import exit_code
-from stylescore.evaluation import places
 from stylescore.metrics.perceptual import PUBLISHED_NAMES, PerceptualDistance
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"

@@ -19,6 +19,7 @@ from stylescore.assembly.fitting import Prompts
 from stylescore.assembly.objectives import make_relevance, make_spectrum
 from stylescore.config import presets
 from stylescore.config.content_knob import (
+    gatys_weights,
     relevance_strength,
     sampling_strength,
     spectrum_factor,
@@ -27,8 +28,12 @@ from stylescore.config.content_knob import (
     with_strength,
 )
 from stylescore.config.method import (
+    AdainConfig,
     FakeConfig,
     FreestyleConfig,
+    GatysConfig,
+    GhiasiConfig,
+    InstantStyleConfig,
     MethodConfig,
     RelevanceConfig,
     SdeditConfig,
@@ -87,7 +92,8 @@ def test_fields_that_are_none_are_left_out_and_come_back() -> None:
         ({"fake": {"zzzz": 3}}, "unknown setting 'fake.zzzz'", "known names: alpha, anchor"),
         (
             {"method": "smss"},
-            "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, not 'smss'",
+            "method must be one of sms, vsd, sds, dds, pds, sdedit, styleid, freestyle, "
+            "instantstyle, gatys, adain, ghiasi, not 'smss'",
             "did you mean 'sms'?",
         ),
         ({"iterations": "many"}, "iterations must be a whole number, not 'many'", "write a whole number"),
@@ -160,7 +166,9 @@ BAD = [
     ("refine.iterations", 0, "at least 1"),
     ("refine.t_max", 1000, "between 3 and 999"),
     *[(name, -0.1, "between 0 and 1") for name in ("styleid.strength", "styleid.gamma")],
-    ("freestyle.strength", 1.1, "between 0 and 1"),
+    *[(f"{name}.strength", 1.1, "between 0 and 1") for name in ("freestyle", "instantstyle", "adain", "ghiasi")],
+    *[(f"instantstyle.{name}", 4.1, "at most 4") for name in ("scale", "content_scale")],
+    *[(f"gatys.{name}", -1.0, "0 or more") for name in ("content_weight", "style_weight")],
     *[(name, 101.0, "at most 100") for name in ("freestyle.backbone", "freestyle.skip")],
     *[("styleid.temperature", value, words) for value, words in ((0.0, "greater than 0"), (101.0, "at most 100"))],
     *[("sdedit.strength", value, "between 0 and 1") for value in (-0.1, 1.1)],
@@ -574,21 +582,28 @@ def test_the_knob_by_hand() -> None:
     )
     assert [styleid_gamma(c, StyleIdConfig(gamma=0.75)) for c in knob] == [0, 0.375, 0.75, 0.875, 1]
     assert [sampling_strength(c, 0.75) for c in knob] == [1, 0.875, 0.75, 0.375, 0]
+    weights = [gatys_weights(c, GatysConfig(content_weight=2.0, style_weight=8.0)) for c in knob]
+    assert [each.content_weight for each in weights] == [0, 0.125, 2, 2, 2]
+    assert [each.style_weight for each in weights] == [8, 8, 8, 0.5, 0]
 
 
-def test_a_strength_is_of_sdedit_alone() -> None:
+def test_a_strength_is_of_rivals_alone() -> None:
     sdedit = replace(MethodConfig(), method="sdedit")
     assert with_strength(sdedit, 0.3).sdedit.strength == 0.3
     assert with_strength(replace(sdedit, method="styleid"), 0.3).styleid.strength == 0.3
     assert with_strength(MethodConfig(), None) == MethodConfig()
-    with pytest.raises(ConfigError, match="strength is of the methods sdedit, styleid and freestyle, not of sms"):
-        with_strength(MethodConfig(), 0.3)
+    assert with_strength(replace(sdedit, method="adain"), 0.3).adain.strength == 0.3
+    words = "sdedit, styleid, freestyle, instantstyle, adain and ghiasi"
+    for method in ("sms", "gatys"):
+        with pytest.raises(ConfigError, match=f"strength is of the methods {words}, not of {method}"):
+            with_strength(replace(MethodConfig(), method=method), 0.3)
 
 
 def test_the_knob_moves_nothing_else() -> None:
     config = with_content(MethodConfig(), 0.9)
     back = replace(config, spectrum=SpectrumConfig(), relevance=RelevanceConfig(), sdedit=SdeditConfig())
-    back = replace(back, styleid=StyleIdConfig(), freestyle=FreestyleConfig())
+    back = replace(back, styleid=StyleIdConfig(), freestyle=FreestyleConfig(), instantstyle=InstantStyleConfig())
+    back = replace(back, gatys=GatysConfig(), adain=AdainConfig(), ghiasi=GhiasiConfig())
     assert back == MethodConfig()
 
 

@@ -159,7 +159,10 @@ def test_what_cannot_be_used_is_refused(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"control": "edges", "method": "sms", "strength": None}, "control is of the method sdedit, not of sms"),
+        (
+            {"control": "edges", "method": "sms", "strength": None},
+            "control is of the methods sdedit and instantstyle, not of sms",
+        ),
         ({"control_scale": 0.5}, "control_model and control_scale need control"),
         ({"control": "lines"}, "control must be one of edges, tile, not 'lines'"),
         ({"control": "edges", "control_scale": 5.0}, "control_scale must be at most 4, not 5.0"),

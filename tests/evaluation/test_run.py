@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from stylescore.catalog import places
 from stylescore.errors import ConfigError, ModelError
-from stylescore.evaluation import places
 from stylescore.evaluation.catalogue import Sampling
 from stylescore.evaluation.differences import compare_to_first
 from stylescore.evaluation.pairs import Pairing, list_pictures, list_results, make_pairs
 from stylescore.evaluation.reading import read_pair, read_style
 from stylescore.evaluation.run import Evaluation, Prompts, Request
-from stylescore.evaluation.states import read_state
 from stylescore.metrics import Lpips, colour_histogram, hellinger_distance
+from stylescore.metrics.states import read_state
 
 
 @pytest.fixture(autouse=True)

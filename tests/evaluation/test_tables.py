@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stylescore.catalog.places import Found
 from stylescore.evaluation.catalogue import METRICS, Score
-from stylescore.evaluation.places import Found
 from stylescore.evaluation.run import Report, Skipped
 from stylescore.evaluation.tables import (
     format_csv,

@@ -13,10 +13,10 @@ from PIL import Image
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.method import MethodConfig, RefineConfig
 from stylescore.errors import ConfigError
-from stylescore.evaluation.states import read_state
 from stylescore.evaluation.tuning import Trial, best_trial, make_measure, search_content, shorten
 from stylescore.images import as_photo
 from stylescore.metrics.perceptual import PerceptualDistance
+from stylescore.metrics.states import read_state
 
 
 def falling(content: float) -> float:

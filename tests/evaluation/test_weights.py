@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from stylescore.catalog import places
+from stylescore.catalog.places import PLACES, check_given, how_to_get, locate, package_file
+from stylescore.config.presets import METHODS, load
 from stylescore.errors import ConfigError, ModelError
-from stylescore.evaluation import places
 from stylescore.evaluation.catalogue import METRICS
 from stylescore.evaluation.loading import WEIGHTS
-from stylescore.evaluation.places import PLACES, check_given, how_to_get, locate, package_file
-from stylescore.evaluation.states import read_state
+from stylescore.metrics.states import read_state
 from stylescore.metrics.trunks import VGG16, make_vgg
 
 
@@ -28,7 +29,8 @@ def nothing_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_every_metric_has_probes_and_every_probe_weights_with_a_place() -> None:
     used = {probe for metric in METRICS.values() for probe in metric.probes}
     assert used == set(WEIGHTS)
-    assert {name for names in WEIGHTS.values() for name in names} == set(PLACES)
+    rivals = {name for method in METHODS for name in load("balanced", method).weights}
+    assert {name for names in WEIGHTS.values() for name in names} | rivals == set(PLACES)
 
 
 @pytest.mark.parametrize("name", PLACES)

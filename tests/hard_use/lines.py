@@ -78,6 +78,7 @@ def _values(option: str) -> Sequence[str]:
         "--preview-model": [*WRONG_FILES, str(LORA), "photo.png", "bad/empty model", "bad/no unet"],
         "--control-model": [*WRONG_FILES, str(LORA), "photo.png", "pictures"],
         "--style-image": [*WRONG_FILES, str(LORA), "photo.png", "pictures"],
+        "--weights": [*WRONG_FILES, "vgg19", "=x", "vgg19=", "vgg19=nowhere", "vgg20=photo.png", f"hed={LORA}", RAW],
         "--preset": [*WRONG_FILES, *_bad(PRESETS), "bad/broken.toml", "bad/typo.toml", "balance", "photo.png"],
         "--output": PLACES,
         "--resume": [*WRONG_FILES, *_bad(RUNS), "photo.png", "pictures"],

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylescore.errors import ConfigError
-from stylescore.runs.workers import Workers, parse_workers
+from stylescore.errors import ConfigError, StylescoreError
+from stylescore.runs.workers import Workers, connected, parse_workers
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -44,6 +44,20 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ConfigError, match="needs the package ray, which is not installed") as caught:
         parse_workers("ray")
     assert caught.value.hint == "pip install 'stylescore[ray]'"
+
+
+@needs_ray
+def test_a_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fail(**options: Any) -> None:
+        raise RuntimeError("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(StylescoreError) as caught, connected():
+        pass
+    assert str(caught.value) == "Ray cannot be started or reached: The current node timed out during startup."
+    assert caught.value.hint
 
 
 @pytest.fixture

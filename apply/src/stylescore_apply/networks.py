@@ -122,6 +122,15 @@ def _failure(error: Exception) -> MemoryLimitError | ModelError:
     return ModelError(f"onnxruntime cannot compute the network: {reason[:300]}", hint=_HINT)
 
 
+def open_session(path: Path, threads: int) -> Any:
+    """Load an ONNX file of any inputs and outputs, for the CPU.
+
+    Raises:
+        ModelError: it does not exist, or is no network that onnxruntime can load.
+    """
+    return _start_session(path, _read(path), threads)
+
+
 def _read(path: Path) -> bytes:
     try:
         facts = path.stat()

@@ -18,12 +18,13 @@ from stylescore.assembly.objectives import (
     make_sampler,
     with_unit_steps,
 )
+from stylescore.baselines.pixels import PixelCodec
 from stylescore.baselines.styleid import begin_at, invert, match_statistics, times_of
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import TrainedAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
-from stylescore.diffusion.codec import Pictures
-from stylescore.diffusion.conditioning import Conditioning, Control
+from stylescore.diffusion.codec import Codec, Pictures
+from stylescore.diffusion.conditioning import Conditioning, Control, ImagePrompt
 from stylescore.diffusion.dual_stream import DualStreamScore, DualStreamScores, Modulation, decoder_blocks
 from stylescore.diffusion.injection import InjectedProcessor, InjectedScore, InjectedScores, injected_layers
 from stylescore.diffusion.prompts import Parse, parse_plain
@@ -87,11 +88,13 @@ class Guides:
         control: a ControlNet of the style score, with a picture for each.
         style: latents of the style picture, [1, c, h, w].
         content: latents of the photos with their edges enhanced, [batch, c, h, w].
+        images: what an IP-Adapter shows the network.
     """
 
     control: Control | None = None
     style: Latent | None = None
     content: Latent | None = None
+    images: ImagePrompt | None = None
 
 
 def fill_template(template: str, style: str, caption: str) -> str:
@@ -112,7 +115,7 @@ def make_scores(
     method: MethodConfig,
     prompts: Prompts,
     fake: TrainedAdapter | None,
-    control: Control | None = None,
+    guides: Guides | None = None,
 ) -> BatchedScores:
     """Encode the prompts and return the scores.
 
@@ -123,8 +126,9 @@ def make_scores(
         method: guidance scales.
         prompts: one entry per picture.
         fake: the run's fake adapter; without one there is no fake score.
-        control: a ControlNet of the style score, with a picture for each.
+        guides: what the style score follows besides its prompt.
     """
+    guides = guides or Guides()
     count = len(prompts.target)
     empty, negative = [""] * count, [prompts.negative] * count
     text, style_text = (encoder.reading(prompts.parse, prompts.every) for encoder in networks.text_encoders)
@@ -132,7 +136,12 @@ def make_scores(
         [empty, negative, prompts.target, prompts.edit, prompts.caption]
     )
     style_less, style_target = style_text.encode_groups([negative, prompts.target])
-    style_target, style_less = (with_control(each, control, networks) for each in (style_target, style_less))
+    style_target, style_less = (with_control(each, guides.control, networks) for each in (style_target, style_less))
+    if guides.images is not None:
+        style_target, style_less = (
+            replace(style_target, images=guides.images.given),
+            replace(style_less, images=guides.images.absent),
+        )
     style = PromptedScore(networks.style, style_target, style_less, style=True)
     scores: dict[ScoreName, PromptedScore] = {
         "style": _guided(style, method.guidance_scale),
@@ -180,9 +189,9 @@ def make_fake_score(method: MethodConfig, adapter: TrainedAdapter, scores: Batch
     )
 
 
-def encode_sources(networks: Networks, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
+def encode_sources(codec: Codec | PixelCodec, method: MethodConfig, pictures: Pictures, rng: Rng) -> Latent:
     """Encode the photos as the method states."""
-    return networks.codec.encode(pictures, rng if method.sample_posterior else None)
+    return codec.encode(pictures, rng if method.sample_posterior else None)
 
 
 def fit_latents(
@@ -211,7 +220,7 @@ def fit_latents(
     guides = guides or Guides()
     subject = LatentSubject.at(z_source)
     method = with_unit_steps(method, len(networks.base.schedule.betas))
-    fitting = assemble(networks, method, prompts, subject, rng, _rate_scale(method, subject), guides.control)
+    fitting = assemble(networks, method, prompts, subject, rng, step_scale(method, subject), guides)
     if method.relevance.timesteps and fitting.objective.relevance.needs:
         fitting.objective = _precompute_maps(fitting, method, subject.z_source)
     if mask is not None and not method.is_sampling:  # its picture is laid over the photo at the end alone
@@ -219,11 +228,13 @@ def fit_latents(
         fitting.objective = replace(fitting.objective, relevance=maps)
     if guides.style is not None:
         _add_style_picture(fitting, networks, method, guides.style)
+    if method.method == "instantstyle" and method.instantstyle.start == "inversion":
+        _begin_inverted(fitting)
     if guides.content is not None:
         _add_content_stream(fitting, method, guides.content)
     if refined:
         _add_refinement(fitting, method, networks.base.schedule.stride)
-        scale = _rate_scale(method, subject)
+        scale = step_scale(method, subject)
         fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
     return fitting
 
@@ -248,6 +259,20 @@ def _add_style_picture(fitting: Fitting, networks: Networks, method: MethodConfi
     fitting.objective = begin_at(objective, match_statistics(content[times[0]], style[times[0]]))
 
 
+def _begin_inverted(fitting: Fitting) -> None:
+    """Let a run begin at the photos' latents inverted under its own prompt and pictures, in place; nothing is drawn.
+
+    The inversion is not guided, as guidance would have to be undone.
+    """
+    score, times = fitting.scores["style"], times_of(fitting.objective)
+    assert isinstance(score, PromptedScore)
+    if len(times) < 2:
+        return
+    z_source = fitting.subject.draw(fitting.rng)[1]
+    found = invert(replace(score, combine=None), fitting.objective.schedule, z_source, times)
+    fitting.objective = begin_at(fitting.objective, found[times[0]])
+
+
 def _add_content_stream(fitting: Fitting, method: MethodConfig, content: Latent) -> None:
     """Let the photos without noise go through the network beside the picture, in place.
 
@@ -263,7 +288,7 @@ def _add_content_stream(fitting: Fitting, method: MethodConfig, content: Latent)
     fitting.objective = begin_at(objective, objective.schedule.add_noise(content.float(), noise, at))
 
 
-def _rate_scale(method: MethodConfig, subject: LatentSubject) -> float:
+def step_scale(method: MethodConfig, subject: LatentSubject) -> float:
     """Return what a learning rate is multiplied with: plain gradient descent undoes the mean of the loss."""
     return subject.z[0].numel() if method.optimiser.name == "sgd" else 1.0
 
@@ -307,7 +332,7 @@ def enlarge(
     scores = make_scores(networks, method, prompts, None if old is None else old.fake)
     fitting.scores, fitting.subject = scores, subject
     fitting.optimiser = make_optimiser(method.optimiser, subject.parameters())
-    scale = _rate_scale(method, subject)
+    scale = step_scale(method, subject)
     fitting.learning_rate = make_learning_rate(method.optimiser, fitting.iterations, scale)
     if isinstance(fitting.fake, FakeScore):
         fitting.fake = replace(fitting.fake, predictor=replace(scores["fake"], combine=None))
@@ -347,11 +372,11 @@ def assemble(
     subject: Subject,
     rng: Rng,
     lr_scale: float = 1.0,
-    control: Control | None = None,
+    guides: Guides | None = None,
 ) -> Fitting:
     """Assemble a run for any subject."""
     adapter = new_fake_adapter(networks, method, rng) if method.has_fake_score else None
-    scores = make_scores(networks, method, prompts, adapter, control)
+    scores = make_scores(networks, method, prompts, adapter, guides)
     return Fitting(
         subject=subject,
         objective=make_objective(method, networks.base.schedule),

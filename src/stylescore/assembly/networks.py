@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stylescore.assembly.objectives import check_timesteps
 from stylescore.assembly.sources import Sources
 from stylescore.assembly.tokens import TokenSource, place_tokens, tokens_of_styles, unread_tokens
 from stylescore.catalog.metadata import one_step_generator
@@ -17,7 +18,7 @@ from stylescore.catalog.registry import ModelSource, StyleSource
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
 from stylescore.config.run import PredictionName, RunConfig
-from stylescore.diffusion.adapters import Adapters, changeable, merge
+from stylescore.diffusion.adapters import Adapters, adaptable, changeable, merge
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.checkpoints.options import ModelOptions
@@ -35,9 +36,11 @@ from stylescore.diffusion.execution.merging import merge_into_copy, merging_is_f
 from stylescore.diffusion.execution.offload import offload
 from stylescore.diffusion.families import SD
 from stylescore.diffusion.fingerprint import other_base
+from stylescore.diffusion.ip_adapter import ImageEncoder, load_ip_adapter
+from stylescore.diffusion.prompts import Parse
 from stylescore.diffusion.quantisation import has_quantised
 from stylescore.diffusion.text import TextEncoder
-from stylescore.errors import ModelError, StyleError
+from stylescore.errors import ConfigError, ModelError, StyleError
 from stylescore.lora import Change, LoraFile, absent_layers, bind, read_embedding, read_lora, stack
 from stylescore.lora.keys import Part
 from stylescore.method.schedule import NoiseSchedule
@@ -59,6 +62,7 @@ class Networks:
         text: encoder of every prompt but the style score's.
         style_text: encoder of the style score's prompts, with the adapters' text-encoder parts where there are any.
         control: the ControlNet of the style score, if there is one.
+        image_encoder: encodes what the IP-Adapter in the network shows, if there is one.
         native_size: the model's native resolution, short side in pixels.
         multiple: both sides of a working picture are multiples of this many pixels.
         batched: whether scores that share a network are evaluated in one call; `None` does so where that is faster.
@@ -75,6 +79,7 @@ class Networks:
     text: TextEncoder
     style_text: TextEncoder
     control: Any = None
+    image_encoder: ImageEncoder | None = None
     native_size: int = 512
     multiple: int = 8
     batched: bool | None = None
@@ -89,11 +94,51 @@ class Networks:
         """The encoders of both kinds of prompts."""
         return self.text, self.style_text
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return torch.device(self.base.network.device)
+
+    @property
+    def counter(self) -> PassCounter:
+        """Counts the passes through the denoising networks."""
+        return self.base.counter
+
+    @property
+    def style_has_network(self) -> bool:
+        """Whether the style score has a network of its own: a merged copy, or another base."""
+        return self.style is not self.base
+
+    def check(self, method: MethodConfig) -> None:
+        """Raise `ConfigError` unless the model has a method's timesteps and the layers of its fake adapter."""
+        _check_targets(self.base.network, method.fake.targets)
+        check_timesteps(method, len(self.base.schedule.betas))
+
+    def windows(self, prompts: Sequence[str], parse: Parse) -> int:
+        """Return how many windows of the text encoder the longest of these prompts takes."""
+        return self.text.reading(parse, prompts).windows
+
+    def truncated_ends(self, prompts: Sequence[str]) -> list[str]:
+        """Return the ends of prompts that the text encoder truncates."""
+        return [] if self.text.splits else list(filter(None, map(self.text.truncated_end, prompts)))
+
     def with_tiles(self, cells: int | None, codec: int | None) -> Networks:
         """Return the same networks, evaluated in tiles of so many latent cells, the autoencoder in its own."""
         base = replace(self.base, tile=cells)
         style = base if self.style is self.base else replace(self.style, tile=cells)
-        return replace(self, base=base, style=style, codec=replace(self.codec, tile=codec))
+        return replace(self, base=base, style=style, codec=self.codec.in_tiles(codec))
+
+
+def _check_targets(network: nn.Module, targets: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every target of the fake adapter is the name of a layer of the model."""
+    known = {name.rpartition(".")[2] for name in adaptable(network)}
+    wrong = [name for name in targets if name not in known]
+    if wrong or not targets:
+        raise ConfigError(
+            f"fake.targets must name linear layers or convolutions of the model, not "
+            f"{wrong[0] if wrong else 'nothing'!r}",
+            hint=f"known names: {', '.join(sorted(known))}",
+        )
 
 
 def load_networks(run: RunConfig, sources: Sources) -> Networks:
@@ -112,6 +157,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     base = load(sources.model)
     styled = base if sources.style_model is None else load(sources.style_model)
     _check_match(base, styled)
+    image_encoder = _load_ip_adapter(run.method, sources, base, device)
     make_backbone = partial(_make_backbone, schedule_of=styled, counter=PassCounter(), execution=execution)
     base_backbone = make_backbone(base)
     deltas, strength = bind_all(loras, styled.network, "unet"), run.method.style_strength
@@ -146,6 +192,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         text=text,
         style_text=_adapt_text(text, loras, run.method),
         control=control,
+        image_encoder=image_encoder,
         native_size=styled.native_size,
         multiple=styled.multiple,
         batched=_batches_scores(execution),
@@ -155,6 +202,16 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         trigger=_trigger(loras, sources.styles),
         tiny=styled.family.facts.tiny_autoencoder,
     )
+
+
+def _load_ip_adapter(
+    method: MethodConfig, sources: Sources, parts: Components, device: torch.device
+) -> ImageEncoder | None:
+    """Load the IP-Adapter of a method that has one into the model's network; its layers are bound after that."""
+    if method.method != "instantstyle":
+        return None
+    scales = (method.instantstyle.scale, method.instantstyle.content_scale)
+    return load_ip_adapter(sources.weights, parts, scales, device)
 
 
 def _device(execution: ExecutionConfig) -> torch.device:

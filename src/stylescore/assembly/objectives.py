@@ -143,10 +143,12 @@ def _plain_objective(method: MethodConfig, noise_schedule: NoiseSchedule) -> Obj
             return dds(noise_schedule, sampler, weight=weight)
         case "pds":
             return pds(noise_schedule, sampler)
-        case "sdedit" | "styleid" | "freestyle":
+        case "sdedit" | "styleid" | "freestyle" | "instantstyle":
             return sampling_objective(
                 noise_schedule, strength=method.sampling_strength, steps=max(1, method.iterations)
             )
+        case "gatys" | "adain" | "ghiasi":
+            raise AssertionError(f"{method.method} changes pixels, it has no objective on latents")
         case _:
             assert_never(method.method)
 
@@ -156,12 +158,14 @@ UNIT_STEP = OptimiserConfig(name="sgd", lr=1.0, warmup=0, cosine_length=0.0)
 
 
 def with_unit_steps(method: MethodConfig, length: int) -> MethodConfig:
-    """Return a method that denoises step by step as the loop runs it: so many whole steps; others as they are.
+    """Return a method that goes step by step as the loop runs it, in so many whole steps; others as they are.
 
     Args:
         method: constants, with the content knob applied.
         length: number of the model's timesteps.
     """
+    if method.is_one_pass:
+        return replace(method, iterations=1, optimiser=UNIT_STEP)
     if not method.is_sampling:
         return method
     steps = sampling_steps(length, method.sampling_strength, max(1, method.iterations))

@@ -10,10 +10,10 @@ from typing import Any
 
 from stylescore.config.content_knob import with_strength
 from stylescore.config.execution import ExecutionConfig
-from stylescore.config.method import Method, MethodConfig
+from stylescore.config.method import ONE_PICTURE, Method, MethodConfig
 from stylescore.config.presets import METHODS, origin, preset_for
 from stylescore.config.ranges import check_run
-from stylescore.config.run import EmbeddingChoice, RunConfig, StyleChoice, with_options
+from stylescore.config.run import EmbeddingChoice, RunConfig, StyleChoice, WeightsChoice, with_options
 from stylescore.config.toml import check_choice, overlay
 from stylescore.errors import ConfigError, StyleError, did_you_mean, quote
 
@@ -50,22 +50,25 @@ def make_run(
     strength: float | None = None,
     prompt: str = "",
     embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
+    weights: Mapping[str, str | os.PathLike[str]] | None = None,
     settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RunConfig:
     """Return a checked run.
 
     Args:
-        style: a style, or several, see `Style`; an empty list for styleid, which takes `style_image`.
+        style: a style, or several, see `Style`; an empty list for the methods that take `style_image`.
         model: a bundled model's name, a folder, a file, or a hub id.
-        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle; `None` takes the preset's.
+        method: sms, vsd, sds, dds or pds; for comparison sdedit, styleid, freestyle, instantstyle, gatys, adain or
+            ghiasi; `None` takes the preset's.
         preset: a preset's name or file; `None` takes the model's own.
         style_strength: factor of the style LoRA; `None` takes the preset's.
         text_strength: factor of its text-encoder part alone; `None` takes `style_strength`.
         iterations: length of the run; `None` takes the preset's.
-        strength: of sdedit, styleid and freestyle; `None` takes the preset's.
+        strength: of the methods that have one; `None` takes the preset's.
         prompt: what the photo shows.
         embeddings: textual inversion files, by the word that stands for each in prompts.
+        weights: where networks of the method are that are no diffusion model, as `{name: file}`.
         settings: constants that differ from the preset's, as nested tables, e.g. `{"spectrum": {"weight": 2e-4}}`.
         options: further fields of `RunConfig` and `ExecutionConfig`, e.g. `content=0.7`, `device="cuda"`.
 
@@ -74,7 +77,7 @@ def make_run(
     """
     check_names(options)
     options = {key: text_of(value, key) if isinstance(value, os.PathLike) else value for key, value in options.items()}
-    choices = () if method == "styleid" and not style else make_styles(style)
+    choices = () if method in ONE_PICTURE and not style else make_styles(style)
     name = text_of(model, "model")
     chosen = None if method is None else check_choice(method, METHODS, "method")
     file = None if preset is None else text_of(preset, "preset")
@@ -85,6 +88,7 @@ def make_run(
     run = RunConfig(
         styles=choices,
         embeddings=make_embeddings(embeddings or {}),
+        weights=make_weights(weights or {}),
         model=name,
         method=constants,
         preset=origin(name, file, styles),
@@ -141,12 +145,25 @@ def make_embeddings(embeddings: Any) -> tuple[EmbeddingChoice, ...]:
     Raises:
         ConfigError: they are no such mapping.
     """
-    if not isinstance(embeddings, Mapping) or not all(isinstance(token, str) for token in embeddings):
-        raise ConfigError(
-            f"embeddings must map words to files, not {type(embeddings).__name__}",
-            hint="for example embeddings={'my-word': 'my-word.safetensors'}",
-        )
-    return tuple(EmbeddingChoice(token=token, file=text_of(file, token)) for token, file in embeddings.items())
+    what, hint = "embeddings must map words to files", "embeddings={'my-word': 'my-word.safetensors'}"
+    return tuple(EmbeddingChoice(token=token, file=file) for token, file in _named_files(embeddings, what, hint))
+
+
+def make_weights(weights: Any) -> tuple[WeightsChoice, ...]:
+    """Return files of weights, by the network's name, as choices.
+
+    Raises:
+        ConfigError: they are no such mapping.
+    """
+    what, hint = "weights must map names of networks to files", "weights={'vgg19': 'vgg19.safetensors'}"
+    return tuple(WeightsChoice(network=name, file=file) for name, file in _named_files(weights, what, hint))
+
+
+def _named_files(table: Any, what: str, hint: str) -> list[tuple[str, str]]:
+    """Return the pairs of a mapping from names to files, or raise `ConfigError` that says what it must be."""
+    if not isinstance(table, Mapping) or not all(isinstance(name, str) for name in table):
+        raise ConfigError(f"{what}, not {type(table).__name__}", hint=f"for example {hint}")
+    return [(name, text_of(file, name)) for name, file in table.items()]
 
 
 def _choice(name: Any, weight: Any) -> StyleChoice:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stylescore.catalog.places import PLACES, Found, how_to_get, locate
 from stylescore.catalog.registry import (
     ModelSource,
     StyleSource,
@@ -19,7 +21,7 @@ from stylescore.catalog.registry import (
     resolve_vae,
 )
 from stylescore.config.run import RunConfig
-from stylescore.errors import PictureError, quote
+from stylescore.errors import ModelError, PictureError, quote
 from stylescore.storage.texts import is_file, user_path
 from stylescore_apply.storage.files import sha256
 
@@ -38,6 +40,8 @@ class Sources:
         control_model: the ControlNet, if one is named.
         style_image: the picture in the style, if the method takes one.
         embeddings: files of the textual inversion embeddings, in the run's order.
+        weights: of networks that are no diffusion models, by name; those that the run names or that were found.
+        loads_model: whether the method loads the model.
     """
 
     model: ModelSource
@@ -49,6 +53,8 @@ class Sources:
     embeddings: tuple[Path, ...] = ()
     control_model: ModelSource | None = None
     style_image: Path | None = None
+    weights: Mapping[str, Found] = field(default_factory=dict)
+    loads_model: bool = True
 
     def apply(self, run: RunConfig) -> RunConfig:
         """Return the run with names that mean the same in any working folder."""
@@ -62,6 +68,7 @@ class Sources:
             text_encoders=None if self.text_encoders is None else self.text_encoders.reference,
             control_model=None if self.control_model is None else self.control_model.reference,
             style_image=None if self.style_image is None else str(self.style_image.absolute()),
+            weights=tuple(replace(choice, file=_reference(self.weights[choice.network])) for choice in run.weights),
             styles=tuple(replace(choice, name=source.reference) for choice, source in styles),
             embeddings=tuple(
                 replace(choice, file=str(path.absolute()))
@@ -81,13 +88,16 @@ class Sources:
     def hashes(self) -> dict[str, Any]:
         """The hashes of models and adapters, as a run's record names them."""
         return {
-            "model_sha256": model_hash(self.model),
+            "model_sha256": model_hash(self.model) if self.loads_model else "",
             "style_model_sha256": "" if self.style_model is None else model_hash(self.style_model),
             "vae_sha256": "" if self.vae is None else model_hash(self.vae),
             "text_encoders_sha256": "" if self.text_encoders is None else model_hash(self.text_encoders),
             "style_sha256": tuple(sha256(style.path) for style in self.styles),
             **({"style_image_sha256": sha256(self.style_image)} if self.style_image else {}),
             **({"control_model_sha256": model_hash(self.control_model)} if self.control_model else {}),
+            **(
+                {"weights_sha256": tuple(sha256(found.path) for found in self.weights.values())} if self.weights else {}
+            ),
             **({"embedding_sha256": tuple(map(sha256, self.embeddings))} if self.embeddings else {}),
         }
 
@@ -108,6 +118,8 @@ def resolve_sources(run: RunConfig) -> Sources:
         style_image=_style_image(run),
         control_model=None if run.control_model is None else resolve_control_model(run.control_model),
         embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
+        weights=find_weights(run),
+        loads_model=not run.method.is_transfer,
     )
 
 
@@ -117,6 +129,29 @@ def _preview_model(run: RunConfig) -> ModelSource | None:
 
 def _style_image(run: RunConfig) -> Path | None:
     return None if run.style_image is None else find_style_image(run.style_image)
+
+
+def find_weights(run: RunConfig) -> dict[str, Found]:
+    """Return where the weights are of the method's networks that are no diffusion models.
+
+    Those of an IP-Adapter are left out where the run names none: what is usual depends on the model's family.
+
+    Raises:
+        ModelError: they are nowhere, or those that are named do not exist.
+    """
+    given = {choice.network: choice.file for choice in run.weights}
+    found = {name: place for name in run.method.weights if (place := locate(name, given)) is not None}
+    missing = next((name for name in run.method.weights if name not in found), None)
+    if missing is not None and run.method.is_transfer:
+        raise ModelError(
+            f"{run.method.method} has no weights of {PLACES[missing].what}, {missing}", hint=how_to_get(missing)
+        )
+    return found
+
+
+def _reference(found: Found) -> str:
+    """Return a file's absolute path, or a hub id as it was given."""
+    return str(found.path.absolute()) if found.origin == str(found.path) else found.origin
 
 
 def find_style_image(name: str) -> Path:

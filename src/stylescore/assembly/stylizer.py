@@ -14,23 +14,26 @@ from typing import Any, overload
 
 import torch
 from PIL import Image, ImageFilter, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from stylescore.assembly.fitting import Guides, Prompts, encode_sources, enlarge, fit_latents
 from stylescore.assembly.networks import Networks, load_networks
-from stylescore.assembly.objectives import check_timesteps, make_parse
+from stylescore.assembly.objectives import make_parse
 from stylescore.assembly.options import Style, check_names, make_run, settings_table
 from stylescore.assembly.sources import Sources, resolve_sources
+from stylescore.assembly.transfer import TransferNetworks, fit_pixels, load_transfer
 from stylescore.assembly.updates import Update, progress_bar
+from stylescore.baselines.pixels import PixelCodec
 from stylescore.config.content_knob import with_content, with_strength
-from stylescore.config.method import MethodConfig
+from stylescore.config.method import GatysConfig, InstantStyleConfig, Method, MethodConfig
 from stylescore.config.ranges import check_run
 from stylescore.config.run import RunConfig, with_options
 from stylescore.config.toml import overlay
-from stylescore.diffusion.adapters import MODULES, adaptable
+from stylescore.diffusion.adapters import MODULES
 from stylescore.diffusion.codec import Codec
-from stylescore.diffusion.conditioning import Control
+from stylescore.diffusion.conditioning import Control, ImagePrompt
+from stylescore.diffusion.ip_adapter import ImageEncoder
 from stylescore.diffusion.previews import choose_codec
 from stylescore.diffusion.prompts import describe_weights
 from stylescore.errors import ConfigError, PictureError, memory_limit, quote
@@ -50,6 +53,7 @@ from stylescore.images.controls import control_picture
 from stylescore.images.sizes import resize
 from stylescore.images.tensors import mask_tensor
 from stylescore.method.fit import Fitting, Growth, Iteration, fit
+from stylescore.method.scores import PassCounter
 from stylescore.method.state import PictureState, restore, source_latents
 from stylescore.method.types import Latent, Map, Rng
 
@@ -129,16 +133,16 @@ class Stylizer:
         check_run(run)
         self.sources = resolve_sources(run) if sources is None else sources
         with MODULES, memory_limit("loading the model"):
-            self._networks: Networks = load_networks(run, self.sources)
+            load = load_transfer if run.method.is_transfer else load_networks
+            self._networks: Networks | TransferNetworks = load(run, self.sources)
         self._configure(run)
 
     def _configure(self, run: RunConfig) -> None:
         """Set what follows from a configuration once its networks are loaded."""
-        _check_targets(self._networks.base.network, run.method.fake.targets)
-        self.run = run
+        method = with_content(run.method, run.content)
+        self._networks.check(method)
+        self.run, self._method = run, method
         self.style_prompt = run.style_prompt or self._networks.trigger
-        self._method = with_content(run.method, run.content)
-        check_timesteps(self._method, len(self._networks.base.schedule.betas))
 
     def with_run(self, run: RunConfig) -> Stylizer:
         """Return a stylizer for another configuration on the networks that are loaded already.
@@ -298,7 +302,7 @@ class Stylizer:
     def windows(self, caption: str) -> int:
         """Return how many windows of the text encoder this caption's prompts take."""
         prompts = self.prompts([caption])
-        return self._networks.text.reading(prompts.parse, prompts.every).windows
+        return self._networks.windows(prompts.every, prompts.parse)
 
     def split(self, photos: Sequence[Photo], batch: int, captions: Sequence[str] | None = None) -> Iterator[list[int]]:
         """Yield batches as numbers of photos: neighbours of one working size, at most `batch` of them.
@@ -324,18 +328,24 @@ class Stylizer:
 
     @property
     def networks(self) -> Networks:
-        """The loaded networks; a run changes nothing of them."""
+        """The loaded networks of a diffusion model; a run changes nothing of them."""
+        assert isinstance(self._networks, Networks)
         return self._networks
+
+    @property
+    def counter(self) -> PassCounter:
+        """Counts the passes through denoising networks."""
+        return self._networks.counter
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return torch.device(self._networks.base.network.device)
+        return self._networks.device
 
     @property
     def style_has_network(self) -> bool:
         """Whether the style score has a network of its own: a merged copy, or another base."""
-        return self._networks.style is not self._networks.base
+        return self._networks.style_has_network
 
     def working_size(self, photo: Photo) -> tuple[int, int]:
         """Return (width, height) at which a photo is processed.
@@ -385,8 +395,7 @@ class Stylizer:
 
     def cut_prompts(self, caption: str) -> list[str]:
         """Return the ends of this caption's prompts that the text encoder truncates."""
-        text = self._networks.text
-        return [] if text.splits else list(filter(None, map(text.truncated_end, self.prompts([caption]).every)))
+        return self._networks.truncated_ends(self.prompts([caption]).every)
 
     def prompt_notes(self, caption: str) -> list[str]:
         """Return how this caption's prompts are read where it is not as plain text, one line each."""
@@ -426,23 +435,36 @@ class Stylizer:
         coarse = self.coarse_size(size)
         with memory_limit("encoding the photos"):
             z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
-            networks = self.networks_for(*z_source.shape[-2:])
-            mask = self._mask(photos, z_source)
-            fitting = fit_latents(
-                networks,
-                self._method,
-                prompts,
-                z_source,
-                rng,
-                refined=coarse != size,
-                mask=mask,
-                guides=self._guides(photos, coarse),
-            )
+            fitting = self._assemble(photos, prompts, z_source, rng, (size, coarse))
         if states is not None:
             restore(fitting, states)
         if fitting.iteration <= self._method.iterations and coarse != size:
             fitting.growth = Growth(self._method.iterations, partial(self._enlarge, photos=photos, prompts=prompts))
         return fitting
+
+    def _assemble(
+        self,
+        photos: Sequence[Photo],
+        prompts: Prompts,
+        z_source: Latent,
+        rng: Rng,
+        sizes: tuple[tuple[int, int], tuple[int, int]],
+    ) -> Fitting:
+        """Assemble a run that begins at the second of two sizes, for whatever networks there are."""
+        size, coarse = sizes
+        networks = self._networks_for(*z_source.shape[-2:])
+        if isinstance(networks, TransferNetworks):
+            return fit_pixels(networks, self._method, z_source, self._style_picture(coarse), rng)
+        return fit_latents(
+            networks,
+            self._method,
+            prompts,
+            z_source,
+            rng,
+            refined=coarse != size,
+            mask=self._mask(photos, z_source),
+            guides=self._guides(photos, coarse),
+        )
 
     def _enlarge(self, fitting: Fitting, photos: Sequence[Photo], prompts: Prompts) -> None:
         """Bring a run from its coarse size to the photos' working size."""
@@ -464,7 +486,22 @@ class Stylizer:
     def _guides(self, photos: Sequence[Photo], size: tuple[int, int]) -> Guides:
         """Return what the method follows besides the photos."""
         content = self._enhanced(photos, size) if self.run.method.has_content_stream else None
-        return Guides(control=self._control(photos, size), style=self._style_picture(size), content=content)
+        encoder = self.networks.image_encoder
+        return Guides(
+            control=self._control(photos, size),
+            style=None if encoder is not None else self._style_picture(size),
+            content=content,
+            images=None if encoder is None else self._image_prompt(encoder, photos),
+        )
+
+    def _image_prompt(self, encoder: ImageEncoder, photos: Sequence[Photo]) -> ImagePrompt:
+        """Return what an IP-Adapter shows: the style picture, and the photo where the method asks for it."""
+        assert self.sources.style_image is not None
+        style = read_photo(self.sources.style_image).visible.convert("RGB")
+        groups = [[style] * len(photos)]
+        if self.run.method.instantstyle.content_scale:
+            groups.append([photo.visible.convert("RGB") for photo in photos])
+        return encoder(groups)
 
     def _enhanced(self, photos: Sequence[Photo], size: tuple[int, int]) -> Latent:
         """Return the latents of the photos with their edges enhanced, as FreeStyle reads them."""
@@ -481,7 +518,7 @@ class Stylizer:
 
     def _control(self, photos: Sequence[Photo], size: tuple[int, int]) -> Control | None:
         """Return the ControlNet with what it follows of each photo, at the working size; `None` if the run has none."""
-        kind, network = self.run.control, self._networks.control
+        kind, network = self.run.control, self.networks.control
         if kind is None:
             return None
         pictures = [control_picture(resize(photo.visible.convert("RGB"), size), kind) for photo in photos]
@@ -499,19 +536,25 @@ class Stylizer:
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])
         factor = self._networks.codec.factor
-        networks = self.networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
-        return encode_sources(networks, self._method, pictures.to(self.device), rng)
+        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        return encode_sources(networks.codec, self._method, pictures.to(self.device), rng)
 
     def decode(self, latents: Latent) -> list[Image.Image]:
         """Decode latents to pictures."""
         return self._decode_with(self._networks.codec, latents)
 
-    def _decode_with(self, codec: Codec, latents: Latent) -> list[Image.Image]:
-        tiled = replace(codec, tile=self._codec_tile(*latents.shape[-2:]))
+    def _decode_with(self, codec: Codec | PixelCodec, latents: Latent) -> list[Image.Image]:
+        tiled = codec.in_tiles(self._codec_tile(*latents.shape[-2:]))
         return [to_picture(picture) for picture in tiled.decode(latents)]
 
     def networks_for(self, height: int, width: int) -> Networks:
-        """Return the networks for a latent of so many cells, in tiles if it is large."""
+        """Return the diffusion model's networks for a latent of so many cells, in tiles if it is large."""
+        networks = self._networks_for(height, width)
+        assert isinstance(networks, Networks)
+        return networks
+
+    def _networks_for(self, height: int, width: int) -> Networks | TransferNetworks:
+        """Return the networks for a latent of this size, in tiles if it is large."""
         return self._networks.with_tiles(self._tile(height, width), self._codec_tile(height, width))
 
     def _tile(self, height: int, width: int) -> int | None:
@@ -532,17 +575,19 @@ class Stylizer:
         """Return one picture of a batch as it stands."""
         return self._render(self._networks.codec, fitting, index)
 
-    def _render(self, codec: Codec, fitting: Fitting, index: int) -> Image.Image:
+    def _render(self, codec: Codec | PixelCodec, fitting: Fitting, index: int) -> Image.Image:
         rendered: Tensor = fitting.subject.render()
         return self._decode_with(codec, rendered[index : index + 1])[0]
 
     @cached_property
-    def preview_codec(self) -> Codec:
+    def preview_codec(self) -> Codec | PixelCodec:
         """What previews are decoded with, loaded when it is first needed: a tiny autoencoder, or the model's own.
 
         Raises:
             ModelError: the run names a preview model that cannot be used.
         """
+        if isinstance(self._networks, TransferNetworks):
+            return self._networks.codec
         return choose_codec(self.sources.preview_model, self._networks.tiny, self._networks.codec)
 
     def preview(self, fitting: Fitting, index: int) -> Image.Image:
@@ -585,7 +630,14 @@ def _refuse_fixed(changes: Mapping[str, Any]) -> None:
 def _what_is_loaded(run: RunConfig) -> RunConfig:
     """Return a configuration with only what matters while the networks are loaded."""
     names = ("style_strength", "text_strength", "text_encoder_lora")
-    loading = MethodConfig(**{name: getattr(run.method, name) for name in names})
+    with_networks: Method = run.method.method if run.method.weights else "sms"
+    pictures = run.method.instantstyle
+    loading = MethodConfig(
+        method=with_networks,
+        gatys=GatysConfig(trunk=run.method.gatys.trunk),
+        instantstyle=InstantStyleConfig(scale=pictures.scale, content_scale=pictures.content_scale),
+        **{name: getattr(run.method, name) for name in names},
+    )
     return RunConfig(
         styles=run.styles,
         embeddings=run.embeddings,
@@ -597,18 +649,7 @@ def _what_is_loaded(run: RunConfig) -> RunConfig:
         clip_skip=run.clip_skip,
         control=run.control,
         control_model=run.control_model,
+        weights=run.weights,
         execution=replace(run.execution, tile=None),
         method=loading,
     )
-
-
-def _check_targets(network: nn.Module, targets: Sequence[str]) -> None:
-    """Raise `ConfigError` unless every target of the fake adapter is the name of a layer of the model."""
-    known = {name.rpartition(".")[2] for name in adaptable(network)}
-    wrong = [name for name in targets if name not in known]
-    if wrong or not targets:
-        raise ConfigError(
-            f"fake.targets must name linear layers or convolutions of the model, not "
-            f"{wrong[0] if wrong else 'nothing'!r}",
-            hint=f"known names: {', '.join(sorted(known))}",
-        )

@@ -17,9 +17,9 @@ from typing import ClassVar
 import torch
 
 from stylescore.errors import ConfigError
-from stylescore.method.objective import Objective, gaussian
+from stylescore.method.objective import Objective
 from stylescore.method.schedule import NoiseSchedule
-from stylescore.method.scores import NoisePredictor, Predictions, ScoreName
+from stylescore.method.scores import NoisePredictor, Predictions, ScoreName, SeparateScores
 from stylescore.method.types import Draw, Latent, Noise, Rng, Timesteps
 
 
@@ -132,7 +132,7 @@ def sampling_objective(schedule: NoiseSchedule, *, strength: float, steps: int) 
 def sdedit(
     score: NoisePredictor, schedule: NoiseSchedule, z_source: Latent, *, strength: float, steps: int = 25, rng: Rng
 ) -> Latent:
-    """Edit latents with SDEdit; the added noise is the only random draw.
+    """Edit latents with SDEdit, in the steps of `sampling_objective`; the added noise is the only random draw.
 
     Args:
         score: the style score, with guidance.
@@ -145,11 +145,9 @@ def sdedit(
     Raises:
         ConfigError: strength or steps outside its range.
     """
-    times = sampling_timesteps(len(schedule.betas), strength, steps)
-    if len(times) < 2:
-        return z_source
-    timesteps = [torch.full((len(z_source),), t, device=z_source.device) for t in times]
-    z_t = schedule.add_noise(z_source, gaussian(z_source, rng), timesteps[0])
-    for t, t_next in pairwise(timesteps):
-        z_t = ddim_step(z_t, score(z_t, t), t, t_next, schedule)
-    return z_t
+    objective, scores = sampling_objective(schedule, strength=strength, steps=steps), SeparateScores({"style": score})
+    z, length = z_source, sampling_steps(len(schedule.betas), strength, steps)
+    for step in range(length):
+        draw = objective.draw(z, z_source, progress=step / length, rng=rng)
+        z = z - objective.direction(draw, scores.predict(draw, objective.needs))
+    return z

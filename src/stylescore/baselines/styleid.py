@@ -12,6 +12,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from stylescore.baselines.sdedit import ListedTimesteps, Sampling, ddim_step
 from stylescore.method.objective import Objective
@@ -19,8 +21,8 @@ from stylescore.method.schedule import NoiseSchedule
 from stylescore.method.scores import NoisePredictor
 from stylescore.method.types import Latent
 
-SMALLEST_DEVIATION = 1e-6
-"""Keeps a channel that is the same everywhere finite."""
+SMALLEST_VARIANCE = 1e-5
+"""Is added to variances, as in AdaIN's code: it keeps a channel that is the same everywhere finite."""
 
 
 @torch.no_grad()
@@ -41,12 +43,21 @@ def invert(score: NoisePredictor, schedule: NoiseSchedule, z: Latent, times: Seq
     return found
 
 
-def match_statistics(content: Latent, style: Latent) -> Latent:
-    """Return the content's latents with mean and deviation of the style's in every channel (AdaIN)."""
-    axes = (-2, -1)
-    spread = content.std(dim=axes, keepdim=True).clamp(min=SMALLEST_DEVIATION)
-    normal = (content - content.mean(dim=axes, keepdim=True)) / spread
-    return style.std(dim=axes, keepdim=True) * normal + style.mean(dim=axes, keepdim=True)
+def match_statistics(content: Latent, style: Float[Tensor, "_pictures channels _height _width"]) -> Latent:
+    """Return the content's latents or features with mean and deviation of the style's in every channel (AdaIN).
+
+    Args:
+        content: [batch, c, h, w].
+        style: of any size, one for each picture or one for all.
+    """
+    mean, deviation = _statistics(content)
+    target, spread = _statistics(style)
+    return spread * (content - mean) / deviation + target
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of every channel, [n, c, 1, 1]."""
+    return x.mean(dim=(-2, -1), keepdim=True), (x.var(dim=(-2, -1), keepdim=True) + SMALLEST_VARIANCE).sqrt()
 
 
 def times_of(objective: Objective) -> list[int]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stylescore.config.content_knob import with_content
-from stylescore.config.method import Method, MethodConfig
+from stylescore.config.execution import ExecutionConfig
+from stylescore.config.method import ONE_PICTURE, Method, MethodConfig
 from stylescore.config.presets import METHODS, origin, preset_for
 from stylescore.config.ranges import check_run
-from stylescore.config.run import RunConfig
+from stylescore.config.run import RunConfig, WeightsChoice
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, did_you_mean, quote
 
@@ -27,8 +28,14 @@ LABELS = {
     "sdedit": "SDEdit",
     "styleid": "StyleID",
     "freestyle": "FreeStyle",
+    "instantstyle": "InstantStyle",
+    "gatys": "Gatys et al.",
+    "adain": "AdaIN",
+    "ghiasi": "Ghiasi et al.",
     "sdedit-edges": "SDEdit + edges",
     "sdedit-tile": "SDEdit + tile",
+    "instantstyle-edges": "InstantStyle + edges",
+    "instantstyle-tile": "InstantStyle + tile",
 }
 _NO_SPECTRUM = {"spectrum": {"weight": 0.0}}
 _NO_RELEVANCE = {"relevance": {"strength": 0.0, "largest_strength": 0.0}}
@@ -151,6 +158,7 @@ class Setting:
         run: model, style and everything else but the method.
         preset: name or file, or `None` for the model's own.
         constants: that differ from the preset's, for every method.
+        weights: files and hub ids by network; each method takes those that it has.
         style_picture: a picture in the style, for methods that take one.
     """
 
@@ -158,6 +166,7 @@ class Setting:
     preset: str | None = None
     style_picture: Path | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def method(self, variant: Variant) -> MethodConfig:
         """Return the constants of a method."""
@@ -176,11 +185,17 @@ class Setting:
             run = replace(run, control_model=None, control_scale=1.0)
         if method.takes_style_picture:
             run = replace(run, styles=(), style_model=None, style_image=self._picture(row.variant))
+        if method.is_transfer:
+            run = replace(run, execution=ExecutionConfig(device=run.execution.device))
+        own = tuple(
+            WeightsChoice(network=name, file=self.weights[name]) for name in method.weights if name in self.weights
+        )
+        run = replace(run, weights=own)
         return check_run(replace(run, preset=origin(run.model, self.preset, self._styles(row.variant))))
 
     def _styles(self, variant: Variant) -> list[str]:
         """Return the names of the adapters that a method uses."""
-        return [] if variant.method == "styleid" else [style.name for style in self.run.styles]
+        return [] if variant.method in ONE_PICTURE else [style.name for style in self.run.styles]
 
     def _picture(self, variant: Variant) -> str:
         if self.style_picture is None:
@@ -280,10 +295,10 @@ def make_seeds(first: int, count: int) -> list[int]:
 def with_knob(method: MethodConfig, content: float) -> tuple[MethodConfig, float]:
     """Return a method and its `--content` at a stand of the knob; 0.5 is the preset for every method.
 
-    SMS and SDEdit have a knob. What the others do to a picture is a matter of how long they run: their iterations are
-    multiplied by 2 (1 - content).
+    SMS and most rivals have a knob. What the others do to a picture is a matter of how long they run: their iterations
+    are multiplied by 2 (1 - content).
     """
-    if method.method == "sms" or method.is_sampling:
+    if method.has_knob:
         return method, content
     return replace(method, iterations=max(1, round(method.iterations * 2 * (1 - content)))), CENTRE
 

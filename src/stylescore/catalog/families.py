@@ -23,6 +23,8 @@ class FamilyFacts:
         text_parameters: parameters of all text models, in billions.
         tiny_autoencoder: hub id of the tiny autoencoder for previews, where one is published.
         controls: hub ids of usual ControlNets, by what they follow.
+        ip_adapter: hub ids of the usual IP-Adapter's file and of the folder of its image encoder.
+        ip_adapter_block: dotted name of the block in which an IP-Adapter shows style alone, by InstantStyle.
         kohya_version: how kohya's files name the base (`ss_base_model_version`), where styles can be trained on it.
         modelspec_architecture: how the same files name it by the ModelSpec standard (`modelspec.architecture`).
         content_block: dotted name of the attention block that carries what a picture shows, where it is known.
@@ -41,6 +43,8 @@ class FamilyFacts:
     text_parameters: float
     tiny_autoencoder: str | None = None
     controls: tuple[tuple[str, str], ...] = ()
+    ip_adapter: tuple[str, str] | None = None
+    ip_adapter_block: str | None = None
     kohya_version: str | None = None
     modelspec_architecture: str | None = None
     content_block: str | None = None
@@ -63,6 +67,8 @@ SD1: Final = FamilyFacts(
     text_parameters=0.123,
     tiny_autoencoder=_TAESD,
     controls=(("edges", "lllyasviel/sd-controlnet-canny"), ("tile", "lllyasviel/control_v11f1e_sd15_tile")),
+    ip_adapter=("h94/IP-Adapter:models/ip-adapter_sd15.safetensors", "h94/IP-Adapter:models/image_encoder"),
+    ip_adapter_block="up_blocks.1",
     kohya_version="sd_v1",
     modelspec_architecture="stable-diffusion-v1",
     stated_as=re.compile(r"^sd[_ -]?v?1|stable[-_ ]diffusion[-_ ]v?1", re.I),
@@ -87,6 +93,8 @@ SDXL: Final = FamilyFacts(
     text_parameters=0.817,
     tiny_autoencoder="madebyollin/taesdxl",
     controls=(("edges", "diffusers/controlnet-canny-sdxl-1.0"), ("tile", "xinsir/controlnet-tile-sdxl-1.0")),
+    ip_adapter=("h94/IP-Adapter:sdxl_models/ip-adapter_sdxl.safetensors", "h94/IP-Adapter:sdxl_models/image_encoder"),
+    ip_adapter_block="up_blocks.0.attentions.1",
     kohya_version="sdxl_base_v1-0",
     modelspec_architecture="stable-diffusion-xl-v1-base",
     content_block="up_blocks.0.attentions.0",
@@ -134,6 +142,12 @@ def usual_control(kind: str, text_width: int) -> str | None:
     """Return the hub id of the usual ControlNet for a U-Net with this text width, or `None`."""
     facts = _BY_WIDTH.get(text_width)
     return None if facts is None else dict(facts.controls).get(kind)
+
+
+def usual_ip_adapter(text_width: int) -> tuple[str, str] | None:
+    """Return hub id and file of the usual IP-Adapter for a U-Net with this text width, and of its image encoder."""
+    facts = _BY_WIDTH.get(text_width)
+    return None if facts is None else facts.ip_adapter
 
 
 _STATED = (SDXL, FLUX, SD3, SD2, SD1)

@@ -147,6 +147,15 @@ def download_transformer(hub_id: str) -> Path:
     return _download_folder(hub_id, _TRANSFORMER_FILES, "model")
 
 
+def download_subfolder(hub_id: str, name: str) -> Path:
+    """Download a model of transformers that is a folder of a repository, or take it from the local cache.
+
+    Raises:
+        ModelError: the hub does not have it or cannot be reached.
+    """
+    return _download_folder(hub_id, [f"{name}/{pattern}" for pattern in _TRANSFORMER_FILES], "model") / name
+
+
 def cached_transformer(hub_id: str) -> Path | None:
     """Return the folder of a model of transformers in the local cache, or `None`; the hub is not contacted."""
     folder = _cached_folder(hub_id, _TRANSFORMER_FILES)

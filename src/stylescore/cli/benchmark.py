@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.evaluate import parse_metrics, parse_weights, run_evaluation
-from stylescore.cli.options import parse_names, parse_settings, parse_styles, require_style
+from stylescore.cli.evaluate import parse_metrics, run_evaluation
+from stylescore.cli.options import parse_names, parse_settings, parse_styles, parse_weights, require_style
 from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
 from stylescore.cli.photos import Inputs
 from stylescore.cli.signals import Interrupts
@@ -98,7 +98,7 @@ def benchmark(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE|HUB_ID", help="Weights of a network.", rich_help_panel=MEASURED),
+        typer.Option(metavar="NAME=FILE|HUB_ID", help="Weights of a metric or method.", rich_help_panel=MEASURED),
     ] = None,
     bootstrap: Annotated[int, typer.Option(metavar="DRAWS", help="Resamples.", rich_help_panel=MEASURED)] = 1000,
     shown: Annotated[int, typer.Option(min=1, max=10_000, help="Most photos in the page.", rich_help_panel=WHERE)] = 24,
@@ -156,6 +156,7 @@ def benchmark(
                 preset=preset,
                 style_picture=measuring.first_picture(style_label(entry.name)),
                 constants=constants,
+                weights=measuring.weights,
             ),
             *grid,
             output / RUNS / file_name(style_label(entry.name)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stylescore.cli.options import parse_names
+from stylescore.cli.options import parse_names, parse_weights
 from stylescore.cli.output import print_json, print_result, progress, require_writable, say, silence_libraries
 from stylescore.config.ranges import check_texts
 from stylescore.errors import ConfigError, quote
@@ -125,26 +125,6 @@ def evaluate(
     _say_unpaired(folders, quiet=quiet)
     run_evaluation(evaluation, quiet=quiet)
     _show(evaluation, form, output, quiet=quiet)
-
-
-def parse_weights(texts: Sequence[str]) -> dict[str, str]:
-    """Parse texts of the form `NAME=PLACE`.
-
-    Raises:
-        ConfigError: a text has another form, or a name stands twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, place = text.partition("=")
-        if not equals or not name or not place:
-            raise ConfigError(
-                f"--weights must be NAME=FILE or NAME=HUB_ID, not {quote(text)}",
-                hint="see stylescore evaluate --list",
-            )
-        if name in found:
-            raise ConfigError(f"--weights {name} is given twice", hint="leave one of them out")
-        found[name] = place
-    return found
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -297,9 +277,9 @@ def describe_skipped(evaluation: Evaluation) -> list[str]:
 
 def _print_list(weights: Mapping[str, str], form: Format) -> None:
     """List the metrics, what each needs, and whether its weights are here."""
+    from stylescore.catalog.places import check_given, locate
     from stylescore.evaluation.catalogue import METRICS
     from stylescore.evaluation.loading import WEIGHTS
-    from stylescore.evaluation.places import check_given, locate
 
     check_given(weights)
     entries = {}

@@ -14,7 +14,7 @@ from typer.models import OptionInfo
 
 from stylescore.config.run import EmbeddingChoice, StyleChoice
 from stylescore.config.toml import merge_tables, parse_toml
-from stylescore.errors import ConfigError
+from stylescore.errors import ConfigError, quote
 
 BUNDLED_STYLES: Mapping[str, str] = {
     "flat-illustration": "few even colours",
@@ -51,6 +51,26 @@ def _parse_embedding(text: str) -> EmbeddingChoice:
     if equals and not Path(text).exists():
         return EmbeddingChoice(token=name, file=file)
     return EmbeddingChoice(token=Path(text.rpartition(":")[2]).stem, file=text)
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, str]:
+    """Parse texts of the form `NAME=PLACE`.
+
+    Raises:
+        ConfigError: a text has another form, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not equals or not name or not place:
+            raise ConfigError(
+                f"--weights must be NAME=FILE or NAME=HUB_ID, not {quote(text)}",
+                hint="for example --weights vgg19=vgg19.safetensors",
+            )
+        if name in found:
+            raise ConfigError(f"--weights {name} is given twice", hint="leave one of them out")
+        found[name] = place
+    return found
 
 
 def require_style(styles: Sequence[StyleChoice], command: str = "stylize") -> None:

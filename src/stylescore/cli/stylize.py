@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_embeddings, parse_settings, parse_styles, parse_weights, require_style
 from stylescore.cli.photos import Inputs
 from stylescore.cli.resume import refuse_with_resume
 from stylescore.cli.signals import Interrupts
-from stylescore.config.method import Method
+from stylescore.config.method import ONE_PICTURE, Method
 from stylescore.config.output import OutputConfig
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
@@ -51,7 +51,10 @@ def stylize(
     style_image: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Of styleid: a picture in the style.", rich_help_panel=WHAT, parser=parse_path
+            metavar="FILE",
+            help="Of styleid, instantstyle, gatys, adain, ghiasi: a picture in the style.",
+            rich_help_panel=WHAT,
+            parser=parse_path,
         ),
     ] = None,
     style_strength: Annotated[
@@ -150,20 +153,31 @@ def stylize(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(metavar="sms|vsd|sds|dds|pds|sdedit|styleid|freestyle", help="Objective.", rich_help_panel=HOW),
+        typer.Option(
+            metavar="NAME",
+            help="sms, vsd, sds, dds or pds; to compare with: sdedit, styleid, freestyle, instantstyle, gatys, adain, "
+            "ghiasi.",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="Of those that denoise: part of the noise.", rich_help_panel=HOW),
+        typer.Option(metavar="0..1", help="Of those to compare with, but gatys: 0 the photo.", rich_help_panel=HOW),
     ] = None,
     control: Annotated[
         str | None,
-        typer.Option(metavar="edges|tile", help="Of sdedit: a ControlNet that holds the photo.", rich_help_panel=HOW),
+        typer.Option(metavar="edges|tile", help="Of sdedit, instantstyle: a ControlNet.", rich_help_panel=HOW),
     ] = None,
     control_model: Annotated[
         str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Which; else a usual one.", rich_help_panel=HOW)
     ] = None,
     control_scale: Annotated[float, typer.Option(help="Factor of what it adds.", rich_help_panel=HOW)] = 1.0,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE|HUB_ID", help="Network of instantstyle, gatys, adain, ghiasi.", rich_help_panel=HOW
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -264,6 +278,7 @@ def stylize(
         from stylescore.cli.fast import stylize_fast
 
         raise typer.Exit(stylize_fast(stylize, given))
+    from stylescore.assembly.options import make_weights
     from stylescore.cli.batch import Options
 
     if resume is not None:
@@ -301,6 +316,7 @@ def stylize(
         control_model=control_model,
         style_image=None if style_image is None else str(style_image),
         control_scale=control_scale,
+        weights=make_weights(parse_weights(weights or ())),
         content=content,
         size=size,
         seed=seed,
@@ -352,7 +368,7 @@ def _start(
     """Check everything that can be checked without a model, then load it and run."""
     if not inputs.names and not inputs.lists:
         raise ConfigError("stylize needs at least one PHOTO", hint="stylescore stylize photo.jpg --style NAME")
-    if base.style_image is None and chosen[1] != "styleid":
+    if base.style_image is None and chosen[1] not in ONE_PICTURE:
         require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.batch import Call, make_photos
@@ -397,7 +413,7 @@ def _load(run: RunConfig, options: Options, sources: Sources | None = None) -> S
     """Load the models; print which."""
     from stylescore.cli.output import say, silence_libraries, working
 
-    say(f"loading {run.model} ...", quiet=options.quiet)
+    say(f"loading {run.method.method if run.method.is_transfer else run.model} ...", quiet=options.quiet)
     silence_libraries()
     with working("loading", quiet=options.quiet):
         from stylescore.assembly.stylizer import Stylizer

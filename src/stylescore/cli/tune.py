@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.evaluate import parse_weights
-from stylescore.cli.options import parse_settings, parse_styles, require_style
+from stylescore.cli.options import parse_settings, parse_styles, parse_weights, require_style
 from stylescore.cli.output import print_result, require_writable, say, silence_libraries, working
 from stylescore.cli.stylize import stylize
 from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
@@ -138,8 +137,8 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
         raise ConfigError(f"there is no distance {quote(metric)}", hint=did_you_mean(metric, METRICS))
     import torch
 
+    from stylescore.catalog.places import PLACES, check_given, how_to_get, locate
     from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
-    from stylescore.evaluation.places import PLACES, check_given, how_to_get, locate
     from stylescore.evaluation.probes import LpipsProbe
 
     check_given(weights)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["sms", "vsd", "sds", "dds", "pds", "sdedit", "styleid", "freestyle"]
-SAMPLING: tuple[Method, ...] = ("sdedit", "styleid", "freestyle")
+ObjectiveName = Literal["sms", "vsd", "sds", "dds", "pds"]
+RivalName = Literal["sdedit", "styleid", "freestyle", "instantstyle", "gatys", "adain", "ghiasi"]
+Method = Literal[ObjectiveName, RivalName]
+SAMPLING: tuple[Method, ...] = ("sdedit", "styleid", "freestyle", "instantstyle")
 """Methods that denoise step by step: rivals for comparison, which no network can be trained with."""
+TRANSFER: tuple[Method, ...] = ("gatys", "adain", "ghiasi")
+"""Methods that change pixels and need no diffusion model: the classical rivals."""
+ONE_PICTURE: tuple[Method, ...] = ("styleid", "instantstyle", *TRANSFER)
+"""Methods that take their style from one picture instead of an adapter."""
 Sampler = Literal["narrowing", "uniform", "annealed"]
 WeightName = Literal["posterior", "noise", "unit", "clean", "normalised"]
 FakeWeightName = Literal["alpha_bar_squared", "min_snr", "unit"]
@@ -16,6 +22,8 @@ ReductionName = Literal["mean_then_absolute", "absolute_then_mean"]
 FakeScope = Literal["picture", "batch"]
 FakeSampler = Literal["uniform", "run"]
 Augmentation = Literal["none", "shifts"]
+TrunkName = Literal["vgg19", "vgg16", "hed"]
+StartName = Literal["noise", "inversion"]
 OptimiserName = Literal["adamw", "adam", "sgd"]
 
 
@@ -197,11 +205,66 @@ class FreestyleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstantStyleConfig:
+    """InstantStyle: an IP-Adapter shows the style picture to the block of the U-Net that is responsible for style.
+
+    Attributes:
+        strength: fraction of the model's timesteps at which it begins; 0 returns the photo as the autoencoder has it.
+        scale: factor of what the adapter adds in the style block.
+        content_scale: factor of what the adapter adds everywhere when it is shown the photo; InstantStyle-Plus has 0.2.
+        start: the photo's latents with noise, or inverted as InstantStyle-Plus does.
+    """
+
+    strength: float = 0.6
+    scale: float = 1.0
+    content_scale: float = 0.0
+    start: StartName = "noise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatysConfig:
+    """Gatys et al.: pixels are optimised until a VGG's activations are the photo's and their Gram matrices the style's.
+
+    Attributes:
+        trunk: VGG19 or VGG16 of torchvision, or the VGG16 of the edge detector HED.
+        content_weight: alpha.
+        style_weight: beta.
+    """
+
+    trunk: TrunkName = "vgg19"
+    content_weight: float = 1.0
+    style_weight: float = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdainConfig:
+    """AdaIN: one pass through an encoder and a decoder.
+
+    Attributes:
+        strength: alpha, from the photo's statistics, 0, to the style picture's, 1.
+    """
+
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GhiasiConfig:
+    """Ghiasi et al.: one pass through a network whose normalisation a second one predicts.
+
+    Attributes:
+        strength: from the numbers predicted for the photo, 0, to those for the style picture, 1.
+    """
+
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """What a preset fixes: a method with all its constants. The defaults are the released code's.
 
     Attributes:
-        method: sms, vsd, sds, dds, pds, sdedit, styleid or freestyle.
+        method: sms, vsd, sds, dds or pds; for comparison sdedit, styleid, freestyle, instantstyle, gatys, adain or
+            ghiasi.
         iterations: length of the run; of those that denoise the steps, at most.
         guidance_scale: of the style score, and of the source score in dds and pds.
         weight: w_t of sms, vsd, sds and dds; pds has its own. clean measures the direction in clean latents,
@@ -234,6 +297,10 @@ class MethodConfig:
     sdedit: SdeditConfig = field(default_factory=SdeditConfig)
     styleid: StyleIdConfig = field(default_factory=StyleIdConfig)
     freestyle: FreestyleConfig = field(default_factory=FreestyleConfig)
+    instantstyle: InstantStyleConfig = field(default_factory=InstantStyleConfig)
+    gatys: GatysConfig = field(default_factory=GatysConfig)
+    adain: AdainConfig = field(default_factory=AdainConfig)
+    ghiasi: GhiasiConfig = field(default_factory=GhiasiConfig)
 
     @property
     def is_sampling(self) -> bool:
@@ -247,13 +314,49 @@ class MethodConfig:
             "sdedit": self.sdedit.strength,
             "styleid": self.styleid.strength,
             "freestyle": self.freestyle.strength,
+            "instantstyle": self.instantstyle.strength,
         }
         return strengths.get(self.method, 0.0)
 
     @property
+    def is_transfer(self) -> bool:
+        """Whether the method changes pixels, and no diffusion model is loaded."""
+        return self.method in TRANSFER
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether a single step makes the whole picture."""
+        return self.method in ("adain", "ghiasi")
+
+    @property
+    def has_knob(self) -> bool:
+        """Whether the content knob moves constants of the method; that of others is the length of the run."""
+        return self.method == "sms" or self.is_sampling or self.is_transfer
+
+    @property
     def takes_style_picture(self) -> bool:
         """Whether the method takes its style from a picture instead of an adapter."""
-        return self.method == "styleid"
+        return self.method in ONE_PICTURE
+
+    @property
+    def takes_control(self) -> bool:
+        """Whether a ControlNet may stand beside the style score."""
+        return self.method in ("sdedit", "instantstyle")
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The networks that the method needs besides a diffusion model, by the names of `--weights`."""
+        match self.method:
+            case "gatys":
+                return (self.gatys.trunk,)
+            case "adain":
+                return ("adain-encoder", "adain-decoder")
+            case "ghiasi":
+                return ("ghiasi-predict", "ghiasi-transfer")
+            case "instantstyle":
+                return ("ip-adapter", "image-encoder")
+            case _:
+                return ()
 
     @property
     def has_content_stream(self) -> bool:
@@ -263,7 +366,7 @@ class MethodConfig:
     @property
     def refine_factor(self) -> float:
         """Largest short side that is chosen by default, in units of the native resolution; 1 where nothing refines."""
-        return 1.0 if self.is_sampling else self.refine.factor
+        return 1.0 if self.is_sampling or self.is_transfer else self.refine.factor
 
     @property
     def strength_of_text(self) -> float:
@@ -273,6 +376,8 @@ class MethodConfig:
     @property
     def is_guided(self) -> bool:
         """Whether a score of the gradient is guided, so that the negative prompt has an effect."""
+        if self.is_transfer:
+            return False
         return self.guidance_scale != 1 or (self.has_fake_score and self.fake.guidance_scale != 1)
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 
 from stylescore.config.execution import ExecutionConfig
-from stylescore.config.method import MethodConfig
+from stylescore.config.method import ONE_PICTURE, MethodConfig
 from stylescore.config.output import OutputConfig
 from stylescore.config.run import EmbeddingChoice, RunConfig
 from stylescore.errors import ConfigError, quote
@@ -113,6 +113,13 @@ METHOD_RULES: Mapping[str, Rule] = {
     "freestyle.backbone": NOT_NEGATIVE.at_most(100),
     "freestyle.skip": NOT_NEGATIVE.at_most(100),
     "styleid.temperature": POSITIVE.at_most(100),
+    "instantstyle.strength": UNIT,
+    "instantstyle.scale": NOT_NEGATIVE.at_most(4),
+    "instantstyle.content_scale": NOT_NEGATIVE.at_most(4),
+    "gatys.content_weight": NOT_NEGATIVE.at_most(1_000_000_000),
+    "gatys.style_weight": NOT_NEGATIVE.at_most(1_000_000_000),
+    "adain.strength": UNIT,
+    "ghiasi.strength": UNIT,
     "fake.t_min": TIMESTEP,
     "fake.t_max": TIMESTEP,
 }
@@ -279,6 +286,9 @@ def check_run(run: RunConfig) -> RunConfig:
             hint="give --set guidance_scale=4.5, or leave it out",
         )
     _check_style_source(run)
+    _check_weights(run)
+    if run.method.is_transfer:
+        _refuse_model_options(run)
     if len(run.styles) > MOST_STYLES:
         raise ConfigError(f"a run has at most {MOST_STYLES} styles, not {len(run.styles)}", hint="leave some out")
     for style in run.styles:
@@ -293,7 +303,7 @@ def _check_style_source(run: RunConfig) -> None:
     if not run.method.takes_style_picture:
         if run.style_image is not None:
             raise ConfigError(
-                f"style_image is of the method styleid, not of {run.method.method}",
+                f"style_image is of the methods {', '.join(ONE_PICTURE)}, not of {run.method.method}",
                 hint="give --method styleid, or --style in place of --style-image",
             )
         if not run.styles:
@@ -311,14 +321,48 @@ def _check_style_source(run: RunConfig) -> None:
         )
 
 
+def _check_weights(run: RunConfig) -> None:
+    """Raise `ConfigError` for weights of a network that the method does not have, or that are given twice."""
+    names = [choice.network for choice in run.weights]
+    for choice in run.weights:
+        check_texts({"weights": choice.file})
+        if choice.network not in run.method.weights:
+            known = ", ".join(run.method.weights)
+            hint = f"its networks are {known}" if known else "leave out --weights"
+            raise ConfigError(f"{run.method.method} has no network {quote(choice.network)}", hint=hint)
+        if names.count(choice.network) > 1:
+            raise ConfigError(f"--weights {choice.network} is given twice", hint="leave one of them out")
+
+
+def _refuse_model_options(run: RunConfig) -> None:
+    """Raise `ConfigError` for an option of diffusion models, which the method does not load."""
+    execution = run.execution
+    given = {
+        "vae": run.vae,
+        "text_encoders": run.text_encoders,
+        "preview_model": run.preview_model,
+        "clip_skip": run.clip_skip,
+        "prediction": run.prediction,
+        "embeddings": run.embeddings,
+        "dtype": execution.dtype not in ("auto", "float32"),
+        "memory": execution.saves_memory,
+        "compile": execution.compile != "off",
+        "style_weights": execution.style_weights == "merged",
+        "tile": execution.tile,
+    }
+    name = next((name for name, value in given.items() if value), None)
+    if name is not None:
+        raise ConfigError(f"{run.method.method} loads no diffusion model: {name} has no effect", hint="leave it out")
+
+
 def _check_control(run: RunConfig) -> None:
     """Raise `ConfigError` for a ControlNet that has no effect, or options of one that is not asked for."""
     if run.control is None:
         if run.control_model is not None or run.control_scale != 1:
             raise ConfigError("control_model and control_scale need control", hint="give --control edges or tile")
-    elif run.method.method != "sdedit":
+    elif not run.method.takes_control:
         raise ConfigError(
-            f"control is of the method sdedit, not of {run.method.method}",
+            f"control is of the methods sdedit and instantstyle, not of {run.method.method}",
             hint="give --method sdedit, or leave --control out",
         )
 

@@ -44,6 +44,19 @@ class EmbeddingChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsChoice:
+    """Weights of a network that a method needs besides a diffusion model.
+
+    Attributes:
+        network: its name, as `--weights` has it.
+        file: a file or folder, or a hub id.
+    """
+
+    network: str
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole run, without its pictures: enough to repeat it.
 
@@ -61,10 +74,12 @@ class RunConfig:
         negative_prompt: what classifier-free guidance moves away from, in place of the empty prompt.
         prompt_weights: whether prompts may weight words, as in `(word:1.2)`; auto does so in prompts that look like it.
         embeddings: textual inversion embeddings, for all prompts.
-        control: what of the photo a ControlNet holds in sdedit: its edges, or the whole of it for a tile ControlNet.
+        control: what of the photo a ControlNet holds in sdedit and instantstyle: its edges, or the whole of it for a
+            tile ControlNet.
         control_model: folder or hub id of the ControlNet; `None` takes the usual one of the model's family.
         control_scale: factor of what it adds to the U-Net's features.
         style_image: a picture in the style, for methods that take it from there instead of adapters.
+        weights: where networks of the method are that are no diffusion model; those left out are looked for.
         style_prompt: prompt of the style; `None` takes the adapter's trigger words, else its name.
         caption: what the photo shows; may be empty.
         content: 0 strongest style, 0.5 the preset as it is, 1 strongest content.
@@ -93,6 +108,7 @@ class RunConfig:
     control_model: str | None = None
     control_scale: float = 1.0
     style_image: str | None = None
+    weights: tuple[WeightsChoice, ...] = ()
     style_prompt: str | None = None
     caption: str = ""
     content: float = 0.5

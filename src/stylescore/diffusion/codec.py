@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,10 @@ class Codec:
         """What is taken from latents before they are scaled; most families shift nothing."""
         mean = getattr(self.vae.config, "latents_mean", None)
         return tuple(map(float, mean or (getattr(self.vae.config, "shift_factor", None) or 0.0,)))
+
+    def in_tiles(self, cells: int | None) -> Codec:
+        """Return the same codec, which processes larger pictures in tiles of so many latent cells."""
+        return replace(self, tile=cells)
 
     def posterior(self, picture: Pictures) -> tuple[Latent, Latent]:
         """Return mean and standard deviation of the encoder's posterior, unscaled, float32."""

@@ -43,6 +43,19 @@ class Control:
 
 
 @dataclass(frozen=True)
+class ImagePrompt:
+    """What IP-Adapters show of pictures, one tensor for each adapter.
+
+    Attributes:
+        given: features of the pictures, [batch, 1, width], or [batch, 1, patches, width].
+        absent: what stands for no picture, of the same shapes, for the unconditional prediction.
+    """
+
+    given: tuple[Tensor, ...]
+    absent: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """The features of prompts, one row each.
 
@@ -50,11 +63,13 @@ class Conditioning:
         tokens: features of every token, for attention.
         pooled: one vector per prompt, for families whose network takes one.
         control: a ControlNet with one picture per prompt, for U-Nets.
+        images: features of a picture per prompt for each IP-Adapter of a U-Net.
     """
 
     tokens: Tokens
     pooled: Pooled | None = None
     control: Control | None = None
+    images: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Conditioning:
         """Return the same features on another device or in another precision."""
@@ -75,7 +90,8 @@ class Conditioning:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         """Return the same with every tensor of rows changed."""
         control = self.control and replace(self.control, picture=change(self.control.picture))
-        return Conditioning(change(self.tokens), None if self.pooled is None else change(self.pooled), control)
+        pooled = None if self.pooled is None else change(self.pooled)
+        return Conditioning(change(self.tokens), pooled, control, tuple(map(change, self.images)))
 
     def mask(self, keep: Sequence[bool]) -> Conditioning:
         """Return the same with zeros as the features of all prompts that are not kept."""
@@ -85,8 +101,10 @@ class Conditioning:
 
 
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-    """Concatenate the rows of all parts; either all have pooled features or none, and the same for a ControlNet."""
+    """Concatenate the rows of all parts; either all have pooled features, a ControlNet or pictures, or none."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     controls = [part.control for part in parts if part.control is not None]
     control = replace(controls[0], picture=torch.cat([each.picture for each in controls])) if controls else None
-    return Conditioning(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None, control)
+    images = tuple(map(torch.cat, zip(*(part.images for part in parts), strict=True)))
+    tokens = torch.cat([part.tokens for part in parts])
+    return Conditioning(tokens, torch.cat(pooled) if pooled else None, control, images)

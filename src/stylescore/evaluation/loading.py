@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stylescore.evaluation.places import Found
+from stylescore.catalog.places import Found
 from stylescore.evaluation.probes import (
     CfsdProbe,
     ClipProbe,
@@ -22,12 +22,12 @@ from stylescore.evaluation.probes import (
     make_hed,
     make_vgg19,
 )
-from stylescore.evaluation.states import State, read_state
 from stylescore.metrics.csd import StyleEmbedding
 from stylescore.metrics.inception import Inception
 from stylescore.metrics.lpips import Lpips
 from stylescore.metrics.mobilenet import MobileNetFeatures
 from stylescore.metrics.perceptual import PerceptualDistance
+from stylescore.metrics.states import State, read_state
 
 WEIGHTS: Mapping[str, Sequence[str]] = {
     "lpips-alex": ("alexnet", "lpips-alex"),

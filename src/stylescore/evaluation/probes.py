@@ -28,7 +28,7 @@ from stylescore.metrics.inception import Inception
 from stylescore.metrics.lpips import Lpips
 from stylescore.metrics.mobilenet import MobileNetFeatures
 from stylescore.metrics.perceptual import PerceptualDistance
-from stylescore.metrics.preparation import CLIP, IMAGENET, centre_square, grey, squash, standardise
+from stylescore.metrics.preparation import CLIP, IMAGENET, centre_square, grey, hed_pixels, squash, standardise
 from stylescore.metrics.self_similarity import cfsd, position_distance, positions_of, structure_distance
 from stylescore.metrics.trunks import VGG16, VGG19, Trunk, make_vgg
 
@@ -178,12 +178,6 @@ class TextureProbe:
     def _levels(self, pictures: Pictures) -> dict[int, Tensor]:
         taps = sorted({STRUCTURE_LAYER, NEIGHBOUR_LAYER, *GRAM_LAYERS})
         return dict(zip(taps, self.trunk(hed_pixels(pictures), taps), strict=True))
-
-
-def hed_pixels(pictures: Pictures) -> Pictures:
-    """Return pictures in [-1, 1] as HED's network was trained on them: levels, blue first, minus their mean."""
-    mean = pictures.new_tensor((104.00699, 116.66877, 122.67892)).view(1, 3, 1, 1)
-    return ((pictures + 1) * 127.5).flip(1) - mean
 
 
 class ClipProbe(_OfPairs):

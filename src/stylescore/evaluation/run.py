@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from stylescore.catalog.places import PLACES, Found, check_given, how_to_get, locate
 from stylescore.config.ranges import SEED, check
 from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, memory_limit, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
 from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
-from stylescore.evaluation.places import PLACES, Found, check_given, how_to_get, locate
 from stylescore.evaluation.probes import Probe, Texts
 from stylescore.evaluation.reading import in_batches, read_pair, read_style
 from stylescore.metrics.accumulate import Rows, Table

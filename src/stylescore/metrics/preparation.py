@@ -41,3 +41,9 @@ def grey(pictures: Pictures) -> Pictures:
     """Return pictures whose three channels are their luma (ITU-R BT.601)."""
     weights = torch.tensor(BT601, dtype=pictures.dtype, device=pictures.device).view(1, 3, 1, 1)
     return (pictures * weights).sum(dim=1, keepdim=True).expand_as(pictures)
+
+
+def hed_pixels(pictures: Pictures) -> Pictures:
+    """Return pictures in [-1, 1] as HED's network was trained on them: levels, blue first, minus their mean."""
+    mean = pictures.new_tensor((104.00699, 116.66877, 122.67892)).view(1, 3, 1, 1)
+    return ((pictures + 1) * 127.5).flip(1) - mean

@@ -49,6 +49,7 @@ FREE = (
         "run.style_image",
         "run.styles.*.name",
         "run.embeddings.*.file",
+        "run.weights.*.file",
     ),
     *(f"run.execution.{name}" for name in ("device", "memory", "compile", "style_weights")),
 )
@@ -195,6 +196,7 @@ def with_base_names(run: RunConfig) -> RunConfig:
         text_encoders=run.text_encoders and _base_name(run.text_encoders),
         control_model=run.control_model and _base_name(run.control_model),
         style_image=run.style_image and _base_name(run.style_image),
+        weights=tuple(replace(entry, file=_base_name(entry.file)) for entry in run.weights),
         styles=tuple(replace(entry, name=_base_name(entry.name)) for entry in run.styles),
     )
 

@@ -60,7 +60,7 @@ class Batch:
     def start(cls, stylizer: Stylizer, jobs: Sequence[Job], saved: Sequence[PictureState] | None = None) -> Batch:
         """Encode the photos, or resume from saved states."""
         is_measured = any(job.record.settings.cost for job in jobs)
-        meter = Meter(stylizer.device, stylizer.networks.base.counter) if is_measured else None
+        meter = Meter(stylizer.device, stylizer.counter) if is_measured else None
         earlier = [read_cost(job.folder.path) if saved else None for job in jobs]
         captions = [job.record.settings.run.caption for job in jobs]
         fitting = stylizer.start([job.photo for job in jobs], saved, captions)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from stylescore.errors import ConfigError, quote
+from stylescore.errors import ConfigError, StylescoreError, quote
 
 MOST_WORKERS = 10_000
 
@@ -77,13 +77,24 @@ def find_slots(workers: Workers, device: str, most: int = MOST_WORKERS) -> Slots
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connect this process to the cluster for the block, unless it is connected already."""
+    """Connect this process to the cluster for the block, unless it is connected already.
+
+    Raises:
+        StylescoreError: it cannot be reached, or Ray does not start on this machine.
+    """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except Exception as error:  # Ray raises plain ones
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StylescoreError(
+            f"Ray cannot be started or reached: {reason[:200]}",
+            hint="try again on a less busy machine, check RAY_ADDRESS, or leave out --workers",
+        ) from error
     try:
         yield
     finally:

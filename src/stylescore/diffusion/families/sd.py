@@ -52,7 +52,7 @@ def call(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning) -
 
 
 def call_unet(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioning, added: Any) -> Tensor:
-    """Call a diffusers `UNet2DConditionModel`, with a ControlNet's residuals where there is one.
+    """Call a diffusers `UNet2DConditionModel`, with a ControlNet's residuals and an IP-Adapter's pictures, if any.
 
     Args:
         unet: the network.
@@ -63,6 +63,8 @@ def call_unet(unet: Any, latents: Tensor, time: Tensor, conditioning: Conditioni
     """
     tokens, control = conditioning.tokens, conditioning.control
     residuals = {} if control is None else control.residuals(latents, time, tokens, added)
+    if conditioning.images:
+        added = {**(added or {}), "image_embeds": list(conditioning.images)}
     output: Tensor = unet(latents, time, encoder_hidden_states=tokens, added_cond_kwargs=added, **residuals).sample
     return output
 

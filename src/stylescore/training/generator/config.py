@@ -317,7 +317,7 @@ def _check_size(config: GeneratorTrainingConfig) -> None:
 def _check_method(config: GeneratorTrainingConfig) -> None:
     """Raise `ConfigError` for a method, or constants of the runs, that the training cannot use."""
     for name, method in (("run", config.run.method), ("matching", config.matching.method)):
-        if method.is_sampling:
+        if method.is_sampling or method.is_transfer:
             raise ConfigError(
                 f"{name}.method.method must be an objective for a generator, which {method.method} is not",
                 hint="use --method sms",

