@@ -1,36 +1,20 @@
-"""Stylizes one photo from Python and saves the picture.
-
-Run it with `python examples/python_api.py`, or import it and call `main` with a photo, a style and options.
-"""
+"""Stylizes one photo from Python and saves the picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stylescore import Result, Update, stylize
+from stylescore import Result, stylize
 
-HERE = Path(__file__).parent
-
-
-def print_progress(update: Update) -> None:
-    """Print a line every tenth iteration."""
-    if update.index % 10 == 0:
-        step = update.iteration.step
-        print(f"iteration {update.index:4d}  t {int(step.t[0]):3d}  score loss {float(step.score_loss[0]):.2e}")
+PHOTO = Path(__file__).with_name("coffee.jpg")
 
 
-def main(
-    photo: Path = HERE / "coffee.jpg",
-    style: str = "oil-painting",
-    target: Path = Path("painted.png"),
-    **options: object,
-) -> Result:
-    """Stylize `photo`, write the result to `target` and return it."""
-    result = stylize(photo, style, on_iteration=print_progress, **options)
+def main(photo: Path = PHOTO, target: Path = Path("painted.png"), **options: object) -> Result:
+    """Stylize `photo`, write the picture to `target` and return the result."""
+    result = stylize(photo, "oil-painting", prompt="a cup of coffee on a wooden table", **options)
     result.picture.save(target)
-    print(f"{target}: {result.picture.width} x {result.picture.height} pixels")
     return result
 
 
 if __name__ == "__main__":
-    main(prompt="a cup of coffee on a wooden table", content=0.6, seed=1)
+    main(content=0.6, seed=1)

@@ -1,16 +1,18 @@
-"""Three nodes: one loads a model with a style, one stylizes pictures with it, one applies a trained generator.
+"""The nodes: two make a stylizer, one stylizes pictures with it, one applies a trained generator.
 
 Their ids and the names of their inputs stand in saved workflows and are never changed.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import folder_paths
 import numpy as np
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import throw_exception_if_processing_interrupted, unload_all_models
 from comfy_api.latest import ComfyAPISync, ComfyExtension, io
 from PIL import Image
 
@@ -20,6 +22,8 @@ from stylescore_apply import OnnxNetwork, Settings
 from stylescore_apply import stylize as apply_network
 from stylescore_apply.names import known_networks
 
+from .models import checkpoint_file
+
 CATEGORY = "stylescore"
 STYLIZER = io.Custom("STYLESCORE_STYLIZER")
 PREVIEWS = 20
@@ -28,7 +32,6 @@ LORAS = "loras"
 DEVICES = ["auto", "cpu", "cuda", "mps"]
 FOLDED = {"advanced": True}
 """Marks inputs that are folded away; as extra entries, since earlier versions of the interface have no argument."""
-SEED = {"default": 0, "min": 0, "control_after_generate": True}
 
 
 def style_names() -> list[str]:
@@ -42,29 +45,80 @@ def style_location(name: str) -> str:
     return name if name in own else folder_paths.get_full_path_or_raise(LORAS, name)
 
 
+def stylizer_schema(node_id: str, display_name: str, description: str, *inputs: io.Input) -> io.Schema:
+    """Describe a node that makes a stylizer: of a style, what is special to the node, and a device."""
+    return io.Schema(
+        node_id=node_id,
+        display_name=display_name,
+        category=CATEGORY,
+        description=description,
+        inputs=[
+            io.Combo.Input("style", options=style_names(), tooltip="a style of stylescore, or a LoRA file"),
+            *inputs,
+            io.Combo.Input("device", options=DEVICES, default="auto", extra_dict=FOLDED),
+        ],
+        outputs=[STYLIZER.Output(display_name="stylizer")],
+    )
+
+
+def seed_input(most: int) -> io.Input:
+    """Return a seed that the frontend may change after each run."""
+    return io.Int.Input("seed", default=0, min=0, max=most, control_after_generate=True)
+
+
+def strength_input(name: str, default: float, tooltip: str) -> io.Input:
+    """Return a number between 0 and 1."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.05, tooltip=tooltip)
+
+
+def load(style: str, **options: Any) -> io.NodeOutput:
+    """Load a stylizer into the memory that ComfyUI's models leave, and log what was assumed about the model."""
+    unload_all_models()
+    stylizer = _with_hint(Stylizer.load, style_location(style), **options)
+    for note in stylizer.networks.notes:
+        logging.info("stylescore: %s", note)
+    return io.NodeOutput(stylizer)
+
+
 class LoadStylizer(io.ComfyNode):
     """Loads a model with a style."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        return io.Schema(
-            node_id="StyleScore_Load",
-            display_name="Load stylizer",
-            category=CATEGORY,
-            description="Loads a diffusion model with a style LoRA for Style Matching Score.",
-            inputs=[
-                io.Combo.Input("style", options=style_names(), tooltip="a style of stylescore, or a LoRA file"),
-                io.String.Input("model", default="mini", tooltip="mini, a folder, a .safetensors file or a hub id"),
-                io.Combo.Input("device", options=DEVICES, default="auto", extra_dict=FOLDED),
-            ],
-            outputs=[STYLIZER.Output(display_name="stylizer")],
+        return stylizer_schema(
+            "StyleScore_Load",
+            "Load stylizer",
+            "Loads a diffusion model with a style LoRA for Style Matching Score.",
+            io.String.Input("model", default="mini", tooltip="mini, a folder, a .safetensors file or a hub id"),
         )
 
     @classmethod
     def execute(cls, style: str, model: str, device: str) -> io.NodeOutput:
         """Load the model; ComfyUI keeps the output as long as the inputs stay the same."""
-        return io.NodeOutput(_with_hint(Stylizer.load, style_location(style), model=model, device=device))
+        return load(style, model=model, device=device)
+
+
+class TakeModel(io.ComfyNode):
+    """Makes a stylizer of ComfyUI's own MODEL, CLIP and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return stylizer_schema(
+            "StyleScore_TakeModel",
+            "Stylizer from MODEL, CLIP, VAE",
+            "Takes a loaded model, with the LoRAs applied to it, as the base under a style LoRA.",
+            io.Model.Input("model"),
+            io.Clip.Input("clip"),
+            io.Vae.Input("vae"),
+        )
+
+    @classmethod
+    def execute(cls, style: str, model: Any, clip: Any, vae: Any, device: str) -> io.NodeOutput:
+        """Copy the weights, patches applied; the MODEL stays as it is."""
+        with checkpoint_file(model, clip, vae) as options:
+            return load(style, device=device, **options)
 
 
 class Stylize(io.ComfyNode):
@@ -82,8 +136,8 @@ class Stylize(io.ComfyNode):
                 STYLIZER.Input("stylizer"),
                 io.Image.Input("image"),
                 io.String.Input("caption", default="", tooltip="what the photo shows, in a few words"),
-                io.Float.Input("content", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="0 style, 1 photo"),
-                io.Int.Input("seed", max=2**63 - 1, **SEED),
+                strength_input("content", 0.5, "0 style, 1 photo"),
+                seed_input(2**63 - 1),
                 io.Int.Input("iterations", default=0, min=0, max=10_000, extra_dict=FOLDED),
                 io.Int.Input("size", default=0, min=0, max=8192, extra_dict=FOLDED, tooltip="short side in pixels"),
                 io.Mask.Input("mask", optional=True, tooltip="stylized where it is 1; the photo stays where it is 0"),
@@ -139,8 +193,8 @@ class ApplyGenerator(io.ComfyNode):
             inputs=[
                 io.Combo.Input("generator", options=sorted(known_networks(generator_dirs()))),
                 io.Image.Input("image"),
-                io.Int.Input("seed", max=2**32 - 1, **SEED),
-                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0 photo, 1 picture"),
+                seed_input(2**32 - 1),
+                strength_input("strength", 1.0, "0 photo, 1 picture"),
             ],
             outputs=[io.Image.Output()],
         )
@@ -230,7 +284,7 @@ class StyleScoreExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the nodes."""
-        return [LoadStylizer, Stylize, ApplyGenerator]
+        return [LoadStylizer, TakeModel, Stylize, ApplyGenerator]
 
 
 async def comfy_entrypoint() -> StyleScoreExtension:

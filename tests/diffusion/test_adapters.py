@@ -13,12 +13,12 @@ from stylescore.diffusion.adapters import (
     PLAIN,
     Adapted,
     Adapters,
-    FakeAdapter,
     Route,
+    TrainedAdapter,
     adaptable,
     add_on_rows,
-    fake_route,
     merge,
+    trained_route,
 )
 from stylescore.lora import Product
 
@@ -36,7 +36,7 @@ def close(found: Tensor, recorded: Tensor) -> bool:
     return (found - recorded).abs().max().item() <= 2e-4 * recorded.abs().max().item()
 
 
-def fill(fake: FakeAdapter, seed: int = 0) -> FakeAdapter:
+def fill(fake: TrainedAdapter, seed: int = 0) -> TrainedAdapter:
     """Give a fake adapter, which starts at zero, an effect of its own on every sample."""
     rng = torch.Generator().manual_seed(seed)
     for parameter in fake.parameters:
@@ -44,7 +44,7 @@ def fill(fake: FakeAdapter, seed: int = 0) -> FakeAdapter:
     return fake
 
 
-def load_recorded(fake: FakeAdapter, units: dict[str, Tensor]) -> None:
+def load_recorded(fake: TrainedAdapter, units: dict[str, Tensor]) -> None:
     for name, parameter in fake.state.items():
         module, _, part = name.rpartition(".")
         recorded = units[f"unet/adapter/{module}.lora_{part[-1].upper()}.weight"]
@@ -71,7 +71,7 @@ def test_a_fresh_fake_adapter_leaves_the_output_equal(tiny_unet: UNets, units: d
     before = predict(unet, units)
     adapters = Adapters.of(unet)
     fake = adapters.new_fake(QV, 8, 32.0, rngs(1, 2))
-    with adapters.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
+    with adapters.switch.set(trained_route(fake, 2, 2, torch.device("cpu"))):
         assert torch.equal(predict(unet, units), before)
 
 
@@ -108,7 +108,7 @@ def test_the_fake_adapter_gives_the_recorded_output(tiny_unet: UNets, units: dic
     adapters = Adapters.of(unet)
     fake = adapters.new_fake(QV, 8, 32.0, rngs(1))
     load_recorded(fake, units)
-    with adapters.switch.set(fake_route(fake, 1, 2, torch.device("cpu"))):
+    with adapters.switch.set(trained_route(fake, 1, 2, torch.device("cpu"))):
         assert close(predict(unet, units), units["unet/base_plus_random_adapter_r8_alpha32"])
 
 
@@ -117,14 +117,14 @@ def test_convolutions_of_a_batch_equal_those_of_its_samples(
 ) -> None:
     together = Adapters.of(tiny_unet())
     fake = fill(together.new_fake(("conv1", "conv2"), 4, 8.0, rngs(1, 2)))
-    with together.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
+    with together.switch.set(trained_route(fake, 2, 2, torch.device("cpu"))):
         batch = predict(together.network, units)
     for sample in range(2):
         alone = Adapters.of(tiny_unet())
         one = alone.new_fake(("conv1", "conv2"), 4, 8.0, rngs(1))
         for name, parameter in one.state.items():
             parameter.data.copy_(fake.state[name][sample : sample + 1])
-        with alone.switch.set(fake_route(one, 1, 2, torch.device("cpu"))):
+        with alone.switch.set(trained_route(one, 1, 2, torch.device("cpu"))):
             assert torch.allclose(predict(alone.network, units)[sample], batch[sample], atol=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_the_fake_adapter_equals_peft(
         there = theirs[f"{module}.lora_{part[-1].upper()}.default.weight"]
         there.data.copy_(parameter[0].view_as(there))
     assert sum("lora_" in name for name in theirs) == len(ours) > 20
-    with adapters.switch.set(fake_route(fake, 1, 2, torch.device("cpu"))):
+    with adapters.switch.set(trained_route(fake, 1, 2, torch.device("cpu"))):
         assert torch.allclose(predict(unet, units), predict(other, units), atol=1e-5)
 
 
@@ -183,14 +183,14 @@ def test_a_batch_with_fake_adapteres_equals_one_by_one_with_gradients(
     fake = fill(adapters.new_fake(QV, 4, 8.0, rngs(1, 2)))
     parameters = fake.parameters
     x, t, text = units["unet/x"], units["unet/t"], units["unet/text"]
-    with adapters.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
+    with adapters.switch.set(trained_route(fake, 2, 2, torch.device("cpu"))):
         together = unet(x, t, encoder_hidden_states=text).sample
         together.square().sum().backward()
     gradients = [p.grad.clone() for p in parameters]
     for p in parameters:
         p.grad = None
     for n in range(2):
-        with adapters.switch.set(Route(fake=fake, samples=torch.tensor([n]))):
+        with adapters.switch.set(Route(trained=fake, samples=torch.tensor([n]))):
             alone = unet(x[n : n + 1], t[n : n + 1], encoder_hidden_states=text[n : n + 1]).sample
             alone.square().sum().backward()
         assert torch.allclose(together[n], alone[0], atol=1e-5)
@@ -201,7 +201,7 @@ def test_a_batch_with_fake_adapteres_equals_one_by_one_with_gradients(
 
 
 def test_a_route_pairs_row_n_with_sample_n_modulo_batch() -> None:
-    assert fake_route(FakeAdapter({}), 3, 6, torch.device("cpu")).samples.tolist() == [0, 1, 2, 0, 1, 2]
+    assert trained_route(TrainedAdapter({}), 3, 6, torch.device("cpu")).samples.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_the_switch_goes_back_to_the_route_before() -> None:
@@ -294,7 +294,7 @@ def test_a_compiled_network_has_no_graph_break_and_one_graph_a_route(
     fake = adapters.new_fake(QV, 4, 8.0, rngs(1, 2))
     graphs = CompileCounter()
     compiled = torch.compile(unet, backend=graphs, fullgraph=True, dynamic=False)
-    for make in 2 * [lambda: Route(style=True), lambda: fake_route(fake, 2, 2, torch.device("cpu"))]:
+    for make in 2 * [lambda: Route(style=True), lambda: trained_route(fake, 2, 2, torch.device("cpu"))]:
         with adapters.switch.set(make()):
             assert torch.allclose(predict(compiled, units), predict(unet, units), atol=1e-5)
     assert graphs.frame_count == 2

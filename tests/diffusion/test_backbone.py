@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.assembly.networks import compile_network
-from stylescore.diffusion.adapters import PLAIN, Adapters, FakeAdapter, Route
+from stylescore.diffusion.adapters import PLAIN, Adapters, Route, TrainedAdapter
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.batching import PromptedScore
 from stylescore.diffusion.conditioning import Conditioning
@@ -38,7 +38,7 @@ def text(units: dict[str, Tensor]) -> Text:
     return Conditioning(units["unet/text"]), Conditioning(units["unet/text"].flip(0))
 
 
-def fake_on(backbone: Backbone, rng: list[torch.Generator]) -> FakeAdapter:
+def fake_on(backbone: Backbone, rng: list[torch.Generator]) -> TrainedAdapter:
     """Return a fake adapter whose effect is not zero."""
     fake, generator = backbone.adapters.new_fake(QV, 4, 8.0, rng), torch.Generator().manual_seed(0)
     for parameter in fake.parameters:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.diffusion.adapters import Adapters, FakeAdapter
+from stylescore.diffusion.adapters import Adapters, TrainedAdapter
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.batching import BatchedScores, PromptedScore
 from stylescore.diffusion.conditioning import Conditioning
@@ -41,7 +41,7 @@ def backbone(tiny_unet: Callable[[], Any], tiny_style: Callable[[Any], Any], sch
     return made
 
 
-def fake_on(backbone: Backbone, rngs: Rngs) -> FakeAdapter:
+def fake_on(backbone: Backbone, rngs: Rngs) -> TrainedAdapter:
     """Return a fake adapter whose effect is not zero."""
     fake, rng = backbone.adapters.new_fake(TARGETS, 4, 8.0, rngs(1, 2)), torch.Generator().manual_seed(0)
     for parameter in fake.parameters:
@@ -56,7 +56,7 @@ def draw(units: dict[str, Tensor], schedule: NoiseSchedule) -> Draw:
 
 
 def scores_of(
-    base: Backbone, style: Backbone, fake: FakeAdapter, units: dict[str, Tensor], scale: float | None
+    base: Backbone, style: Backbone, fake: TrainedAdapter, units: dict[str, Tensor], scale: float | None
 ) -> dict[ScoreName, PromptedScore]:
     text = units["unet/text"]
     null = Conditioning(0 * text)

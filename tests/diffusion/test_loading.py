@@ -554,6 +554,13 @@ def test_spellings_of_v_prediction(tmp_path, stated):
     assert stated_by(tmp_path / "a.safetensors", {"modelspec.prediction_type": stated}) == known
 
 
+def test_a_checkpoint_that_comfyui_saved_states_what_it_predicts(tmp_path):
+    path = tmp_path / "a.safetensors"
+    assert stated_by(path, {"modelspec.predict_key": "v"}) == {"prediction_type": "v_prediction"}
+    both = {"modelspec.predict_key": "v", "modelspec.prediction_type": "epsilon"}
+    assert stated_by(path, both) == {"prediction_type": "epsilon"}
+
+
 def test_the_original_settings_beside_a_checkpoint_state_what_it_predicts(tmp_path):
     path, yaml = tmp_path / "a.safetensors", 'model:\n  params:\n    parameterization: "v"\n'
     assert stated_by(path, {}) == {}

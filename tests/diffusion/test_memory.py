@@ -15,7 +15,7 @@ from stylescore.catalog.registry import list_styles
 from stylescore.config.presets import preset_for
 from stylescore.config.run import RunConfig, StyleChoice, with_options
 from stylescore.config.toml import overlay
-from stylescore.diffusion.adapters import Adapters, fake_route
+from stylescore.diffusion.adapters import Adapters, trained_route
 from stylescore.diffusion.execution.memory import enable_gradient_checkpointing, moved_to_device
 from stylescore.images import as_photo
 from stylescore.method.fit import fit
@@ -75,7 +75,7 @@ def test_gradient_checkpointing_takes_less_memory_and_learns_the_same(
         parameter.data.add_(0.1)
 
     def loss() -> Tensor:
-        with adapters.switch.set(fake_route(fake, 2, 2, CPU)):
+        with adapters.switch.set(trained_route(fake, 2, 2, CPU)):
             output: Tensor = unet(units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]).sample
         return output.square().sum()
 
@@ -115,7 +115,7 @@ def test_large_pictures_pass_the_autoencoder_in_tiles(tiny_family: Any, saving: 
     styles = (StyleChoice(name=str(tiny.lora)),)
     run = RunConfig(styles=styles, model=str(tiny.folder), size=576)
     stylizer = Stylizer(with_options(run, {"device": "cpu", **saving}))
-    models = stylizer._networks_for(72, 96)
+    models = stylizer.networks_for(72, 96)
     assert models.base.tile is None
     seen: set[int] = set()
     vae = models.codec.vae

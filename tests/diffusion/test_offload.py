@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stylescore.assembly import networks
 from stylescore.assembly.stylizer import Stylizer
-from stylescore.diffusion.adapters import Adapters, FakeAdapter, fake_route
+from stylescore.diffusion.adapters import Adapters, TrainedAdapter, trained_route
 from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
 from stylescore.diffusion.execution.offload import LayerOffloader, layer_weights, offload
 from stylescore.errors import DeviceError
@@ -55,9 +55,9 @@ class Counted(LayerOffloader):
 
 
 @pytest.fixture
-def predict(units: dict[str, Tensor]) -> Callable[[Adapters, FakeAdapter], Tensor]:
-    def of(adapters: Adapters, fake: FakeAdapter) -> Tensor:
-        with adapters.switch.set(replace(fake_route(fake, 2, 2, CPU), style=True)):
+def predict(units: dict[str, Tensor]) -> Callable[[Adapters, TrainedAdapter], Tensor]:
+    def of(adapters: Adapters, fake: TrainedAdapter) -> Tensor:
+        with adapters.switch.set(replace(trained_route(fake, 2, 2, CPU), style=True)):
             output: Tensor = adapters.network(
                 units["unet/x"], units["unet/t"], encoder_hidden_states=units["unet/text"]
             ).sample
@@ -66,7 +66,7 @@ def predict(units: dict[str, Tensor]) -> Callable[[Adapters, FakeAdapter], Tenso
     return of
 
 
-def adapted(unet: Any, deltas: Any, rngs: Rngs) -> tuple[Adapters, FakeAdapter]:
+def adapted(unet: Any, deltas: Any, rngs: Rngs) -> tuple[Adapters, TrainedAdapter]:
     adapters = Adapters.of(unet.requires_grad_(False))
     adapters.add_style(deltas, 0.8)
     fake = adapters.new_fake(("to_q", "conv1"), 2, 4.0, rngs(1, 2))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import resolve_text_encoders, resolve_vae
 from stylescore.diffusion import quantisation
-from stylescore.diffusion.adapters import Adapters, Route, adaptable, fake_route, merge
+from stylescore.diffusion.adapters import Adapters, Route, adaptable, merge, trained_route
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.execution.devices import DevicePlacement
@@ -250,7 +250,7 @@ def test_the_gradient_of_the_fake_adapter_passes_through_quantised_layers(
         fake = adapters.new_fake(("to_q", "to_v"), 2, 2.0, [torch.Generator().manual_seed(n) for n in (0, 1)])
         for parameter in fake.parameters:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
-        with adapters.switch.set(fake_route(fake, 2, 2, torch.device("cpu"))):
+        with adapters.switch.set(trained_route(fake, 2, 2, torch.device("cpu"))):
             output(parts, network).square().sum().backward()
         assert all(parameter.grad is not None for parameter in fake.parameters)
         found.append(torch.cat([parameter.grad.flatten() for parameter in fake.parameters]))

@@ -279,7 +279,9 @@ def test_the_knobs_table_is_right() -> None:
 def test_run_defaults_told_are_the_real_ones() -> None:
     run = RunConfig(styles=(StyleChoice(name="x"),))
     table = {
-        row[0].split("`")[1]: row[1].strip("`") for row in rows("docs/reference/cli.md") if row[0].startswith("`--")
+        row[0].split("`")[1]: row[1].strip("`")
+        for row in reversed(list(rows("docs/reference/cli.md")))  # those of `stylize` come first, and win
+        if row[0].startswith("`--")
     }
     assert float(table["--content"]) == run.content
     assert int(table["--seed"]) == run.seed

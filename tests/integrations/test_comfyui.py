@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,126 +12,9 @@ import onnx
 import pytest
 import torch
 from tests.apply.tiny import build
+from tests.integrations.comfy_stub import FOLDER, Comfy, InterruptProcessingException
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "integrations" / "comfyui"
 QUICK = {"caption": "a cup", "content": 0.5, "seed": 3, "iterations": 6, "size": 64}
-
-
-class InterruptProcessingException(Exception):
-    """ComfyUI's own."""
-
-
-class Comfy:
-    """What ComfyUI was told, and what its user does."""
-
-    def __init__(self, loras: Path) -> None:
-        self.loras = loras
-        self.progress: list[tuple[float, float, Any]] = []
-        self.interrupt_at = 10**9
-
-    def modules(self) -> dict[str, ModuleType]:
-        return {
-            "folder_paths": self._module(
-                "folder_paths",
-                get_filename_list=lambda kind: sorted(path.name for path in self.loras.glob("*.safetensors")),
-                get_full_path_or_raise=lambda kind, name: str(self.loras / name),
-            ),
-            "comfy": self._module("comfy"),
-            "comfy.model_management": self._module(
-                "comfy.model_management", throw_exception_if_processing_interrupted=self._throw
-            ),
-            "comfy_api": self._module("comfy_api"),
-            "comfy_api.latest": self._module(
-                "comfy_api.latest", io=_io(), ComfyExtension=object, ComfyAPISync=lambda: self._api()
-            ),
-        }
-
-    def _throw(self) -> None:
-        if len(self.progress) >= self.interrupt_at:
-            self.interrupt_at = 10**9
-            raise InterruptProcessingException
-
-    def _api(self) -> SimpleNamespace:
-        def set_progress(value: float, max_value: float, node_id: Any = None, preview_image: Any = None) -> None:
-            self.progress.append((value, max_value, preview_image))
-
-        return SimpleNamespace(execution=SimpleNamespace(set_progress=set_progress))
-
-    @staticmethod
-    def _module(name: str, **parts: Any) -> ModuleType:
-        module = ModuleType(name)
-        vars(module).update(parts)
-        return module
-
-
-COMMON = ("id", "display_name", "optional", "tooltip", "lazy", "extra_dict", "raw_link")
-WIDGET = (*COMMON, "default", "socketless")
-INPUTS = {
-    "IMAGE": COMMON,
-    "MASK": COMMON,
-    "STYLESCORE_STYLIZER": COMMON,
-    "INT": (*WIDGET, "force_input", "min", "max", "step", "control_after_generate", "display_mode"),
-    "FLOAT": (*WIDGET, "force_input", "min", "max", "step", "round", "display_mode"),
-    "STRING": (*WIDGET, "force_input", "multiline", "placeholder", "dynamic_prompts"),
-    "COMBO": (*WIDGET, "options", "control_after_generate", "upload", "image_folder", "remote"),
-}
-"""Arguments of the inputs, as `comfy_api/latest/_io.py` has them; later versions have more."""
-OUTPUT = ("id", "display_name", "tooltip", "is_output_list")
-SCHEMA = ("node_id", "display_name", "category", "inputs", "outputs", "hidden", "description", "is_output_node")
-
-
-def _record(known: tuple[str, ...], first: str = "id", **fixed: Any) -> Any:
-    """Return a function that keeps its arguments, and takes only those that are known."""
-
-    def make(*given: Any, **options: Any) -> SimpleNamespace:
-        options |= dict(zip((first,), given, strict=False))
-        unknown = set(options) - set(known)
-        if unknown or len(given) > 1:
-            raise TypeError(f"unexpected arguments {unknown or given}")
-        return SimpleNamespace(**{"optional": False, **options, **fixed})
-
-    return make
-
-
-def _io() -> SimpleNamespace:
-    """Return a replacement of `comfy_api.latest.io`: inputs and outputs are their arguments."""
-
-    def kind(name: str) -> SimpleNamespace:
-        return SimpleNamespace(Input=_record(INPUTS[name], type=name), Output=_record(OUTPUT, type=name))
-
-    return SimpleNamespace(
-        ComfyNode=object,
-        Schema=_record(SCHEMA),
-        NodeOutput=lambda *results: results,
-        Custom=kind,
-        **{name: kind(name.upper()) for name in ("Image", "Mask", "Combo", "String", "Float", "Int")},
-    )
-
-
-@pytest.fixture
-def comfy(monkeypatch: pytest.MonkeyPatch, parity: Path, tmp_path: Path) -> Comfy:
-    monkeypatch.setenv("STYLESCORE_STYLES", str(tmp_path / "none"))
-    (tmp_path / "my-lora.safetensors").write_bytes((parity / "style_lora_kohya.safetensors").read_bytes())
-    found = Comfy(tmp_path)
-    for name, module in found.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return found
-
-
-@pytest.fixture
-def nodes(comfy: Comfy) -> Iterator[Any]:
-    spec = importlib.util.spec_from_file_location(
-        "stylescore_nodes", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["stylescore_nodes"] = package
-    spec.loader.exec_module(package)
-    yield sys.modules["stylescore_nodes.nodes"]
-    for name in ("stylescore_nodes", "stylescore_nodes.nodes"):
-        del sys.modules[name]
 
 
 @pytest.fixture
@@ -153,6 +32,7 @@ def test_the_extension_offers_its_nodes_under_ids_that_workflows_keep(nodes: Any
     found = asyncio.run(asyncio.run(nodes.comfy_entrypoint()).get_node_list())
     assert [node.define_schema().node_id for node in found] == [
         "StyleScore_Load",
+        "StyleScore_TakeModel",
         "StyleScore_Stylize",
         "StyleScore_Apply",
     ]
@@ -161,7 +41,7 @@ def test_the_extension_offers_its_nodes_under_ids_that_workflows_keep(nodes: Any
 def test_execute_takes_what_the_schema_names(nodes: Any) -> None:
     from inspect import signature
 
-    for node in (nodes.LoadStylizer, nodes.Stylize, nodes.ApplyGenerator):
+    for node in (nodes.LoadStylizer, nodes.TakeModel, nodes.Stylize, nodes.ApplyGenerator):
         assert list(signature(node.execute).parameters) == [each.id for each in node.define_schema().inputs]
 
 
@@ -246,18 +126,23 @@ def test_a_generator_is_applied_and_interrupted(
         nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=1.0)
 
 
-def test_the_example_workflow_is_of_these_nodes(nodes: Any) -> None:
-    schemas = [node.define_schema() for node in (nodes.LoadStylizer, nodes.Stylize)]
+FROM_COMFY = ("LoadImage", "PreviewImage", "CheckpointLoaderSimple")
+SOCKETS = ("IMAGE", "MASK", "MODEL", "CLIP", "VAE", "STYLESCORE_STYLIZER")
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "example_workflows").glob("*.json")), ids=lambda file: file.stem)
+def test_an_example_workflow_is_of_these_nodes(nodes: Any, file: Path) -> None:
+    schemas = [node.define_schema() for node in (nodes.LoadStylizer, nodes.TakeModel, nodes.Stylize)]
     known = {schema.node_id: schema for schema in schemas}
-    (file,) = (FOLDER / "example_workflows").glob("*.json")
     table = json.loads(file.read_text(encoding="utf-8"))
     placed = {node["id"]: node for node in table["nodes"]}
+    assert any(node["type"] in known for node in placed.values())
     for node in placed.values():
         schema = known.get(node["type"])
         if schema is None:
-            assert node["type"] in ("LoadImage", "PreviewImage")
+            assert node["type"] in FROM_COMFY
             continue
-        sockets = [each for each in schema.inputs if each.type in ("IMAGE", "MASK", "STYLESCORE_STYLIZER")]
+        sockets = [each for each in schema.inputs if each.type in SOCKETS]
         assert [(each["name"], each["type"]) for each in node["inputs"]] == [(each.id, each.type) for each in sockets]
         assert [each["type"] for each in node["outputs"]] == [each.type for each in schema.outputs]
         widgets = [each for each in schema.inputs if each not in sockets]

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from stylescore.errors import ConfigError
-from stylescore.runs.cluster import Workers, parse_workers
+from stylescore.runs.workers import Workers, parse_workers
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 HAS_RAY = importlib.util.find_spec("ray") is not None

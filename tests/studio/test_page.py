@@ -222,7 +222,7 @@ def test_progress_previews_and_a_reload_in_the_middle(serve: Any, open_page: Any
     expect(page.locator(".frame > img")).not_to_have_attribute("src", str(first))
     page.reload()
     expect(page.locator(".now")).to_have_text(re.compile(r"^\d+ of 40"), timeout=PATIENCE)
-    expect(page.locator("#queue")).to_have_text("making a picture")
+    expect(page.locator("#queue .wide")).to_have_text("making a picture")
     page.get_by_role("button", name="Stop and keep").click()
     expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".now")).to_have_text(re.compile(r"^Stopped after \d+ of 40, and kept$"))
@@ -240,7 +240,7 @@ def test_two_tabs_see_the_same(serve: Any, open_page: Any, picture: Any) -> None
     choose(first, file_of(picture(), "a.png"), file_of(picture(colour="navy"), "b.png"))
     first.get_by_role("button", name="Stylize 2 photos").click()
     expect(second.locator("#film > li")).to_have_count(2, timeout=PATIENCE)
-    expect(second.locator("#queue")).to_have_text("making a picture, 1 to come", timeout=PATIENCE)
+    expect(second.locator("#queue .wide")).to_have_text("making a picture, 1 to come", timeout=PATIENCE)
     second.locator("#film > li[data-status=queued] .shot").click()
     expect(second.locator(".now")).to_have_text("Next in the queue")
     second.get_by_role("button", name="Cancel").click()
@@ -250,6 +250,41 @@ def test_two_tabs_see_the_same(serve: Any, open_page: Any, picture: Any) -> None
     running.engine.hold.set()
     for page in (first, second):
         expect(page.locator("#film > li[data-status=done]")).to_have_count(1, timeout=PATIENCE)
+
+
+def test_photos_keep_the_order_in_which_they_were_dropped(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    sizes = [(1600, 1200), (96, 64), (64, 48), (48, 48)]
+    files = [file_of(picture((9, 9, n), size), f"{n}.png") for n, size in enumerate(sizes)]
+    names = [f"Photo {n}.png" for n in reversed(range(4))]
+    choose(page, *files)
+    tiles = page.locator(".tile[aria-pressed]")
+    assert [tile.get_attribute("aria-label") for tile in tiles.all()] == names, "the newest is first"
+    reach = page.locator("#caption-reach")
+    expect(reach).to_have_text("")
+    page.locator("#caption").fill("a cup")
+    expect(reach).to_have_text("for all 4 photos")
+    page.get_by_role("button", name="Stylize 4 photos").click()
+    expect(page.locator(".shot").first).to_have_attribute("aria-label", re.compile(r"^3\.png"), timeout=PATIENCE)
+    page.reload()
+    expect(tiles).to_have_count(4)
+    assert [tile.get_attribute("aria-label") for tile in tiles.all()] == names
+    page.locator("#caption").fill("")
+
+
+def test_on_a_phone_the_queue_is_counted_in_a_word(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    page = open_page(running.address, viewport=NARROW)
+    choose(page, file_of(picture()))
+    page.get_by_role("button", name="Stylize").click()
+    counted = page.locator("#queue .narrow")
+    expect(page.locator("#queue .wide")).to_have_text("making a picture", timeout=PATIENCE)
+    expect(counted).to_have_text("1 to make")
+    box, bar = counted.bounding_box(), page.locator("#queue").bounding_box()
+    assert box["x"] + box["width"] <= bar["x"] + bar["width"] + 1, "it is not cut off"
+    running.engine.hold.set()
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
 
 
 def test_up_to_four_pictures_are_compared(running: Any, open_page: Any, picture: Any) -> None:
@@ -556,6 +591,7 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
     program: Program, open_page: Any, tmp_path: Path
 ) -> None:
     shots = os.environ.get("STUDIO_SCREENSHOTS")
+    patience = 5 * LONG if shots else LONG
     program.start()
     page = open_page(program.address)
     _shoot(page, shots, "studio-start")
@@ -576,15 +612,15 @@ def test_a_real_run_survives_a_killed_server_and_its_picture_brings_its_settings
         page.get_by_role("spinbutton", name="Mask edge").fill("4")
     page.get_by_role("button", name="Stylize").click()
     counted = re.compile(r"^(\d+) of \d+ · ")
-    expect(page.locator(".now")).to_have_text(counted, timeout=LONG)
+    expect(page.locator(".now")).to_have_text(counted, timeout=patience)
     if shots:
-        expect(page.locator(".now")).to_have_text(re.compile(r"^2\d of"), timeout=LONG)
+        expect(page.locator(".now")).to_have_text(re.compile(r"^2\d of"), timeout=patience)
     _shoot(page, shots, "studio-running")
     program.end(signal.SIGKILL)
     expect(page.locator("#banner")).to_be_visible()
     program.start()
     expect(page.locator("#banner")).to_be_hidden(timeout=PATIENCE)
-    expect(page.locator("before-after")).to_be_visible(timeout=LONG)
+    expect(page.locator("before-after")).to_be_visible(timeout=patience)
     _shoot(page, shots, "studio-picture")
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download").click()

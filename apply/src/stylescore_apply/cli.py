@@ -17,7 +17,7 @@ from stylescore_apply.errors import ConfigError, InputError, StylescoreError
 from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_format
 from stylescore_apply.inputs import STANDARD, Job, plan_jobs
 from stylescore_apply.names import find_network, parse_path, user_styles_dir
-from stylescore_apply.networks import Network, OnnxNetwork
+from stylescore_apply.networks import Network, OnnxNetwork, refuse_model
 from stylescore_apply.stylizing import DEFAULT_LIMIT, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
 from stylescore_apply.video.many import Film, stylize_videos
@@ -25,8 +25,8 @@ from stylescore_apply.video.noise import MOTIONS
 
 INTERRUPTED = 130
 
-OpenNetwork = Callable[[str, int], Network]
-"""Returns the network of a name, given the number of threads."""
+OpenNetwork = Callable[[str, int, str | None], Network]
+"""Returns the network of a name, given the number of threads and the base model if one was named."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,14 +70,16 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     )
     add("--smooth", type=float, default=0.0, metavar="0..1", help="steady videos along the optical flow (default: 0)")
     add("--noise", choices=MOTIONS, default="fixed", help="of videos: one field, or moved with what it shows")
+    add("--model", help="base model of a generator that is a LoRA, for stylescore apply (default: as its file says)")
     add("--threads", type=int, default=0, help="of the network (default: one for each core)")
     add("--json", action="store_true", help="print the results as one JSON document")
     add("--quiet", "-q", action="store_true", help="print nothing but errors")
     return parser
 
 
-def open_onnx(name: str, threads: int) -> Network:
-    """Return the network in an ONNX file, or of a style in the user's folder."""
+def open_onnx(name: str, threads: int, model: str | None = None) -> Network:
+    """Return the network in an ONNX file, or of a style in the user's folder; it needs no base model."""
+    refuse_model(model)
     return OnnxNetwork(find_network(name, [user_styles_dir()]), threads=threads)
 
 
@@ -122,7 +124,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
     film = Film(smooth=given.smooth, noise=given.noise)
     if any(job.is_video for job in jobs):
         film.require_libraries()
-    network = open_network(given.style, _threads(given.threads))
+    network = open_network(given.style, _threads(given.threads), given.model)
     status = Status(quiet=given.quiet)
     pictures = stylize_pictures(network, [job for job in jobs if not job.is_video], settings, saving)
     videos = stylize_videos(network, [job for job in jobs if job.is_video], settings, saving, film, _show(status))

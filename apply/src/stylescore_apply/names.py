@@ -11,6 +11,8 @@ from stylescore_apply.errors import ConfigError, ModelError, did_you_mean, quote
 
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 ENDING = ".onnx"
+KEY = "stylescore.generator"
+"""Name of the metadata entry with a network's facts, as JSON."""
 
 
 def parse_path(text: str | Path) -> Path:

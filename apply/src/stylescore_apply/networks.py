@@ -12,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stylescore_apply.errors import MemoryLimitError, ModelError, is_out_of_memory, memory_limit, quote
-from stylescore_apply.storage.file_kinds import HEAD_LENGTH, kind_of_bytes
+from stylescore_apply.errors import ConfigError, MemoryLimitError, ModelError, is_out_of_memory, memory_limit, quote
+from stylescore_apply.names import KEY
+from stylescore_apply.storage.file_kinds import HEAD_LENGTH, is_safetensors, kind_of_bytes
 
-KEY = "stylescore.generator"
-"""Name of the metadata entry with a network's facts, as JSON."""
 VERSION = 1
 LARGEST_FILE = 2 * 2**30
 CONTEXT_IF_UNKNOWN = 128
@@ -66,6 +65,15 @@ class Network(Protocol):
 
     def __call__(self, photo: Array, noise: Array | None) -> Array:
         """Return pictures [n, 3, h, w] in [0, 1] for photos [n, 3, h, w] and noise [n, channels, rows, columns]."""
+
+
+def refuse_model(model: str | None) -> None:
+    """Raise `ConfigError` if a base model was named for a network that needs none."""
+    if model is not None:
+        raise ConfigError(
+            f"--model {model} is for a generator that is a LoRA, run by stylescore apply; an ONNX file needs no model",
+            hint="leave out --model",
+        )
 
 
 class OnnxNetwork:
@@ -145,11 +153,34 @@ def _start_session(path: Path, content: bytes, threads: int) -> Any:
 
 
 def _refusal(path: Path, content: bytes, error: Exception) -> ModelError:
+    _refuse_lora(path, content)
     kind = kind_of_bytes(content[:HEAD_LENGTH])
     if kind is not None and kind.what != "an ONNX model":
         return ModelError(f"{str(path)!r} {kind.refuse('a network as ONNX')}", hint=_HINT)
     reason = " ".join(str(error).split())
     return ModelError(f"onnxruntime cannot load {str(path)!r}: {reason[:300]}", hint=_HINT)
+
+
+def _refuse_lora(path: Path, content: bytes) -> None:
+    """Raise `ModelError` if a file is a generator that is a LoRA, which onnxruntime cannot run."""
+    facts = generator_in(content)
+    if facts.get("network") == "lora":
+        raise ModelError(
+            f"{str(path)!r} is a LoRA of the model {quote(facts.get('base'))}, which runs with torch and that model",
+            hint="pip install stylescore, then stylescore apply",
+        )
+
+
+def generator_in(content: bytes) -> Mapping[str, Any]:
+    """Return what a safetensors file says of the generator that it holds; nothing for any other content."""
+    if not is_safetensors(content[:HEAD_LENGTH]):
+        return {}
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        facts = json.loads(header["__metadata__"][KEY])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def _read_facts(path: Path, metadata: Mapping[str, str]) -> Facts:

@@ -20,7 +20,7 @@ from stylescore.assembly.objectives import (
 )
 from stylescore.baselines.styleid import begin_at, invert, match_statistics, times_of
 from stylescore.config.method import MethodConfig
-from stylescore.diffusion.adapters import FakeAdapter
+from stylescore.diffusion.adapters import TrainedAdapter
 from stylescore.diffusion.batching import BatchedScores, PromptedScore, batching_is_faster
 from stylescore.diffusion.codec import Pictures
 from stylescore.diffusion.conditioning import Conditioning, Control
@@ -111,7 +111,7 @@ def make_scores(
     networks: Networks,
     method: MethodConfig,
     prompts: Prompts,
-    fake: FakeAdapter | None,
+    fake: TrainedAdapter | None,
     control: Control | None = None,
 ) -> BatchedScores:
     """Encode the prompts and return the scores.
@@ -159,14 +159,14 @@ def with_control(conditioning: Conditioning, control: Control | None, networks: 
     return replace(conditioning, control=control)
 
 
-def new_fake_adapter(networks: Networks, method: MethodConfig, rng: Rng) -> FakeAdapter:
+def new_fake_adapter(networks: Networks, method: MethodConfig, rng: Rng) -> TrainedAdapter:
     """Return a fresh fake adapter for the base: one for each picture, or one for the batch."""
     config = method.fake
     owners = rng[:1] if config.scope == "batch" else rng
     return networks.base.adapters.new_fake(config.targets, config.rank, config.alpha, owners)
 
 
-def make_fake_score(method: MethodConfig, adapter: FakeAdapter, scores: BatchedScores) -> FakeScore:
+def make_fake_score(method: MethodConfig, adapter: TrainedAdapter, scores: BatchedScores) -> FakeScore:
     """Return the training of the fake adapter; its unconditional prediction is never trained."""
     config, score = method.fake, scores["fake"]
     return FakeScore(

@@ -12,6 +12,7 @@ from torch import nn
 
 from stylescore.assembly.sources import Sources
 from stylescore.assembly.tokens import TokenSource, place_tokens, tokens_of_styles, unread_tokens
+from stylescore.catalog.metadata import one_step_generator
 from stylescore.catalog.registry import ModelSource, StyleSource
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
@@ -311,11 +312,18 @@ def _notes(
     notes = []
     for (lora, _), source in zip(loras, styles, strict=True):
         parts = sorted(set(lora.parts) - {"unet"})
-        lines = [lora.assumed, _text_note(parts, lora, method)]
+        lines = [lora.assumed, _generator_note(lora), _text_note(parts, lora, method)]
         if method.text_encoder_lora:
             lines += [_layers_note(lora, part, text.by_name[part].model) for part in parts]
         notes += [f"{source.name}: {line}" for line in lines if line]
     return notes
+
+
+def _generator_note(lora: LoraFile) -> str | None:
+    """Return a note on an adapter that was trained for one step and is used for many."""
+    if not one_step_generator(lora.metadata):
+        return None
+    return "it is a one-step generator's LoRA, trained for a single pass: stylescore apply runs it as such"
 
 
 def _text_note(parts: Sequence[Part], lora: LoraFile, method: MethodConfig) -> str | None:

@@ -69,6 +69,14 @@ class Sources:
             ),
         )
 
+    def with_run(self, run: RunConfig) -> Sources:
+        """Return the sources of another run on the same networks; what these were loaded from is not looked up again.
+
+        Raises:
+            InputError: the preview model or the picture in the style is missing.
+        """
+        return replace(self, preview_model=_preview_model(run), style_image=_style_image(run))
+
     @cached_property
     def hashes(self) -> dict[str, Any]:
         """The hashes of models and adapters, as a run's record names them."""
@@ -93,14 +101,22 @@ def resolve_sources(run: RunConfig) -> Sources:
     return Sources(
         model=resolve_model(run.model),
         style_model=None if run.style_model is None else resolve_model(run.style_model),
-        preview_model=None if run.preview_model is None else resolve_preview_model(run.preview_model),
+        preview_model=_preview_model(run),
         vae=None if run.vae is None else resolve_vae(run.vae),
         text_encoders=None if run.text_encoders is None else resolve_text_encoders(run.text_encoders),
         styles=tuple(resolve_style(style.name) for style in run.styles),
-        style_image=None if run.style_image is None else find_style_image(run.style_image),
+        style_image=_style_image(run),
         control_model=None if run.control_model is None else resolve_control_model(run.control_model),
         embeddings=tuple(resolve_embedding(choice.file) for choice in run.embeddings),
     )
+
+
+def _preview_model(run: RunConfig) -> ModelSource | None:
+    return None if run.preview_model is None else resolve_preview_model(run.preview_model)
+
+
+def _style_image(run: RunConfig) -> Path | None:
+    return None if run.style_image is None else find_style_image(run.style_image)
 
 
 def find_style_image(name: str) -> Path:

@@ -155,7 +155,7 @@ class Stylizer:
         other = copy.copy(self)
         for name in ("hashes", "preview_codec"):
             other.__dict__.pop(name, None)
-        other.sources = resolve_sources(run)
+        other.sources = self.sources.with_run(run)
         other._configure(run)
         return other
 
@@ -426,7 +426,7 @@ class Stylizer:
         coarse = self.coarse_size(size)
         with memory_limit("encoding the photos"):
             z_source = self._sources(photos, coarse, rng) if states is None else source_latents(states).to(self.device)
-            networks = self._networks_for(*z_source.shape[-2:])
+            networks = self.networks_for(*z_source.shape[-2:])
             mask = self._mask(photos, z_source)
             fitting = fit_latents(
                 networks,
@@ -448,7 +448,7 @@ class Stylizer:
         """Bring a run from its coarse size to the photos' working size."""
         size = self.working_size(photos[0])
         z_source = self._sources(photos, size, fitting.rng)
-        networks = self._networks_for(*z_source.shape[-2:])
+        networks = self.networks_for(*z_source.shape[-2:])
         pictures = networks.codec.decode(fitting.subject.render())
         larger = F.interpolate(pictures, size[::-1], mode="bicubic").clamp(-1, 1)
         z, mask = networks.codec.encode(larger, None), self._mask(photos, z_source)
@@ -476,7 +476,7 @@ class Stylizer:
     def _encode_means(self, pictures: Tensor) -> Latent:
         """Return the means of the encoder's posterior for pictures in [-1, 1], [batch, 3, h, w]."""
         factor = self._networks.codec.factor
-        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        networks = self.networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         return networks.codec.encode(pictures.to(self.device), None)
 
     def _control(self, photos: Sequence[Photo], size: tuple[int, int]) -> Control | None:
@@ -499,7 +499,7 @@ class Stylizer:
     def _sources(self, photos: Sequence[Photo], size: tuple[int, int], rng: Rng) -> Latent:
         pictures = torch.cat([to_tensor(photo.visible, size) for photo in photos])
         factor = self._networks.codec.factor
-        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        networks = self.networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         return encode_sources(networks, self._method, pictures.to(self.device), rng)
 
     def decode(self, latents: Latent) -> list[Image.Image]:
@@ -510,8 +510,8 @@ class Stylizer:
         tiled = replace(codec, tile=self._codec_tile(*latents.shape[-2:]))
         return [to_picture(picture) for picture in tiled.decode(latents)]
 
-    def _networks_for(self, height: int, width: int) -> Networks:
-        """Return the networks for a latent of this size, in tiles if it is large."""
+    def networks_for(self, height: int, width: int) -> Networks:
+        """Return the networks for a latent of so many cells, in tiles if it is large."""
         return self._networks.with_tiles(self._tile(height, width), self._codec_tile(height, width))
 
     def _tile(self, height: int, width: int) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from stylescore.storage.safetensors_header import SafetensorsHeader
 from stylescore.storage.texts import parse_json
+from stylescore_apply.names import KEY
 
 _BASE_KEYS = ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
 _TITLE_KEYS = ("modelspec.title", "ss_output_name")
@@ -26,6 +27,15 @@ _BUNDLED = re.compile(
     r"bundle_emb\.(?P<token>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_l|clip_g|t5|(?:clip_l|clip_g|t5)_out)"
 )
 _BUNDLED_NOTE = re.compile(r"bundle_emb\..+\.(?:string_to_token\..+|name|step)")
+
+
+def one_step_generator(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the facts of the one-step generator that a LoRA is; nothing for any other LoRA."""
+    try:
+        facts: Any = parse_json(metadata.get(KEY, "{}"))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) and facts.get("network") == "lora" else {}
 
 
 def first_of(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str | None:

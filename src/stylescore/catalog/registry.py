@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from stylescore.catalog.hub import CONTROL_FILES, HUB_ID, TINY_FILES, USUAL_STYLE_FILES, download_style
-from stylescore.catalog.metadata import base_model, stated_trigger_words
+from stylescore.catalog.metadata import base_model, one_step_generator, stated_trigger_words
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
@@ -78,6 +78,7 @@ class StyleEntry:
         trigger: its trigger words, or `None` if the file names none.
         base: the model that the file says it was trained on, or `None`.
         generator: the exported generator of the style, or `None`.
+        is_generator: whether it is a one-step generator itself.
     """
 
     name: str
@@ -86,6 +87,7 @@ class StyleEntry:
     trigger: str | None
     base: str | None
     generator: Path | None = None
+    is_generator: bool = False
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -275,7 +277,8 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
-        generator=find_generator(name),
+        generator=_exported(name),
+        is_generator=bool(one_step_generator(header.metadata)),
     )
 
 
@@ -300,13 +303,25 @@ def generator_dirs() -> tuple[Path, ...]:
 
 
 def find_generator(style: str) -> Path | None:
-    """Return the exported generator of a style: of its name in the folders of generators, or beside the LoRA's file.
+    """Return the generator of a style: an exported one of its name or beside the LoRA's file, or a LoRA that is one.
 
     `None` if there is none.
     """
-    known, short = known_networks(generator_dirs()), style.removesuffix(_STYLE_ENDING)
-    path = user_path(style)
+    path, short = user_path(style), style.removesuffix(_STYLE_ENDING)
     if style and is_file(path):
         beside = path.with_suffix(ENDING)
-        return beside if is_file(beside) else None
-    return known.get(short)
+        return beside if is_file(beside) else _if_generator(path)
+    return _exported(short) or _if_generator(dict(_style_files(None)).get(short))
+
+
+def _exported(style: str) -> Path | None:
+    """Return the exported generator of a style's name."""
+    return known_networks(generator_dirs()).get(style)
+
+
+def _if_generator(path: Path | None) -> Path | None:
+    """Return a style's file if it is the LoRA of a one-step generator."""
+    try:
+        return path if path and one_step_generator(read_header(path, error=StyleError).metadata) else None
+    except StyleError:
+        return None

@@ -36,25 +36,60 @@ def apply(context: typer.Context) -> None:
     raise typer.Exit(exit_code(context.args, program="stylescore apply", open_network=open_network))
 
 
-def open_network(name: str, threads: int) -> Network:
-    """Return the network of a style, an ONNX file, a hub id or a generator, which is exported beside its file first.
+def open_network(name: str, threads: int, model: str | None = None) -> Network:
+    """Return the network of a style, an ONNX file, a hub id or a generator.
+
+    A generator's own network is exported beside its file first; a LoRA is run by torch on its base model.
+
+    Args:
+        name: as the user gave it.
+        threads: number of threads, 0 for one for each core.
+        model: base model of a LoRA; `None` takes the one that its file names.
 
     Raises:
         ModelError: there is none, or it cannot be used.
     """
-    from stylescore_apply.networks import OnnxNetwork
+    from stylescore_apply.networks import OnnxNetwork, refuse_model
 
-    generator = _find_generator(Path(name))
-    return OnnxNetwork(_find_network(name) if generator is None else exported(generator), threads=threads)
+    file = _find_generator(Path(name)) or _find_network(name)
+    if file.suffix == ".safetensors" and _is_lora(file):
+        return _open_lora(file, threads, model)
+    refuse_model(model)
+    return OnnxNetwork(exported(file) if file.suffix == ".safetensors" else file, threads=threads)
+
+
+def _is_lora(generator: Path) -> bool:
+    from stylescore.generators.files import read_facts
+
+    return read_facts(generator).is_lora
+
+
+def _open_lora(generator: Path, threads: int, model: str | None) -> Network:
+    """Return a base model with a generator's LoRA."""
+    import torch
+
+    from stylescore.assembly.one_step import load_one_step
+    from stylescore.cli.output import silence_libraries
+
+    silence_libraries()
+    if threads:
+        torch.set_num_threads(threads)
+    network = load_one_step(generator, model)
+    for note in network.notes:
+        say(f"note: {note}")
+    return network
 
 
 def _find_network(name: str) -> Path:
-    """Return the ONNX file of a style's name, a path, or a hub id `owner/name` or `owner/name:FILE`."""
+    """Return the file of a style's name, a path, or a hub id `owner/name` or `owner/name:FILE`."""
     from stylescore.catalog.hub import GENERATOR_ENDINGS, download_generator, split_hub_file
-    from stylescore.catalog.registry import generator_dirs
+    from stylescore.catalog.registry import find_generator, generator_dirs
     from stylescore_apply.names import find_network
 
     hub_id, file = split_hub_file(name)
+    own = find_generator(name)
+    if own is not None and own.suffix == ".safetensors":
+        return own
     is_path = Path(name).exists() or (not file and name.endswith(GENERATOR_ENDINGS))
     if hub_id is None or is_path:
         return find_network(name, generator_dirs())
@@ -63,7 +98,7 @@ def _find_network(name: str) -> Path:
         return downloaded
     from stylescore.generators.files import require_generator  # needs torch
 
-    return exported(require_generator(downloaded))
+    return require_generator(downloaded)
 
 
 def _find_generator(path: Path) -> Path | None:
@@ -90,9 +125,21 @@ def _export(generator: Path, target: Path, *, half: bool) -> Exported:
     from stylescore.generators.export import export_onnx, require_extra
     from stylescore.generators.files import load_generator
 
+    _refuse_lora(generator)
     require_extra()
     module, facts = load_generator(generator)
     return export_onnx(target, module, facts, half=half)
+
+
+def _refuse_lora(generator: Path) -> None:
+    """Raise `ConfigError` for a generator that is a LoRA."""
+    from stylescore.generators.files import LORA_HINT, read_facts
+
+    facts = read_facts(generator)
+    if facts.is_lora:
+        raise ConfigError(
+            f"{str(generator)!r} is a LoRA of the model {facts.base!r}, which is not exported to ONNX", hint=LORA_HINT
+        )
 
 
 def export(

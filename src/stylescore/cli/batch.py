@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from stylescore.diffusion.captioner import Captioner, CaptionModel
     from stylescore.images import Photo
     from stylescore.method.state import PictureState
-    from stylescore.runs.cluster import Workers
     from stylescore.runs.job import Job, PictureFolder, Task, Written
     from stylescore.runs.outcomes import Outcome
     from stylescore.runs.plan import Interrupted, New, Step
     from stylescore.runs.runner import Batch
+    from stylescore.runs.workers import Workers
 
 SHARED_FAKE = "note: fake.scope = batch: the pictures of a batch share a fake score, so each depends on the others"
 MUCH_LARGER = 1.5

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from stylescore.benchmark.models import Models
     from stylescore.benchmark.results import Found, StyleResults
     from stylescore.cli.batch import Options
-    from stylescore.runs.cluster import Workers
     from stylescore.runs.job import Task
     from stylescore.runs.outcomes import Outcome
+    from stylescore.runs.workers import Workers
 
 COMPARED = "What is compared"
 MADE = "How pictures are made"
@@ -243,7 +243,7 @@ def _make(
     from stylescore.benchmark.results import Found
     from stylescore.cli.batch import Options
     from stylescore.cli.photos import check_headers, make_tasks
-    from stylescore.runs.cluster import connected, parse_workers
+    from stylescore.runs.workers import connected, parse_workers
 
     batch, workers = spread[0], parse_workers(spread[1])
     cells = [(plan, *cell) for plan in plans for cell in plan.cells()]

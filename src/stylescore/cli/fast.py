@@ -35,10 +35,13 @@ def stylize_fast(command: Callable[..., None], given: Mapping[str, Any]) -> int:
     style = _only_style(given["style"] or [])
     photos = _photos(given)
     generator = _require_generator(style)
+    from stylescore.cli.apply import open_network
     from stylescore_apply.cli import exit_code
 
     options = _options(given, Path(given["output"], Path(style).stem))
-    return exit_code([*options, "--", str(generator), *photos], program="stylescore stylize --fast")
+    return exit_code(
+        [*options, "--", str(generator), *photos], program="stylescore stylize --fast", open_network=open_network
+    )
 
 
 def _only_style(texts: Sequence[str]) -> str:
@@ -70,7 +73,7 @@ def _photos(given: Mapping[str, Any]) -> list[str]:
 
 
 def _require_generator(style: str) -> Path:
-    """Return the exported generator of a style.
+    """Return the generator of a style, exported or a LoRA.
 
     Raises:
         ModelError: there is none.

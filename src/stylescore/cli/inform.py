@@ -42,6 +42,7 @@ def styles(json: JsonOption = False) -> None:
         facts = [
             f"for {_short_base(entry.base)}" if entry.base else "",
             f"trigger words {entry.trigger!r}" if entry.trigger else "",
+            "a one-step generator, for apply" if entry.is_generator else "",
             "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
@@ -87,10 +88,15 @@ def format_report(report: dict[str, Any], width: int | None = None) -> list[str]
     """Format a report as lines of name and value, wrapped at `width` columns; unknown values are left out."""
     lines = []
     for name, value in report.items():
-        if text := _format_value(value):
+        if text := _format_value(_describe_one_step(value) if name == "one_step" else value):
             line = f"{name.replace('_', ' ') + ':':<15} {text}"
             lines += _WRAPPER(width).wrap(line) if width else [line]
     return lines
+
+
+def _describe_one_step(timestep: int | None) -> str:
+    """Return what to do with a LoRA that is a one-step generator; nothing for any other."""
+    return "" if timestep is None else f"a generator, evaluated once at timestep {timestep}: stylescore apply runs it"
 
 
 def _format_value(value: Any) -> str:

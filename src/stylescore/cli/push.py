@@ -58,5 +58,5 @@ def _files(generator: Path, hub_id: str, *, quiet: bool) -> dict[str, Path | byt
     facts = read_facts(file)
     if not facts.licence:
         say("note: the generator states no licence, so its card has none; train with --licence", quiet=quiet)
-    onnx = exported(file)
-    return {"README.md": model_card(facts, hub_id).encode(), onnx.name: onnx, file.name: file}
+    made = [] if facts.is_lora else [exported(file)]
+    return {"README.md": model_card(facts, hub_id).encode(), **{path.name: path for path in (*made, file)}}

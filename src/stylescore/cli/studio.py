@@ -37,6 +37,10 @@ def studio(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="ray|ray:N", help="Make the pictures on a Ray cluster.", rich_help_panel=WHAT),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(help="Address to listen at; others than this machine's need the token.", rich_help_panel=WHERE),
@@ -89,7 +93,8 @@ def studio(
         token=token,
         styles=styles or [],
         model=model,
-        devices=device or ["auto"],
+        devices=device or (),
+        workers=workers,
         storage=storage,
         browser=browser,
     )

@@ -356,7 +356,7 @@ def _start(
         require_style(base.styles)
     from stylescore.assembly.sources import resolve_sources
     from stylescore.cli.batch import Call, make_photos
-    from stylescore.cli.output import require_writable, say, working
+    from stylescore.cli.output import require_writable, say
     from stylescore.cli.photos import check_headers, make_tasks, require_writable_names
     from stylescore.cli.report import report
     from stylescore.config.content_knob import with_strength
@@ -364,6 +364,7 @@ def _start(
     from stylescore.config.ranges import check_run
     from stylescore.config.run import with_options
     from stylescore.config.toml import check_choice, overlay
+    from stylescore.runs.workers import parse_workers
 
     require_writable(inputs.output)
     require_writable_names([*inputs.names, inputs.output])
@@ -374,9 +375,6 @@ def _start(
     resolved = with_strength(overlay(preset_for(run.model, preset, method, styles), constants), strength)
     run = check_run(replace(run, method=resolved, preset=origin(run.model, preset, styles)))
     sources = resolve_sources(run)
-    with working("starting", quiet=options.quiet):
-        from stylescore.runs.cluster import parse_workers  # from here on torch is needed
-
     workers = parse_workers(options.workers)
     tasks, captioner = make_tasks(inputs, quiet=options.quiet)
     sizes, failures = check_headers(tasks, run, options.written.output)

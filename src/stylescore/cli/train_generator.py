@@ -91,7 +91,10 @@ def train_generator(
     preset: Annotated[
         str, typer.Option(metavar="draft|standard|paper", help="Length and network.", rich_help_panel=HOW)
     ] = "standard",
-    network: Annotated[str | None, typer.Option(metavar="mobile|resnet9", help="Network.", rich_help_panel=HOW)] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="mobile|resnet9|lora", help="Network; lora adapts the base's own.", rich_help_panel=HOW),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="sms|vsd|sds|dds|pds", help="Method of both phases.", rich_help_panel=HOW)
     ] = None,
@@ -102,6 +105,10 @@ def train_generator(
     pair_folder: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where pairs are, or are made.", rich_help_panel=HOW, parser=parse_path),
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|RUN", help="Generator that makes the pairs, in place of runs.", rich_help_panel=HOW),
     ] = None,
     pairs_only: Annotated[
         bool, typer.Option("--pairs-only", help="Make the pairs in --pair-folder and stop.", rich_help_panel=HOW)
@@ -219,6 +226,7 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         pair_folder=given["pair_folder"],
         start=start,
         start_name=None if start is None else str(start.absolute()),
+        teacher=None if given["teacher"] is None else require_generator(given["teacher"]),
     )
 
 

@@ -1,9 +1,10 @@
-"""Low-rank adapters inside a network: one U-Net serves as style, fake and real score.
+"""Low-rank adapters inside a network: one U-Net serves as style, fake and real score, and as a one-step generator.
 
-Every adapted layer computes base(x) plus the style adapter on some rows of the batch plus a fake adapter on others.
+Every adapted layer computes base(x) plus the style adapter on some rows of the batch plus a trained adapter on others.
 Which adapters and rows is stated by a `Route`, set for the length of one call and reset whatever happens. The style
-adapter belongs to the network. A fake adapter belongs to a run and is part of its route: the network keeps nothing of
-it. It has weights of its own for every sample, so that pictures in one batch do not share a fake score.
+adapter belongs to the network. A trained adapter, that of a run's fake score or of a generator, belongs to the run or
+training and is part of its route: the network keeps nothing of it. It may have weights of its own for every sample, so
+that pictures in one batch do not share a fake score.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.func import functional_call
 
 from stylescore.diffusion.quantisation import compute_dtype, full_weight, is_quantised, weight_shape
 from stylescore.errors import ModelError
-from stylescore.lora import Change
+from stylescore.lora import Change, Product
 from stylescore.lora.deltas import split_low_rank
 from stylescore.lora.keys import BIAS
 from stylescore.method.types import Rng
@@ -36,17 +37,17 @@ class Route:
 
     Attributes:
         style: whether the style adapter acts.
-        fake: the fake adapter that acts, or `None`.
-        samples: which sample's fake weights each of its rows uses, [rows]; needed with `fake`.
+        trained: the trained adapter that acts, or `None`.
+        samples: which sample's weights each of its rows uses, [rows]; needed with `trained`.
         style_rows: first and one past the last row on which the style adapter acts; `None` for all.
-        fake_rows: the same for the fake adapter.
+        trained_rows: the same for the trained adapter.
     """
 
     style: bool = False
-    fake: FakeAdapter | None = None
+    trained: TrainedAdapter | None = None
     samples: Tensor | None = None
     style_rows: tuple[int, int] | None = None
-    fake_rows: tuple[int, int] | None = None
+    trained_rows: tuple[int, int] | None = None
 
     def repeat_interleave(self, count: int) -> Route:
         """Return the same for a call in which every row is repeated so many times, one after another."""
@@ -55,7 +56,7 @@ class Route:
             return None if rows is None else (count * rows[0], count * rows[1])
 
         samples = None if self.samples is None else self.samples.repeat_interleave(count)
-        return Route(self.style, self.fake, samples, scale(self.style_rows), scale(self.fake_rows))
+        return Route(self.style, self.trained, samples, scale(self.style_rows), scale(self.trained_rows))
 
 
 PLAIN = Route()
@@ -155,8 +156,8 @@ def _apply_weight(weight: Tensor, x: Tensor, base: nn.Module, bias: Tensor | Non
     return F.linear(x, weight, bias)
 
 
-class FakeLayer(nn.Module):
-    """The fake adapter of one linear or convolutional layer, with weights for every sample or one for all.
+class TrainedLayer(nn.Module):
+    """The trained adapter of one linear or convolutional layer, with weights for every sample or one for all.
 
     Attributes:
         lora_a: [batch, rank, in], where in counts a convolution's taps, uniform in +-1/sqrt(in) (Kaiming with
@@ -196,15 +197,25 @@ class FakeLayer(nn.Module):
         moved = F.conv2d(hidden, up, groups=len(rows))
         return moved.reshape(len(x), -1, *moved.shape[2:]) * self.scale
 
+    def change(self, shape: tuple[int, ...]) -> Product:
+        """Return what the only sample's weights add to a weight of this shape, scale B A."""
+        return Product(self.lora_a[0].detach(), self.lora_b[0].detach(), self.scale).reshape(shape)
 
-class FakeAdapter:
-    """The trainable adapter of one run, for some layers of a network.
+    @torch.no_grad()
+    def put(self, change: Product) -> None:
+        """Copy a change of the same rank into the only sample's weights."""
+        self.lora_a.copy_(change.down.reshape(self.lora_a.shape))
+        self.lora_b.copy_(change.scale / self.scale * change.up.reshape(self.lora_b.shape))
+
+
+class TrainedAdapter:
+    """A trainable adapter for some layers of a network: that of a run's fake score, or of a generator.
 
     Attributes:
         layers: by the dotted name of the adapted layer.
     """
 
-    def __init__(self, layers: Mapping[str, FakeLayer]) -> None:
+    def __init__(self, layers: Mapping[str, TrainedLayer]) -> None:
         self.layers = dict(layers)
 
     @property
@@ -220,6 +231,11 @@ class FakeAdapter:
             for name, layer in self.layers.items()
             for part in ("lora_a", "lora_b")
         }
+
+    def changes(self, network: nn.Module) -> dict[str, Product]:
+        """Return the change of each layer of a network, from the weights that all samples share."""
+        shapes = adaptable(network)
+        return {name: layer.change(shapes[name]) for name, layer in self.layers.items()}
 
 
 class Adapted(nn.Module):
@@ -250,11 +266,11 @@ class Adapted(nn.Module):
         """Return the base layer's output plus that of the adapters on the route."""
         route, y = self.switch.route, self.base(x)
         style, samples = self.style, route.samples
-        fake = None if route.fake is None else route.fake.layers.get(self.name)
+        trained = None if route.trained is None else route.trained.layers.get(self.name)
         if route.style and style is not None:
             y = add_on_rows(y, x, route.style_rows, lambda some: style(some, self.base))
-        if samples is not None and fake is not None:
-            y = add_on_rows(y, x, route.fake_rows, lambda some: fake(some, samples, self.base))
+        if samples is not None and trained is not None:
+            y = add_on_rows(y, x, route.trained_rows, lambda some: trained(some, samples, self.base))
         return y  # type: ignore[no-any-return]
 
 
@@ -332,20 +348,25 @@ class Adapters:
             layer = adapt(self.network, name, self.switch)
             layer.style = StyleLayer(deltas.get(name), deltas.get(f"{name}{BIAS}"), strength, layer.base)
 
-    def new_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> FakeAdapter:
+    def new_fake(self, targets: Sequence[str], rank: int, alpha: float, rng: Rng) -> TrainedAdapter:
         """Return a fresh fake adapter for every layer whose name ends in a target.
 
         The layers come in the order of the network's own list, so a generator's draws are repeatable.
         """
-        names = [name for name in adaptable(self.network) if name.rpartition(".")[2] in targets]
+        return self.new_adapter(
+            [name for name in adaptable(self.network) if name.rpartition(".")[2] in targets], rank, alpha, rng
+        )
+
+    def new_adapter(self, names: Sequence[str], rank: int, alpha: float, rng: Rng) -> TrainedAdapter:
+        """Return a fresh adapter for layers by dotted names, drawn in their order; it changes nothing at first."""
         with MODULES:
             layers = {name: adapt(self.network, name, self.switch) for name in names}
-            return FakeAdapter({name: FakeLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
+            return TrainedAdapter({name: TrainedLayer(layer.base, rank, alpha, rng) for name, layer in layers.items()})
 
 
-def fake_route(fake: FakeAdapter, batch: int, rows: int, device: torch.device) -> Route:
-    """Return the route on which row n uses the fake weights of sample n modulo batch."""
-    return Route(fake=fake, samples=torch.arange(rows, device=device) % batch)
+def trained_route(adapter: TrainedAdapter, batch: int, rows: int, device: torch.device) -> Route:
+    """Return the route on which row n uses an adapter's weights of sample n modulo batch."""
+    return Route(trained=adapter, samples=torch.arange(rows, device=device) % batch)
 
 
 def merge(network: nn.Module, deltas: Mapping[str, Change], strength: float) -> None:

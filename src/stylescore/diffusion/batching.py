@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylescore.diffusion.adapters import FakeAdapter, Route
+from stylescore.diffusion.adapters import Route, TrainedAdapter
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.conditioning import Conditioning, concatenate
 from stylescore.method.scores import Combine, Predictions, ScoreName, score_latent
@@ -38,7 +38,7 @@ class PromptedScore:
     unconditional: Conditioning
     combine: Combine | None = None
     style: bool = False
-    fake: FakeAdapter | None = None
+    fake: TrainedAdapter | None = None
 
     def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
         """Evaluate this score in a call of its own."""
@@ -124,10 +124,10 @@ def _route(scores: Sequence[PromptedScore], copies: Sequence[int], batch: int, d
     rows = batch * sum(copies)
     return Route(
         style=style > 0,
-        fake=next((score.fake for score in scores if score.fake is not None), None),
+        trained=next((score.fake for score in scores if score.fake is not None), None),
         samples=_samples(fake, batch, device) if fake else None,
         style_rows=None if style == rows else (0, style),
-        fake_rows=None if fake == rows else (style, style + fake),
+        trained_rows=None if fake == rows else (style, style + fake),
     )
 
 

@@ -88,12 +88,12 @@ class Codec:
     @torch.no_grad()
     def decode(self, latents: Latent) -> Pictures:
         """Decode to pictures; values may leave [-1, 1] a little."""
-        raw = latents / _per_channel(self.scale, latents) + _per_channel(self.shift, latents)
         with moved_to_device([self.vae], self.execution_device):
-            return torch.cat([self._decode_one(z[None]) for z in raw])
+            return torch.cat([self.decode_differentiably(z[None]) for z in latents])
 
-    def _decode_one(self, raw: Latent) -> Pictures:
-        """Decode an unscaled latent."""
+    def decode_differentiably(self, latents: Latent) -> Pictures:
+        """Decode with gradient, the whole batch at once."""
+        raw = latents / _per_channel(self.scale, latents) + _per_channel(self.shift, latents)
 
         def decode(part: Tensor) -> Tensor:
             return self.vae.decode(part.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]

@@ -27,13 +27,15 @@ LICENCES = (
     "unlicense",
 )
 """Names of licences that the hub knows, among those in use for such files; it takes others as `other` with a name."""
-TAGS = ("stylescore", "image-to-image", "style-transfer", "onnx")
+TAGS = ("stylescore", "image-to-image", "style-transfer")
 
 
 def model_card(facts: GeneratorFacts, hub_id: str) -> str:
     """Return a generator's model card in Markdown, with the hub's metadata in YAML at its head."""
     head = "\n".join(("---", *_head(facts), "---"))
-    return f"{head}\n\n{_BODY.format(style=_cell(facts.style), hub_id=hub_id, rows=_table(facts))}"
+    body = _LORA_BODY if facts.is_lora else _BODY
+    texts = {"style": _cell(facts.style), "base": _cell(facts.base), "hub_id": hub_id, "rows": _table(facts)}
+    return f"{head}\n\n{body.format(**texts)}"
 
 
 _BODY = """# {style}
@@ -58,6 +60,29 @@ and, where the table names noise channels, standard normal `noise` with one cell
 """
 
 
+_LORA_BODY = """# {style}
+
+A one-step generator: a LoRA with which the denoising network of {base} stylizes a photo in one pass, made with
+stylescore.
+
+## Use
+
+```bash
+stylescore apply {hub_id} photo.jpg
+```
+
+`--model` names the base model where it is not found as {base}. The LoRA loads in other programs too. There, encode the
+photo, add the noise of the timestep below to its latent, predict the clean latent once under the prompt below without
+guidance, and decode it. As a style over many steps it was not trained.
+
+## Facts
+
+| | |
+|---|---|
+{rows}
+"""
+
+
 def _head(facts: GeneratorFacts) -> Iterator[str]:
     """Yield the lines of the metadata; texts are written as in JSON, which is YAML too."""
     licence = facts.licence.strip().lower()
@@ -65,7 +90,8 @@ def _head(facts: GeneratorFacts) -> Iterator[str]:
         yield f"license: {json.dumps(licence)}"
     elif licence:
         yield from ("license: other", f"license_name: {json.dumps(' '.join(facts.licence.split()))}")
-    yield from ("library_name: stylescore", "pipeline_tag: image-to-image", f"tags: {json.dumps(TAGS)}")
+    tags = (*TAGS, "lora" if facts.is_lora else "onnx")
+    yield from ("library_name: stylescore", "pipeline_tag: image-to-image", f"tags: {json.dumps(tags)}")
 
 
 def _table(facts: GeneratorFacts) -> str:
@@ -74,6 +100,7 @@ def _table(facts: GeneratorFacts) -> str:
     rows = {
         "network": f"{facts.network} {f'({numbers})' if numbers else ''}",
         "prompt of the style": facts.trigger,
+        "prompt of the pass": (facts.prompt or "empty") if facts.is_lora else "",
         "diffusion model that taught it": facts.base,
         "short side of the pictures in training": f"{facts.size} pixels" if facts.size else "",
         "noise channels": facts.noise_channels,

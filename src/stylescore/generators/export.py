@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from stylescore.errors import ConfigError, ModelError
 from stylescore.generators.files import GeneratorFacts
 from stylescore.generators.layers import CELL, cells
-from stylescore_apply.networks import KEY, OnnxNetwork
+from stylescore_apply.names import KEY
+from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.storage.files import atomic
 
 OPSET = 20

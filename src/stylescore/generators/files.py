@@ -1,5 +1,7 @@
 """The file of a generator: a safetensors file whose metadata say which network it is and what it was trained on.
 
+The file of a generator that is a diffusion model with a LoRA is a LoRA file like any other, with the same facts.
+
 All facts are one JSON text under `stylescore.generator`; other programs find title and licence under modelspec's names.
 """
 
@@ -20,12 +22,14 @@ from stylescore.generators.kinds import check_network, make_generator
 from stylescore.generators.layers import CELL
 from stylescore.storage.safetensors_header import TensorEntry, read_header, sort_metadata
 from stylescore.storage.texts import is_file, is_folder, parse_json
-from stylescore_apply.networks import KEY
+from stylescore_apply.names import KEY
 from stylescore_apply.storage.files import atomic
 
 ENDING = ".safetensors"
 VERSION = 1
+LORA = "lora"
 FLOATS = ("F32", "F16", "BF16")
+LORA_HINT = "stylescore apply runs it with torch and its model; train --network mobile for a network of its own"
 _HINT = "train it with stylescore train-generator, or download the file again"
 
 
@@ -35,15 +39,16 @@ class GeneratorFacts:
 
     Attributes:
         network: name of the network.
-        options: its widths and numbers of blocks.
+        options: its widths and numbers of blocks; of a LoRA its rank and timestep.
         style: name of the style.
         trigger: prompt of the style in training.
-        base: name of the diffusion model that taught it.
+        base: name of the diffusion model that taught it; a LoRA is one of this model.
         size: short side in pixels of the pictures it was trained on, which decides how large strokes are.
         noise_channels: of the noise field, 0 for a network without noise.
         noise_scale: pixels that a cell of the noise field spans on each axis.
         multiple: sides of pictures are padded to multiples of so many pixels, inside the network.
         licence: of the file.
+        prompt: of a LoRA, the prompt under which its model is evaluated.
         training: record of the training, for people to read.
         version: of this format.
     """
@@ -58,8 +63,14 @@ class GeneratorFacts:
     noise_scale: int = CELL
     multiple: int = CELL
     licence: str = ""
+    prompt: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether the generator is a diffusion model with a LoRA, which its file holds."""
+        return self.network == LORA
 
 
 def save_generator(path: Path, module: nn.Module, facts: GeneratorFacts, *, dtype: torch.dtype = torch.float32) -> None:
@@ -108,6 +119,8 @@ def load_generator(path: str | Path) -> tuple[nn.Module, GeneratorFacts]:
     """
     path = Path(path)
     facts = read_facts(path)
+    if facts.is_lora:
+        raise ModelError(f"the generator {str(path)!r} is a LoRA of the model {facts.base!r}", hint=LORA_HINT)
     with memory_limit("loading the generator"):
         module = make_generator(facts.network, facts.options, facts.noise_channels)
         _check_tensors(path, read_header(path, error=ModelError).tensors, module.state_dict())
@@ -150,17 +163,22 @@ def _has_facts(path: Path) -> bool:
         return False
 
 
+def facts_metadata(facts: GeneratorFacts) -> dict[str, str]:
+    """Return the entries of a file's metadata that hold a generator's facts."""
+    table = {name: value for name, value in asdict(facts).items() if name != "prompt" or value}
+    licence = {"modelspec.license": facts.licence} if facts.licence else {}
+    return {KEY: json.dumps(table, sort_keys=True), "format": "pt", **licence}
+
+
 def _metadata(facts: GeneratorFacts) -> dict[str, str]:
     """Return the file's metadata; dates are left out, so that the same training writes the same bytes."""
-    metadata = {
-        KEY: json.dumps(asdict(facts), sort_keys=True),
-        "format": "pt",
+    return {
+        **facts_metadata(facts),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"stylescore-{facts.network}",
         "modelspec.implementation": "stylescore",
         "modelspec.title": facts.style,
     }
-    return metadata | ({"modelspec.license": facts.licence} if facts.licence else {})
 
 
 def _parse_facts(table: object) -> GeneratorFacts:
@@ -182,11 +200,13 @@ def _parse_facts(table: object) -> GeneratorFacts:
         if name not in known:
             raise ValueError(f"it has the unknown fact {quote(name)}")
     for name, kind in known.items():
-        value = table.get(name)
+        value = table.get(name, "" if name == "prompt" else None)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"its {name!r} is {quote(value)}")
     facts = GeneratorFacts(**table)
     check_network(facts.network, facts.options, facts.noise_channels)
+    if facts.is_lora and facts.noise_channels == 0:
+        raise ValueError("it is a LoRA without noise channels")
     _check_geometry(facts)
     return facts
 

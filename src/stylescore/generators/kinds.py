@@ -11,36 +11,40 @@ from stylescore.errors import ConfigError, did_you_mean, quote
 from stylescore.generators.mobile import MobileGenerator
 from stylescore.generators.resnet import ResnetGenerator
 
-NetworkName = Literal["mobile", "resnet9"]
+NetworkName = Literal["mobile", "resnet9", "lora"]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 
 DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "mobile": {"width": 32, "blocks": 8},
     "resnet9": {"width": 64, "blocks": 9},
+    "lora": {"rank": 16, "timestep": 399},
 }
 LARGEST: Mapping[str, Mapping[str, int]] = {
     "mobile": {"width": 128, "blocks": 32},
     "resnet9": {"width": 128, "blocks": 24},
+    "lora": {"rank": 512, "timestep": 999},
 }
 """At these numbers a network has about 50 and 110 million parameters: no file's options can make one without end."""
 MOST_NOISE_CHANNELS = 128
 
 
 def make_generator(network: str, options: Mapping[str, object] | None = None, noise_channels: int = 0) -> nn.Module:
-    """Return a new generator.
+    """Return a new generator that needs no other model.
 
     Args:
-        network: one of `NETWORKS`.
+        network: one of `NETWORKS` but `lora`, whose weights are an adapter of a diffusion model.
         options: `width` and `blocks`; those left out have the network's defaults.
         noise_channels: of its noise field, 0 for none.
 
     Raises:
-        ConfigError: an unknown network or option, or a number out of range.
+        ConfigError: an unknown network or option, a number out of range, or `lora`.
     """
     numbers = check_network(network, options or {}, noise_channels)
     match network:
         case "resnet9":
             return ResnetGenerator(**numbers, noise_channels=noise_channels)
+        case "lora":
+            raise ConfigError("the network lora is a diffusion model with a LoRA, not a network of its own")
         case _:
             return MobileGenerator(**numbers, noise_channels=noise_channels)
 

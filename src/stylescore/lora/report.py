@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stylescore.catalog.metadata import added_tokens, base_model, stated_clip_skip, suggested_trigger_words, title
+from stylescore.catalog.metadata import (
+    added_tokens,
+    base_model,
+    one_step_generator,
+    stated_clip_skip,
+    suggested_trigger_words,
+    title,
+)
 from stylescore.errors import StyleError
 from stylescore.lora.binding import Modules, bind
 from stylescore.lora.keys import BIAS, WHOLE, Key, Part, format_of, parse_keys
@@ -66,6 +73,7 @@ class LoraReport:
         clip_skip: the layer of CLIP that the style was trained with, counted from the last, 1, if the file says so.
         title: the name that its author gave it.
         base_model: the model that its metadata say it was trained on.
+        one_step: the timestep of the one-step generator that it is, which `stylescore apply` runs; else `None`.
         usable: whether `read_lora` accepts it.
         reason: why not, the message of the error; else `None`.
         hint: what to do then.
@@ -88,6 +96,7 @@ class LoraReport:
     clip_skip: int | None
     title: str | None
     base_model: str | None
+    one_step: int | None
     usable: bool
     reason: str | None
     hint: str | None
@@ -131,10 +140,18 @@ def describe(path: Path | str, modules: Modules | None = None) -> LoraReport:
         clip_skip=stated_clip_skip(header.metadata),
         title=title(header.metadata),
         base_model=base_model(header.metadata),
+        one_step=_timestep(one_step_generator(header.metadata)),
         usable=lora is not None,
         reason=str(problem) if problem else None,
         hint=problem.hint if problem else None,
     )
+
+
+def _timestep(generator: Mapping[str, Any]) -> int | None:
+    """Return the timestep that a generator's facts state."""
+    options = generator.get("options")
+    timestep = options.get("timestep") if isinstance(options, Mapping) else None
+    return timestep if isinstance(timestep, int) else None
 
 
 def _try_read(path: Path, modules: Modules | None) -> tuple[LoraFile | None, StyleError | None]:

@@ -6,11 +6,10 @@ resumed from its last saved state. All machines need the same files under the sa
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.run import RunConfig
 from stylescore.diffusion.captioner import Captioner, CaptionModel
-from stylescore.errors import ConfigError, StylescoreError, quote
+from stylescore.errors import StylescoreError
 from stylescore.images import Photo
 from stylescore.method.state import PictureState
 from stylescore.runs.job import Job, PictureFolder, Task, Written, is_finished, make_jobs
@@ -28,21 +27,10 @@ from stylescore.runs.making import Describe, clear_finished, jobs_at, open_photo
 from stylescore.runs.outcomes import OF_ONE_PHOTO, Outcome, collect_failure, failed, found, made
 from stylescore.runs.plan import Interrupted, find_begun
 from stylescore.runs.runner import Batch, SavedResult
+from stylescore.runs.workers import Workers, connected, find_slots
 
-MOST_WORKERS = 10_000
 ATTEMPTS = 3
 """How often a photo is begun whose process dies; one that is too large for the memory would end every process."""
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The processes of a cluster.
-
-    Attributes:
-        count: how many; `None` is one for each GPU, or without GPUs one for each CPU.
-    """
-
-    count: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,29 +58,6 @@ class Assignment:
     def of(cls, step: Interrupted, *, again: bool) -> Assignment:
         """Return a batch that is resumed."""
         return cls(tasks=step.tasks, folders=step.folders, again=again)
-
-
-def parse_workers(text: str | None) -> Workers | None:
-    """Return the processes that `--workers` asks for.
-
-    Raises:
-        ConfigError: it is neither `ray` nor `ray:N`, or Ray is not installed.
-    """
-    if text is None:
-        return None
-    name, colon, count = text.partition(":")
-    number = int(count) if count.isdecimal() and len(count) < 6 else 0
-    if name != "ray" or (colon and not 1 <= number <= MOST_WORKERS):
-        raise ConfigError(
-            f"--workers must be ray, or ray:N with a number of processes, not {quote(text)}", hint="use --workers ray"
-        )
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "--workers ray needs the package ray, which is not installed", hint="pip install 'stylescore[ray]'"
-        ) from error
-    return Workers(number or None)
 
 
 def make_on_cluster(
@@ -139,21 +104,6 @@ def make_on_cluster(
             actors.append(actor)
 
 
-@contextmanager
-def connected() -> Iterator[None]:
-    """Connect this process to the cluster for the block, unless it is connected already."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _received(result: list[Outcome] | StylescoreError) -> list[Outcome]:
     """Return the outcomes of a batch, or raise what all photos would fail with."""
     if isinstance(result, StylescoreError):
@@ -167,14 +117,10 @@ def _start_actors(
     """Start the processes, each with a GPU if the cluster has some and the run may use them."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
-    on_gpu = gpus > 0 and run.execution.device in ("auto", "cuda")
-    count = max(1, min(workers.count or (gpus if on_gpu else cpus), gpus if on_gpu else cpus, most))
-    share = {"num_gpus": 1} if on_gpu else {"num_cpus": max(1, cpus // count)}
-    kind = ray.remote(_Worker).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **share)
+    slots = find_slots(workers, run.execution.device, most)
+    kind = ray.remote(_Worker).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **slots.resources)
     place = str(Path.cwd())
-    return [kind.remote(place, run, written, caption_model) for _ in range(count)]
+    return [kind.remote(place, run, written, caption_model) for _ in range(slots.count)]
 
 
 class _Worker:

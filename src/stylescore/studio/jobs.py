@@ -35,6 +35,8 @@ SERVER = "server"
 """Name under which a server says that it lives, see `JobStore.mark`."""
 STOP = "stop"
 """Name under which all workers that began before are asked to end."""
+CLUSTER = "ray"
+"""Stands for a device; the slots of a Ray cluster are `ray-1`, `ray-2` and so on."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS photos (
     id TEXT PRIMARY KEY, session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, width INTEGER NOT NULL,
@@ -478,9 +480,11 @@ class JobStore:
             _update(database, key, **fields, ended=None if status == "queued" else time.time())
 
     def recover(self, device: str) -> None:
-        """Give back the jobs of a device whose worker was killed; one that was begun too often has failed."""
+        """Give back the jobs of a device, or of its slots, whose worker was killed; one begun too often has failed."""
         with self._write() as database:
-            rows = database.execute("SELECT * FROM jobs WHERE status = 'running' AND device = ?", (device,)).fetchall()
+            rows = database.execute(
+                "SELECT * FROM jobs WHERE status = 'running' AND (device = ? OR device GLOB ?)", (device, f"{device}-*")
+            ).fetchall()
             for job in map(_to_job, rows):
                 if job.attempts < MOST_ATTEMPTS:
                     _update(database, job.id, status="queued", stage=None, seconds_left=None)

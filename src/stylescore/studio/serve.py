@@ -20,11 +20,12 @@ from stylescore.catalog.registry import resolve_model
 from stylescore.config.ranges import check_machine, check_texts
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
+from stylescore.runs.workers import parse_workers
 from stylescore.storage.texts import is_folder
 from stylescore.studio.drafts import Drafts
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.guard import Access, is_loopback
-from stylescore.studio.jobs import STOP, JobStore
+from stylescore.studio.jobs import CLUSTER, STOP, JobStore
 from stylescore.studio.limits import MIB, Limits
 from stylescore.studio.server import Studio, make_app
 from stylescore.studio.style_list import StyleList
@@ -49,7 +50,8 @@ class StudioOptions:
         token: `None` draws one where others can reach the server, and takes none else.
         styles: folders and files of styles besides the usual ones.
         model: base model of all jobs.
-        devices: one worker for each.
+        devices: one worker for each; on a cluster none is named.
+        workers: `ray` or `ray:N`, to make the pictures on a Ray cluster.
         storage: largest size of the folder in MiB.
         browser: whether the page is opened in a browser.
     """
@@ -60,7 +62,8 @@ class StudioOptions:
     token: str | None = None
     styles: Sequence[Path] = ()
     model: str = "mini"
-    devices: Sequence[str] = ("auto",)
+    devices: Sequence[str] = ()
+    workers: str | None = None
     storage: int = 10_240
     browser: bool = True
 
@@ -79,7 +82,7 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     model = resolve_model(options.model).reference
     places = [place.absolute() for place in options.styles]
     style_list = StyleList(places, model=options.model)
-    _check_devices(options.devices)
+    devices = _choose_devices(options)
     check_machine("--host", options.host)
     check_texts({"--data": str(options.folder)})
     if not 0 <= (options.port or 0) <= 65_535:
@@ -88,7 +91,7 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
         limits = Limits(storage_bytes=options.storage * MIB)
         store = JobStore(folder.database, limits)
         folder.keep_only(*store.sweep())
-        supervisor = Supervisor(folder, store, options.devices, options.styles)
+        supervisor = Supervisor(folder, store, devices, options.styles, options.workers)
         drafts = Drafts(folder, places, model=options.model)
         studio = Studio(folder, store, style_list, model, limits, supervisor, drafts)
         app = make_app(studio, Access(options.host, token, limits))
@@ -182,12 +185,20 @@ def _choose_token(options: StudioOptions) -> str | None:
     return options.token
 
 
-def _check_devices(devices: Sequence[str]) -> None:
+def _choose_devices(options: StudioOptions) -> Sequence[str]:
+    devices = options.devices
+    if parse_workers(options.workers) is not None:
+        if devices:
+            raise ConfigError(
+                "--device chooses among this machine's devices, with --workers the cluster does", hint="leave out one"
+            )
+        return (CLUSTER,)
     for device in devices:
         if not _DEVICE.fullmatch(device):
             raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {device!r}", hint="leave it out")
     if len(set(devices)) != len(devices):
         raise ConfigError("--device names a device twice", hint="name each one once")
+    return devices or ("auto",)
 
 
 def _has_browser() -> bool:

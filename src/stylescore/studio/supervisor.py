@@ -24,7 +24,24 @@ LARGEST_LOG = 2**20
 class Supervisor:
     """Starts workers; they are sessions of their own, so that they outlive the server."""
 
-    def __init__(self, folder: StudioFolder, store: JobStore, devices: Sequence[str], styles: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        folder: StudioFolder,
+        store: JobStore,
+        devices: Sequence[str],
+        styles: Sequence[Path],
+        workers: str | None = None,
+    ) -> None:
+        """Look after the workers of these devices.
+
+        Args:
+            folder: of the studio.
+            store: its queue.
+            devices: one worker for each.
+            styles: folders and files of styles besides the usual ones.
+            workers: what `--workers` says, where the only device is a cluster.
+        """
+        self._workers = workers
         self._folder, self._store, self._devices, self._styles = folder, store, tuple(devices), tuple(styles)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended = threading.Event()
@@ -76,10 +93,11 @@ class Supervisor:
                 log.unlink()
         styles = [word for place in self._styles for word in ("--styles", str(place.absolute()))]
         command = [sys.executable, "-m", "stylescore.studio.worker", "--data", str(self._folder.path.absolute())]
+        cluster = [] if self._workers is None else ["--workers", self._workers]
         try:
             with log.open("ab") as output:
                 return subprocess.Popen(
-                    [*command, "--device", device, *styles],
+                    [*command, "--device", device, *styles, *cluster],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

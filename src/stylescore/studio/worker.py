@@ -14,11 +14,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stylescore.errors import StylescoreError
 from stylescore.runs.lock import InUseError, hold
+from stylescore.runs.workers import Workers, parse_workers
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import SERVER, STOP, JobStore, Status, StopRequest, StoredPhoto, StudioJob
 from stylescore_apply.storage.files import SIGNALS
@@ -58,6 +60,10 @@ class Engine(Protocol):
 
 class Stopped(Exception):
     """The worker is to end: the run saves its state, the job is given back."""
+
+
+class EngineLost(Exception):
+    """The process that computed is gone; the job is begun again as after a killed worker."""
 
 
 @dataclass
@@ -114,6 +120,9 @@ class Worker:
             status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields))
         except Stopped:
             status = "queued"
+        except EngineLost:
+            self.store.recover(self.device)
+            return True
         except StylescoreError as error:
             message, hint = str(error), error.hint
         except Exception as error:
@@ -178,21 +187,35 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--styles", type=Path, action="append", default=[])
+    parser.add_argument("--workers")
     given = parser.parse_args()
     folder = StudioFolder.make(given.data)
     place = folder.worker(given.device)
     place.mkdir(exist_ok=True)
-    worker = Worker(JobStore(folder.database), given.device, LazyEngine(folder, given.device, tuple(given.styles)))
+    stopping = threading.Event()
     for number in SIGNALS:
-        signal.signal(number, lambda *_: worker.stopping.set())
+        signal.signal(number, lambda *_: stopping.set())
+    work = partial(_work, folder, given.device, tuple(given.styles), parse_workers(given.workers), stopping)
     for _ in range(LOCK_TRIES):
         try:
             with hold(place):
-                worker.work()
+                work()
             return
         except InUseError:  # another worker, or a server that looks whether there is one
             time.sleep(SECONDS_BETWEEN_LOOKS)
     sys.exit(f"the device {given.device} has a worker already")
+
+
+def _work(
+    folder: StudioFolder, device: str, styles: tuple[Path, ...], workers: Workers | None, stopping: threading.Event
+) -> None:
+    """Take the jobs of a device, or of a cluster's processes."""
+    if workers is None:
+        Worker(JobStore(folder.database), device, LazyEngine(folder, device, styles), stopping).work()
+        return
+    from stylescore.studio.cluster import work_on_cluster
+
+    work_on_cluster(folder, styles, workers, stopping)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from stylescore.lora import Product
 from stylescore.storage.safetensors_header import sort_metadata
 from stylescore.training.config import StyleTrainingConfig
 from stylescore.training.lora import adapter_state, is_written
@@ -25,18 +26,29 @@ def kohya_tensors(unet: Any, config: StyleTrainingConfig, dtype: torch.dtype) ->
             layers are written.
         dtype: of all tensors.
     """
+    state = {name: tensor.detach() for name, tensor in adapter_state(unet).items() if is_written(name, config.targets)}
+    return _name_tensors(state, config.alpha, dtype)
+
+
+def changes_tensors(changes: Mapping[str, Product], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return low-rank changes of one rank and scale, by a U-Net's layers, under kohya's names."""
+    state = {
+        f"{name}.{end}.weight": tensor
+        for name, change in changes.items()
+        for end, tensor in (("lora_A", change.down), ("lora_B", change.up))
+    }
+    alphas = {change.scale * change.rank for change in changes.values()}
+    (alpha,) = alphas
+    return _name_tensors(state, alpha, dtype)
+
+
+def _name_tensors(state: Mapping[str, Tensor], alpha: float, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return weights under peft's names, `a.b.lora_A.weight`, under kohya's, with an alpha for every layer."""
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
-    state = {
-        f"unet.{name}": tensor.detach()
-        for name, tensor in adapter_state(unet).items()
-        if is_written(name, config.targets)
-    }
-    named = convert_state_dict_to_kohya(state)
+    named = convert_state_dict_to_kohya({f"unet.{name}": tensor for name, tensor in state.items()})
     return {
-        name: torch.tensor(config.alpha, dtype=dtype)
-        if name.endswith(".alpha")
-        else tensor.to("cpu", dtype).contiguous()
+        name: torch.tensor(alpha, dtype=dtype) if name.endswith(".alpha") else tensor.to("cpu", dtype).contiguous()
         for name, tensor in named.items()
     }
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stylescore.catalog.families import SDXL
+from stylescore.diffusion.adapters import adaptable
 from stylescore.errors import ConfigError, ModelError
 from stylescore.lora import Product
 from stylescore.training.config import StyleTrainingConfig, Targets
@@ -52,8 +53,7 @@ def _b_lora_layers(unet: nn.Module) -> list[str]:
 
 def _find_layers(unet: nn.Module, endings: tuple[str, ...]) -> list[str]:
     """Return the layers whose dotted names end so."""
-    layers = [name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return [name for name in layers if name.endswith(tuple(f".{ending}" for ending in endings))]
+    return [name for name in adaptable(unet) if name.endswith(tuple(f".{ending}" for ending in endings))]
 
 
 def is_written(layer: str, targets: Targets) -> bool:

@@ -57,21 +57,12 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
 
     Dates are left out, so that the same training writes the same bytes.
     """
-    family = family_facts(origin.family)
-    own = f"stylescore-{origin.base}" if family is MINI else origin.base
     metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{family.modelspec_architecture or own}/lora",
-        "modelspec.implementation": "diffusers",
+        **model_metadata(origin.family, origin.base, PREDICTIONS[origin.prediction_type]),
         "modelspec.title": config.name,
         "modelspec.trigger_phrase": config.trigger,
-        "modelspec.prediction_type": PREDICTIONS[origin.prediction_type],
         "modelspec.resolution": f"{config.resolution}x{config.resolution}",
-        "ss_base_model_version": family.kohya_version or own,
-        "ss_v2": str(family is SD2),
-        "ss_sd_model_name": origin.base,
         "ss_output_name": config.name,
-        "ss_network_module": "networks.lora",
         "ss_network_dim": str(config.rank),
         "ss_network_alpha": f"{config.alpha:g}",
         "ss_steps": str(steps),
@@ -88,6 +79,28 @@ def file_metadata(config: StyleTrainingConfig, origin: Origin, steps: int) -> di
     }
     start = {"stylescore.start_sha256": origin.start_sha256} if origin.start_sha256 else {}
     return metadata | start | _convolution_metadata(config) | _min_snr_metadata(config)
+
+
+def model_metadata(family: str, base: str, predicts: str) -> dict[str, str]:
+    """Return what the file of a LoRA says of its base model.
+
+    Args:
+        family: key of the defaults it was trained with.
+        base: name of the base model, without folders.
+        predicts: epsilon, v or sample.
+    """
+    facts = family_facts(family)
+    own = f"stylescore-{base}" if facts is MINI else base
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{facts.modelspec_architecture or own}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.prediction_type": predicts,
+        "ss_base_model_version": facts.kohya_version or own,
+        "ss_v2": str(facts is SD2),
+        "ss_sd_model_name": base,
+        "ss_network_module": "networks.lora",
+    }
 
 
 def _convolution_metadata(config: StyleTrainingConfig) -> dict[str, str]:

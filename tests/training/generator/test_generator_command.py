@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from stylescore.generators import load_generator
+from stylescore.images import Photo
+from stylescore.training.generator.pairs import PairFolder
+from stylescore.training.generator.teacher import load_teacher
+from stylescore_apply.storage.files import sha256
 
 PARITY = Path(__file__).parents[2] / "data" / "parity"
 STYLE = PARITY / "style_lora_kohya.safetensors"
@@ -207,3 +212,37 @@ def test_what_is_no_generator_is_refused(train_generator: Program, tools: Simple
     assert outcome.code == 2
     assert "is not a generator" in outcome.err
     assert not tools.out.exists()
+
+
+@pytest.mark.parametrize("network", ["mobile", "lora"])
+def test_pairs_are_made_by_a_trained_generator(
+    train_generator: Program, program: Program, tools: SimpleNamespace, tmp_path: Path, network: str
+) -> None:
+    own = ("--network", "lora", "--set", "width=0", "--set", "blocks=0") if network == "lora" else ()
+    train_generator("--matching-steps", "0", *own)
+    pairs = PairFolder(tmp_path / "pairs")
+    outcome = train_generator("--teacher", bands(tools).parent, "--pair-folder", pairs.path)
+    assert (outcome.code, outcome.err) == (0, "")
+    pair = pairs.read()[3]
+    taught = load_teacher(bands(tools), str(tools.tiny), torch.device("cpu"))
+    with Image.open(pairs.photo_file(3)) as photo, Image.open(pairs.picture_file(3)) as picture:
+        (expected,) = taught.paint([Photo(Path("photo.png"), photo.convert("RGB"))], [pair])
+        assert picture.convert("RGB").tobytes() == expected.tobytes()
+        assert picture.tobytes() != photo.tobytes()
+    facts = load_generator(bands(tools, "bands-2"))[1]
+    assert facts.training["hashes"]["teacher"] == sha256(bands(tools))
+
+
+def test_pairs_of_runs_and_of_a_teacher_are_not_mixed(
+    train_generator: Program, tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    first = ("--pair-folder", tmp_path / "pairs", "--matching-steps", "0")
+    train_generator(*first)
+    outcome = train_generator(*first, "--teacher", bands(tools))
+    assert outcome.code == 2
+    assert "were made with another teacher" in outcome.err
+    second = ("--pair-folder", tmp_path / "taught", "--matching-steps", "0")
+    assert train_generator(*second, "--teacher", bands(tools)).code == 0
+    outcome = train_generator(*second)
+    assert outcome.code == 2
+    assert "were made with another" in outcome.err

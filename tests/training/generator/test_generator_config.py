@@ -24,6 +24,8 @@ RUN = RunConfig(styles=(StyleChoice(name="van-gogh"),))
 BAD: dict[str, Any] = {
     "width": -1,
     "blocks": 65,
+    "rank": 513,
+    "timestep": 1000,
     "warmup": -1,
     "beta1": 1.0,
     "clip_norm": 0.0,
@@ -72,7 +74,7 @@ def test_a_number_out_of_range_is_refused(name: str) -> None:
     ("given", "message"),
     [
         ({"name": ""}, "a generator's name must begin"),
-        ({"network": "vit"}, "network must be one of mobile, resnet9"),
+        ({"network": "vit"}, "network must be one of mobile, resnet9, lora"),
         ({"size": 63}, "size must be between 64"),
         ({"size": 100}, "size must be a multiple of 8, not 100"),
         ({"colour": 1}, "unknown setting 'colour'"),

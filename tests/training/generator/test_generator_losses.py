@@ -11,8 +11,8 @@ import torch
 
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.loop import held_out_batch
-from stylescore.training.generator.losses import encode
 from stylescore.training.generator.measure import measure_matching
+from stylescore.training.generator.networks import PixelPainting, encode
 from stylescore.training.generator.session import Session
 
 Make = Callable[..., Session]
@@ -28,6 +28,10 @@ def together(session: Session) -> Batch:
     return Batch(photo, noise, target, captions, tuple(range(len(parts))))
 
 
+def painted(session: Session, pictures: torch.Tensor) -> PixelPainting:
+    return PixelPainting(pictures, session.trainer.matching.networks)
+
+
 @pytest.fixture
 def session(generator_session: Make) -> Session:
     return generator_session(pairs={"count": 8})
@@ -36,10 +40,10 @@ def session(generator_session: Make) -> Session:
 def test_a_picture_that_is_the_pairs_costs_nothing(session: Session, rngs: Rngs) -> None:
     batch, regression = together(session), session.trainer.regression
     assert len(batch.photo) == 2
-    pixel, perceptual = regression(batch.target, batch, rngs(1, 2))
+    pixel, perceptual = regression(painted(session, batch.target), batch, rngs(1, 2))
     assert torch.equal(pixel, torch.zeros(2))
     assert torch.equal(perceptual, torch.zeros(2))
-    pixel, perceptual = regression(batch.target + 0.1, batch, rngs(1, 2))
+    pixel, perceptual = regression(painted(session, batch.target + 0.1), batch, rngs(1, 2))
     torch.testing.assert_close(pixel, torch.full((2,), 0.1))
     assert bool((perceptual > 0).all())
     torch.testing.assert_close(regression.loss(pixel, perceptual), pixel + 0.1 * perceptual)
@@ -49,7 +53,7 @@ def test_without_weight_the_perceptual_distance_is_not_computed(session: Session
     batch, counter = together(session), session.trainer.matching.networks.base.counter
     regression = replace(session.trainer.regression, config=replace(session.trainer.config.regression, perceptual=0.0))
     before = counter.snapshot()
-    _, perceptual = regression(batch.photo, batch, rngs(1, 2))
+    _, perceptual = regression(painted(session, batch.photo), batch, rngs(1, 2))
     assert counter.snapshot() == before
     assert torch.equal(perceptual, torch.zeros(2))
 
@@ -57,7 +61,7 @@ def test_without_weight_the_perceptual_distance_is_not_computed(session: Session
 def test_a_step_is_that_of_the_objective_on_the_pictures_latents(session: Session, rngs: Rngs) -> None:
     batch, matching = together(session), session.trainer.matching
     pictures = batch.target.clone().requires_grad_()
-    step, z = matching.step(pictures, batch, 0.25, rngs(5, 6))
+    step, z = matching.step(painted(session, pictures), batch, 0.25, rngs(5, 6))
     z_source = encode(matching.networks, batch.photo)
     expected = matching.objective(z, z_source, matching.scores(batch.captions), progress=0.25, rng=rngs(5, 6))
     torch.testing.assert_close(step.gradient, expected.gradient)

@@ -56,6 +56,8 @@ _PREDICTION_TYPES = {
     **dict.fromkeys(("eps", "epsilon"), "epsilon"),
 }
 """What checkpoints state, in small letters with underscores, and what it is called here."""
+_PREDICTION_KEYS = ("modelspec.prediction_type", "modelspec.predict_key")
+"""Metadata that state it: the ModelSpec's key, and the one that ComfyUI writes."""
 _PARAMETERIZATION = re.compile(r"""^[ \t]*parameterization:[ \t]*["']?([\w-]+)""", re.M)
 _LARGEST_YAML = 2**20
 _OPENCLIP_PAD_TOKEN = "!"
@@ -181,7 +183,8 @@ def _stated_prediction(path: Path, names: Collection[str], metadata: Mapping[str
     """
     if "v_pred" in names:
         return {"prediction_type": "v_prediction", "rescale_betas_zero_snr": "ztsnr" in names}
-    stated = metadata.get("modelspec.prediction_type", "").strip() or _yaml_prediction(path)
+    in_header = next(filter(None, (metadata.get(key, "").strip() for key in _PREDICTION_KEYS)), "")
+    stated = in_header or _yaml_prediction(path)
     if not stated:
         return {}
     kind = _PREDICTION_TYPES.get(re.sub(r"[\s-]+", "_", stated.lower()))

@@ -24,7 +24,9 @@ from stylescore.errors import ConfigError, did_you_mean
 from stylescore.training.config import NAME
 
 FilePrecision = Literal["float16", "bfloat16", "float32"]
-GENERATORS = ("mobile", "resnet9")
+GENERATORS = ("mobile", "resnet9", "lora")
+OPTIONS = ("width", "blocks", "rank", "timestep")
+"""Settings that are options of a network, where they are not 0."""
 PAIRS_T_MAX = 651
 """Largest timestep of the runs that make pairs, unless another one is stated."""
 CELL = 8
@@ -52,7 +54,7 @@ class RegressionConfig:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
         learning_rate: peak of Adam's.
-        pixel: weight of the mean absolute difference of pixels in [0, 1].
+        pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
         perceptual: weight of the distance in the features of the base's denoising network; 0 computes none.
         perceptual_t: timestep at which the network sees the pictures.
     """
@@ -93,9 +95,11 @@ class GeneratorTrainingConfig:
     Attributes:
         name: of the generator, and of its file and folder.
         preset: where the numbers come from, for the record only.
-        network: mobile or resnet9.
+        network: mobile or resnet9; lora is the base's own denoising network, evaluated once with a trained LoRA.
         width: channels of its first layer; 0 is the network's own.
         blocks: number of its blocks; 0 is the network's own.
+        rank: of a LoRA; 0 is 16.
+        timestep: where the network with a LoRA is evaluated; 0 is 399.
         noise: whether the network takes the noise of a run as its second input.
         size: side in pixels of the square crops, and short side of the pairs; 0 is the model's native resolution.
         warmup: steps of linear warm-up of each phase.
@@ -123,6 +127,8 @@ class GeneratorTrainingConfig:
     network: str = "mobile"
     width: int = 0
     blocks: int = 0
+    rank: int = 0
+    timestep: int = 0
     noise: bool = True
     size: int = 0
     warmup: int = 50
@@ -147,7 +153,8 @@ class GeneratorTrainingConfig:
     @property
     def options(self) -> dict[str, int]:
         """The network's options that are not its own defaults."""
-        return {name: value for name, value in (("width", self.width), ("blocks", self.blocks)) if value}
+        stated = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in stated.items() if value}
 
     @property
     def total(self) -> int:
@@ -175,10 +182,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What differs from the defaults above."""
+FOR_NETWORK: Mapping[str, Mapping[str, Any]] = {
+    "lora": {"noise": True, "regression": {"learning_rate": 3e-4}},
+}
+"""What differs for a network, whatever the preset."""
 
 RULES: Mapping[str, Rule] = {
     "width": NOT_NEGATIVE.at_most(128),
     "blocks": NOT_NEGATIVE.at_most(32),
+    "rank": NOT_NEGATIVE.at_most(512),
+    "timestep": NOT_NEGATIVE.at_most(999),
     "warmup": WARMUP,
     "beta1": MOMENT,
     "clip_norm": POSITIVE.at_most(1_000_000),
@@ -224,7 +237,10 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     stated = given.get("run", {}).get("method", {})
     matching = MatchingConfig(method=matching_method(overlay(run.method, stated, where="run.method.")))
     base = GeneratorTrainingConfig(name="", preset=preset, run=pairs_run(run), matching=matching)
-    return check_training(overlay(overlay(base, PRESETS[preset]), given))
+    chosen = overlay(base, PRESETS[preset])
+    network = given.get("network", chosen.network)
+    own = FOR_NETWORK.get(network, {}) if isinstance(network, str) else {}
+    return check_training(overlay(overlay(chosen, own), given))
 
 
 def pairs_run(run: RunConfig) -> RunConfig:
@@ -281,6 +297,8 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     check_method(config.matching.method)
     _check_size(config)
     _check_method(config)
+    if config.network == "lora" and not config.noise:
+        raise ConfigError("the network lora takes noise: it denoises", hint="leave out --set noise=false")
     if config.total == 0:
         raise ConfigError("a training needs steps in one of its phases", hint="set regression.steps or matching.steps")
     return config

@@ -15,7 +15,17 @@ from stylescore.training.generator.loop import TrainStep
 
 COMMAND = "train-generator"
 FREE = (
-    *("photos", "caption", "captions", "pair_folder", "start", "config.preset", "config.workers", "config.licence"),
+    *(
+        "photos",
+        "caption",
+        "captions",
+        "pair_folder",
+        "start",
+        "teacher",
+        "config.preset",
+        "config.workers",
+        "config.licence",
+    ),
     *("config.samples_every", "config.checkpoint_every", "config.keep", "config.file_dtype", "config.accumulate"),
     *("config.pairs.batch", "config.run.preset", "config.run.model", "config.run.styles.*.name"),
     *("config.run.execution.device", "config.run.execution.memory"),
@@ -34,6 +44,7 @@ class GeneratorSettings:
         captions: the table of captions, if one was given.
         pair_folder: where the pairs are; `None` for the folder `pairs` of the training.
         start: the generator that the training goes on from, of which the folder has a copy.
+        teacher: the generator that makes the pairs; `None` where runs do.
         config: the numbers, resolved.
     """
 
@@ -42,6 +53,7 @@ class GeneratorSettings:
     captions: str | None = None
     pair_folder: str | None = None
     start: str | None = None
+    teacher: str | None = None
     config: GeneratorTrainingConfig
 
 

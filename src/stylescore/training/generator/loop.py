@@ -20,6 +20,7 @@ from stylescore.training.generator.batches import Batch, Samples, StepBatches, c
 from stylescore.training.generator.config import GeneratorTrainingConfig
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.measure import measure_matching, measure_regression
+from stylescore.training.generator.networks import Kind, Painting
 from stylescore.training.process import Process
 
 Phase = Literal["regression", "matching"]
@@ -48,6 +49,7 @@ class Trainer:
     Attributes:
         config: the numbers, resolved.
         process: this one.
+        kind: what the generator is.
         network: the generator.
         average: the same with averaged weights, in evaluation mode; these are what is written.
         optimiser: over the network's parameters, begun anew in each phase.
@@ -65,6 +67,7 @@ class Trainer:
 
     config: GeneratorTrainingConfig
     process: Process
+    kind: Kind
     network: nn.Module
     average: nn.Module
     optimiser: Optimizer
@@ -230,25 +233,24 @@ def _autocast(trainer: Trainer) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Tensor:
-    """Return a network's pictures of a batch, float32."""
+def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
+    """Return what a network makes of a batch, float32."""
     with _autocast(trainer):
-        pictures: Tensor = network(batch.photo, batch.noise)
-    return pictures.float()
+        return trainer.kind.paint(network, batch)
 
 
 def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
     """Add the gradient of one part of a step; return the latents of its pictures, in the second phase."""
     place = (trainer.phase, trainer.phase_step)
     rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
-    pictures = paint(trainer, trainer.network, part)
+    painting = paint(trainer, trainer.network, part)
     if PHASES[trainer.phase] == "regression":
-        pixel, perceptual = trainer.regression(pictures, part, rng)
+        pixel, perceptual = trainer.regression(painting, part, rng)
         loss = trainer.regression.loss(pixel, perceptual)
         sums.add(loss=loss, pixel=pixel, perceptual=perceptual)
         torch.autograd.backward(loss.sum() / batch)
         return None
-    step, z = trainer.matching.step(pictures, part, trainer.progress, rng)
+    step, z = trainer.matching.step(painting, part, trainer.progress, rng)
     sums.add(loss=step.loss, score=step.score_loss, spectrum=step.spectrum_loss)
     sums.t.append(step.t)
     torch.autograd.backward(step.loss.sum() / batch)
@@ -345,7 +347,7 @@ def take_measure(trainer: Trainer) -> float:
         rng = step_generators(trainer.config.run.seed, "measure", (), [index])
         sample = held_out_batch(trainer, index)
         with torch.no_grad():
-            pictures = paint(trainer, trainer.average, sample)
+            pictures = paint(trainer, trainer.average, sample).pictures
             if regression:
                 total += measure_regression(trainer.regression, pictures, sample, rng)
             else:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from stylescore.assembly.fitting import Prompts, make_scores
 from stylescore.assembly.networks import Networks
 from stylescore.config.method import MethodConfig
-from stylescore.diffusion.adapters import FakeAdapter
+from stylescore.diffusion.adapters import TrainedAdapter
 from stylescore.diffusion.batching import BatchedScores
 from stylescore.diffusion.features import FeatureDistance
 from stylescore.method.fake_score import denoising_loss, identity, random_shift
@@ -21,11 +20,7 @@ from stylescore.method.timesteps import TimestepSampler
 from stylescore.method.types import Latent, PerSample, Rng, Step, Timesteps
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.config import RegressionConfig
-
-
-def encode(networks: Networks, pictures: Tensor) -> Latent:
-    """Return the latents of pictures in [0, 1], differentiable in them."""
-    return networks.codec.encode_differentiably(pictures * 2 - 1)
+from stylescore.training.generator.networks import Painting, encode
 
 
 @dataclass(frozen=True)
@@ -42,20 +37,24 @@ class Regression:
     features: FeatureDistance
     config: RegressionConfig
 
-    def __call__(self, pictures: Tensor, batch: Batch, rng: Rng) -> tuple[PerSample, PerSample]:
+    def __call__(self, painting: Painting, batch: Batch, rng: Rng) -> tuple[PerSample, PerSample]:
         """Return the pixel distance and the perceptual distance of each sample; the loss weighs both.
 
+        One without weight is not computed, and 0.
+
         Args:
-            pictures: the generator's, [batch, 3, h, w].
+            painting: the generator's pictures.
             batch: with the pairs' pictures.
             rng: one generator for each sample, of the noise under which features are compared.
         """
-        pixel = (pictures - batch.target).abs().flatten(1).mean(dim=1)
-        if self.config.perceptual == 0:
-            return pixel, torch.zeros_like(pixel)
-        with torch.no_grad():
-            target = encode(self.networks, batch.target)
-        return pixel, self.distance(encode(self.networks, pictures), target, rng)
+        pixel = perceptual = torch.zeros(len(batch.target), device=batch.target.device)
+        if self.config.pixel:
+            pixel = (painting.pictures - batch.target).abs().flatten(1).mean(dim=1)
+        if self.config.perceptual:
+            with torch.no_grad():
+                target = encode(self.networks, batch.target)
+            perceptual = self.distance(painting.latent, target, rng)
+        return pixel, perceptual
 
     def distance(self, first: Latent, second: Latent, rng: Rng) -> PerSample:
         """Return the perceptual distance of latents."""
@@ -85,7 +84,7 @@ class Matching:
     method: MethodConfig
     objective: Objective
     style_prompt: str
-    fake: FakeAdapter | None
+    fake: TrainedAdapter | None
     fake_timesteps: TimestepSampler
     fake_weight: Weight
 
@@ -93,11 +92,11 @@ class Matching:
         """Return the scores under the prompts of a batch."""
         return make_scores(self.networks, self.method, Prompts.of(self.method, self.style_prompt, captions), self.fake)
 
-    def step(self, pictures: Tensor, batch: Batch, progress: float, rng: Rng) -> tuple[Step, Latent]:
+    def step(self, painting: Painting, batch: Batch, progress: float, rng: Rng) -> tuple[Step, Latent]:
         """Return the method's step at the generator's pictures, differentiable in them, and their latents."""
         with torch.no_grad():
             z_source = encode(self.networks, batch.photo)
-        z = encode(self.networks, pictures)
+        z = painting.latent
         return self.objective(z, z_source, self.scores(batch.captions), progress=progress, rng=rng), z.detach()
 
     def fake_loss(self, z: Latent, captions: Sequence[str], progress: float, rng: Rng) -> tuple[PerSample, Timesteps]:

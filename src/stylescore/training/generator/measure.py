@@ -6,7 +6,8 @@ from torch import Tensor
 
 from stylescore.method.types import Rng
 from stylescore.training.generator.batches import Batch
-from stylescore.training.generator.losses import Matching, Regression, encode
+from stylescore.training.generator.losses import Matching, Regression
+from stylescore.training.generator.networks import PixelPainting, encode
 
 TIMESTEPS = (201, 401, 601)
 """Where the style's margin is measured."""
@@ -16,7 +17,8 @@ CONTENT = 0.5
 
 def measure_regression(regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:
     """Return the sum of the first phase's loss over a batch of held-out pairs."""
-    return regression.loss(*regression(pictures, batch, rng)).sum()
+    painting = PixelPainting(pictures, regression.networks)
+    return regression.loss(*regression(painting, batch, rng)).sum()
 
 
 def measure_matching(matching: Matching, regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:

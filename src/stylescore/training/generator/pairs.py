@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image, ImageOps
@@ -164,18 +164,47 @@ def _is_whole(pair: Pair) -> bool:
     return sides and isinstance(pair.mirrored, bool) and isinstance(pair.caption, str)
 
 
+class Painter(Protocol):
+    """What makes the pictures of pairs."""
+
+    def paint(self, photos: Sequence[Photo], plans: Sequence[Pair]) -> list[Image.Image]:
+        """Return the pictures of photos of one size, each with the caption, and the noise of the seed, of its pair."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunPainter:
+    """Stylizes photos of one size in one run.
+
+    Attributes:
+        stylizer: whose runs have one fixed noise each.
+    """
+
+    stylizer: Stylizer
+
+    def paint(self, photos: Sequence[Photo], plans: Sequence[Pair]) -> list[Image.Image]:
+        """Return the pictures at the ends of the runs."""
+        captions, seeds = [plan.caption for plan in plans], [plan.seed for plan in plans]
+        fitting = self.stylizer.start(photos, captions=captions, seeds=seeds)
+        for _ in fit(fitting):
+            pass
+        return [self.stylizer.picture(fitting, index) for index in range(len(photos))]
+
+
 @dataclass(frozen=True)
 class PairMaker:
     """Makes the pairs of a training.
 
     Attributes:
-        stylizer: whose runs have one fixed noise each.
+        painter: of the pictures.
+        stylizer: tells the size of photos.
         photos: the training's.
         held_out: numbers of the photos that are not trained on; the first pairs are theirs.
         trained: numbers of the others, in the order of the pairs; after the last one, the first follows mirrored.
         seed: of the training.
     """
 
+    painter: Painter
     stylizer: Stylizer
     photos: PhotoSource
     held_out: Sequence[int]
@@ -209,15 +238,10 @@ class PairMaker:
         return Photo(Path(self.photos.name(plan.photo)), ImageOps.mirror(picture) if plan.mirrored else picture)
 
     def _make_together(self, folder: PairFolder, plans: Sequence[Pair], photos: Sequence[Photo]) -> list[Pair]:
-        """Stylize photos of one size in one run, each with a seed of its own, and write all of them."""
-        captions, seeds = [plan.caption for plan in plans], [plan.seed for plan in plans]
-        fitting = self.stylizer.start(photos, captions=captions, seeds=seeds)
-        for _ in fit(fitting):
-            pass
+        """Make the pictures of photos of one size, and write all of them."""
         width, height = self.stylizer.working_size(photos[0])
-        made = []
-        for index, (plan, photo) in enumerate(zip(plans, photos, strict=True)):
-            pair = replace(plan, width=width, height=height)
-            folder.write(pair, resize(photo.picture, (width, height)), self.stylizer.picture(fitting, index))
-            made.append(pair)
-        return made
+        small = [Photo(photo.path, resize(photo.picture, (width, height))) for photo in photos]
+        pairs = [replace(plan, width=width, height=height) for plan in plans]
+        for pair, photo, picture in zip(pairs, small, self.painter.paint(small, pairs), strict=True):
+            folder.write(pair, photo.picture, picture)
+        return pairs

@@ -22,8 +22,7 @@ from stylescore.diffusion.execution.devices import DTYPES
 from stylescore.diffusion.features import FeatureDistance
 from stylescore.diffusion.text import CachedTextEncoder
 from stylescore.errors import ConfigError, ModelError, OutputError
-from stylescore.generators.files import GeneratorFacts, write_generator
-from stylescore.generators.kinds import make_generator
+from stylescore.generators.files import GeneratorFacts
 from stylescore.generators.layers import CELL
 from stylescore.images import contact_sheet, save_png, to_picture
 from stylescore.images.captions import CaptionSource
@@ -31,7 +30,7 @@ from stylescore.runs.folder import Curves, make_folder
 from stylescore.runs.record import flat_settings, read_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
 from stylescore.training.draws import make_generator as make_rng
-from stylescore.training.draws import make_seed, shuffle
+from stylescore.training.draws import shuffle
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.config import GeneratorTrainingConfig, check_training
@@ -54,9 +53,10 @@ from stylescore.training.generator.loop import (
     train,
 )
 from stylescore.training.generator.losses import Matching, Regression
-from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker
+from stylescore.training.generator.networks import Kind, make_kind
+from stylescore.training.generator.pairs import Painter, Pair, PairFolder, PairMaker, RunPainter
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
-from stylescore.training.generator.start import put_start
+from stylescore.training.generator.teacher import load_teacher
 from stylescore.training.plan import require_space
 from stylescore.training.process import Process, make_process, require_even, run_steps
 from stylescore_apply.storage.files import sha256
@@ -77,6 +77,7 @@ class Request:
         pair_folder: where the pairs are; `None` for the training's own folder.
         start: file of the generator that the training goes on from, if any.
         start_name: what `config.toml` names it.
+        teacher: file of the generator that makes the pairs; `None` where runs do.
     """
 
     photos: Path
@@ -85,6 +86,7 @@ class Request:
     pair_folder: Path | None = None
     start: Path | None = None
     start_name: str | None = None
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Setup:
         trained: numbers of the others.
         stylizer: the program, on the run that makes the pairs.
         digest: hash of the photos.
+        kind: what network is trained.
     """
 
     request: Request
@@ -126,16 +129,17 @@ class Setup:
     trained: list[int]
     stylizer: Stylizer
     digest: str
+    kind: Kind
 
     @property
     def channels(self) -> int:
         """Channels of the latent, which are those of a run's noise."""
-        return int(self.stylizer.networks.codec.vae.config.latent_channels)
+        return _channels(self.stylizer)
 
     @property
     def noise_channels(self) -> int:
         """Channels of the generator's noise field."""
-        return self.channels if self.config.noise else 0
+        return _noise_channels(self.config, self.stylizer)
 
     @property
     def pairs_wanted(self) -> int:
@@ -160,7 +164,16 @@ def set_up(request: Request) -> Setup:
     stylizer = Stylizer(_run_here(config.run, process))
     stylizer.networks.codec.vae.float()  # the gradient goes through it, and some overflow in half precision
     config = _with_size(config, stylizer)
-    return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest())
+    kind = make_kind(config, stylizer, _noise_channels(config, stylizer))
+    return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest(), kind)
+
+
+def _channels(stylizer: Stylizer) -> int:
+    return int(stylizer.networks.codec.vae.config.latent_channels)
+
+
+def _noise_channels(config: GeneratorTrainingConfig, stylizer: Stylizer) -> int:
+    return _channels(stylizer) if config.noise else 0
 
 
 def _require_parts(name: str, batch: int, parts: int) -> None:
@@ -210,7 +223,9 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     total, present = setup.pairs_wanted, folder.read()
     missing = [number for number in range(total) if number not in present][setup.process.rank :: setup.process.count]
     stylizer = setup.stylizer.with_run(_run_here(setup.config.run, setup.process))
-    maker = PairMaker(stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed)
+    maker = PairMaker(
+        _make_painter(setup, stylizer), stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed
+    )
     done = total - len(missing)
     for _ in maker.make(folder, missing, setup.config.pairs.batch):
         done += 1
@@ -218,14 +233,27 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     setup.process.accelerator.wait_for_everyone()
 
 
+def _make_painter(setup: Setup, stylizer: Stylizer) -> Painter:
+    """Return what makes the pictures of pairs."""
+    teacher = setup.request.teacher
+    if teacher is None:
+        return RunPainter(stylizer)
+    return load_teacher(teacher, stylizer.sources.model.reference, setup.process.device)
+
+
 def _pairs_record(setup: Setup) -> dict[str, Any]:
     """Return what makes the pairs of a folder what they are."""
-    run = setup.config.run
-    return {
+    run, teacher = setup.config.run, setup.request.teacher
+    common = {
         "photos": setup.digest,
         "held-out photos": len(setup.held_out),
         "seed": run.seed,
         "size": setup.config.size,
+    }
+    if teacher is not None:
+        return {**common, "teacher": sha256(teacher)}
+    return {
+        **common,
         "style prompt": setup.stylizer.style_prompt,
         "content": run.content,
         "method": to_table(run.method),
@@ -252,19 +280,16 @@ def _make_data(setup: Setup, folder: PairFolder) -> Data:
 
 def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
     """Assemble a training whose pairs are there."""
-    config, device = setup.config, setup.process.device
-    with torch.random.fork_rng():
-        torch.manual_seed(make_seed(config.run.seed, "hold", 1) % 2**63)
-        network = make_generator(config.network, config.options, setup.noise_channels)
+    config, network = setup.config, setup.kind.make()
     if setup.request.start is not None:
-        put_start(setup.request.start, network, setup.noise_channels)
-    network = network.to(device)
+        setup.kind.start(setup.request.start, network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     matching = _make_matching(setup)
     fake = matching.fake
     return Trainer(
         config=config,
         process=setup.process,
+        kind=setup.kind,
         network=network.train(),
         average=average,
         optimiser=make_optimiser(config, network),
@@ -315,7 +340,7 @@ def new_folder(setup: Setup, output: Path) -> GeneratorFolder:
 
 def _make_folder(setup: Setup, output: Path) -> GeneratorFolder:
     """Make the folder of a new training."""
-    count = sum(weight.numel() for weight in make_generator(setup.config.network, setup.config.options).parameters())
+    count = sum(weight.numel() for weight in setup.kind.make().parameters())
     require_space(output, STATE_COPIES * count)
     record = make_record(setup)
     return GeneratorFolder.new(output, setup.config.name, lambda folder: _fill(folder, record, setup.request.start))
@@ -340,17 +365,18 @@ def make_record(setup: Setup) -> GeneratorRecord:
         captions=None if table is None else str(table.absolute()),
         pair_folder=None if request.pair_folder is None else str(request.pair_folder.absolute()),
         start=request.start_name,
+        teacher=None if request.teacher is None else str(request.teacher.absolute()),
         config=replace(setup.config, run=sources.apply(setup.config.run)),
     )
     return GeneratorRecord(command=COMMAND, hashes=_hash_inputs(setup), settings=settings)
 
 
 def _hash_inputs(setup: Setup) -> dict[str, str | tuple[str, ...]]:
-    start = setup.request.start
+    files = {"starting_generator": setup.request.start, "teacher": setup.request.teacher}
     return {
         "photos": setup.digest,
         **setup.stylizer.hashes,
-        **({} if start is None else {"starting_generator": sha256(start)}),
+        **{name: sha256(file) for name, file in files.items() if file is not None},
     }
 
 
@@ -384,6 +410,7 @@ def restore_request(settings: GeneratorSettings, folder: GeneratorFolder) -> Req
         pair_folder=None if settings.pair_folder is None else Path(settings.pair_folder),
         start=None if settings.start is None else folder.start_file,
         start_name=settings.start,
+        teacher=None if settings.teacher is None else Path(settings.teacher),
     )
 
 
@@ -438,7 +465,6 @@ class Session:
         setup, config = self.setup, self.setup.config
         return GeneratorFacts(
             network=config.network,
-            options=config.options,
             style=config.name,
             trigger=setup.stylizer.style_prompt,
             base=setup.stylizer.sources.model.name,
@@ -446,6 +472,7 @@ class Session:
             noise_channels=setup.noise_channels,
             licence=config.licence,
             training=self._training_facts(),
+            **setup.kind.stated,
         )
 
     def _training_facts(self) -> Mapping[str, Any]:
@@ -539,7 +566,7 @@ class _Writer:
     def _write(self, file: Path) -> None:
         trainer = self.session.trainer
         dtype = DTYPES[trainer.config.file_dtype]
-        write_generator(file, trainer.average.state_dict(), self.session.facts(), dtype=dtype)
+        trainer.kind.write(file, trainer.average, self.session.facts(), dtype)
 
     def close(self) -> None:
         """Close TensorBoard's curves."""
@@ -553,6 +580,6 @@ def sample_sheet(trainer: Trainer) -> Any:
     rows = []
     for index in range(min(SHEET_ROWS, len(trainer.data.held_out))):
         batch = held_out_batch(trainer, index)
-        shown = [batch.photo, paint(trainer, trainer.average, batch), batch.target]
+        shown = [batch.photo, paint(trainer, trainer.average, batch).pictures, batch.target]
         rows.append([to_picture(picture * 2 - 1) for picture in (shown if trainer.config.pairs.count else shown[:2])])
     return contact_sheet(rows, cell=trainer.config.size)

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from stylescore.diffusion.adapters import adaptable
+from stylescore.diffusion.one_step import LoraGenerator
 from stylescore.errors import ConfigError
 from stylescore.generators.files import GeneratorFacts, load_generator, read_facts
+from stylescore.lora import Product, bind, read_lora
 
 KEY = "--from"
 
@@ -42,6 +45,27 @@ def put_start(start: Path, network: nn.Module, noise_channels: int) -> None:
     module, facts = load_generator(start)
     _require_noise(start, facts, noise_channels)
     network.load_state_dict(module.state_dict())
+
+
+def put_lora(start: Path, generator: LoraGenerator) -> None:
+    """Copy the LoRA of a generator's file into a new one.
+
+    Raises:
+        ModelError: the file is not such a generator.
+        StyleError: the LoRA cannot be used.
+        ConfigError: it is for another model.
+    """
+    _require_noise(start, read_facts(start), generator.step.channels)
+    layers = generator.adapter.layers
+    bound = bind(read_lora(start), adaptable(generator.step.backbone.network))
+    changes = {name: change for name, change in bound.items() if isinstance(change, Product)}
+    if changes.keys() != layers.keys():
+        raise ConfigError(
+            f"{str(start)!r} adapts {len(bound)} layers, the generator of this model {len(layers)}",
+            hint=f"train without {KEY}",
+        )
+    for name, layer in layers.items():
+        layer.put(changes[name])
 
 
 def _require_noise(start: Path, facts: GeneratorFacts, noise_channels: int) -> None:

@@ -74,7 +74,7 @@ export async function loaded(src, alt) {
 }
 
 /** "oil-painting" as people write it. */
-export const spoken = (name) => name.replaceAll(/[-_]+/g, " ");
+export const spoken = (name) => name.replaceAll(/_+|-+(?!\w$)/g, " ");
 
 /** Say something to screen readers. */
 export function announce(words) {

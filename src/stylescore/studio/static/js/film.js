@@ -76,9 +76,12 @@ function compare() {
 function drawQueue(jobs) {
   const active = jobs.filter(isActive);
   const waiting = active.filter((job) => job.status === "queued").length;
-  const words = active.length === 0 ? "" : waiting === 0 ? "making a picture" : active.length === waiting ? `${waiting} in the queue` : `making a picture, ${waiting} to come`;
+  const words = waiting === 0 ? "making a picture" : active.length === waiting ? `${waiting} in the queue` : `making a picture, ${waiting} to come`;
   const queue = byId("queue");
-  if (queue.textContent !== words) queue.textContent = words;
+  if (queue.dataset.words !== `${active.length} ${words}`) {
+    queue.dataset.words = `${active.length} ${words}`;
+    fill(queue, active.length > 0 && [h("span", { class: "wide" }, words), h("span", { class: "narrow" }, `${active.length} to make`)]);
+  }
   queue.toggleAttribute("data-active", active.length > 0);
 }
 

@@ -5,11 +5,10 @@ import { announce, byId, h, icon, toast } from "./dom.js";
 import { applySettings } from "./settings.js";
 import { changed, isActive, listedPhotos, maskOf, photoOf, photoThumb, setMask, show, showSomething, state, watch } from "./state.js";
 
-const AT_ONCE = 3;
 const waiting = [];
-let running = 0;
+let isSending = false;
 
-/** Add files: each is uploaded in turn. */
+/** Add files: one after another, so that they keep their order; the studio looks at one at a time anyway. */
 export function addFiles(files) {
   const known = state.limits.upload_bytes || Infinity;
   for (const file of files) {
@@ -27,14 +26,11 @@ export async function addSample() {
   addFiles([new File([await answer.blob()], "coffee.jpg", { type: "image/jpeg" })]);
 }
 
-function pump() {
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    take(waiting.shift()).finally(() => {
-      running -= 1;
-      pump();
-    });
-  }
+async function pump() {
+  if (isSending) return;
+  isSending = true;
+  while (waiting.length) await take(waiting.shift());
+  isSending = false;
 }
 
 async function take(file) {

@@ -36,12 +36,19 @@ let automatic = "";
 
 /** Show the caption that was written of the chosen photo, unless the user has put another one. */
 function showCaption() {
+  drawReach();
   if (form.caption !== "" && form.caption !== automatic) return;
   const [first, ...others] = [...state.chosen];
   automatic = others.length ? "" : photoOf(first)?.caption || "";
   form.caption = byId("caption").value = automatic;
+  drawReach();
   byId("caption").placeholder = hasOwnCaptions() ? "each photo its own caption" : "what the photo shows, in a few words";
   keep();
+}
+
+/** Say that what is typed is the caption of every chosen photo. */
+function drawReach() {
+  byId("caption-reach").value = form.caption && state.chosen.size > 1 ? `for all ${state.chosen.size} photos` : "";
 }
 
 /** The first style and those that are mixed in. */
@@ -234,6 +241,7 @@ export function startSettings() {
   });
   byId("caption").addEventListener("input", (event) => {
     form.caption = event.target.value;
+    drawReach();
     keep();
   });
   changed("style", "form");
