@@ -111,6 +111,13 @@ class Option:
     metavar: str
 
 
+def _exists(command: str) -> bool:
+    """Return whether the version that is tried has a command."""
+    from stylescore.cli import main
+
+    return hasattr(main, command.replace("-", "_"))
+
+
 def _options(command: str) -> Iterator[Option]:
     """Yield the options of a command, as its function declares them."""
     from stylescore.cli import main
@@ -236,7 +243,7 @@ def make_lines() -> list[list[str]]:
     for command in BASES:
         for option in _options(command):
             lines += [*_option_lines(command, option), *_resume_lines(command, option)]
-    for command in LINES:
+    for command in filter(_exists, LINES):
         lines += [line for option in _options(command) for line in _other_option_lines(command, option)]
     lines += whole_lines()
     return [list(line) for line in dict.fromkeys(map(tuple, lines))]

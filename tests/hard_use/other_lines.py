@@ -43,6 +43,7 @@ VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("train-generator", "--model"): ("", "nowhere"),
     ("train-generator", "--style-model"): ("", "nowhere"),
     ("train-generator", "--from"): ("", "nowhere", "photo.png", "pipe", "bad/run of nothing", str(LORA)),
+    ("train-generator", "--teacher"): ("", "nowhere", "photo.png", "pipe", "bad/run of nothing", str(LORA)),
     ("train-generator", "--preset"): ("", "Draft", "nonsense"),
     ("train-generator", "--network"): ("", "unet"),
     ("train-generator", "--method"): (*METHODS, "sdedit", "styleid", "freestyle"),

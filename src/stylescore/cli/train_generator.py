@@ -108,7 +108,12 @@ def train_generator(
     ] = None,
     teacher: Annotated[
         Path | None,
-        typer.Option(metavar="FILE|RUN", help="Generator that makes the pairs, in place of runs.", rich_help_panel=HOW),
+        typer.Option(
+            metavar="FILE|RUN",
+            help="Generator that makes the pairs, in place of runs.",
+            rich_help_panel=HOW,
+            parser=parse_path,
+        ),
     ] = None,
     pairs_only: Annotated[
         bool, typer.Option("--pairs-only", help="Make the pairs in --pair-folder and stop.", rich_help_panel=HOW)
