@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def test_exif_data_come_along_upright_and_without_the_place(format: str, tmp_pat
         assert read_photo(path).picture.size == (40, 60)
 
 
+@cache
 def wide_profile() -> bytes:
     """Return an RGB profile with other primaries than sRGB: red and green of sRGB exchanged is easily told apart."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
