@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from jaxtyping import config
@@ -17,6 +18,7 @@ from PIL import Image
 from tests.apply.tiny import build
 
 from stylescore.catalog import registry
+from stylescore.generators.files import read_facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +63,21 @@ def test_a_bundled_generator_is_found_by_both_commands(program: Any, photo: Path
     fast = program("stylize", photo, "--style", "van-gogh", "--fast", "--output", out)
     applied = program("apply", "van-gogh", photo, "--out", out / "applied")
     assert fast.picture.read_bytes() == applied.picture.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((registry.BUNDLED / "mini" / "generators").glob("*.safetensors")), ids=lambda f: f.stem
+)
+def test_a_shipped_generator_stylizes_with_the_bundled_model(program: Any, photo: Path, out: Path, file: Path) -> None:
+    facts = read_facts(file)
+    assert (facts.style, facts.base, facts.is_lora, facts.licence) == (file.stem, "mini", True, "Apache-2.0")
+    assert registry.find_generator(file.stem) == file
+    fast = program("stylize", photo, "--style", file.stem, "--fast", "--output", out)
+    assert "note:" not in fast.err
+    with Image.open(photo) as before, Image.open(fast.picture) as after:
+        assert before.size == after.size
+        change = np.abs(np.asarray(before.convert("RGB"), float) - np.asarray(after.convert("RGB"), float)).mean()
+    assert 2 < change < 60
 
 
 def test_folders_lists_and_formats(program: Any, photo: Path, out: Path, generator: Path, tmp_path: Path) -> None:

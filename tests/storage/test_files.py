@@ -165,6 +165,18 @@ def test_sha256_of_a_folder_sees_content_and_names(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
+def test_sha256_of_a_folder_without_some_entries(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        (tmp_path / folder / "deep" / "styles").write_bytes(b"kept")
+    (tmp_path / "two" / "styles").mkdir()
+    (tmp_path / "two" / "styles" / "new").write_bytes(b"left out")
+    (tmp_path / "two" / "README.md").write_bytes(b"left out")
+    assert sha256(tmp_path / "two", ("styles", "README.md")) == sha256(tmp_path / "one")
+    (tmp_path / "two" / "deep" / "styles").write_bytes(b"changed")
+    assert sha256(tmp_path / "two", ("styles", "README.md")) != sha256(tmp_path / "one")
+
+
 def test_sha256_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'.*none' cannot be read"):
         sha256(tmp_path / "none")

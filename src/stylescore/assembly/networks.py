@@ -35,7 +35,7 @@ from stylescore.diffusion.execution.memory import enable_gradient_checkpointing
 from stylescore.diffusion.execution.merging import merge_into_copy, merging_is_faster
 from stylescore.diffusion.execution.offload import offload
 from stylescore.diffusion.families import SD
-from stylescore.diffusion.fingerprint import other_base
+from stylescore.diffusion.fingerprint import fingerprint, other_base
 from stylescore.diffusion.ip_adapter import ImageEncoder, load_ip_adapter
 from stylescore.diffusion.prompts import Parse
 from stylescore.diffusion.quantisation import has_quantised
@@ -71,6 +71,8 @@ class Networks:
         clip_skip: the layer of CLIP whose output is used, where it is not the family's usual one.
         trigger: trigger words of the style adapters, else their names in plain words.
         tiny: hub id of the tiny autoencoder that is usual for the model's family.
+        fingerprint: some weights of the base as it was loaded, see `diffusion.fingerprint`; `None` if quantised.
+        base_notes: which style adapters state another base, one line each; they are among `notes`, too.
     """
 
     base: Backbone
@@ -88,6 +90,8 @@ class Networks:
     clip_skip: int | None = None
     trigger: str = ""
     tiny: str | None = None
+    fingerprint: str | None = None
+    base_notes: tuple[str, ...] = ()
 
     @property
     def text_encoders(self) -> tuple[TextEncoder, TextEncoder]:
@@ -157,6 +161,7 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
     base = load(sources.model)
     styled = base if sources.style_model is None else load(sources.style_model)
     _check_match(base, styled)
+    stated = fingerprint(base.network)
     image_encoder = _load_ip_adapter(run.method, sources, base, device)
     make_backbone = partial(_make_backbone, schedule_of=styled, counter=PassCounter(), execution=execution)
     base_backbone = make_backbone(base)
@@ -201,6 +206,8 @@ def load_networks(run: RunConfig, sources: Sources) -> Networks:
         clip_skip=skip,
         trigger=_trigger(loras, sources.styles),
         tiny=styled.family.facts.tiny_autoencoder,
+        fingerprint=stated,
+        base_notes=tuple(base_notes),
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylescore.assembly.sources import model_hash
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import resolve_model
 from stylescore.config.execution import ExecutionConfig
@@ -87,7 +86,7 @@ def load_one_step(path: Path, model: str | None = None, device: str = "auto") ->
     _check_cells(networks.codec.factor, facts, int(networks.codec.vae.config.latent_channels))
     timestep = resolve_options(facts.network, facts.options)["timestep"]
     step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), timestep)
-    return OneStepNetwork(_apply_facts(facts), stylizer, step, _notes(facts, stylizer))
+    return OneStepNetwork(_apply_facts(facts), stylizer, step, networks.base_notes)
 
 
 def _base(path: Path, facts: GeneratorFacts, model: str | None) -> str:
@@ -129,12 +128,3 @@ def _apply_facts(facts: GeneratorFacts) -> Facts:
         size=facts.size,
         licence=facts.licence,
     )
-
-
-def _notes(facts: GeneratorFacts, stylizer: Stylizer) -> tuple[str, ...]:
-    """Return a note if the model is not the one that the generator was trained on."""
-    hashes = facts.training.get("hashes")
-    trained = hashes.get("model_sha256") if isinstance(hashes, dict) else None
-    if trained in (None, model_hash(stylizer.sources.model)):
-        return ()
-    return (f"the generator was trained on another {facts.base!r} than {stylizer.sources.model.reference!r}",)

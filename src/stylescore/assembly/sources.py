@@ -25,6 +25,9 @@ from stylescore.errors import ModelError, PictureError, quote
 from stylescore.storage.texts import is_file, user_path
 from stylescore_apply.storage.files import sha256
 
+BESIDE_MODEL = ("styles", "generators", "README.md", "MODEL_CARD.md", "STYLES.md", "LICENSE")
+"""What may stand in a model's folder without being a part of the model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
@@ -167,5 +170,8 @@ def find_style_image(name: str) -> Path:
 
 
 def model_hash(source: ModelSource) -> str:
-    """Return the hash of a model's files, or a hub model's id, whose files belong to the hub's cache."""
-    return sha256(source.location) if Path(source.location).exists() else str(source.location)
+    """Return the hash of a model's files, or a hub model's id, whose files belong to the hub's cache.
+
+    What stands beside the model in its folder, such as styles that were trained for it, does not change the hash.
+    """
+    return sha256(source.location, BESIDE_MODEL) if Path(source.location).exists() else str(source.location)

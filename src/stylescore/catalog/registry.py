@@ -277,7 +277,7 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
-        generator=_exported(name),
+        generator=_known_generator(name),
         is_generator=bool(one_step_generator(header.metadata)),
     )
 
@@ -311,12 +311,18 @@ def find_generator(style: str) -> Path | None:
     if style and is_file(path):
         beside = path.with_suffix(ENDING)
         return beside if is_file(beside) else _if_generator(path)
-    return _exported(short) or _if_generator(dict(_style_files(None)).get(short))
+    return _known_generator(short) or _if_generator(dict(_style_files(None)).get(short))
 
 
-def _exported(style: str) -> Path | None:
-    """Return the exported generator of a style's name."""
-    return known_networks(generator_dirs()).get(style)
+def _known_generator(style: str) -> Path | None:
+    """Return the generator of a style's name: an exported one, else a bundled LoRA of the bundled model."""
+    return known_networks(generator_dirs()).get(style) or _bundled_loras().get(style)
+
+
+def _bundled_loras() -> dict[str, Path]:
+    """Return the bundled generators that are LoRAs, by the names of their styles."""
+    folders = [BUNDLED / model / "generators" for model in BUNDLED_MODELS]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
 
 
 def _if_generator(path: Path | None) -> Path | None:

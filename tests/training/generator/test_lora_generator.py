@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,20 @@ def test_a_base_that_is_not_found_or_another_one_is_said(
     assert "--model" in caught.value.hint
     with pytest.raises(ModelError, match="noise has 4 channels and cells of 8 pixels"):
         load_one_step(_with_facts(resolve_style("van-gogh").path, file, tmp_path), "mini", "cpu")
+
+
+def test_a_base_with_other_weights_is_said(
+    trained: tuple[Session, Path], tools: SimpleNamespace, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = trained[1]
+    assert load_one_step(file, str(tools.tiny), "cpu").notes == ()
+    shutil.copytree(tools.tiny, tmp_path / "other")
+    network = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: weight * 1.2 for name, weight in load_file(network).items()}, network, {"format": "pt"})
+    (note,) = load_one_step(file, str(tmp_path / "other"), "cpu").notes
+    assert "it was trained on other weights than the model's, which differ by 20%" in note
 
 
 def _with_facts(lora: Path, generator: Path, folder: Path) -> Path:

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def atomic(path: str | os.PathLike[str], *, suffix: str | None = None) -> Iterat
             temporary.unlink(missing_ok=True)
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
+def sha256(path: str | os.PathLike[str], besides: Collection[str] = ()) -> str:
     """Return the SHA-256 of a file, or of a folder's names and contents.
 
     A folder's files are hashed in the order of their relative names, written with `/`: the digest is the same on every
@@ -147,6 +147,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
     Args:
         path: a file or a folder.
+        besides: names of files and folders right in a folder that are left out.
 
     Returns:
         64 hexadecimal digits.
@@ -156,7 +157,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """
     target = Path(path)
     try:
-        return _folder_digest(target) if target.is_dir() else _file_digest(target)
+        return _folder_digest(target, besides) if target.is_dir() else _file_digest(target)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read: {_reason(error)}", hint="check the path and its permissions"
@@ -168,8 +169,9 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder_digest(folder: Path) -> str:
-    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+def _folder_digest(folder: Path, besides: Collection[str]) -> str:
+    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    names = sorted(file.as_posix() for file in files if file.parts[0] not in besides)
     lines = [f"{_file_digest(folder / name)}  {name}\n" for name in names]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 

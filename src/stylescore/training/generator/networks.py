@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stylescore.assembly.fitting import fill_template
 from stylescore.assembly.networks import Networks
 from stylescore.assembly.stylizer import Stylizer
-from stylescore.catalog.metadata import added_tokens
+from stylescore.catalog.metadata import BASE_WEIGHTS, added_tokens
 from stylescore.diffusion.one_step import LoraGenerator, OneStep
 from stylescore.errors import ConfigError, ModelError, StyleError, quote
 from stylescore.generators.files import GeneratorFacts, facts_metadata, write_generator
@@ -175,6 +175,7 @@ class ModelWithLora:
         seed: of the training.
         family: of the model, as a style's training names it.
         predicts: what its network predicts.
+        base_weights: fingerprint of its network, if it has one.
     """
 
     step: OneStep
@@ -183,6 +184,7 @@ class ModelWithLora:
     seed: int
     family: str
     predicts: str
+    base_weights: str | None
 
     @property
     def stated(self) -> Mapping[str, Any]:
@@ -213,6 +215,7 @@ class ModelWithLora:
 
     def _metadata(self, facts: GeneratorFacts) -> dict[str, str]:
         return {
+            **({BASE_WEIGHTS: self.base_weights} if self.base_weights else {}),
             **facts_metadata(facts),
             **model_metadata(self.family, facts.base, self.predicts),
             "modelspec.title": facts.style,
@@ -254,6 +257,7 @@ def _model_with_lora(config: GeneratorTrainingConfig, stylizer: Stylizer, rank: 
         seed=config.run.seed,
         family=family_of(encoded.tokens.shape[-1]),
         predicts=networks.predicts or "epsilon",
+        base_weights=networks.fingerprint,
     )
 
 
