@@ -513,7 +513,7 @@ class Stylizer:
     def _encode_means(self, pictures: Tensor) -> Latent:
         """Return the means of the encoder's posterior for pictures in [-1, 1], [batch, 3, h, w]."""
         factor = self._networks.codec.factor
-        networks = self.networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
+        networks = self._networks_for(pictures.shape[-2] // factor, pictures.shape[-1] // factor)
         return networks.codec.encode(pictures.to(self.device), None)
 
     def _control(self, photos: Sequence[Photo], size: tuple[int, int]) -> Control | None:
