@@ -200,7 +200,8 @@ class Setting:
     def _picture(self, variant: Variant) -> str:
         if self.style_picture is None:
             raise ConfigError(
-                f"{variant.key} takes the style from a picture, and there is none of {self.run.styles[0].name!r}",
+                f"{variant.key} takes the style from a picture, and there is none of "
+                f"{Path(self.run.styles[0].name).stem!r}",
                 hint="give --style-pictures NAME=DIR, or leave it out of --methods",
             )
         return str(self.style_picture)

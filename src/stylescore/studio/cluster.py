@@ -122,7 +122,10 @@ class ClusterEngine:
                     fields, news, has_begun = ray.get(news), None, True
                 requested = None if requested is None else _passed_on(report, fields)
                 if ended:
-                    return _received(ray.get(ending))
+                    status = _received(ray.get(ending))
+                    for last in ([] if news is None else [news]) + [self._actor.exchange.remote(requested)]:
+                        _passed_on(report, ray.get(last))
+                    return status
                 if not has_begun and requested in UNBEGUN:
                     self.close()
                     return UNBEGUN[requested]

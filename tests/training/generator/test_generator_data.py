@@ -17,7 +17,7 @@ from stylescore.errors import ConfigError, PictureError
 from stylescore.images import read_photo
 from stylescore.images.captions import CaptionSource
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, StepBatches
-from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker, pair_noise
+from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker, RunPainter, pair_noise
 from stylescore.training.generator.photos import Shards, open_photos, split_photos
 from stylescore.training.generator.session import make_pairs, set_up
 
@@ -183,7 +183,7 @@ def test_a_pair_is_what_the_program_makes_of_the_photo(generator_request: Callab
 
 def test_after_the_last_photo_the_first_follows_mirrored(generator_request: Callable[..., Any]) -> None:
     setup = set_up(generator_request())
-    maker = PairMaker(setup.stylizer, setup.photos, setup.held_out, setup.trained, 0)
+    maker = PairMaker(RunPainter(setup.stylizer), setup.stylizer, setup.photos, setup.held_out, setup.trained, 0)
     plans = [maker.plan(number) for number in range(14)]
     assert [plan.photo for plan in plans] == [*setup.held_out, *setup.trained, *setup.trained]
     assert [plan.mirrored for plan in plans] == [False] * 8 + [True] * 6
