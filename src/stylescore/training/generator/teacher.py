@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from stylescore.assembly.one_step import load_one_step
@@ -22,8 +20,7 @@ from stylescore.generators.layers import CELL
 from stylescore.images import Photo, to_picture
 from stylescore.training.generator.batches import to_pixels
 from stylescore.training.generator.pairs import Pair, pair_noise
-
-Array = NDArray[np.float32]
+from stylescore_apply.networks import Array
 
 
 @dataclass(frozen=True)
