@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -17,10 +18,11 @@ from comfy_api.latest import ComfyAPISync, ComfyExtension, io
 from PIL import Image
 
 from stylescore import InputError, Stylizer, Update
-from stylescore.catalog.registry import generator_dirs, list_styles
+from stylescore.assembly.one_step import load_one_step
+from stylescore.catalog.registry import known_generators, list_styles
 from stylescore_apply import OnnxNetwork, Settings
 from stylescore_apply import stylize as apply_network
-from stylescore_apply.names import known_networks
+from stylescore_apply.networks import Network
 
 from .models import checkpoint_file
 
@@ -189,9 +191,10 @@ class ApplyGenerator(io.ComfyNode):
             node_id="StyleScore_Apply",
             display_name="Apply generator",
             category=CATEGORY,
-            description="Applies a generator that `stylescore export` has written: NAME.onnx in stylescore's styles.",
+            description="Applies a bundled generator, or one that `stylescore export` has written to NAME.onnx in "
+            "stylescore's styles.",
             inputs=[
-                io.Combo.Input("generator", options=sorted(known_networks(generator_dirs()))),
+                io.Combo.Input("generator", options=sorted(known_generators())),
                 io.Image.Input("image"),
                 seed_input(2**32 - 1),
                 strength_input("strength", 1.0, "0 photo, 1 picture"),
@@ -202,10 +205,10 @@ class ApplyGenerator(io.ComfyNode):
     @classmethod
     def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float) -> io.NodeOutput:
         """Apply the generator to images [batch, height, width, 3] in 0..1."""
-        networks = known_networks(generator_dirs())
-        if generator not in networks:
+        known = known_generators()
+        if generator not in known:
             raise ValueError(f"there is no generator {generator!r}\nput {generator}.onnx into stylescore's styles")
-        network = _with_hint(OnnxNetwork, networks[generator])
+        network = _with_hint(open_network, known[generator])
         settings = Settings(seed=seed, strength=strength)
         pictures = []
         for each in image:
@@ -213,6 +216,11 @@ class ApplyGenerator(io.ComfyNode):
             made = _with_hint(apply_network, network, np.asarray(to_picture(each)), settings)
             pictures.append(to_image(Image.fromarray(made)))
         return io.NodeOutput(torch.cat(pictures))
+
+
+def open_network(file: Path) -> Network:
+    """Return a generator's network: an exported one, or the bundled model with a LoRA that makes pictures in one pass."""
+    return OnnxNetwork(file) if file.suffix == ".onnx" else load_one_step(file)
 
 
 class Progress:

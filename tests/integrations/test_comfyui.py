@@ -126,6 +126,13 @@ def test_a_generator_is_applied_and_interrupted(
         nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=1.0)
 
 
+def test_a_bundled_generator_runs_on_the_bundled_model(nodes: Any) -> None:
+    assert "van-gogh" in nodes.ApplyGenerator.define_schema().inputs[0].options
+    (made,) = nodes.ApplyGenerator.execute(generator="van-gogh", image=images(), seed=1, strength=1.0)
+    assert made.shape == (1, 64, 96, 3)
+    assert 0.01 < float((made - images()).abs().mean()) < 0.5
+
+
 FROM_COMFY = ("LoadImage", "PreviewImage", "CheckpointLoaderSimple")
 SOCKETS = ("IMAGE", "MASK", "MODEL", "CLIP", "VAE", "STYLESCORE_STYLIZER")
 

@@ -260,7 +260,7 @@ def _style_hint(name: str) -> str:
 
 def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:
     """List all styles by name, bundled ones first; only headers are read, and invalid files are left out."""
-    generators = _known_generators()
+    generators = known_generators()
     entries = (_entry(name, path, generators.get(name)) for name, path in _style_files(styles_dirs))
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: (not entry.bundled, entry.name))
@@ -316,11 +316,11 @@ def find_generator(style: str) -> Path | None:
     if style and is_file(path):
         beside = path.with_suffix(ENDING)
         return beside if is_file(beside) else _if_generator(path)
-    return _known_generators().get(short) or _if_generator(dict(_style_files(None)).get(short))
+    return known_generators().get(short) or _if_generator(dict(_style_files(None)).get(short))
 
 
-def _known_generators() -> dict[str, Path]:
-    """Return the generators by the names of their styles: exported ones, else bundled LoRAs of the bundled model."""
+def known_generators() -> dict[str, Path]:
+    """Return the generators by the names of their styles: exported ones (.onnx), else LoRAs of the bundled model."""
     return {**dict(_style_files(_bundled_generator_dirs())), **known_networks(generator_dirs())}
 
 

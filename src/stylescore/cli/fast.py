@@ -78,15 +78,14 @@ def _require_generator(style: str) -> Path:
     Raises:
         ModelError: there is none.
     """
-    from stylescore.catalog.registry import find_generator, generator_dirs, user_styles_dir
-    from stylescore_apply.names import known_networks
+    from stylescore.catalog.registry import find_generator, known_generators, user_styles_dir
 
     found = find_generator(style)
     if found is not None:
         return found
     raise ModelError(
         f"there is no trained generator of the style {quote(style)}",
-        hint=_close_name(style, known_networks(generator_dirs()))
+        hint=_close_name(style, known_generators())
         or "leave out --fast, or train one with stylescore train-generator, and export it to "
         f"{str(user_styles_dir() / f'{Path(style).stem}.onnx')!r}",
     )
