@@ -83,6 +83,12 @@ def find_style_files(model: str) -> dict[str, str]:
     return {style: found[style] for style in RENDERERS if style in found}
 
 
+def find_generators(model: str) -> dict[str, Path]:
+    """Return the one-step generators beside a model, by style."""
+    folder = Path(resolve_model(model).location) / "generators"
+    return {path.stem: path for ending in ("safetensors", "onnx") for path in sorted(folder.glob(f"*.{ending}"))}
+
+
 def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     """Return the studio that makes the pictures, and the requested styles."""
     files = find_style_files(options.model)
@@ -93,7 +99,7 @@ def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     first = (StyleChoice(name=files[styles[0]]),)
     execution = ExecutionConfig(device=options.device, dtype=options.dtype)
     run = RunConfig(styles=first, model=options.model, seed=options.seed, execution=execution)
-    return Studio(run, parse_settings(options.set), files), styles
+    return Studio(run, parse_settings(options.set), files, find_generators(options.model)), styles
 
 
 def picture_folder(options: argparse.Namespace, settings: dict[str, Any]) -> Path:
@@ -114,9 +120,11 @@ def describe_run(options: argparse.Namespace, settings: dict[str, Any]) -> dict[
     }
 
 
-def make_pictures(options: argparse.Namespace, photos: Photos, place: Studio, styles: list[str], folder: Path) -> None:
+def make_pictures(
+    options: argparse.Namespace, photos: Photos, place: Studio, styles: list[str], methods: list[str], folder: Path
+) -> None:
     """Make pictures until all exist or the time limit is reached."""
-    jobs = work.plan(len(photos), options.batch, styles, select_methods(options.methods))
+    jobs = work.plan(len(photos), options.batch, styles, methods)
     for job in work.run_jobs(
         folder, place, photos, work.select_share(jobs, options.share or "1/1"), options.limit_minutes
     ):
@@ -132,9 +140,10 @@ def train_judge(options: argparse.Namespace) -> Judge:
     return Judge.train(*load_networks(), {**drawn, PHOTO: photos.pixels})
 
 
-def compute_figures(options: argparse.Namespace, photos: Photos, styles: list[str], folder: Path) -> dict[str, Any]:
+def compute_figures(
+    options: argparse.Namespace, photos: Photos, styles: list[str], methods: list[str], folder: Path
+) -> dict[str, Any]:
     """Compute the figures over all photos that have a picture by every method in every style."""
-    methods = select_methods(options.methods)
     count = work.count_complete(folder, len(photos), styles, methods)
     if count == 0:
         raise ConfigError("no photo has a picture by every method in every style yet", hint="run the command longer")
@@ -162,14 +171,15 @@ def run(options: argparse.Namespace) -> None:
     if not options.share:
         load_networks()
     place, styles = make_studio(options)
+    methods = select_methods(options.methods, [style for style in styles if style not in place.generators])
     folder = picture_folder(options, place.settings)
     made_with = describe_run(options, place.settings)
     work.check_same_settings(folder, made_with)
     photos = read_part(options.data, options.split, options.photos or SIZES[options.split])
-    make_pictures(options, photos, place, styles, folder)
+    make_pictures(options, photos, place, styles, methods, folder)
     if options.share:
         return
-    figures = {**compute_figures(options, photos, styles, folder), **made_with}
+    figures = {**compute_figures(options, photos, styles, methods, folder), **made_with}
     print(f"\n{figures['photos']} photos\n\n{method_table(figures)}")
     with atomic(folder / "figures.json") as temporary:
         temporary.write_text(json.dumps({"machine": describe_machine(), **figures}, indent=2) + "\n", encoding="utf-8")

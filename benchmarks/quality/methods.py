@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ from PIL import Image
 
 from benchmarks.quality.references import render
 from benchmarks.quality.split import Photos
+from stylescore.assembly.one_step import load_one_step
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.baselines import sdedit
 from stylescore.config.method import Method
 from stylescore.config.presets import preset_for
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.config.toml import overlay
+from stylescore.errors import ConfigError
 from stylescore.images import as_photo
 from stylescore.method.fit import Fitting, fit
+from stylescore_apply.networks import Network, OnnxNetwork
+from stylescore_apply.stylizing import Settings
+from stylescore_apply.stylizing import stylize as apply_network
 
 STEPS = 25
 NO_SPECTRUM = {"spectrum": {"weight": 0.0}}
@@ -34,12 +40,15 @@ class Studio:
         run: configuration of all runs; its styles and method are replaced.
         settings: changes to the constants of the model's preset.
         style_files: path of each style's LoRA.
+        generators: path of each style's one-step generator, where there is one.
     """
 
     run: RunConfig
     settings: dict[str, Any]
     style_files: dict[str, str]
+    generators: dict[str, Path] = field(default_factory=dict)
     stylizers: dict[str, Stylizer] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
 
     def stylizer(self, style: str, method: Method | None, changes: dict[str, Any], content: float) -> Stylizer:
         """Return a stylizer with the model's preset for a method and the given changes."""
@@ -49,6 +58,14 @@ class Studio:
         if style not in self.stylizers:
             self.stylizers[style] = Stylizer(run)
         return self.stylizers[style].with_run(run)
+
+    def network(self, style: str) -> Network:
+        """Return the one-step generator of a style."""
+        if style not in self.networks:
+            file = self.generators[style]
+            model, device = self.run.model, self.run.execution.device
+            self.networks[style] = OnnxNetwork(file) if file.suffix == ".onnx" else load_one_step(file, model, device)
+        return self.networks[style]
 
 
 Recipe = Callable[[Studio, str, Photos], list[Image.Image]]
@@ -104,6 +121,12 @@ def make_run(method: Method | None, changes: dict[str, Any], content: float = 0.
     return recipe
 
 
+def apply_generator(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+    """Apply the style's one-step generator."""
+    network, settings = studio.network(style), Settings(seed=studio.run.seed)
+    return [Image.fromarray(apply_network(network, pixels, settings)) for pixels in photos.pixels]
+
+
 @dataclass(frozen=True)
 class Row:
     """A method's label in the table, and its recipe."""
@@ -112,6 +135,7 @@ class Row:
     make: Recipe
 
 
+ONE_STEP = "one-step"
 ROWS: dict[str, Row] = {
     "source": Row("the photo, unchanged", copy_photos),
     "renderer": Row("the program the style was learned from", render_style),
@@ -125,12 +149,27 @@ ROWS: dict[str, Row] = {
     "sms-map": Row("SMS with a relevance map, without spectrum", make_run("sms", {**MAP, **NO_SPECTRUM})),
     "sms-full": Row("SMS with a relevance map", make_run("sms", MAP)),
     **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
+    ONE_STEP: Row("one-step generator, taught by SMS", apply_generator),
 }
 
 
-def select_methods(names: Sequence[str] | None) -> list[str]:
-    """Return the requested methods in the table's order, or all for `None`."""
-    return [name for name in ROWS if names is None or name in names]
+def select_methods(names: Sequence[str] | None, without_generator: Sequence[str] = ()) -> list[str]:
+    """Return the requested methods in the table's order, or all that every style has for `None`.
+
+    Args:
+        names: the requested methods.
+        without_generator: the styles that have no one-step generator.
+
+    Raises:
+        ConfigError: the generators are requested, and a style has none.
+    """
+    if names is not None and ONE_STEP in names and without_generator:
+        raise ConfigError(
+            f"there is no one-step generator of {', '.join(without_generator)}",
+            hint=f"leave {ONE_STEP} out of --methods, or name other --styles",
+        )
+    chosen = list(ROWS) if names is None else names
+    return [name for name in ROWS if name in chosen and not (name == ONE_STEP and without_generator)]
 
 
 def to_pixels(picture: Image.Image) -> np.ndarray:

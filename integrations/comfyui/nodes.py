@@ -219,7 +219,7 @@ class ApplyGenerator(io.ComfyNode):
 
 
 def open_network(file: Path) -> Network:
-    """Return a generator's network: an exported one, or the bundled model with a LoRA that makes pictures in one pass."""
+    """Return a generator's network: an exported one, or the base model with a LoRA that makes pictures in one pass."""
     return OnnxNetwork(file) if file.suffix == ".onnx" else load_one_step(file)
 
 

@@ -14,13 +14,17 @@ import torch
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import page, weights, work
 from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, average
-from benchmarks.quality.methods import ROWS, Row, select_methods
+from benchmarks.quality.methods import ONE_STEP, ROWS, Row, Studio, select_methods
 from benchmarks.quality.split import SIZES, Photos, read_part, split_rows
 from PIL import Image
 from torch import Tensor
 
+from stylescore.assembly.one_step import load_one_step
 from stylescore.catalog import places
+from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError, ModelError
+from stylescore_apply.stylizing import Settings
+from stylescore_apply.stylizing import stylize as apply_network
 
 FOLDERS = ("scenes", "flowers", "weather")
 
@@ -303,6 +307,24 @@ def test_pictures_with_other_constants_lie_apart() -> None:
 def test_methods_keep_the_tables_order() -> None:
     assert select_methods(["vsd", "source"]) == ["source", "vsd"]
     assert select_methods(None) == list(ROWS)
+
+
+def test_generators_are_in_the_table_where_every_style_has_one() -> None:
+    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name != ONE_STEP]
+    assert select_methods([ONE_STEP, "dds"], []) == ["dds", ONE_STEP]
+    with pytest.raises(ConfigError, match="no one-step generator of oil-painting"):
+        select_methods([ONE_STEP], ["oil-painting"])
+
+
+def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
+    files = command.find_generators("mini")
+    run = RunConfig(styles=(StyleChoice(name="van-gogh"),))
+    studio = Studio(run, {}, {}, files)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 72, 3), dtype=np.uint8)
+    (made,) = ROWS[ONE_STEP].make(studio, "van-gogh", Photos((0,), ("",), pixels))
+    network = load_one_step(files["van-gogh"])
+    assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings()))
+    assert made.size == (72, 64)
 
 
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
