@@ -28,6 +28,21 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
+class TileRule:
+    """How large pictures are computed by a network whose layers see the whole picture.
+
+    Attributes:
+        largest: pixels of the largest picture that is computed as a whole.
+        side: of the tiles of a larger one in pixels, at most.
+        overlap: pixels over which one tile fades into the next.
+    """
+
+    largest: int
+    side: int
+    overlap: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a network's file says of it.
 
@@ -39,6 +54,7 @@ class Facts:
         multiple: tiles begin at multiples of so many pixels.
         context: pixels around a tile on each side that decide its picture; `None` if all of the picture does.
         bytes_per_pixel: memory of its activations for each pixel of a picture.
+        tiles: how large pictures are computed; `None` if only memory decides.
         size: short side in pixels of the pictures it was trained on, 0 if unknown.
         licence: of the file.
         version: of this format.
@@ -51,6 +67,7 @@ class Facts:
     multiple: int
     context: int | None
     bytes_per_pixel: int
+    tiles: TileRule | None = None
     size: int = 0
     licence: str = ""
     version: int = VERSION
@@ -221,8 +238,21 @@ def parse_facts(table: Any) -> Facts:
         multiple=_number(table, "multiple", 1, 64),
         context=None if context is None else _number(table, "context", 0, 4096),
         bytes_per_pixel=_number(table, "bytes_per_pixel", 1, 10**6),
+        tiles=_tile_rule(table.get("tiles")),
         size=_number(table, "size", 0, 10**6),
         licence=_text(table, "licence"),
+    )
+
+
+def _tile_rule(table: Any) -> TileRule | None:
+    """Return the rule for large pictures, which files of networks that need none do not have."""
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise TypeError(f"its 'tiles' are {quote(table)}, not a JSON object")
+    side = _number(table, "side", 64, 2**16)
+    return TileRule(
+        largest=_number(table, "largest", 1, 2**32), side=side, overlap=_number(table, "overlap", 1, side // 4)
     )
 
 

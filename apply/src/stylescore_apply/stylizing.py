@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stylescore_apply.errors import ConfigError, quote
 from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network
 from stylescore_apply.noise import LARGEST_SEED, Noise, noise_field
-from stylescore_apply.tiles import Span, largest_side, tiles
+from stylescore_apply.tiles import BLEND, Span, largest_side, tiles
 
 Pixels = NDArray[np.uint8]
 """[height, width, 3], sRGB"""
@@ -88,10 +88,12 @@ def _mix(photo: Pixels, picture: Pixels, strength: float) -> Pixels:
 
 def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int | None:
     """Return the side of the tiles a picture is computed in, or `None` if it is computed as a whole."""
-    pixels = int(settings.memory_limit * 2**20 / (OVERHEAD * facts.bytes_per_pixel))
-    if height * width <= pixels:
+    pixels, rule = int(settings.memory_limit * 2**20 / (OVERHEAD * facts.bytes_per_pixel)), facts.tiles
+    if height * width <= (pixels if rule is None else min(pixels, rule.largest)):
         return None
-    side = largest_side(pixels, _context(facts), facts.multiple)
+    context, blend = _border(facts)
+    side = largest_side(pixels, context, facts.multiple, blend)
+    side = side if rule is None else min(side, rule.side)
     return side if side < max(height, width) else None
 
 
@@ -104,14 +106,18 @@ def to_pixels(picture: Array) -> Pixels:
     return pixels
 
 
-def _context(facts: Facts) -> int:
-    return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context
+def _border(facts: Facts) -> tuple[int, int]:
+    """Return the pixels at a tile's inner end that have weight 0, and those over which it fades into the next."""
+    if facts.tiles is not None:
+        return 0, facts.tiles.overlap
+    return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context, BLEND
 
 
 def _stylize_tiles(network: Network, photo: Pixels, seed: int, noise: Noise | None, side: int) -> Pixels:
     height, width = photo.shape[:2]
     blended = np.zeros((3, height, width), np.float32)
-    for row, column in tiles(height, width, side, _context(network.facts), network.facts.multiple):
+    context, blend = _border(network.facts)
+    for row, column in tiles(height, width, side, context, network.facts.multiple, blend):
         picture = _compute(network, photo, seed, noise, (row.start, row.stop), (column.start, column.stop))
         _add(blended, picture[0], row, column)
     return to_pixels(blended)

@@ -32,7 +32,7 @@ class Span:
     weight: NDArray[np.float32]
 
 
-def split_axis(length: int, side: int, context: int, multiple: int) -> list[Span]:
+def split_axis(length: int, side: int, context: int, multiple: int, blend: int = BLEND) -> list[Span]:
     """Split an axis into spans of the same length, whose overlap is at least twice the context and the blend.
 
     Args:
@@ -40,6 +40,7 @@ def split_axis(length: int, side: int, context: int, multiple: int) -> list[Span
         side: largest length of a span, more than the overlap.
         context: pixels at each inner end of a span that have weight 0.
         multiple: spans begin at multiples of it.
+        blend: pixels over which one span fades into the next.
 
     Returns:
         One span of the whole axis if it fits, else as few as possible and no longer than needed, the last of which ends
@@ -47,12 +48,12 @@ def split_axis(length: int, side: int, context: int, multiple: int) -> list[Span
     """
     if length <= side:
         return [Span(0, length, np.ones(length, np.float32))]
-    overlap = 2 * context + BLEND + multiple  # rounding to multiples may widen a step by less than one of them
+    overlap = 2 * context + blend + multiple  # rounding to multiples may widen a step by less than one of them
     count = _count(length, side, overlap, multiple)
     side = min(side, _needed_side(length, count, overlap, multiple))
     starts = _starts(length, side, count, multiple)
     stops = [min(start + side, length) for start in starts]
-    raw = [_ramp(start, stop, length, context) for start, stop in zip(starts, stops, strict=True)]
+    raw = [_ramp(start, stop, length, context, blend) for start, stop in zip(starts, stops, strict=True)]
     total = np.zeros(length)
     for start, stop, weight in zip(starts, stops, raw, strict=True):
         total[start:stop] += weight
@@ -82,30 +83,32 @@ def _starts(length: int, side: int, count: int, multiple: int) -> list[int]:
     return [math.floor(last * index / (count - 1) / multiple + 0.5) * multiple for index in range(count)]
 
 
-def _ramp(start: int, stop: int, length: int, context: int) -> NDArray[np.float64]:
+def _ramp(start: int, stop: int, length: int, context: int, blend: int) -> NDArray[np.float64]:
     """Return weights that are 0 in the context at inner ends, and rise linearly over the blend."""
     positions = np.arange(start, stop)
     rise = np.ones(stop - start)
     if start > 0:
-        rise = np.minimum(rise, (positions - start - context + 0.5) / BLEND)
+        rise = np.minimum(rise, (positions - start - context + 0.5) / blend)
     if stop < length:
-        rise = np.minimum(rise, (stop - positions - context - 0.5) / BLEND)
+        rise = np.minimum(rise, (stop - positions - context - 0.5) / blend)
     return np.clip(rise, 0, 1)
 
 
-def smallest_side(context: int, multiple: int) -> int:
+def smallest_side(context: int, multiple: int, blend: int = BLEND) -> int:
     """Return the smallest side of tiles that advance by at least a blend's width each."""
-    return -(-(2 * context + 2 * BLEND + 2 * multiple) // multiple) * multiple
+    return -(-(2 * context + 2 * blend + 2 * multiple) // multiple) * multiple
 
 
-def largest_side(pixels: int, context: int, multiple: int) -> int:
+def largest_side(pixels: int, context: int, multiple: int, blend: int = BLEND) -> int:
     """Return the side of square tiles of at most so many pixels, a multiple of `multiple`."""
     side = math.isqrt(max(pixels, 0)) // multiple * multiple
-    return max(side, smallest_side(context, multiple))
+    return max(side, smallest_side(context, multiple, blend))
 
 
-def tiles(height: int, width: int, side: int, context: int, multiple: int) -> Iterator[tuple[Span, Span]]:
+def tiles(
+    height: int, width: int, side: int, context: int, multiple: int, blend: int = BLEND
+) -> Iterator[tuple[Span, Span]]:
     """Yield rows and columns of every tile."""
-    columns = split_axis(width, side, context, multiple)
-    for row in split_axis(height, side, context, multiple):
+    columns = split_axis(width, side, context, multiple, blend)
+    for row in split_axis(height, side, context, multiple, blend):
         yield from ((row, column) for column in columns)

@@ -249,7 +249,7 @@ def _require_mergeable(parts: Components) -> None:
     if has_quantised(parts.network):
         raise ModelError(
             f"a style cannot be merged into {parts.name!r}, whose weights are quantised",
-            hint="use --style-weights adapter",
+            hint="use --style-weights adapter; to export a generator, give its base with plain weights by --model",
         )
 
 

@@ -1,4 +1,4 @@
-"""Applies a one-step generator that is a LoRA: from its file and its base model to pictures."""
+"""Applies and exports one-step generators that are LoRAs: from a file and its base model to pictures, or to ONNX."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylescore.assembly.stylizer import Stylizer
+from stylescore.assembly.stylizer import LARGE, Stylizer
 from stylescore.catalog.registry import resolve_model
-from stylescore.config.execution import ExecutionConfig
+from stylescore.config.execution import ExecutionConfig, StyleWeights
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.adapters import Route
-from stylescore.diffusion.one_step import OneStep
+from stylescore.diffusion.execution.tiling import OVERLAP
+from stylescore.diffusion.one_step import MergedGenerator, OneStep
 from stylescore.errors import ModelError, memory_limit, quote
+from stylescore.generators.export import Exported, export_onnx, require_extra
 from stylescore.generators.files import GeneratorFacts, read_facts
 from stylescore.generators.kinds import resolve_options
 from stylescore.generators.layers import CELL, cells
-from stylescore_apply.networks import Array, Facts
+from stylescore_apply.networks import Array, Facts, TileRule
 
 BYTES_PER_PIXEL = 64
 """Memory of a picture outside the networks, which compute large ones in tiles of their own."""
@@ -59,13 +61,16 @@ class OneStepNetwork:
         return picture.cpu().numpy()
 
 
-def load_one_step(path: Path, model: str | None = None, device: str = "auto") -> OneStepNetwork:
+def load_one_step(
+    path: Path, model: str | None = None, device: str = "auto", *, style_weights: StyleWeights = "adapter"
+) -> OneStepNetwork:
     """Load a generator that is a LoRA, and its base model.
 
     Args:
         path: the LoRA's file.
         model: the base model; `None` takes the one that the file names.
         device: where it computes.
+        style_weights: whether the LoRA is evaluated beside the model's layers or merged into a copy.
 
     Raises:
         ModelError: the file is not such a generator, or the model is not there or does not fit it.
@@ -78,7 +83,7 @@ def load_one_step(path: Path, model: str | None = None, device: str = "auto") ->
     run = RunConfig(
         styles=(StyleChoice(name=str(path.absolute())),),
         model=base,
-        execution=ExecutionConfig(device=device, style_weights="adapter"),
+        execution=ExecutionConfig(device=device, style_weights=style_weights),
     )
     stylizer = Stylizer(replace(run, method=replace(run.method, style_strength=1.0)))
     networks = stylizer.networks
@@ -87,6 +92,47 @@ def load_one_step(path: Path, model: str | None = None, device: str = "auto") ->
     timestep = resolve_options(facts.network, facts.options)["timestep"]
     step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), timestep)
     return OneStepNetwork(_apply_facts(facts), stylizer, step, networks.base_notes)
+
+
+def export_one_step(
+    path: Path, target: Path, model: str | None = None, *, half: bool = True
+) -> tuple[Exported, tuple[str, ...]]:
+    """Write a generator that is a LoRA, merged into its base model, as an ONNX file.
+
+    Args:
+        path: the LoRA's file.
+        target: the ONNX file, whose folder exists.
+        model: the base model; `None` takes the one that the file names.
+        half: whether weights are stored in half precision.
+
+    Returns:
+        What was found, and what a user should know, one line each.
+
+    Raises:
+        ConfigError: the libraries of the extra `export` are not installed.
+        ModelError: the file is not such a generator, or the model is not there, does not fit it or cannot be exported.
+        StyleError: the LoRA cannot be used.
+        OutputError: the file cannot be written.
+    """
+    require_extra()
+    facts = read_facts(path)
+    network = load_one_step(path, model, "cpu", style_weights="merged")
+    step, side = network.step, network.stylizer.networks.native_size
+    _check_exportable(step)
+    step.backbone.network.float()
+    module = MergedGenerator(step).eval().requires_grad_(False)
+    tiles = TileRule(largest=LARGE * side**2, side=side, overlap=int(OVERLAP * side))
+    return export_onnx(target, module, facts, half=half, tiles=tiles), network.notes
+
+
+def _check_exportable(step: OneStep) -> None:
+    """Raise `ModelError` for a network that takes more than latents, a timestep and tokens."""
+    if step.prompt.pooled is not None or not hasattr(step.backbone.network, "down_blocks"):
+        raise ModelError(
+            "only generators on models of the Stable Diffusion 1.x and 2.x kind are exported to ONNX, the model has a "
+            f"{type(step.backbone.network).__name__} that takes further conditions",
+            hint="stylescore apply runs it with torch; train --network mobile for a network of its own",
+        )
 
 
 def _base(path: Path, facts: GeneratorFacts, model: str | None) -> str:

@@ -51,16 +51,16 @@ class Backbone:
         def predict(tiles: Latent) -> Noise:
             count = len(tiles) // len(z_t)
             if count == 1:
-                return self._predict(tiles, t, conditioning, route)
-            return self._predict(
+                return self.predict_whole(tiles, t, conditioning, route)
+            return self.predict_whole(
                 tiles, t.repeat_interleave(count), conditioning.repeat_interleave(count), route.repeat_interleave(count)
             )
 
         self._count(len(z_t) * len(tile_corners(height, width, self.tile)))
         return blend_tiles(predict, z_t, side=self.tile, per_call=self.tiles_per_call)
 
-    def _predict(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
-        """Call the network once, without counting."""
+    def predict_whole(self, z_t: Latent, t: Timesteps, conditioning: Conditioning, route: Route) -> Noise:
+        """Call the network once, without tiles and without counting."""
         dtype = self.network.dtype
         latents, time = self.prediction.network_inputs(z_t, t)
         with self.adapters.switch.set(route):

@@ -83,6 +83,10 @@ class Conditioning:
         """Return the features of some of the prompts by their numbers, which may repeat."""
         return self._map(lambda every: every[torch.tensor(rows, device=every.device)])
 
+    def expand(self, count: int) -> Conditioning:
+        """Return the features of the only prompt for so many rows, without a copy."""
+        return self._map(lambda row: row.expand(count, *row.shape[1:]))
+
     def repeat_interleave(self, count: int) -> Conditioning:
         """Return every row `count` times, one after another."""
         return self._map(lambda rows: rows.repeat_interleave(count, dim=0))

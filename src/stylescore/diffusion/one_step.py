@@ -7,6 +7,7 @@ evaluate a U-Net at one timestep, on pure noise; here it is a noised photo.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stylescore.diffusion.adapters import Route, TrainedAdapter, trained_route
+from stylescore.diffusion.adapters import PLAIN, Route, TrainedAdapter, trained_route
 from stylescore.diffusion.backbone import Backbone
 from stylescore.diffusion.codec import Codec
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.generators.layers import NoiseField, Photos, check_inputs, pad_to_cells
+from stylescore.method.schedule import OnePoint
+from stylescore.method.types import Latent, Noise, Timesteps
 
 CellLatent = Float[Tensor, "batch noise_channels rows columns"]
 """A latent whose cells are those of a generator's noise."""
+
+
+PredictNoise = Callable[[Latent, Timesteps, Conditioning, Route], Noise]
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,20 @@ class OneStep:
         check_inputs(photo, noise, self.channels)
         assert noise is not None
         with torch.no_grad(), torch.autocast(photo.device.type, enabled=False):  # in float32, as where it is applied
-            z = self.codec.encode_differentiably(pad_to_cells(photo) * 2 - 1)
-        t = torch.full((len(z),), self.timestep, device=z.device)
+            z = self.encode(photo)
+        return self.predict(z, noise, self.backbone, route)
+
+    def encode(self, photo: Photos) -> CellLatent:
+        """Return E(photo), whose sides are padded to whole cells."""
+        return self.codec.encode_differentiably(pad_to_cells(photo) * 2 - 1)
+
+    def predict(self, z: CellLatent, noise: NoiseField, predict_noise: PredictNoise, route: Route) -> CellLatent:
+        """Return z0_hat of a photo's latent, see `latent`."""
+        count = z.shape[0]  # len(z) would be a constant in an exported network
+        t = torch.full((count,), self.timestep, device=z.device)
         schedule = self.backbone.schedule
         z_t = schedule.add_noise(z, noise, t)
-        eps = self.backbone(z_t, t, self.prompt.select([0] * len(z)), route)
-        return schedule.to_clean(eps, z_t, t)
+        return schedule.to_clean(predict_noise(z_t, t, self.prompt.expand(count), route), z_t, t)
 
     def picture(self, latent: CellLatent, size: tuple[int, int]) -> Photos:
         """Return the pictures of latents, in [0, 1] but for a little, differentiable in them.
@@ -120,3 +134,35 @@ class LoraGenerator(nn.Module):
         """
         height, width = photo.shape[-2:]
         return self.picture(self.latent(photo, noise), (height, width))
+
+
+class MergedGenerator(nn.Module):
+    """A one-step generator as one network of the photo and the noise, for export.
+
+    Attributes:
+        network: the denoising network, into which the adapter is merged.
+        vae: the autoencoder.
+        tokens: features of the prompt.
+    """
+
+    context = None
+    tokens: Tensor
+
+    def __init__(self, step: OneStep) -> None:
+        """Combine the networks of a pass with its prompt and timestep as constants.
+
+        Args:
+            step: the pass, on a network without adapters, and a prompt without a pooled vector.
+        """
+        super().__init__()
+        self.network, self.vae = step.backbone.network, step.codec.vae
+        self.register_buffer("tokens", step.prompt.tokens.clone())
+        prediction = replace(step.backbone.prediction, schedule=OnePoint.of(step.backbone.schedule, step.timestep))
+        self._step = replace(step, backbone=replace(step.backbone, prediction=prediction))
+
+    def forward(self, photo: Photos, noise: NoiseField) -> Photos:
+        """Return pictures of the photos' size, in [0, 1], computed as a whole."""
+        height, width = photo.shape[-2:]
+        step = replace(self._step, prompt=Conditioning(self.tokens))
+        latent = step.predict(step.encode(photo), noise, step.backbone.predict_whole, PLAIN)
+        return step.picture(latent, (height, width)).clamp(0, 1)

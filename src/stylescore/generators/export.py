@@ -7,6 +7,7 @@ the file: the network runs in float32, and the file has half the size.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from stylescore.errors import ConfigError, ModelError
 from stylescore.generators.files import GeneratorFacts
 from stylescore.generators.layers import CELL, cells
 from stylescore_apply.names import KEY
-from stylescore_apply.networks import OnnxNetwork
+from stylescore_apply.networks import OnnxNetwork, TileRule
 from stylescore_apply.storage.files import atomic
 
 OPSET = 20
@@ -35,13 +36,15 @@ TOLERANCE = 1e-3
 LARGEST_ROUNDING = 1 / 255
 """Largest difference that storing the weights in half precision may make: one of 256 levels."""
 NEEDED = ("onnx", "onnxscript")
+LARGEST_NETWORK = 1_800_000_000
+"""Bytes of a network's weights in float32: a protocol buffer holds 2 GiB, with the graph and all constants."""
 
 _SMALLEST_HALF = 64
 """Weights with fewer numbers stay in float32: their size does not matter."""
 _EXAMPLE = (2, 136, 200)
 _COMPARED = ((1, 64, 64), (1, 75, 101), (2, 128, 96))
 """Batch, height and width of the photos on which file and torch are compared: one is no multiple of a cell."""
-_MEASURED_SIDE = 128
+_MEASURED_SIDES = (64, 128)
 _INNER_SIDE = 64
 """Side of the part of a picture that is compared with and without more context."""
 _CONTEXT_TOLERANCE = 1 / 1024
@@ -64,7 +67,9 @@ class Exported:
     context: int | None
 
 
-def export_onnx(path: Path, module: nn.Module, facts: GeneratorFacts, *, half: bool = True) -> Exported:
+def export_onnx(
+    path: Path, module: nn.Module, facts: GeneratorFacts, *, half: bool = True, tiles: TileRule | None = None
+) -> Exported:
     """Write a generator as an ONNX file, whole or not at all.
 
     Args:
@@ -72,6 +77,7 @@ def export_onnx(path: Path, module: nn.Module, facts: GeneratorFacts, *, half: b
         module: the generator in float32 on the CPU, with the attribute `context`.
         facts: what its file says of it.
         half: whether weights are stored in half precision. Then they are also rounded in `module`.
+        tiles: how large pictures are computed by a network that sees the whole picture; `None` leaves it to the memory.
 
     Raises:
         ConfigError: the libraries of the extra `export` are not installed.
@@ -81,10 +87,11 @@ def export_onnx(path: Path, module: nn.Module, facts: GeneratorFacts, *, half: b
     require_extra()
     import onnx
 
+    _refuse_large(module)
     rounding = _round(module, facts) if half else 0.0
     model = _trace(module, facts)
     _strip(model)
-    table = _facts(module, facts, model)
+    table = _facts(module, facts, model, tiles)
     if half:
         _store_in_half(model)
     onnx.helper.set_model_props(model, {KEY: json.dumps(table, sort_keys=True), "licence": facts.licence})
@@ -100,6 +107,17 @@ def require_extra() -> None:
         raise ConfigError(
             f"export needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             hint="pip install 'stylescore[export]'",
+        )
+
+
+def _refuse_large(module: nn.Module) -> None:
+    """Raise `ModelError` if a network is too large for one file."""
+    size = 4 * sum(tensor.numel() for tensor in module.state_dict().values())
+    if size > LARGEST_NETWORK:
+        raise ModelError(
+            f"the network has {size / 1e9:.1f} GB in float32, and at most {LARGEST_NETWORK / 1e9:.1f} GB can be "
+            "exported to an ONNX file",
+            hint="stylescore apply runs it with torch; train --network mobile for a small file",
         )
 
 
@@ -139,25 +157,40 @@ def _trace(module: nn.Module, facts: GeneratorFacts) -> Any:
     free = {axis: torch.export.Dim.DYNAMIC for axis in (0, 2, 3)}
     inputs = _inputs(*_EXAMPLE, facts.noise_channels)
     with _silence():
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            dynamo=True,
-            dynamic_shapes=(free,) * len(inputs),
-            input_names=list(inputs),
-            output_names=["picture"],
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
+        model = _convert(module, inputs, free)
     for entry, names in zip([*model.graph.input, *model.graph.output], _AXES, strict=False):
         _name_axes(entry, names)
     if len(inputs) == 1:
         _name_axes(model.graph.output[0], _AXES[2])
     model.ir_version = IR_VERSION
     return model
+
+
+def _convert(module: nn.Module, inputs: Mapping[str, Tensor], free: Mapping[int, Any]) -> Any:
+    """Return what torch's exporter makes of a module.
+
+    Raises:
+        ModelError: it cannot express the module in ONNX.
+    """
+    try:
+        traced = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=(free,) * len(inputs), strict=False)
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=["picture"],
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter's errors have no common base but this
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"torch cannot export the network to ONNX: {reason[:300]}",
+            hint="stylescore apply runs a LoRA with torch; train --network mobile for a network of its own",
+        ) from error
+    assert program is not None
+    return program.model_proto
 
 
 _AXES = (("n", "height", "width"), ("n", "rows", "columns"), ("n", "height", "width"))
@@ -206,12 +239,14 @@ def _strip(model: Any) -> None:
     del model.functions[:]
 
 
-def _facts(module: nn.Module, facts: GeneratorFacts, model: Any) -> Mapping[str, Any]:
+def _facts(module: nn.Module, facts: GeneratorFacts, model: Any, tiles: TileRule | None) -> Mapping[str, Any]:
     """Return what the file says of the network: the generator's facts, and what applying it needs to know."""
+    largest = _MEASURED_SIDES[-1] ** 2 if tiles is None else tiles.largest
     return {
         **asdict(facts),
         "context": needed_context(module, facts.noise_channels),
-        "bytes_per_pixel": _bytes_per_pixel(model, facts.noise_channels),
+        "tiles": None if tiles is None else asdict(tiles),
+        "bytes_per_pixel": _bytes_per_pixel(model, facts.noise_channels, largest),
         "opset": OPSET,
     }
 
@@ -240,11 +275,26 @@ def _inner(picture: Tensor, border: int) -> Tensor:
     return picture[..., border : picture.shape[-2] - border, border : picture.shape[-1] - border]
 
 
-def _bytes_per_pixel(model: Any, noise_channels: int) -> int:
-    """Return how many bytes of activations live at the same time at most, for each pixel of the photo.
+def _bytes_per_pixel(model: Any, noise_channels: int, pixels: int) -> int:
+    """Return how many bytes of activations live at the same time at most, for each of so many pixels of a photo.
 
-    All activations are computed once; each lives from the node that writes it to the last one that reads it.
+    All activations are computed at two small sizes, from which the power of the pixels follows with which each grows:
+    1, or 2 in attention. Each lives from the node that writes it to the last one that reads it.
     """
+    session, names = _with_all_outputs(model)
+    few, many = (_activation_sizes(session, names, noise_channels, side) for side in _MEASURED_SIDES)
+    low, high = (side**2 for side in _MEASURED_SIDES)
+    sizes = {name: many[name] * (many[name] / few[name]) ** _log_ratio(pixels, high, low) for name in names if few[name]}
+    return max(1, math.ceil(_peak(model.graph.node, sizes) / pixels))
+
+
+def _log_ratio(pixels: int, high: int, low: int) -> float:
+    """Return log(pixels / high) / log(high / low)."""
+    return math.log(pixels / high) / math.log(high / low)
+
+
+def _with_all_outputs(model: Any) -> tuple[Any, list[str]]:
+    """Return a session of a model that returns all of its activations, and their names."""
     import onnxruntime
 
     nodes = model.graph.node
@@ -255,17 +305,20 @@ def _bytes_per_pixel(model: Any, noise_channels: int) -> int:
     for name in names:
         if name not in known:
             measured.graph.output.add().name = name
-    session = onnxruntime.InferenceSession(measured.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = _inputs(1, _MEASURED_SIDE, _MEASURED_SIDE, noise_channels)
+    return onnxruntime.InferenceSession(measured.SerializeToString(), providers=["CPUExecutionProvider"]), names
+
+
+def _activation_sizes(session: Any, names: list[str], noise_channels: int, side: int) -> dict[str, int]:
+    """Return the bytes of all activations for a photo of this side."""
+    inputs = _inputs(1, side, side, noise_channels)
     arrays = session.run(names, {name: value.numpy() for name, value in inputs.items()})
-    sizes = {name: int(np.asarray(array).nbytes) for name, array in zip(names, arrays, strict=True)}
-    return max(1, -(-_peak(nodes, sizes) // _MEASURED_SIDE**2))
+    return {name: int(np.asarray(array).nbytes) for name, array in zip(names, arrays, strict=True)}
 
 
-def _peak(nodes: Any, sizes: Mapping[str, int]) -> int:
+def _peak(nodes: Any, sizes: Mapping[str, float]) -> float:
     """Return the most bytes that live at the same time when nodes run in their order."""
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
-    live, most = 0, 0
+    live, most = 0.0, 0.0
     for index, node in enumerate(nodes):
         live += sum(sizes.get(name, 0) for name in node.output)
         most = max(most, live)

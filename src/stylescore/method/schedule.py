@@ -6,7 +6,7 @@ Letters: `abar_t` is the cumulative product of `1 - beta_t`; `z_t = sqrt(abar_t)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import assert_never
 
@@ -121,6 +121,27 @@ class NoiseSchedule:
     def to_clean(self, eps: Noise, z_t: Latent, t: Timesteps) -> Latent:
         """Return the clean latent that a noise prediction implies, (z_t - sigma_t eps) / alpha_t."""
         return (z_t - self.sigma(t) * eps) / self.alpha(t)
+
+
+@dataclass(frozen=True)
+class OnePoint(NoiseSchedule):
+    """One timestep of a schedule, whose abar_t is a constant where a network is exported with it.
+
+    Attributes:
+        value: abar_t, shaped to multiply latents.
+    """
+
+    value: Coefficient = field(kw_only=True)
+
+    @classmethod
+    def of(cls, schedule: NoiseSchedule, timestep: int) -> OnePoint:
+        """Return one timestep of a schedule."""
+        return cls(schedule.betas, schedule.stride, value=schedule.alpha_bar(torch.tensor([timestep])))
+
+    def alpha_bar(self, t: Timesteps) -> Coefficient:
+        """Return abar_t of the timestep, which t must be."""
+        del t
+        return self.value
 
 
 Weight = Callable[[NoiseSchedule, Timesteps], Coefficient]
