@@ -7,6 +7,7 @@ const KEY = "stylescore.generator";
 const VERSION = 1;
 const CONTEXT_IF_UNKNOWN = 128;
 const BLEND = 32;
+const FAINTEST = 1e-3;
 const OVERHEAD = 2.5;
 const MEMORY_LIMIT = 512 * 2 ** 20;
 
@@ -113,14 +114,8 @@ export function noiseField(seed, channels, [top, bottom], [left, right]) {
 /** Stylizes an ImageData; `onTile(done, total)` is called after each tile. */
 export async function stylize(network, photo, seed, onTile = () => {}) {
   const { facts } = network;
-  const context = facts.context ?? CONTEXT_IF_UNKNOWN;
-  const pixels = Math.floor(MEMORY_LIMIT / (OVERHEAD * facts.bytes_per_pixel));
-  const step = facts.multiple;
-  const smallest = Math.ceil((2 * context + 2 * BLEND + 2 * step) / step) * step;
-  const whole = photo.width * photo.height <= pixels;
-  const side = whole ? Infinity : Math.max(smallest, Math.floor(Math.floor(Math.sqrt(pixels)) / step) * step);
-  const rows = splitAxis(photo.height, side, context, step);
-  const columns = splitAxis(photo.width, side, context, step);
+  const split = chooseSplit(facts, photo.width, photo.height);
+  const [rows, columns] = [split(photo.height), split(photo.width)];
   const blended = new Float32Array(3 * photo.width * photo.height);
   let done = 0;
   for (const row of rows) {
@@ -132,6 +127,20 @@ export async function stylize(network, photo, seed, onTile = () => {}) {
   return toImage(blended, photo);
 }
 
+/** Returns what splits the axes of a picture, as stylescore_apply.stylizing does: one span if it is computed whole. */
+export function chooseSplit(facts, width, height) {
+  const { tiles: rule, multiple } = facts;
+  const context = rule ? 0 : facts.context ?? CONTEXT_IF_UNKNOWN;
+  const pixels = Math.floor(MEMORY_LIMIT / (OVERHEAD * facts.bytes_per_pixel));
+  if (width * height <= Math.min(pixels, rule?.largest ?? Infinity)) return (length) => splitAxis(length, Infinity, 0, 1);
+  const inCells = (length) => Math.floor(length / multiple) * multiple;
+  const smallest = Math.ceil((2 * context + 2 * BLEND + 2 * multiple) / multiple) * multiple;
+  const fitting = Math.max(smallest, inCells(Math.floor(Math.sqrt(pixels))));
+  if (!rule) return (length) => splitAxis(length, fitting, context, multiple);
+  const side = Math.min(inCells(rule.side), fitting);
+  return (length) => splitEvenly(length, side, Math.min(rule.overlap, Math.floor(side / 4)), multiple);
+}
+
 /** Splits an axis into spans with weights that add up to 1, as stylescore_apply.tiles does. */
 export function splitAxis(length, side, context, multiple) {
   if (length <= side) return [{ start: 0, stop: length, weight: new Float32Array(length).fill(1) }];
@@ -140,24 +149,38 @@ export function splitAxis(length, side, context, multiple) {
   const count = Math.ceil(lastStart() / (side - overlap)) + 1;
   side = Math.min(side, Math.ceil((length + multiple + (count - 1) * overlap) / count / multiple) * multiple);
   const last = lastStart();
-  const spans = [];
-  const total = new Float64Array(length);
-  for (let index = 0; index < count; index++) {
-    const start = Math.round((last * index) / (count - 1) / multiple) * multiple;
-    const stop = Math.min(start + side, length);
-    const weight = Float64Array.from({ length: stop - start }, (_, at) => ramp(start + at, start, stop, length, context));
-    weight.forEach((value, at) => (total[start + at] += value));
-    spans.push({ start, stop, weight });
-  }
-  for (const span of spans) span.weight = Float32Array.from(span.weight, (value, at) => value / total[span.start + at]);
-  return spans;
+  const starts = Array.from({ length: count }, (_, index) => Math.round((last * index) / (count - 1) / multiple) * multiple);
+  return makeSpans(length, side, starts, (inside) => limit((inside - context) / BLEND));
 }
 
-function ramp(position, start, stop, length, context) {
-  let weight = 1;
-  if (start > 0) weight = Math.min(weight, (position - start - context + 0.5) / BLEND);
-  if (stop < length) weight = Math.min(weight, (stop - position - context - 0.5) / BLEND);
-  return Math.min(1, Math.max(0, weight));
+/** Splits an axis into evenly spaced spans that fade by raised cosines, as stylescore_apply.tiles does. */
+export function splitEvenly(length, side, overlap, multiple) {
+  if (length <= side) return splitAxis(length, side, 0, multiple);
+  const last = Math.ceil(length / multiple) - Math.floor(side / multiple);
+  const count = Math.ceil((last * multiple) / (side - overlap));
+  const starts = Array.from({ length: count + 1 }, (_, index) => roundToEven((index * last) / count) * multiple);
+  const rise = (inside) => Math.max(FAINTEST, 0.5 - 0.5 * Math.cos(Math.PI * limit(inside / overlap)));
+  return makeSpans(length, side, starts, rise);
+}
+
+const limit = (value) => Math.min(1, Math.max(0, value));
+
+/** Rounds as Python does: a half to the even neighbour. */
+const roundToEven = (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+
+/** Returns spans that begin at `starts`; `rise` is their weight by the distance from an inner end. */
+function makeSpans(length, side, starts, rise) {
+  const total = new Float64Array(length);
+  const spans = starts.map((start) => {
+    const stop = Math.min(start + side, length);
+    const weight = Float64Array.from({ length: stop - start }, (_, at) =>
+      Math.min(1, start > 0 ? rise(at + 0.5) : 1, stop < length ? rise(stop - start - at - 0.5) : 1)
+    );
+    weight.forEach((value, at) => (total[start + at] += value));
+    return { start, stop, weight };
+  });
+  for (const span of spans) span.weight = Float32Array.from(span.weight, (value, at) => value / total[span.start + at]);
+  return spans;
 }
 
 /** Computes the network's picture of a part of a photo. */

@@ -28,7 +28,7 @@ from stylescore_apply.images.writing import (
 )
 from stylescore_apply.inputs import STANDARD, Job
 from stylescore_apply.networks import Network
-from stylescore_apply.stylizing import Pixels, Settings, stylize, tile_side
+from stylescore_apply.stylizing import Pixels, Settings, is_cut_for_memory, stylize
 
 LARGEST_INPUT = 2**29
 """Bytes of a picture on standard input."""
@@ -36,8 +36,8 @@ _AHEAD = 2
 """Pictures that are read ahead, and as many that wait to be written: each takes 36 MB at 12 megapixels."""
 _PLACE_DROPPED = "the place where it was taken is left out; --keep-location keeps it"
 _TILED = (
-    "its network looks at the whole picture, so in tiles the result differs from one computed whole; a larger "
-    "--memory-limit avoids tiles"
+    "its network looks at the whole picture, so in tiles that fit into memory the result differs; a larger "
+    "--memory-limit avoids that"
 )
 
 
@@ -162,7 +162,7 @@ def _settled(outcome: Outcome) -> Future[Outcome]:
 
 def _notes(network: Network, photo: Photo, settings: Settings, saving: Saving) -> tuple[str, ...]:
     width, height = photo.picture.size
-    is_inexact = network.facts.context is None and tile_side(network.facts, height, width, settings) is not None
+    is_inexact = is_cut_for_memory(network.facts, height, width, settings)
     is_dropped = not saving.location and has_place(photo.exif)
     return (*photo.notes, *((_PLACE_DROPPED,) if is_dropped else ()), *((_TILED,) if is_inexact else ()))
 

@@ -88,7 +88,7 @@ def refuse_model(model: str | None) -> None:
     """Raise `ConfigError` if a base model was named for a network that needs none."""
     if model is not None:
         raise ConfigError(
-            f"--model {model} is for a generator that is a LoRA, run by stylescore apply; an ONNX file needs no model",
+            f"--model {model} is for a generator that is a LoRA; a network of its own and an ONNX file need no model",
             hint="leave out --model",
         )
 
@@ -193,7 +193,7 @@ def _refuse_lora(path: Path, content: bytes) -> None:
     if facts.get("network") == "lora":
         raise ModelError(
             f"{str(path)!r} is a LoRA of the model {quote(facts.get('base'))}, which runs with torch and that model",
-            hint="pip install stylescore, then stylescore apply",
+            hint="export it with stylescore export, or run it by stylescore apply, both after pip install stylescore",
         )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stylescore_apply.errors import ConfigError, quote
-from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network
+from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network, TileRule
 from stylescore_apply.noise import LARGEST_SEED, Noise, noise_field
-from stylescore_apply.tiles import BLEND, Span, largest_side, tiles
+from stylescore_apply.tiles import Span, largest_side, split_axis, split_evenly, tiles
 
 Pixels = NDArray[np.uint8]
 """[height, width, 3], sRGB"""
@@ -91,10 +92,14 @@ def tile_side(facts: Facts, height: int, width: int, settings: Settings) -> int 
     pixels, rule = int(settings.memory_limit * 2**20 / (OVERHEAD * facts.bytes_per_pixel)), facts.tiles
     if height * width <= (pixels if rule is None else min(pixels, rule.largest)):
         return None
-    context, blend = _border(facts)
-    side = largest_side(pixels, context, facts.multiple, blend)
-    side = side if rule is None else min(side, rule.side)
+    side = largest_side(pixels, _context(facts), facts.multiple) if rule is None else _ruled_side(pixels, facts, rule)
     return side if side < max(height, width) else None
+
+
+def is_cut_for_memory(facts: Facts, height: int, width: int, settings: Settings) -> bool:
+    """Return whether a picture of a network that sees all of it is another one with more memory."""
+    free = replace(settings, memory_limit=LARGEST_LIMIT)
+    return facts.context is None and tile_side(facts, height, width, settings) != tile_side(facts, height, width, free)
 
 
 def to_pixels(picture: Array) -> Pixels:
@@ -106,18 +111,26 @@ def to_pixels(picture: Array) -> Pixels:
     return pixels
 
 
-def _border(facts: Facts) -> tuple[int, int]:
-    """Return the pixels at a tile's inner end that have weight 0, and those over which it fades into the next."""
-    if facts.tiles is not None:
-        return 0, facts.tiles.overlap
-    return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context, BLEND
+def _context(facts: Facts) -> int:
+    return CONTEXT_IF_UNKNOWN if facts.context is None else facts.context
+
+
+def _ruled_side(pixels: int, facts: Facts, rule: TileRule) -> int:
+    """Return the side of tiles by a network's own rule, smaller where memory allows fewer pixels."""
+    return min(rule.side // facts.multiple * facts.multiple, largest_side(pixels, 0, facts.multiple))
+
+
+def _split(facts: Facts, side: int, length: int) -> list[Span]:
+    """Return the tiles' parts of an axis."""
+    if facts.tiles is None:
+        return split_axis(length, side, _context(facts), facts.multiple)
+    return split_evenly(length, side, min(facts.tiles.overlap, side // 4), facts.multiple)
 
 
 def _stylize_tiles(network: Network, photo: Pixels, seed: int, noise: Noise | None, side: int) -> Pixels:
     height, width = photo.shape[:2]
     blended = np.zeros((3, height, width), np.float32)
-    context, blend = _border(network.facts)
-    for row, column in tiles(height, width, side, context, network.facts.multiple, blend):
+    for row, column in tiles(height, width, partial(_split, network.facts, side)):
         picture = _compute(network, photo, seed, noise, (row.start, row.stop), (column.start, column.stop))
         _add(blended, picture[0], row, column)
     return to_pixels(blended)

@@ -9,7 +9,7 @@ import typer
 
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, require_writable, say, working
-from stylescore.errors import ConfigError, quote
+from stylescore.errors import ConfigError, ModelError, quote
 from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import check_target
 
@@ -121,36 +121,51 @@ def exported(generator: Path) -> Path:
     return target
 
 
-def _export(generator: Path, target: Path, *, half: bool) -> Exported:
+def _export(generator: Path, target: Path, *, half: bool, model: str | None = None) -> Exported:
+    """Write the ONNX file of a generator, of a LoRA with its base model."""
+    if _is_lora(generator):
+        return _export_lora(generator, target, half=half, model=model)
     from stylescore.generators.export import export_onnx, require_extra
     from stylescore.generators.files import load_generator
+    from stylescore_apply.networks import refuse_model
 
-    _refuse_lora(generator)
+    refuse_model(model)
     require_extra()
     module, facts = load_generator(generator)
     return export_onnx(target, module, facts, half=half)
 
 
-def _refuse_lora(generator: Path) -> None:
-    """Raise `ConfigError` for a generator that is a LoRA."""
-    from stylescore.generators.files import LORA_HINT, read_facts
+def _export_lora(generator: Path, target: Path, *, half: bool, model: str | None) -> Exported:
+    from stylescore.assembly.one_step import export_one_step
+    from stylescore.cli.output import silence_libraries
 
-    facts = read_facts(generator)
-    if facts.is_lora:
-        raise ConfigError(
-            f"{str(generator)!r} is a LoRA of the model {facts.base!r}, which is not exported to ONNX", hint=LORA_HINT
-        )
+    silence_libraries()
+    found, notes = export_one_step(generator, target, model, half=half)
+    for note in notes:
+        say(f"note: {note}")
+    return found
 
 
 def export(
     generator: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="A training's folder, or a generator's file.", parser=parse_path)
+        str,
+        typer.Argument(
+            metavar="RUN|FILE|STYLE", help="A training's folder, a generator's file, or a style with a generator."
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE.onnx", help="File to write; else beside the generator.", parser=parse_path
+            "--out",
+            "-o",
+            metavar="FILE.onnx",
+            help="File to write; else beside the generator, or STYLE.onnx in the working folder.",
+            parser=parse_path,
         ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR|FILE", help="Base model of a LoRA, in place of the one that its file names."),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="float16|float32", help="Of the stored weights; it is run in float32.")
@@ -162,14 +177,33 @@ def export(
 
     The file is compared with torch; one that computes something else is not written.
     """
-    from stylescore.generators.files import require_generator
-
-    file = require_generator(generator)
-    target = file.with_suffix(".onnx") if out is None else out
+    file, usual = _generator_to_export(generator)
+    target = usual if out is None else out
     _check_export(target, precision)
     with working("exporting", quiet=quiet or json):
-        found = _export(file, target, half=precision == "float16")
+        found = _export(file, target, half=precision == "float16", model=model)
     _report(target, found, precision, json=json, quiet=quiet)
+
+
+def _generator_to_export(name: str) -> tuple[Path, Path]:
+    """Return the generator of a path or a style's name, and the file that is written by default.
+
+    Raises:
+        ModelError: there is none, or the style's is exported already.
+    """
+    from stylescore.catalog.registry import find_generator
+    from stylescore.generators.files import require_generator
+
+    path = parse_path(name)
+    own = None if path.exists() else find_generator(name)
+    if own is None:
+        file = require_generator(path)
+        return file, file.with_suffix(".onnx")
+    if own.suffix == ".onnx":
+        raise ModelError(
+            f"the generator of the style {quote(name)} is an ONNX file: {own}", hint="use it as it is, or copy it"
+        )
+    return own, Path(f"{own.stem}.onnx")
 
 
 def _check_export(target: Path, precision: str) -> None:

@@ -29,7 +29,7 @@ ENDING = ".safetensors"
 VERSION = 1
 LORA = "lora"
 FLOATS = ("F32", "F16", "BF16")
-LORA_HINT = "stylescore apply runs it with torch and its model; train --network mobile for a network of its own"
+LORA_HINT = "stylescore apply runs it with torch and its model, stylescore export writes both as an ONNX file"
 _HINT = "train it with stylescore train-generator, or download the file again"
 
 

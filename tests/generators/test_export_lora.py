@@ -1,0 +1,236 @@
+"""One-step generators that are LoRAs as ONNX files: their pictures are those of torch, whole and in tiles."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from jaxtyping import config
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tests.conftest import PARITY
+from tests.generators.test_export import no_checks  # noqa: F401
+
+from stylescore.assembly import one_step
+from stylescore.assembly.one_step import OneStepNetwork, export_one_step, load_one_step
+from stylescore.catalog.registry import BUNDLED
+from stylescore.cli.main import exit_code
+from stylescore.diffusion.execution.tiling import _ramp, tile_starts
+from stylescore.errors import ModelError
+from stylescore.generators import export
+from stylescore.generators.files import GeneratorFacts, facts_metadata
+from stylescore_apply.networks import OnnxNetwork, TileRule
+from stylescore_apply.stylizing import OVERHEAD, Settings, is_cut_for_memory, stylize, tile_side
+from stylescore_apply.tiles import split_evenly
+
+pytestmark = pytest.mark.xdist_group("export")
+
+TINY = PARITY / "tiny_base"
+FACTS = GeneratorFacts(
+    network="lora",
+    options={"rank": 4, "timestep": 399},
+    style="bands",
+    base="tiny_base",
+    prompt="a picture of bands",
+    noise_channels=4,
+    licence="CC0-1.0",
+)
+VAN_GOGH = BUNDLED / "mini" / "generators" / "van-gogh.safetensors"
+
+
+def write_generator(path: Path, facts: GeneratorFacts = FACTS) -> Path:
+    """Write the LoRA of the tiny base as a generator."""
+    save_file(load_file(PARITY / "style_lora_kohya.safetensors"), path, facts_metadata(facts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_generator(tmp_path_factory.mktemp("lora") / "bands.safetensors")
+
+
+@pytest.fixture(scope="module")
+def exported(generator: Path, no_checks: None) -> tuple[Path, export.Exported]:  # noqa: F811
+    """Return the file of the tiny generator, and what was found."""
+    path = generator.with_suffix(".onnx")
+    found, notes = export_one_step(generator, path, str(TINY))
+    assert notes == ()
+    return path, found
+
+
+@pytest.fixture(scope="module")
+def torch_network(generator: Path) -> OneStepNetwork:
+    return load_one_step(generator, str(TINY), "cpu")
+
+
+def inputs(batch: int, height: int, width: int, channels: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    rng = np.random.default_rng(3)
+    photo = rng.random((batch, 3, height, width), np.float32)
+    return photo, rng.standard_normal((batch, channels, -(-height // 8), -(-width // 8)), np.float32)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (1, 37, 90), (3, 40, 56), (1, 8, 200), (2, 17, 9)])
+def test_the_file_computes_what_torch_computes(
+    exported: tuple[Path, export.Exported], torch_network: OneStepNetwork, batch: int, height: int, width: int
+) -> None:
+    photo, noise = inputs(batch, height, width, 4)
+    picture, wanted = OnnxNetwork(exported[0], threads=1)(photo, noise), torch_network(photo, noise)
+    assert picture.shape == photo.shape
+    assert np.abs(picture - wanted).max() < exported[1].rounding + export.TOLERANCE
+    assert wanted.std() > 0.01
+    assert np.abs(picture - OnnxNetwork(exported[0], threads=1)(photo, -noise)).max() > 0.01
+
+
+def test_the_lora_and_the_prompt_are_in_the_file(
+    exported: tuple[Path, export.Exported], generator: Path, tmp_path: Path
+) -> None:
+    photo, noise = inputs(1, 40, 56, 4)
+    picture = OnnxNetwork(exported[0], threads=1)(photo, noise)
+    other = load_one_step(write_generator(tmp_path / "a.safetensors", replace(FACTS, prompt="")), str(TINY), "cpu")
+    plain = {name: 0 * tensor for name, tensor in load_file(generator).items() if "alpha" not in name}
+    save_file(plain, tmp_path / "b.safetensors", facts_metadata(FACTS))
+    without = load_one_step(tmp_path / "b.safetensors", str(TINY), "cpu")
+    for network in (other, without):
+        assert np.abs(network(photo, noise) - picture).max() > 3 * (exported[1].rounding + export.TOLERANCE)
+
+
+def test_it_states_its_facts_and_how_large_pictures_are_computed(exported: tuple[Path, export.Exported]) -> None:
+    facts = OnnxNetwork(exported[0]).facts
+    assert (facts.network, facts.style, facts.noise_channels, facts.licence) == ("lora", "bands", 4, "CC0-1.0")
+    assert facts.context is None
+    native = load_native()
+    assert facts.tiles == TileRule(largest=4 * native**2, side=native, overlap=native // 4)
+    model = onnx.load(exported[0])
+    onnx.checker.check_model(model, full_check=True)
+    table = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "stylescore.generator"))
+    assert (table["base"], table["prompt"]) == ("tiny_base", "a picture of bands")
+    assert not re.search(rb"/\w+/\w+/|\.py\b|stack_trace", exported[0].read_bytes())
+
+
+def load_native() -> int:
+    return int(json.loads((TINY / "unet" / "config.json").read_text())["sample_size"]) * 8
+
+
+def test_large_pictures_are_computed_in_torchs_tiles(
+    exported: tuple[Path, export.Exported], torch_network: OneStepNetwork
+) -> None:
+    native, network = load_native(), OnnxNetwork(exported[0], threads=1)
+    height, width = 2 * native + 20, 2 * native + 45
+    photo = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    photo = np.asarray(Image.fromarray(photo).resize((width, height)))
+    assert tile_side(network.facts, height, width, Settings()) == native
+    assert tile_side(network.facts, 2 * native, 2 * native, Settings()) is None
+    ours, wanted = stylize(network, photo, Settings()), stylize(torch_network, photo, Settings())
+    assert np.abs(ours.astype(int) - wanted).mean() < 1
+
+
+@pytest.mark.parametrize("length", [257, 300, 700, 2000, 1501, 4001])
+def test_an_axis_is_split_as_torch_splits_a_latent(length: int) -> None:
+    spans, cells = split_evenly(length, 256, 64, 8), -(-length // 8)
+    starts = tile_starts(cells, 32)
+    assert [span.start for span in spans] == [8 * start for start in starts]
+    ramps = [_ramp(256, 64, first=start == 0, last=start + 32 == cells).numpy() for start in starts]
+    total = np.zeros(8 * cells)
+    for start, ramp in zip(starts, ramps, strict=True):
+        total[8 * start : 8 * start + 256] += ramp
+    for span, start, ramp in zip(spans, starts, ramps, strict=True):
+        wanted = (ramp / total[8 * start : 8 * start + 256])[: len(span.weight)]
+        near_the_end = 8 if length % 8 else 0  # padding lies behind the last pixel
+        np.testing.assert_allclose(
+            span.weight[: len(span.weight) - near_the_end], wanted[: len(wanted) - near_the_end], atol=1e-4
+        )
+
+
+def test_less_memory_makes_smaller_tiles_which_is_said(exported: tuple[Path, export.Exported]) -> None:
+    network = OnnxNetwork(exported[0], threads=1)
+    native = load_native()
+    large = (3 * native, 3 * native)
+    network.facts = replace(network.facts, bytes_per_pixel=int(2**20 * 64 / OVERHEAD / 100**2))
+    small, free = Settings(memory_limit=64), Settings(memory_limit=2**20)
+    assert tile_side(network.facts, *large, small) == min(96, native)
+    assert tile_side(network.facts, *large, free) == native
+    assert is_cut_for_memory(network.facts, 2 * native, 2 * native, small)
+    assert not is_cut_for_memory(network.facts, *large, free)
+    photo = np.random.default_rng(0).integers(0, 256, (*large, 3), dtype=np.uint8)
+    assert stylize(network, photo, small).shape == photo.shape
+
+
+def test_the_command_exports_it_with_a_named_model(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["export", str(generator), "--out", "made.onnx"]
+    assert exit_code(arguments) == 2
+    assert "which is not found by this name\nhint: give the model's folder" in capsys.readouterr().err
+    assert exit_code([*arguments, "--model", str(TINY), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["file"], document["context"]) == ("made.onnx", None)
+    assert 0 < document["difference"] < export.TOLERANCE
+    assert OnnxNetwork(Path("made.onnx")).facts.style == "bands"
+
+
+def test_what_cannot_be_exported_is_refused(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Any
+) -> None:
+    target = tmp_path / "a.onnx"
+    with pytest.raises(ModelError, match="noise has 4 channels and cells of 8 pixels"):
+        export_one_step(write_generator(tmp_path / "b.safetensors"), target, "mini")
+    monkeypatch.setattr(export, "LARGEST_NETWORK", 100_000)
+    with pytest.raises(ModelError, match=r"the network has 0\.\d GB in float32, and at most 0\.0 GB can be exported"):
+        export_one_step(generator, target, str(TINY))
+    monkeypatch.undo()
+    loaded = load_one_step(generator, str(TINY), "cpu", style_weights="merged")
+    pooled = replace(loaded.step.prompt, pooled=loaded.step.prompt.tokens[:, 0])
+    with_pooled = replace(loaded, step=replace(loaded.step, prompt=pooled))
+    monkeypatch.setattr(one_step, "load_one_step", lambda *args, **kwargs: with_pooled)
+    with pytest.raises(ModelError, match=r"only generators on models of the Stable Diffusion 1.x and 2.x kind"):
+        export_one_step(generator, target, str(TINY))
+    assert not target.exists()
+
+
+def test_a_module_that_torch_cannot_trace_is_refused(generator: Path, tmp_path: Path) -> None:
+    loaded = load_one_step(generator, str(TINY), "cpu", style_weights="merged")
+    module = one_step.MergedGenerator(loaded.step).eval()
+    module.network.forward = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ModelError, match="torch cannot export the network to ONNX: "):
+        export._convert(module, export._inputs(2, 136, 200, 4), {})
+
+
+def test_the_generator_of_a_style_is_exported_into_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped one, compared with `apply` by torch, and run by stylescore-apply."""
+    from stylescore_apply.cli import exit_code as apply
+
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(["export", "van-gogh"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "van-gogh.onnx\n"
+    size = Path("van-gogh.onnx").stat().st_size
+    assert size < 17.5e6
+    network, wanted = OnnxNetwork(Path("van-gogh.onnx"), threads=1), load_one_step(VAN_GOGH, None, "cpu")
+    for batch, height, width in ((1, 256, 256), (2, 101, 160)):
+        photo, noise = inputs(batch, height, width, 32)
+        assert np.abs(network(photo, noise) - wanted(photo, noise)).max() < 2 / 255
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save("a.png")
+    assert apply(["van-gogh.onnx", "a.png", "--out", "made"]) == 0
+    with Image.open("made/a.png") as picture:
+        assert picture.size == (90, 60)
+    assert exit_code(["apply", str(VAN_GOGH), "a.png", "--out", "by-torch"]) == 0
+    difference = np.asarray(Image.open("made/a.png")).astype(int) - np.asarray(Image.open("by-torch/a.png"))
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    """Keep the checks of types off for the whole module: what is traced has symbols for sizes."""
+    config.update("jaxtyping_disable", True)
+    yield
