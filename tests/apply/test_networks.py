@@ -18,7 +18,7 @@ from tests.apply.tiny import FACTS, build, picture, reference
 
 from stylescore_apply.errors import ModelError
 from stylescore_apply.names import find_network, known_networks
-from stylescore_apply.networks import KEY, OnnxNetwork, parse_facts
+from stylescore_apply.networks import KEY, OnnxNetwork, TileRule, parse_facts
 
 NetworkFile = Callable[..., Path]
 
@@ -44,6 +44,9 @@ def test_entries_for_people_are_ignored_and_facts_returned() -> None:
     facts = parse_facts(FACTS | {"training": {"steps": 3}, "trigger": "x"})
     assert (facts.network, facts.context, facts.noise_channels) == ("box", 2, 2)
     assert parse_facts(FACTS | {"context": None}).context is None
+    assert facts.tiles is None
+    rule = {"largest": 2**18, "side": 256, "overlap": 64}
+    assert parse_facts(FACTS | {"tiles": rule}).tiles == TileRule(**rule)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,13 @@ def test_entries_for_people_are_ignored_and_facts_returned() -> None:
         ({"context": "far"}, "its 'context' is 'far'"),
         ({"bytes_per_pixel": True}, "its 'bytes_per_pixel' is True"),
         ({"licence": None}, "its 'licence' is None"),
+        ({"tiles": 256}, "its 'tiles' are 256, not a JSON object"),
+        ({"tiles": {"largest": 0, "side": 256, "overlap": 64}}, "its 'largest' is 0"),
+        ({"tiles": {"largest": 1, "side": 8, "overlap": 2}}, "its 'side' is 8"),
+        (
+            {"tiles": {"largest": 1, "side": 256, "overlap": 65}},
+            "its 'overlap' is 65, not a whole number between 1 and",
+        ),
     ],
 )
 def test_facts_that_cannot_be_used_are_refused(facts: dict[str, Any], message: str, network_file: NetworkFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stylescore_apply.errors import ConfigError
 from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.noise import hash32, noise_field
 from stylescore_apply.stylizing import OVERHEAD, Settings, stylize, tile_side, to_pixels
-from stylescore_apply.tiles import BLEND, largest_side, split_axis
+from stylescore_apply.tiles import BLEND, largest_side, split_axis, split_evenly
 
 SIDE = 200
 
@@ -71,6 +72,21 @@ def test_spans_cover_an_axis_with_weights_of_one(length: int, context: int, extr
         assert span.stop - span.start <= side
     np.testing.assert_allclose(total, 1, atol=1e-6)
     assert (spans[0].start, spans[-1].stop) == (0, length)
+
+
+@given(length=st.integers(1, 5000), cells=st.integers(10, 64), multiple=st.sampled_from([4, 8]))
+def test_spans_that_fade_cover_an_axis_with_weights_of_one(length: int, cells: int, multiple: int) -> None:
+    side = cells * multiple
+    spans = split_evenly(length, side, side // 4, multiple)
+    total = np.zeros(length)
+    for span in spans:
+        total[span.start : span.stop] += span.weight
+        assert span.start % multiple == 0
+        assert span.stop - span.start <= side
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert (spans[0].start, spans[-1].stop) == (0, length)
+    for first, second in pairwise(spans):
+        assert first.stop - second.start >= side // 4 - multiple  # the starts are rounded
 
 
 @given(length=st.integers(200, 5000), context=st.integers(0, 60), extra=st.integers(0, 400))

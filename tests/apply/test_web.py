@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.apply.tiny import picture
+from tests.apply.tiny import FACTS, picture
 
-from stylescore_apply.networks import OnnxNetwork
+from stylescore_apply.networks import OnnxNetwork, TileRule
 from stylescore_apply.noise import noise_field
 from stylescore_apply.stylizing import OVERHEAD, Settings, stylize
-from stylescore_apply.tiles import split_axis
+from stylescore_apply.tiles import split_axis, split_evenly
 
 PAGE = Path(__file__).parents[2] / "examples" / "web"
 RUNTIME = PAGE / "node_modules" / "onnxruntime-web"
@@ -132,6 +133,20 @@ def test_noise_and_tiles_are_those_of_the_command_line(page: Any, site: tuple[st
     for (start, stop, *weight), span in zip(spans, split_axis(1000, 320, 40, 8), strict=True):
         assert (start, stop) == (span.start, span.stop)
         np.testing.assert_allclose(weight, span.weight, atol=1e-6)
+    rule = TileRule(largest=2**18, side=256, overlap=64)
+    facts = FACTS | {"context": None, "bytes_per_pixel": 500, "tiles": asdict(rule)}
+    for width, height in ((1001, 700), (512, 512), (1001, 500)):  # at 500 a tile would begin between two cells
+        spans = page.evaluate(
+            """async ([facts, width, height]) => (await import("./network.js"))
+                .chooseSplit(facts, width, height)(height)
+                .map(({ start, stop, weight }) => [start, stop, ...weight])""",
+            [facts, width, height],
+        )
+        whole = width * height <= rule.largest
+        wanted = split_evenly(height, height if whole else rule.side, rule.overlap, 8)
+        for (start, stop, *weight), span in zip(spans, wanted, strict=True):
+            assert (start, stop) == (span.start, span.stop)
+            np.testing.assert_allclose(weight, span.weight, atol=1e-6)
 
 
 def test_the_camera_is_stylized(page: Any, site: tuple[str, Path], network_file: Callable[..., Path]) -> None:

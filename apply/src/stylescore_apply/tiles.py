@@ -119,7 +119,7 @@ def _starts(length: int, side: int, count: int, multiple: int) -> list[int]:
 
 def _weight(start: int, stop: int, length: int, rise: Rise) -> NDArray[np.float64]:
     """Return weights of a span's pixels that rise from its inner ends."""
-    inside = np.arange(stop - start) + 0.5
+    inside = np.linspace(0.5, stop - start - 0.5, stop - start, dtype=np.float64)
     weight = np.ones(stop - start)
     if start > 0:
         weight = np.minimum(weight, rise(inside))

@@ -157,8 +157,9 @@ class MergedGenerator(nn.Module):
         super().__init__()
         self.network, self.vae = step.backbone.network, step.codec.vae
         self.register_buffer("tokens", step.prompt.tokens.clone())
-        prediction = replace(step.backbone.prediction, schedule=OnePoint.of(step.backbone.schedule, step.timestep))
-        self._step = replace(step, backbone=replace(step.backbone, prediction=prediction))
+        prediction: Any = step.backbone.prediction
+        at_timestep = replace(prediction, schedule=OnePoint.of(step.backbone.schedule, step.timestep))
+        self._step = replace(step, backbone=replace(step.backbone, prediction=at_timestep))
 
     def forward(self, photo: Photos, noise: NoiseField) -> Photos:
         """Return pictures of the photos' size, in [0, 1], computed as a whole."""

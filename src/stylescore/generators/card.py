@@ -71,9 +71,11 @@ stylescore.
 stylescore apply {hub_id} photo.jpg
 ```
 
-`--model` names the base model where it is not found as {base}. The LoRA loads in other programs too. There, encode the
-photo, add the noise of the timestep below to its latent, predict the clean latent once under the prompt below without
-guidance, and decode it. As a style over many steps it was not trained.
+`--model` names the base model where it is not found as {base}. `stylescore export` writes both as one ONNX file.
+
+The LoRA loads in other programs too. There, encode the photo, add the noise of the timestep below to its latent,
+predict the clean latent once under the prompt below without guidance, and decode it. As a style over many steps it was
+not trained.
 
 ## Facts
 

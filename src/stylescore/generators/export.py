@@ -284,7 +284,9 @@ def _bytes_per_pixel(model: Any, noise_channels: int, pixels: int) -> int:
     session, names = _with_all_outputs(model)
     few, many = (_activation_sizes(session, names, noise_channels, side) for side in _MEASURED_SIDES)
     low, high = (side**2 for side in _MEASURED_SIDES)
-    sizes = {name: many[name] * (many[name] / few[name]) ** _log_ratio(pixels, high, low) for name in names if few[name]}
+    sizes = {
+        name: many[name] * (many[name] / few[name]) ** _log_ratio(pixels, high, low) for name in names if few[name]
+    }
     return max(1, math.ceil(_peak(model.graph.node, sizes) / pixels))
 
 
