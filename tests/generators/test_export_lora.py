@@ -26,7 +26,7 @@ from stylescore.assembly.one_step import OneStepNetwork, export_one_step, load_o
 from stylescore.catalog.registry import BUNDLED
 from stylescore.cli.main import exit_code
 from stylescore.diffusion.execution.tiling import _ramp, tile_starts
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, StyleError
 from stylescore.generators import export
 from stylescore.generators.files import GeneratorFacts, facts_metadata
 from stylescore_apply.networks import OnnxNetwork, TileRule
@@ -143,7 +143,7 @@ def test_large_pictures_are_computed_in_torchs_tiles(
     assert tile_side(network.facts, height, width, Settings()) == native
     assert tile_side(network.facts, 2 * native, 2 * native, Settings()) is None
     ours, wanted = stylize(network, photo, Settings()), stylize(torch_network, photo, Settings())
-    assert np.abs(ours.astype(int) - wanted).mean() < 1
+    assert np.abs(ours.astype(int) - wanted).mean() < 0.15 * wanted.std()  # of random weights, which amplify
 
 
 @pytest.mark.parametrize("length", [257, 300, 700, 2000, 1501, 4001])
@@ -211,13 +211,15 @@ def test_an_exported_generator_is_not_exported_again(
     assert "the generator of the style 'bands' is an ONNX file: " in capsys.readouterr().err
     assert exit_code(["export", str(VAN_GOGH), "--model", "nothing", "--out", str(own_styles / "a.onnx")]) == 2
     assert "there is no model 'nothing'" in capsys.readouterr().err
+    assert exit_code(["export", "van-gog"]) == 2
+    assert "there is no generator 'van-gog'\nhint: did you mean 'van-gogh'?" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_refused(
     generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Any
 ) -> None:
     target = tmp_path / "a.onnx"
-    with pytest.raises(ModelError, match="noise has 4 channels and cells of 8 pixels"):
+    with pytest.raises(StyleError, match="does not fit the model"):
         export_one_step(write_generator(tmp_path / "b.safetensors"), target, "mini")
     monkeypatch.setattr(export, "LARGEST_NETWORK", 100_000)
     with pytest.raises(ModelError, match=r"the network has 0\.\d GB in float32, and at most 0\.0 GB can be exported"):
@@ -263,3 +265,7 @@ def test_the_generator_of_a_style_is_exported_into_the_working_folder(
     assert exit_code(["apply", str(VAN_GOGH), "a.png", "--out", "by-torch"]) == 0
     difference = np.asarray(Image.open("made/a.png")).astype(int) - np.asarray(Image.open("by-torch/a.png"))
     assert np.abs(difference).max() <= 1
+    large = np.asarray(Image.open("a.png").resize((600, 520)))
+    ours, by_torch = stylize(network, large, Settings()), stylize(wanted, large, Settings())
+    assert tile_side(network.facts, 520, 600, Settings()) == 256
+    assert np.abs(ours.astype(int) - by_torch).mean() < 1

@@ -119,6 +119,7 @@ VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("benchmark", "--output"): PLACES,
     ("export", "--out"): ("", "made.pt", ".onnx", "nowhere/made.onnx", "pictures", "/proc/made.onnx", "/"),
     ("export", "--precision"): ("", "int8"),
+    ("export", "--model"): ("", "nothing", "photo.png", "pictures"),
     ("push", "--message"): ("", " ", RAW, LONG),
     ("studio", "--styles"): FOLDERS[:-1],
     ("studio", "--model"): ("", "nowhere"),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stylescore.method.schedule import (
     NoiseSchedule,
+    OnePoint,
     alpha_bar_squared_weight,
     min_snr_weight,
     noise_weight,
@@ -93,6 +94,17 @@ def test_nothing_is_noised_before_the_first_timestep(schedule: NoiseSchedule, t:
 def test_alpha_and_sigma_are_a_point_on_the_unit_circle(schedule: NoiseSchedule) -> None:
     total = schedule.alpha(EVERY_T).square() + schedule.sigma(EVERY_T).square()
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
+
+
+def test_one_point_of_a_schedule_is_the_schedule_there(schedule: NoiseSchedule) -> None:
+    point, t = OnePoint.of(schedule, 399), torch.tensor([399, 399])
+    z, eps = (torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    noised = point.add_noise(z, eps, t)
+    torch.testing.assert_close(noised, schedule.add_noise(z, eps, t))
+    torch.testing.assert_close(point.to_clean(eps, noised, t), z)
+    for kind in ("epsilon", "v_prediction", "sample"):
+        torch.testing.assert_close(point.to_eps(z, kind, noised, t), schedule.to_eps(z, kind, noised, t))
+    assert point.value.shape == (1, 1, 1, 1)
 
 
 def test_draw_noises_both_latents_alike_and_stops_gradients(schedule: NoiseSchedule) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, require_writable, say, working
-from stylescore.errors import ConfigError, ModelError, quote
+from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
 from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import check_target
 
@@ -191,11 +191,18 @@ def _generator_to_export(name: str) -> tuple[Path, Path]:
     Raises:
         ModelError: there is none, or the style's is exported already.
     """
-    from stylescore.catalog.registry import find_generator
+    from stylescore.catalog.registry import find_generator, known_generators
     from stylescore.generators.files import require_generator
+    from stylescore.storage.texts import is_file, is_folder
 
     path = parse_path(name)
-    own = None if path.exists() else find_generator(name)
+    is_path = is_file(path) or is_folder(path) or bool(path.suffix) or len(path.parts) > 1
+    own = None if is_path else find_generator(name)
+    if own is None and not is_path:
+        raise ModelError(
+            f"there is no generator {quote(name)}",
+            hint=did_you_mean(name, known_generators()) or "give its file, a training's folder, or a style with one",
+        )
     if own is None:
         file = require_generator(path)
         return file, file.with_suffix(".onnx")

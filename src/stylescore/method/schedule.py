@@ -128,7 +128,7 @@ class OnePoint(NoiseSchedule):
     """One timestep of a schedule, whose abar_t is a constant where a network is exported with it.
 
     Attributes:
-        value: abar_t, shaped to multiply latents.
+        value: abar_t, [1, 1, 1, 1].
     """
 
     value: Coefficient = field(kw_only=True)
@@ -140,8 +140,7 @@ class OnePoint(NoiseSchedule):
 
     def alpha_bar(self, t: Timesteps) -> Coefficient:
         """Return abar_t of the timestep, which t must be."""
-        del t
-        return self.value
+        return self.value.expand(t.shape[0], 1, 1, 1)
 
 
 Weight = Callable[[NoiseSchedule, Timesteps], Coefficient]
