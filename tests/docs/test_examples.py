@@ -76,6 +76,12 @@ def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     assert below.max() > below.min()
 
 
+def test_relevance_maps_of_the_bundled_model_are_of_one_size(sandbox: Path) -> None:
+    photo = EXAMPLES / "chelsea.jpg"
+    sheet = example("relevance_maps").main([photo], target=sandbox / "maps.png", draws=1)
+    assert sheet.height > sheet.width
+
+
 def test_thumbnails_are_small_squares(sandbox: Path) -> None:
     made = example("thumbnails").main(Path("photo.jpg"), ["oil-painting"], sandbox, TINY, iterations=2)
     with Image.open(sandbox / "oil-painting.webp") as kept:
