@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import methods_compared
 from benchmarks.quality.split import Photos
 from PIL import Image
 
+from benchmarks import methods_compared
 from stylescore.benchmark.grid import ABLATIONS, LABELS
 
 
