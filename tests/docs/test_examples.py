@@ -66,6 +66,16 @@ def test_own_size_lays_both_ways_beside_the_photo(sandbox: Path) -> None:
         assert kept.size == sheet.size
 
 
+def test_one_pass_lies_beside_the_run(tmp_path: Path) -> None:
+    module = example("one_step")
+    generators = {"van-gogh": module.find_generators()["van-gogh"]}
+    target = tmp_path / "one-step.png"
+    sheet = module.main([EXAMPLES / "face.jpg"], generators, target, cell=64, iterations=1, size=64)
+    with Image.open(target) as kept:
+        assert kept.size == sheet.size
+        assert kept.width > 2 * kept.height
+
+
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     photo = Path("photo.jpg")
     sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)
