@@ -19,12 +19,13 @@ from stylescore.images import Photo, contact_sheet
 from stylescore.method.fit import fit
 
 HERE = Path(__file__).parent
-PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket"))
+PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut", "rocket", "face", "lamps"))
 DRAWS = 16
 WITHOUT_CHANGE = {
     "relevance": {"strength": 1.0},
     "timesteps": {"sampler": "uniform"},
     "optimiser": {"name": "sgd", "lr": 1e-9},
+    "refine": {"factor": 1.0},
 }
 """Settings for the full map over all timesteps, while the picture stays the photo."""
 
@@ -48,7 +49,7 @@ def main(
     stylizer = Stylizer(RunConfig(styles=(StyleChoice(name=style),), model=model, method=method))
     photos = [read_photo(path) for path in paths]
     sheet = contact_sheet([[photo.picture for photo in photos], [average_maps(stylizer, photo) for photo in photos]])
-    sheet.save(target)
+    sheet.save(target, quality=88)
     return sheet
 
 

@@ -120,6 +120,18 @@ def tiny_parts() -> tuple[Any, Any, Any, Any]:
 
 
 @pytest.fixture(scope="session")
+def style_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a picture for the methods that take their style from one."""
+    import numpy as np
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("style") / "style.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((96, 64)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_unet() -> Callable[[], Any]:
     """Return a maker of untouched copies of the tiny U-Net."""
     return lambda: deepcopy(tiny_parts()[0])

@@ -18,7 +18,7 @@ from stylescore_apply.errors import ConfigError
 from stylescore_apply.networks import OnnxNetwork
 from stylescore_apply.noise import hash32, noise_field
 from stylescore_apply.stylizing import OVERHEAD, Settings, stylize, tile_side, to_pixels
-from stylescore_apply.tiles import BLEND, largest_side, split_axis, split_evenly
+from stylescore_apply.tiles import BLEND, Span, largest_side, split_axis, split_evenly
 
 SIDE = 200
 
@@ -64,7 +64,10 @@ def test_the_noise_of_a_seed_never_changes() -> None:
 )
 def test_spans_cover_an_axis_with_weights_of_one(length: int, context: int, extra: int, multiple: int) -> None:
     side = largest_side(extra**2, context, multiple)
-    spans = split_axis(length, side, context, multiple)
+    require_cover(split_axis(length, side, context, multiple), length, side, multiple)
+
+
+def require_cover(spans: list[Span], length: int, side: int, multiple: int) -> None:
     total = np.zeros(length)
     for span in spans:
         total[span.start : span.stop] += span.weight
@@ -78,13 +81,7 @@ def test_spans_cover_an_axis_with_weights_of_one(length: int, context: int, extr
 def test_spans_that_fade_cover_an_axis_with_weights_of_one(length: int, cells: int, multiple: int) -> None:
     side = cells * multiple
     spans = split_evenly(length, side, side // 4, multiple)
-    total = np.zeros(length)
-    for span in spans:
-        total[span.start : span.stop] += span.weight
-        assert span.start % multiple == 0
-        assert span.stop - span.start <= side
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert (spans[0].start, spans[-1].stop) == (0, length)
+    require_cover(spans, length, side, multiple)
     for first, second in pairwise(spans):
         assert first.stop - second.start >= side // 4 - multiple  # the starts are rounded
 

@@ -7,10 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from stylescore import Stylizer, read_photo
@@ -81,14 +79,6 @@ def test_statistics_are_the_styles_and_the_pattern_the_contents() -> None:
     assert bool(match_statistics(torch.ones(1, 1, 5, 7), style[:1, :1]).isfinite().all())
 
 
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("style") / "style.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((96, 64)).save(path)
-    return path
-
-
 def latents(style_image: Path, copies: int = 1, **options: Any) -> Tensor:
     with Stylizer.load([], style_image=str(style_image), **{**QUICK, **options}) as stylizer:
         fitting = stylizer.start([read_photo(PHOTO)] * copies)
@@ -97,14 +87,14 @@ def latents(style_image: Path, copies: int = 1, **options: Any) -> Tensor:
         return fitting.subject.render()
 
 
-def test_without_strength_it_gives_back_the_photo(picture: Path) -> None:
-    with Stylizer.load([], style_image=str(picture), **QUICK, strength=0.0) as stylizer:
+def test_without_strength_it_gives_back_the_photo(style_picture: Path) -> None:
+    with Stylizer.load([], style_image=str(style_picture), **QUICK, strength=0.0) as stylizer:
         fitting = stylizer.start([read_photo(PHOTO)])
         assert list(fit(fitting)) == []
         assert torch.equal(fitting.subject.render(), fitting.subject.draw(fitting.rng)[1])
 
 
-def test_a_photo_in_its_own_style_takes_the_plain_networks_step(picture: Path) -> None:
+def test_a_photo_in_its_own_style_takes_the_plain_networks_step(style_picture: Path) -> None:
     """The three streams are the same in the first step, whatever gamma is."""
     with Stylizer.load([], **{**QUICK, "iterations": 1}, style_image=str(PHOTO), settings=ONE) as stylizer:
         fitting = stylizer.start([read_photo(PHOTO)])
@@ -118,15 +108,15 @@ def test_a_photo_in_its_own_style_takes_the_plain_networks_step(picture: Path) -
         assert torch.allclose(fitting.subject.render(), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_the_style_picture_and_gamma_matter_and_nothing_is_random(picture: Path) -> None:
-    first = latents(picture)
-    assert torch.equal(first, latents(picture, seed=7))
+def test_the_style_picture_and_gamma_matter_and_nothing_is_random(style_picture: Path) -> None:
+    first = latents(style_picture)
+    assert torch.equal(first, latents(style_picture, seed=7))
     assert not torch.allclose(first, latents(PHOTO), atol=1e-2)
-    assert not torch.allclose(first, latents(picture, content=1.0), atol=1e-3)
+    assert not torch.allclose(first, latents(style_picture, content=1.0), atol=1e-3)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(picture: Path) -> None:
-    both, alone = latents(picture, copies=2), latents(picture)
+def test_a_batch_equals_its_pictures_one_by_one(style_picture: Path) -> None:
+    both, alone = latents(style_picture, copies=2), latents(style_picture)
     assert torch.allclose(both[:1], alone, atol=1e-4)
     assert torch.allclose(both[1:], alone, atol=1e-4)
 

@@ -87,7 +87,7 @@ def test_results_export_and_json(folders: Path, capsys: pytest.CaptureFixture[st
         (("sms", "none"), "there is no folder 'none'"),
         (("sms", "dds", "--questions", "beauty"), "questions must be of style, content, overall, not beauty"),
         (("sms", "dds", "--voter", "a", "--voter", "a"), "every --voter needs a name of its own"),
-        (("sms", "dds", "--port", "70000"), "--port must be from 0 to 65535, not 70000"),
+        (("sms", "dds", "--port", "70000"), "--port must be between 0 and 65535, not 70000"),
         (("sms", "dds", "--host", "0.0.0.0"), "--host 0.0.0.0 needs --address"),
         (("sms", "dds", "--host", "203.0.113.1"), "cannot listen on 203.0.113.1:0"),
         (("sms", "dds", "--style", "none.png"), "there is no file 'none.png'"),

@@ -140,6 +140,7 @@ TABLE: list[tuple[str, str, str]] = [
     ("{photo} --format gif", "format must be one of png, jpeg, webp, not 'gif'", ANY),
     ("{photo} --format jpeg --quality 0", "quality must be between 1 and 100, not 0", ANY),
     ("{photo} --quality 50", "--quality needs --format jpeg or webp: png loses nothing", "leave --quality out"),
+    ("{photo} --name \udcff", "--name must be Unicode text, not '\\udcff'", "write it in UTF-8"),
     ("{photo} --name a/b", "--name must be a name without slashes and other special letters, not 'a/b'", ANY),
     ("{photo} --name " + "a" * 201, "--name must have at most 200 letters of its own, not 201", "shorten it"),
     ("{photo} --name ..", "--name must be a name without slashes and other special letters, not '..'", ANY),

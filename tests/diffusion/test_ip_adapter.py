@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -117,14 +116,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("style") / "style.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((96, 64)).save(path)
-    return path
-
-
 def places(files: dict[str, Path], kind: str = "plain") -> dict[str, Found]:
     return {
         "ip-adapter": Found(files[kind], "here"),
@@ -150,7 +141,7 @@ def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kind", ["plain", "plus"])
 def test_the_network_gives_what_it_gives_in_diffusers_pipeline(
-    files: dict[str, Path], picture: Path, kind: str
+    files: dict[str, Path], style_picture: Path, kind: str
 ) -> None:
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPVisionModelWithProjection
@@ -165,7 +156,7 @@ def test_the_network_gives_what_it_gives_in_diffusers_pipeline(
     file = files[kind]
     pipeline.load_ip_adapter(str(file.parent), subfolder="", weight_name=file.name, low_cpu_mem_usage=False)
     pipeline.set_ip_adapter_scale({"up": {"block_1": [0.7, 0.7]}})
-    shown = Image.open(picture).convert("RGB")
+    shown = Image.open(style_picture).convert("RGB")
     embeds = pipeline.prepare_ip_adapter_image_embeds(shown, None, CPU, 1, True)
     latents, time, tokens = inputs()
     parts, encoder = adapted(files, (0.7, 0.0), kind)
@@ -179,7 +170,9 @@ def test_the_network_gives_what_it_gives_in_diffusers_pipeline(
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
-def test_it_acts_in_the_style_block_alone_and_not_at_all_at_scale_0(files: dict[str, Path], picture: Path) -> None:
+def test_it_acts_in_the_style_block_alone_and_not_at_all_at_scale_0(
+    files: dict[str, Path], style_picture: Path
+) -> None:
     parts, encoder = adapted(files, (1.0, 0.0))
     scales = {
         name: processor.scale
@@ -192,7 +185,7 @@ def test_it_acts_in_the_style_block_alone_and_not_at_all_at_scale_0(files: dict[
     assert {scale[0] for name, scale in scales.items() if not name.startswith("up_blocks.1")} == {0.0}
     assert not any(parameter.requires_grad for parameter in parts.network.parameters())
     latents, time, tokens = inputs()
-    images = encoder([[Image.open(picture).convert("RGB")] * 2]).given
+    images = encoder([[Image.open(style_picture).convert("RGB")] * 2]).given
     with torch.no_grad():
         plain = call(load().network, latents, time, Conditioning(tokens))
         shown = call(parts.network, latents, time, Conditioning(tokens, images=images))
@@ -201,9 +194,9 @@ def test_it_acts_in_the_style_block_alone_and_not_at_all_at_scale_0(files: dict[
     assert not torch.allclose(shown, plain, atol=1e-2)
 
 
-def test_rows_keep_their_pictures(files: dict[str, Path], picture: Path) -> None:
+def test_rows_keep_their_pictures(files: dict[str, Path], style_picture: Path) -> None:
     parts, encoder = adapted(files, (1.0, 0.5))
-    style, photo = Image.open(picture).convert("RGB"), Image.open(PHOTO).convert("RGB")
+    style, photo = Image.open(style_picture).convert("RGB"), Image.open(PHOTO).convert("RGB")
     images = encoder([[style, photo], [photo, style]]).given
     latents, time, tokens = inputs()
     every = Conditioning(tokens, images=images)
@@ -216,12 +209,12 @@ def test_rows_keep_their_pictures(files: dict[str, Path], picture: Path) -> None
 
 
 @pytest.fixture
-def stylize(files: dict[str, Path], picture: Path) -> Callable[..., Stylizer]:
+def stylize(files: dict[str, Path], style_picture: Path) -> Callable[..., Stylizer]:
     def make(**options: Any) -> Stylizer:
         given: dict[str, Any] = {
             "model": TINY,
             "method": "instantstyle",
-            "style_image": picture,
+            "style_image": style_picture,
             "weights": {"ip-adapter": files["plain"], "image-encoder": files["encoder"]},
             "iterations": 2,
             "size": 64,

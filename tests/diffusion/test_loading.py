@@ -325,6 +325,27 @@ def test_single_file_holds_the_same_model(checkpoint, tiny):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
+def test_what_training_leaves_in_a_single_file_changes_nothing(checkpoint, tiny):
+    left = {
+        "model_ema.diffusion_modeltime_embed0weight": torch.zeros(4, 4),
+        "model_ema.decay": torch.zeros(()),
+        "betas": torch.zeros(1000),
+        "first_stage_model.loss.logvar": torch.zeros(()),
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+        "ztsnr": torch.zeros(()),
+    }
+    path = checkpoint.with_name("pruned-not-at-all.safetensors")
+    save_file(load_file(checkpoint) | left, path)
+    single = load(path)
+    for ours, theirs in zip(networks(single), networks(tiny), strict=True):
+        assert same_weights(ours, theirs)
+    averaged, marked = single.notes
+    assert "averaged in training (EMA)" in averaged
+    assert "ztsnr without v_pred" in marked
+    assert load(checkpoint).notes == ()
+
+
+@pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("prefix", layouts.SD1_LAYOUT.prefixes.values())
 def test_single_file_that_lacks_a_tensor(checkpoint, prefix):
     weights = load_file(checkpoint)

@@ -66,6 +66,16 @@ def test_own_size_lays_both_ways_beside_the_photo(sandbox: Path) -> None:
         assert kept.size == sheet.size
 
 
+def test_one_pass_lies_beside_the_run(tmp_path: Path) -> None:
+    module = example("one_step")
+    generators = {"van-gogh": module.find_generators()["van-gogh"]}
+    target = tmp_path / "one-step.png"
+    sheet = module.main([EXAMPLES / "face.jpg"], generators, target, cell=64, iterations=1, size=64)
+    with Image.open(target) as kept:
+        assert kept.size == sheet.size
+        assert kept.width > 2 * kept.height
+
+
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     photo = Path("photo.jpg")
     sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)
@@ -74,6 +84,12 @@ def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
         below = np.asarray(kept)[kept.height // 2 + 4 :].astype(int)
     assert np.abs(below - below[..., :1]).max() == 0, "a map has no colour"
     assert below.max() > below.min()
+
+
+def test_relevance_maps_of_the_bundled_model_are_of_one_size(sandbox: Path) -> None:
+    photo = EXAMPLES / "chelsea.jpg"
+    sheet = example("relevance_maps").main([photo], target=sandbox / "maps.png", draws=1)
+    assert sheet.height > sheet.width
 
 
 def test_thumbnails_are_small_squares(sandbox: Path) -> None:

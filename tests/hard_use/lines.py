@@ -143,6 +143,11 @@ BASES = {
         *("--batch", "1", "--samples-every", "0", "--device", "cpu", "--output", "out", "--quiet"),
     ),
 }
+ACCEPTED = {
+    ("stylize", "--name"): ("a b", "a=0.5", "watercolor", "-"),  # of folders, not of a style
+    ("train-style", "--model"): ("bad/three steps",),  # a training can do with few timesteps
+}
+"""Values that are wrong for another command's option of the same name alone."""
 REPEATED = ("--style",)
 """Options that are added to those before, in place of which they are given here."""
 
@@ -166,9 +171,9 @@ def _option_lines(command: str, given: Option) -> Iterator[list[str]]:
         return
     yield [*base, option]
     choices = CHOICES if "|" in given.metavar and not _values(option) else ()
-    trained = ("bad/three steps",) if command == "train-style" else ()  # a training can do with few timesteps
+    accepted = ACCEPTED.get((command, option), ())
     for value in (*{int: INTEGERS, float: FLOATS}.get(given.kind, ()), *_values(option), *choices):
-        if value not in trained:
+        if value not in accepted:
             yield [*base, option, value]
     if command == "stylize" and option == "--set":
         yield from ([*base, option, value] for value in _settings())

@@ -276,6 +276,23 @@ def test_a_worker_of_an_earlier_server_is_found_and_not_doubled(bench: Bench) ->
         assert supervisor._has_worker("cpu")
 
 
+def test_jobs_of_killed_workers_on_devices_that_are_not_used_now_are_given_back(bench: Bench) -> None:
+    for device in ("cuda:1", "ray-2", "cuda:0"):
+        bench.add()
+        claimed = bench.store.claim(device)
+        assert claimed is not None
+    place = bench.folder.worker("cuda:0")
+    place.mkdir()
+    supervisor = Supervisor(bench.folder, bench.store, [], [])
+    with hold(place):  # that worker lives
+        supervisor.start()
+        supervisor.close()
+    assert bench.store.busy_devices() == {"cuda:0"}
+    assert bench.store.claim("cpu") is not None
+    assert bench.store.claim("cpu") is not None
+    assert bench.store.claim("cpu") is None
+
+
 def test_the_server_and_its_parts_import_no_torch() -> None:
     code = (
         "import sys, stylescore.studio.serve, stylescore.studio.worker, stylescore.cli.studio; "

@@ -10,7 +10,7 @@ from itertools import groupby
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from PIL import Image, ImageFilter, ImageOps
@@ -181,13 +181,15 @@ class Stylizer:
         """Free the networks."""
         self.close()
 
-    def __getattr__(self, name: str) -> Any:
-        """Raise `ConfigError` where the networks were freed; Python asks here for what an object does not have."""
-        if name == "_networks":
-            raise ConfigError(
-                "the stylizer is closed, and its networks are freed", hint="call it inside of its with block"
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # else no misspelt attribute would be found
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise `ConfigError` where the networks were freed; Python asks here for what an object does not have."""
+            if name == "_networks":
+                raise ConfigError(
+                    "the stylizer is closed, and its networks are freed", hint="call it inside of its with block"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def close(self) -> None:
         """Free the networks' memory; the stylizer, and others made of it, cannot be used any more."""

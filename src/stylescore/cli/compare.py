@@ -85,11 +85,11 @@ def compare(
 
         _show_results(Votes.existing(votes), export, json=json)
         return
-    from stylescore.comparison.server import Poll, PollServer, check_host, check_port
+    from stylescore.comparison.server import Poll, PollServer, check_host, check_listening
     from stylescore.comparison.votes import Votes
 
     check_host(host, address)
-    check_port(host, port)
+    check_listening(host, port)
     study = _make_study(folders or (), source, style, questions=questions, seed=seed, most=pairs)
     require_writable(votes.absolute().parent, "choose another --votes")
     saved = Votes.open(votes, study, _voter_names(voter))

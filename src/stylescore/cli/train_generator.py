@@ -221,7 +221,8 @@ def _make_request(given: Mapping[str, Any]) -> Request:
     )
     start = None if given["start"] is None else require_generator(given["start"])
     numbers = _merge_counts(table, given)
-    name = given["name"] or "-".join(Path(choice.name).stem for choice in styles)
+    given_name = given["name"]
+    name = "-".join(Path(choice.name).stem for choice in styles) if given_name is None else given_name
     return Request(
         photos=given["photos"],
         config=resolve(

@@ -28,7 +28,7 @@ from PIL import Image
 
 from stylescore.comparison.study import QUESTIONS, Study, Task
 from stylescore.comparison.votes import Votes
-from stylescore.config.ranges import check_machine
+from stylescore.config.ranges import check_machine, check_port
 from stylescore.errors import ConfigError, OutputError, StylescoreError
 from stylescore.images import read_photo
 from stylescore.images.sheets import flatten_alpha
@@ -282,15 +282,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_port(host: str, port: int) -> None:
+def check_listening(host: str, port: int) -> None:
     """Raise an error if a port cannot be listened on, so that no file of votes is made for it.
 
     Raises:
         ConfigError: there is no such port.
         OutputError: the system refuses.
     """
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"--port must be from 0 to 65535, not {port}", hint="0 takes a free one")
+    check_port(port)
     with _listening(host, port), create_server((host, port)):
         pass
 

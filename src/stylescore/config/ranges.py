@@ -186,6 +186,12 @@ def check_texts(texts: Mapping[str, str | None]) -> None:
             raise ConfigError(f"{name} must be Unicode text, not {quote(text)}", hint="write it in UTF-8")
 
 
+def check_port(port: int) -> None:
+    """Raise `ConfigError` unless a server can have this port; 0 takes a free one."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"--port must be between 0 and 65535, not {port}", hint="0 takes a free one")
+
+
 def check_machine(option: str, name: str) -> None:
     """Raise `ConfigError` unless a text can be the name or number of a machine, which stands in links."""
     if _MACHINE.fullmatch(name) is None:

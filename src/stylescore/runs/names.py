@@ -6,6 +6,7 @@ import re
 import string
 from pathlib import Path
 
+from stylescore.config.ranges import check_texts
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError, quote
 
@@ -22,8 +23,10 @@ def check_pattern(pattern: str) -> str:
     """Return a pattern for names if it can be filled in and makes names in any case.
 
     Raises:
-        ConfigError: it has other fields, formats or conversions, letters that separate folders, or too many.
+        ConfigError: it has other fields, formats or conversions, letters that separate folders, or too many, or is not
+            Unicode text.
     """
+    check_texts({"--name": pattern})
     try:
         parts = list(string.Formatter().parse(pattern))
     except ValueError:
@@ -39,7 +42,7 @@ def check_pattern(pattern: str) -> str:
             f"--name must be a name without slashes and other special letters, not {quote(pattern)}",
             hint="name the folder above with --output",
         )
-    if len(literal.encode(errors="surrogateescape")) > LONGEST_NAME:
+    if len(literal.encode()) > LONGEST_NAME:
         raise ConfigError(
             f"--name must have at most {LONGEST_NAME} letters of its own, not {len(literal):,}", hint="shorten it"
         )

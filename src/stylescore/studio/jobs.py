@@ -479,6 +479,12 @@ class JobStore:
         with self._write() as database:
             _update(database, key, **fields, ended=None if status == "queued" else time.time())
 
+    def busy_devices(self) -> set[str]:
+        """Return the devices whose workers run jobs, or ran them when they were killed; a cluster counts as one."""
+        with self._connect() as database:
+            rows = database.execute("SELECT DISTINCT device FROM jobs WHERE status = 'running'").fetchall()
+        return {CLUSTER if row["device"].startswith(f"{CLUSTER}-") else row["device"] for row in rows}
+
     def recover(self, device: str) -> None:
         """Give back the jobs of a device, or of its slots, whose worker was killed; one begun too often has failed."""
         with self._write() as database:

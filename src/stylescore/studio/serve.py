@@ -17,7 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from stylescore.catalog.registry import resolve_model
-from stylescore.config.ranges import check_machine, check_texts
+from stylescore.config.ranges import check_machine, check_port, check_texts
 from stylescore.errors import ConfigError, OutputError
 from stylescore.runs.lock import InUseError, hold
 from stylescore.runs.workers import parse_workers
@@ -85,8 +85,7 @@ def serve(options: StudioOptions, say: Callable[[str], object]) -> None:
     devices = _choose_devices(options)
     check_machine("--host", options.host)
     check_texts({"--data": str(options.folder)})
-    if not 0 <= (options.port or 0) <= 65_535:
-        raise ConfigError(f"--port must be between 0 and 65535, not {options.port}", hint="leave it out")
+    check_port(options.port or 0)
     with _listen(options) as listener, _held(StudioFolder.make(options.folder)) as folder:
         limits = Limits(storage_bytes=options.storage * MIB)
         store = JobStore(folder.database, limits)

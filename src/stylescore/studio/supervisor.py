@@ -50,7 +50,10 @@ class Supervisor:
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def start(self) -> None:
-        """Begin to look after the workers, in a thread."""
+        """Begin to look after the workers, in a thread; jobs of killed workers on other devices are given back."""
+        for device in self._store.busy_devices() - set(self._devices):
+            if not self._has_worker(device):
+                self._store.recover(device)
         self._thread.start()
 
     def close(self) -> None:

@@ -78,6 +78,7 @@ def test_pairs_can_be_made_beforehand_and_are_used_again(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--name", ""), "a generator's name must begin with a letter or digit"),
         (("--preset", "fast"), "has no preset 'fast'"),
         (("--network", "vit"), "network must be one of"),
         (("--set", "run.seed=3"), "sets the method's constants"),

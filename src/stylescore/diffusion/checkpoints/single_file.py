@@ -59,6 +59,7 @@ _PREDICTION_KEYS = ("modelspec.prediction_type", "modelspec.predict_key")
 """Metadata that state it: the ModelSpec's key, and the one that ComfyUI writes."""
 _PARAMETERIZATION = re.compile(r"""^[ \t]*parameterization:[ \t]*["']?([\w-]+)""", re.M)
 _LARGEST_YAML = 2**20
+_AVERAGED = "model_ema."
 _OPENCLIP_PAD_TOKEN = "!"
 """OpenCLIP has CLIP's vocabulary, but pads prompts with its first token."""
 
@@ -171,6 +172,10 @@ def _notes(file: SingleFile, options: ModelOptions, measured: Mapping[str, Any])
         notes.append(f"{file.path.name} does not state what it predicts; on noise it was found to predict {found}")
     if file.layout is SD3_LAYOUT and not options.text_encoders and file.prefix("text_encoder_3") is None:
         notes.append(f"{file.path.name} has no T5; zeros take the place of its features, as in training")
+    if any(name.startswith(_AVERAGED) for name in file.shapes):
+        notes.append(f"{file.path.name} also has weights averaged in training (EMA); its other weights are used")
+    if "ztsnr" in file.shapes and "v_pred" not in file.shapes:
+        notes.append(f"{file.path.name} is marked as ztsnr without v_pred; the mark is left out, as in ComfyUI")
     return notes
 
 

@@ -1,0 +1,111 @@
+"""Compare all methods on the bundled model with `stylescore benchmark`, and put its report into the documentation.
+
+    python -m benchmarks.methods_compared --data DIR --out OUT --photos 8 --styles van-gogh stained-glass --publish
+
+DIR is the folder that `bundled_model.prepare` wrote; the photos are those of its test part. Pictures of the styles are
+drawn by their programs from other photos. What is made under OUT is not made again, so that the command can be stopped,
+repeated, and called with more photos. `--publish` writes `docs/reference/methods-compared.md` and its pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.quality.references import load_style_pictures
+from benchmarks.quality.split import SIZES, Photos, read_part
+from stylescore.cli.main import exit_code
+from stylescore.images import save_png
+from stylescore_apply.storage.files import atomic
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "reference" / "methods-compared.md"
+PICTURES = DOCS / "images" / "compared"
+METHODS = "sms,vsd,sds,dds,pds,sdedit"
+ABLATIONS = "spectrum,uniform"
+KNOB = "0.25,0.5,0.75"
+REFERENCES = 60
+"""Pictures of each style."""
+
+HEAD = """\
+# Methods compared on the bundled model
+
+The report of `stylescore benchmark` on photos that no stage of the bundled model's training used, with every method as
+its preset for this model has it. [Comparing methods](../guides/benchmark.md) describes its columns,
+[rivals](../concepts/rivals.md) and [the other objectives](../concepts/other-objectives.md) the methods,
+[quality of the bundled model](quality.md) how pictures are judged there. `python -m benchmarks.methods_compared` makes
+this page.
+
+What could not be tried here: models of full size, and the rivals whose weights are not in this package. On a GPU with
+Stable Diffusion 1.5, a style LoRA of yours and pictures in that style:
+
+```text
+stylescore benchmark photos --model stable-diffusion-v1-5/stable-diffusion-v1-5 --style my-lora.safetensors \\
+    --style-pictures pictures --methods sms,vsd,sds,dds,pds,sdedit,styleid --ablations all --device cuda
+```
+"""
+
+
+def write_inputs(data: Path, out: Path, count: int, styles: list[str]) -> tuple[list[Path], dict[str, Path]]:
+    """Write photos with captions, and pictures of the styles; return the photos' files and the styles' folders."""
+    photos = _write_photos(out / "photos", read_part(data, "test", count))
+    others = read_part(data, "reference", REFERENCES)
+    folders = {style: out / "style-pictures" / style for style in styles}
+    for style, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, pixels in enumerate(load_style_pictures(style, others, out / "references")):
+            save_png(Image.fromarray(pixels), folder / f"{number:03d}.png")
+    return photos, folders
+
+
+def _write_photos(folder: Path, photos: Photos) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{number:03d}.png" for number in range(len(photos))]
+    for file, caption, pixels in zip(files, photos.captions, photos.pixels, strict=True):
+        save_png(Image.fromarray(pixels), file)
+        file.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8")
+    return files
+
+
+def command(photos: list[Path], folders: dict[str, Path], out: Path, more: list[str]) -> list[str]:
+    """Return the words of `stylescore benchmark`."""
+    words = ["benchmark", *map(str, photos), "--methods", METHODS, "--ablations", ABLATIONS, "--knob", KNOB]
+    for style, folder in folders.items():
+        words += ["--style", style, "--style-pictures", f"{style}={folder}"]
+    return [*words, "--output", str(out / "benchmark"), *more]
+
+
+def publish(report: Path) -> None:
+    """Write the documentation's page from a report, and copy its pictures."""
+    text = (report / "report.md").read_text(encoding="utf-8").partition("\n")[2]
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name in re.findall(r"\]\(((?:pareto|sheet)-[^)]+)\)", text):
+        shutil.copy(report / name, PICTURES / name)
+        text = text.replace(f"]({name})", f"](../images/compared/{name})")
+    with atomic(PAGE) as temporary:
+        temporary.write_text(HEAD + text, encoding="utf-8")
+
+
+def main() -> int:
+    """Make the inputs, call the program, and publish its report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods_compared", description="Compare all methods.")
+    parser.add_argument("--data", type=Path, required=True, help="folder that bundled_model.prepare wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and report")
+    parser.add_argument("--photos", type=int, default=SIZES["test"])
+    parser.add_argument("--styles", nargs="+", default=["van-gogh", "stained-glass", "watercolor"])
+    parser.add_argument("--publish", action="store_true", help="write the documentation's page")
+    options, more = parser.parse_known_args()
+    photos, folders = write_inputs(options.data, options.out, options.photos, options.styles)
+    code = exit_code(command(photos, folders, options.out, more))
+    if code == 0 and options.publish:
+        publish(options.out / "benchmark")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
