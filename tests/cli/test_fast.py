@@ -113,12 +113,12 @@ def test_another_file_of_a_bundled_name_does_not_get_the_bundled_generator(
 def test_a_style_without_a_generator_is_said_in_one_line(
     program: Any, photo: Path, out: Path, generator: Path, own_styles: Path
 ) -> None:
-    outcome = program("stylize", photo, "--style", "watercolor", "--fast", "--output", out)
+    outcome = program("stylize", photo, "--style", "my-lora", "--fast", "--output", out)
     message, hint = outcome.complaint
     assert outcome.code == 2
-    assert message == "there is no trained generator of the style 'watercolor'"
+    assert message == "there is no trained generator of the style 'my-lora'"
     assert hint.startswith("leave out --fast, or train one with stylescore train-generator")
-    assert str(own_styles / "watercolor.onnx") in hint
+    assert str(own_styles / "my-lora.onnx") in hint
     assert program("stylize", photo, "--style", "blurr", "--fast").complaint[1] == "did you mean 'blur'?"
     assert not out.exists()
 
