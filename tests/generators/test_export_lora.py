@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -54,24 +54,31 @@ def write_generator(path: Path, facts: GeneratorFacts = FACTS) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_checks() -> Iterator[None]:
+@contextmanager
+def without_checks() -> Iterator[None]:
     """Turn off the checks of types, since sizes are symbols and no numbers while a network is traced."""
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def no_checks() -> Iterator[None]:
+    with without_checks():
+        yield
+
+
+# Of the whole session: tests of other modules come in between, and each export takes long.
+@pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_generator(tmp_path_factory.mktemp("lora") / "bands.safetensors")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(generator: Path) -> tuple[Path, export.Exported]:
     """Return the file of the tiny generator, and what was found."""
     path = generator.with_suffix(".onnx")
-    with redirect_stdout(StringIO()) as printed:
+    with without_checks(), redirect_stdout(StringIO()) as printed:
         assert exit_code(["export", str(generator), "--model", str(TINY), "--json"]) == 0
     document = json.loads(printed.getvalue())
     assert (document["file"], document["context"], document["precision"]) == (str(path), None, "float16")
