@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from stylescore import __version__
+from stylescore.__main__ import SPINS, wait_briefly
 from stylescore.cli.main import run
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "numpy", "PIL", "safetensors", "huggingface_hub")
@@ -161,3 +162,31 @@ def test_an_error_without_advice_points_to_the_help(
     monkeypatch.setattr("stylescore.diagnostics.doctor.examine", fail)
 
     assert program("doctor").complaint == ["the model is odd", "see stylescore --help"]
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_wait_briefly_for_one_another_unless_the_user_chose(given: dict[str, str], spins: str | None) -> None:
+    environment = dict(given)
+    wait_briefly(environment)
+    assert environment.get("GOMP_SPINCOUNT") == spins
+
+
+def test_the_program_sets_it_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys; sys.argv = ['stylescore', '--version']\n"
+        "from stylescore.__main__ import run\n"
+        "try:\n    run()\n"
+        "finally:\n    print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.splitlines()[-1] == f"{SPINS} False"
