@@ -11,7 +11,7 @@ SPINS = "3000"
 """Rounds that a thread of GNU's OpenMP waits for the others before it gives its core away; its own choice is 300,000.
 
 Where another program has a core, a waiting thread keeps the one it waits for from running. On two cores, one of them
-busy, a run then took ten times as long as with this number, which costs nothing on free cores.
+busy, a run then took seven times as long as with this number, which costs nothing on free cores.
 """
 
 
