@@ -41,12 +41,22 @@ def test_the_page_has_the_tables_and_its_pictures_beside_it(tmp_path: Path, monk
     methods_compared.PAGE.parent.mkdir(parents=True)
     report = tmp_path / "report"
     report.mkdir()
-    (report / "sheet-ink.jpg").write_bytes(b"a sheet")
-    (report / "report.md").write_text("# stylescore benchmark\n\n![pictures](sheet-ink.jpg)\n\n| SMS | 1 |\n")
+    Image.new("RGB", (3200, 20)).save(report / "sheet-ink.jpg")
+    (report / "pareto-ink.svg").write_text("<svg/>")
+    (report / "report.md").write_text(
+        "# stylescore benchmark\n\n![pictures](sheet-ink.jpg)\n\n![plot](pareto-ink.svg)\n\n| SMS | 1 |\n\n"
+        "* vsd-0.5 is worse than sms-0.5 in a: difference 1, beyond chance.\n"
+        "* vsd-0.25 is worse than sms-0.5 in a: difference 1, beyond chance.\n\n## Configuration\n\n{}\n"
+    )
     methods_compared.publish(report)
     text = methods_compared.PAGE.read_text(encoding="utf-8")
     assert text.startswith(methods_compared.HEAD)
     assert text.count("\n# ") + text.startswith("# ") == 1
     assert "| SMS | 1 |" in text
     assert "](../images/compared/sheet-ink.jpg)" in text
-    assert (methods_compared.PICTURES / "sheet-ink.jpg").read_bytes() == b"a sheet"
+    assert "* vsd-0.5 is worse" in text
+    assert "vsd-0.25" not in text
+    assert "Configuration" not in text
+    with Image.open(methods_compared.PICTURES / "sheet-ink.jpg") as sheet:
+        assert sheet.width == methods_compared.WIDTH
+    assert (methods_compared.PICTURES / "pareto-ink.svg").read_text() == "<svg/>"
