@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.quality.references import render
 from benchmarks.quality.split import Photos
-from stylescore.assembly.one_step import load_one_step
+from stylescore.assembly.one_step import open_network
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.baselines import sdedit
 from stylescore.config.method import Method
@@ -22,7 +22,7 @@ from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 from stylescore.images import as_photo
 from stylescore.method.fit import Fitting, fit
-from stylescore_apply.networks import Network, OnnxNetwork
+from stylescore_apply.networks import Network
 from stylescore_apply.stylizing import Settings
 from stylescore_apply.stylizing import stylize as apply_network
 
@@ -62,9 +62,8 @@ class Studio:
     def network(self, style: str) -> Network:
         """Return the one-step generator of a style."""
         if style not in self.networks:
-            file = self.generators[style]
             model, device = self.run.model, self.run.execution.device
-            self.networks[style] = OnnxNetwork(file) if file.suffix == ".onnx" else load_one_step(file, model, device)
+            self.networks[style] = open_network(self.generators[style], model, device)
         return self.networks[style]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -18,11 +17,10 @@ from comfy_api.latest import ComfyAPISync, ComfyExtension, io
 from PIL import Image
 
 from stylescore import InputError, Stylizer, Update
-from stylescore.assembly.one_step import load_one_step
+from stylescore.assembly.one_step import open_network
 from stylescore.catalog.registry import known_generators, list_styles
-from stylescore_apply import OnnxNetwork, Settings
+from stylescore_apply import Settings
 from stylescore_apply import stylize as apply_network
-from stylescore_apply.networks import Network
 
 from .models import checkpoint_file
 
@@ -216,11 +214,6 @@ class ApplyGenerator(io.ComfyNode):
             made = _with_hint(apply_network, network, np.asarray(to_picture(each)), settings)
             pictures.append(to_image(Image.fromarray(made)))
         return io.NodeOutput(torch.cat(pictures))
-
-
-def open_network(file: Path) -> Network:
-    """Return a generator's network: an exported one, or the base model with a LoRA that makes pictures in one pass."""
-    return OnnxNetwork(file) if file.suffix == ".onnx" else load_one_step(file)
 
 
 class Progress:

@@ -20,7 +20,8 @@ from stylescore.generators.export import Exported, export_onnx, require_extra
 from stylescore.generators.files import GeneratorFacts, read_facts
 from stylescore.generators.kinds import resolve_options
 from stylescore.generators.layers import CELL, cells
-from stylescore_apply.networks import Array, Facts, TileRule
+from stylescore_apply.names import ENDING
+from stylescore_apply.networks import Array, Facts, Network, OnnxNetwork, TileRule
 
 BYTES_PER_PIXEL = 64
 """Memory of a picture outside the networks, which compute large ones in tiles of their own."""
@@ -92,6 +93,21 @@ def load_one_step(
     timestep = resolve_options(facts.network, facts.options)["timestep"]
     step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), timestep)
     return OneStepNetwork(_apply_facts(facts), stylizer, step, networks.base_notes)
+
+
+def open_network(file: Path, model: str | None = None, device: str = "auto") -> Network:
+    """Return a generator's network: an exported one, or a base model with a LoRA that makes pictures in one pass.
+
+    Args:
+        file: an ONNX file, or a generator that is a LoRA.
+        model: the LoRA's base model; `None` takes the one that its file names.
+        device: where the base model computes.
+
+    Raises:
+        ModelError: the file cannot be used, or the model is not there or does not fit it.
+        StyleError: the LoRA cannot be used.
+    """
+    return OnnxNetwork(file) if file.suffix == ENDING else load_one_step(file, model, device)
 
 
 def export_one_step(
