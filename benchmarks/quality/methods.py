@@ -150,6 +150,8 @@ ROWS: dict[str, Row] = {
     **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
     ONE_STEP: Row("one-step generator, taught by SMS", apply_generator),
 }
+MAIN = ("source", "renderer", "renderer-decoded", "sdedit-0.60", "sms-0.50", ONE_STEP)
+"""Rows that are compared over more photos where they have pictures of more."""
 
 
 def select_methods(names: Sequence[str] | None, without_generator: Sequence[str] = ()) -> list[str]:
