@@ -343,10 +343,10 @@ def test_methods_keep_the_tables_order() -> None:
 
 
 def test_generators_are_in_the_table_where_every_style_has_one() -> None:
-    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name != ONE_STEP]
-    assert select_methods([ONE_STEP, "dds"], []) == ["dds", ONE_STEP]
+    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name not in ONE_STEP]
+    assert select_methods([*ONE_STEP, "dds"], []) == ["dds", *ONE_STEP]
     with pytest.raises(ConfigError, match="no one-step generator of oil-painting"):
-        select_methods([ONE_STEP], ["oil-painting"])
+        select_methods(ONE_STEP[:1], ["oil-painting"])
 
 
 def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
@@ -354,10 +354,11 @@ def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
     run = RunConfig(styles=(StyleChoice(name="van-gogh"),))
     studio = Studio(run, {}, {}, files)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 72, 3), dtype=np.uint8)
-    (made,) = ROWS[ONE_STEP].make(studio, "van-gogh", Photos((0,), ("",), pixels))
     network = load_one_step(files["van-gogh"])
-    assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings()))
-    assert made.size == (72, 64)
+    for passes, name in enumerate(ONE_STEP, 1):
+        (made,) = ROWS[name].make(studio, "van-gogh", Photos((0,), ("",), pixels))
+        assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings(passes=passes)))
+        assert made.size == (72, 64)
 
 
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
