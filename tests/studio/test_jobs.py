@@ -234,6 +234,7 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         for column in ("listed", "caption", "caption_wanted"):
             database.execute(f"ALTER TABLE photos DROP COLUMN {column}")
+        database.execute("ALTER TABLE jobs DROP COLUMN draft")
         database.execute("PRAGMA user_version = 1")
         old = json.dumps({"style": "watercolor", "content": 0.5, "caption": "", "seed": 0, "constants": {}})
         database.execute("UPDATE jobs SET settings = ?", (old,))
@@ -242,4 +243,7 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     job = again.job("a", key)
     assert job.settings.weights == {"watercolor": 1.0}
     assert again.photo("a", job.photo).listed
+    assert not job.draft
+    again.report(key, draft=True)
+    assert again.job("a", key).draft
     JobStore(path)

@@ -84,6 +84,9 @@ class ClusterEngine:
     resources: dict[str, float]
     _actor: Any = field(default=None, init=False)
 
+    def prepare(self) -> None:
+        """Leave the cluster to others until there is a job."""
+
     def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
         """Make the picture of a job, see `Engine`.
 

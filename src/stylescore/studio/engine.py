@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from stylescore.assembly.one_step import place_one_step
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
-from stylescore.images import Photo, save_png
+from stylescore.images import Photo, read_photo, save_png
 from stylescore.method.fit import Fitting, Iteration
 from stylescore.method.types import Map
 from stylescore.runs.job import (
@@ -31,6 +33,7 @@ from stylescore.runs.job import (
 from stylescore.runs.job import Task as PhotoTask
 from stylescore.runs.lock import hold
 from stylescore.runs.runner import Batch, SavedResult
+from stylescore.studio.drafts import save_draft
 from stylescore.studio.jobs import Status, StopRequest
 from stylescore.studio.settings import RECORD_KEY
 from stylescore.studio.uploads import save_views
@@ -59,6 +62,7 @@ class Task:
         place: the job's folder.
         folder: name of the run's folder in it, if the run was begun before.
         mask: file of the photo's mask, if it has one.
+        generator: a generator that is a LoRA and makes a draft before the run begins, if the style has one.
     """
 
     run: RunConfig
@@ -66,6 +70,7 @@ class Task:
     place: Path
     folder: str | None
     mask: Path | None = None
+    generator: Path | None = None
 
 
 @dataclass
@@ -90,6 +95,9 @@ class StylizeEngine:
         saved = None if begun is None else read_job(begun.path)
         report(stage="loading the model")
         stylizer = self._load(task.run if saved is None else _recorded_run(saved, task.run))
+        if begun is None and task.generator is not None:
+            report(stage="making a draft")
+            report(draft=_save_draft(stylizer, task.generator, task))
         report(stage="preparing the photo")
         if saved is None:
             photo = PhotoTask(photo=task.photo, parent=task.place, mask=task.mask)
@@ -113,6 +121,17 @@ class StylizeEngine:
                 self._stylizer = None
         self._stylizer = Stylizer(run)
         return self._stylizer
+
+
+def _save_draft(stylizer: Stylizer, generator: Path, task: Task) -> bool:
+    """Write what a generator makes of the photo; return whether it could, as the run needs no draft."""
+    try:
+        network = place_one_step(generator, stylizer)
+        save_draft(network, read_photo(task.photo).picture, task.place / "draft.webp")
+    except Exception:  # a run without a draft is as good
+        traceback.print_exc()
+        return False
+    return True
 
 
 def _recorded_run(saved: SavedJob, now: RunConfig) -> RunConfig:

@@ -25,7 +25,7 @@ from stylescore.studio.settings import Settings
 Status = Literal["queued", "running", "stopped", "done", "failed", "cancelled", "removed"]
 StopRequest = Literal["", "stop", "cancel"]
 
-VERSION = 2
+VERSION = 3
 MOST_ATTEMPTS = 3
 """A run whose worker was killed so often is not begun again."""
 BUSY_SECONDS = 30.0
@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     settings TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, requested TEXT NOT NULL DEFAULT '',
     revision INTEGER NOT NULL, created REAL NOT NULL, ended REAL, device TEXT, attempts INTEGER NOT NULL DEFAULT 0,
     iteration INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, seconds_left REAL, stage TEXT,
-    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT
+    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT,
+    draft INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, number);
 CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
@@ -61,7 +62,8 @@ _CHANGES = {
         "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1",
         "ALTER TABLE photos ADD COLUMN caption TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE photos ADD COLUMN caption_wanted INTEGER NOT NULL DEFAULT 0",
-    )
+    ),
+    2: ("ALTER TABLE jobs ADD COLUMN draft INTEGER NOT NULL DEFAULT 0",),
 }
 """What makes a file of an earlier version one of the next."""
 
@@ -130,6 +132,7 @@ class StudioJob:
         message: why it failed.
         hint: what to do about it.
         relevance: least and largest value of the relevance map; `None` if it is the same everywhere.
+        draft: whether its worker has made a draft of it.
     """
 
     number: int
@@ -154,6 +157,7 @@ class StudioJob:
     message: str | None
     hint: str | None
     relevance: tuple[float, float] | None
+    draft: bool = False
 
 
 class JobStore:
@@ -596,8 +600,8 @@ def _to_photo(row: sqlite3.Row) -> StoredPhoto:
 
 def _to_job(row: sqlite3.Row) -> StudioJob:
     relevance = None if row["relevance"] is None else tuple(json.loads(row["relevance"]))
-    fields = dict(row) | {"settings": Settings(**json.loads(row["settings"])), "relevance": relevance}
-    return StudioJob(**fields)
+    read = {"settings": Settings(**json.loads(row["settings"])), "relevance": relevance, "draft": bool(row["draft"])}
+    return StudioJob(**dict(row) | read)
 
 
 def _marks(row: Mapping[str, Any]) -> str:

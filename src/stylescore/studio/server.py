@@ -311,11 +311,11 @@ def _show_picture(studio: Studio, job: StudioJob, kind: str) -> Response:
             return _picture(view_of(place))
         case "picture":
             return _download(studio, job)
-        case "thumb" | "preview":
+        case "thumb" | "preview" | "draft":
             return _picture(place / f"{kind}.webp")
         case "relevance":
             return _picture(place / "relevance.png")
-    raise UnknownError("a picture has view, thumb, preview, relevance and picture")
+    raise UnknownError("a picture has view, thumb, preview, draft, relevance and picture")
 
 
 def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from stylescore_apply.storage.files import SIGNALS
 
 if TYPE_CHECKING:
     from stylescore.diffusion.captioner import Captioner
+    from stylescore.studio.style_list import StyleList
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
@@ -38,6 +39,10 @@ LOCK_TRIES = 10
 
 class Engine(Protocol):
     """What makes a picture."""
+
+    def prepare(self) -> None:
+        """Do what makes the first run begin earlier, as there is nothing else to do."""
+        ...
 
     def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
         """Make the picture of a job; return how it ended.
@@ -86,10 +91,13 @@ class Worker:
     def work(self, *, idle_seconds: float = IDLE_SECONDS) -> None:
         """Take jobs until the worker is asked to end or there is nothing to do for long."""
         self.store.recover(self.device)
-        last = time.monotonic()
+        last, is_prepared = time.monotonic(), False
         while not self._should_stop():
             if self._caption_one() or self._take_one():
                 last = time.monotonic()
+            elif not is_prepared:
+                self.engine.prepare()
+                is_prepared = True
             elif time.monotonic() - last > idle_seconds or not self._has_server():
                 return
             else:
@@ -144,7 +152,7 @@ class Worker:
 
 
 class LazyEngine:
-    """The real engine, imported when the first job comes: torch takes seconds."""
+    """The real engine, imported when it is needed or there is nothing else to do: torch takes seconds."""
 
     def __init__(self, folder: StudioFolder, device: str, styles: tuple[Path, ...]) -> None:
         self._folder, self._device, self._styles = folder, device, styles
@@ -157,19 +165,36 @@ class LazyEngine:
         from stylescore.studio.style_list import StyleList
 
         report(stage="starting")
+        style_list = StyleList(self._styles, model=job.model)
         self._captioner = None  # its memory is the run's
         from stylescore.studio.engine import StylizeEngine, Task
 
         if not isinstance(self._engine, StylizeEngine):
             self._engine = StylizeEngine()
         task = Task(
-            run=make_job_run(job.settings, StyleList(self._styles, model=job.model), job.model, self._device),
+            run=make_job_run(job.settings, style_list, job.model, self._device),
             photo=self._folder.photo(photo.id) / photo.file,
             place=self._folder.run(job.id),
             folder=job.folder,
             mask=None if job.settings.mask is None else self._folder.mask(photo.id, job.settings.mask),
+            generator=self._generator(job, style_list),
         )
         return self._engine.run(task, report)
+
+    def _generator(self, job: StudioJob, style_list: StyleList) -> Path | None:
+        """Return the generator of a job's style that is a LoRA, unless the server makes the draft with another."""
+        from stylescore.studio.drafts import Drafts
+
+        if job.settings.style in Drafts(self._folder, self._styles, model=job.model).versions():
+            return None
+        return style_list.find(job.settings.style).lora_generator
+
+    def prepare(self) -> None:
+        """Import what a run needs, see `Engine`."""
+        import stylescore.studio.engine  # noqa: F401
+        from stylescore.diffusion.checkpoints.loading import import_models
+
+        import_models()
 
     def describe(self, photo: StoredPhoto) -> str:
         """Return a caption of a photo, see `Engine`."""

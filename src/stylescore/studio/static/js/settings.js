@@ -220,6 +220,13 @@ export function describe(settings) {
   return [styles, ...knob, ...mask, ...own, ...constants].join(" · ");
 }
 
+/** Choose styles that the studio has. */
+function requireStyles() {
+  const has = (name) => state.styles.some((style) => style.name === name);
+  if (!has(form.style)) form.style = has("van-gogh") ? "van-gogh" : state.styles[0]?.name ?? null;
+  form.mixed = Object.fromEntries(Object.entries(form.mixed).filter(([name]) => name !== form.style && has(name)));
+}
+
 /** Fill the form with what was chosen last. */
 export function startSettings() {
   try {
@@ -227,10 +234,14 @@ export function startSettings() {
   } catch {
     localStorage.removeItem(KEPT);
   }
-  if (!state.styles.some((style) => style.name === form.style)) form.style = (state.styles.find((style) => style.name === "van-gogh") || state.styles[0])?.name ?? null;
-  form.mixed = Object.fromEntries(Object.entries(form.mixed).filter(([name]) => name !== form.style && state.styles.some((style) => style.name === name)));
+  requireStyles();
   drawStyles();
   watch(["style"], markStyle);
+  watch(["styles"], () => {
+    requireStyles();
+    drawStyles();
+    markStyle();
+  });
   watch(["form"], drawFields);
   if (state.photos.some((photo) => photo.caption === form.caption)) automatic = form.caption;
   watch(["chosen", "captions"], showCaption);

@@ -5,7 +5,7 @@ import { maskButton, maskLayer, painter } from "./masks.js";
 import { addSample, choose } from "./photos.js";
 import { applySettings, describe } from "./settings.js";
 import { beforeAfter } from "./slider.js";
-import { changed, draftOf, hasPicture, mapOf, maskOf, setMask, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
+import { changed, draftOf, hasPicture, isActive, isEarly, mapOf, maskOf, setMask, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
 
 const stage = byId("stage");
 let drawn = "";
@@ -104,21 +104,24 @@ async function drawResult(job, photo, key) {
 }
 
 async function drawPending(job, photo, key) {
-  const image = await loaded(job.preview ? previewOf(job) : photoView(photo), `${photo.name}, being made`);
+  const preview = isEarly(job) && draftOf(job) ? 0 : job.preview;
+  const image = await loaded(preview ? previewOf(job) : photoView(photo), `${photo.name}, being made`);
   if (!isDrawn(key)) return;
   const view = frame(photo, image || missing("The photo cannot be shown"));
   view.firstChild.dataset.status = job.status;
-  view.firstChild.dataset.preview = job.preview;
+  view.firstChild.dataset.preview = preview;
   view.firstChild.append(h("div", { class: "progress", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0" }, h("span", {})));
   fill(stage, view, under(job, photo));
-  if (!job.preview && draftOf(job)) showDraft(job, photo, key);
 }
 
-/** Show what the style's generator makes of the photo, until the run has a preview. */
-async function showDraft(job, photo, key) {
-  const image = await loaded(draftOf(job), `${photo.name}, a draft`);
+/** Show what the style's generator makes of the photo, until the run has come further. */
+async function showDraft(job) {
   const box = stage.querySelector(".frame");
-  if (!image || !isDrawn(key) || box?.dataset.preview !== "0") return;
+  if (!box || box.dataset.drafting === draftOf(job)) return;
+  box.dataset.drafting = draftOf(job);
+  const image = await loaded(draftOf(job), `${photoOf(job.photo)?.name || "photo"}, a draft`);
+  if (!image) box.dataset.draftless = "";
+  if (!image || !box.isConnected || !isEarly(state.jobs.get(job.id) || job)) return;
   box.querySelector("img").replaceWith(image);
   box.append(h("span", { class: "tag left" }, "draft"));
   box.dataset.draft = "";
@@ -225,7 +228,9 @@ function update() {
     bar.setAttribute("aria-valuenow", job.iteration);
     bar.setAttribute("aria-valuetext", words);
   }
-  if (job.status === "running" && job.preview) showPreview(job);
+  const draftless = stage.querySelector(".frame")?.dataset.draftless !== undefined;
+  if (isActive(job) && isEarly(job) && draftOf(job) && !draftless) showDraft(job);
+  else if (job.status === "running" && job.preview) showPreview(job);
 }
 
 let fetching = "";
