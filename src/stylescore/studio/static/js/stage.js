@@ -38,10 +38,17 @@ function draw() {
   else drawInvitation();
 }
 
+/** Replace what is on the stage; a keyboard that was there stays there. */
+function put(...children) {
+  const isFocused = stage.contains(document.activeElement);
+  fill(stage, ...children);
+  if (isFocused) stage.focus({ preventScroll: true });
+}
+
 const isDrawn = (key) => drawn === key;
 
 function drawInvitation() {
-  fill(stage, h("div", { class: "invite" },
+  put(h("div", { class: "invite" },
     h("div", { class: "invite-art", "aria-hidden": "true" }, ["watercolor", "van-gogh", "pencil-sketch"].map((name) => h("img", { src: `/static/styles/${name}.webp`, alt: "" }))),
     h("h2", {}, "Drop a photo"),
     h("p", {}, "It is turned into a picture on this machine, and stays on it."),
@@ -63,7 +70,7 @@ async function drawPhoto(photo) {
   const [image, layer] = await Promise.all([loaded(photoView(photo), photo.name), maskOf(photo.id) && maskLayer(photo)]);
   if (!isDrawn(key)) return;
   const facts = h("p", { class: "facts" }, h("strong", {}, photo.name), ` ${photo.width} × ${photo.height}`);
-  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(layer ? [layer] : [])),
+  put(frame(photo, image || missing("The photo cannot be shown"), ...(layer ? [layer] : [])),
     h("div", { class: "under" }, facts, h("div", { class: "tools" }, maskButton(photo, () => show({ kind: "mask", id: photo.id })))));
 }
 
@@ -75,7 +82,7 @@ async function drawMask(photo, job) {
   if (!isDrawn(key)) return;
   const painting = painter(photo, layer, () => show(job ? { kind: "job", id: job.id } : { kind: "photo", id: photo.id }));
   over?.classList.add("map");
-  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(over ? [over] : []), layer, painting.cursor), h("div", { class: "under" }, painting.tools));
+  put(frame(photo, image || missing("The photo cannot be shown"), ...(over ? [over] : []), layer, painting.cursor), h("div", { class: "under" }, painting.tools));
   layer.focus({ preventScroll: true });
 }
 
@@ -94,13 +101,13 @@ async function drawResult(job, photo, key) {
   const [before, after] = await Promise.all([loaded(photoView(photo), photo.name), loaded(viewOf(job), alt)]);
   if (!isDrawn(key)) return;
   if (!after || !before) {
-    fill(stage, frame(photo, missing("The picture cannot be shown")), under(job, photo));
+    put(frame(photo, missing("The picture cannot be shown")), under(job, photo));
     return;
   }
   const both = beforeAfter(before, after);
   const view = frame(photo, both);
   if (job.relevance) both.append(h("img", { class: "map", src: mapOf(job), alt: "", hidden: !mapped }));
-  fill(stage, view, under(job, photo));
+  put(view, under(job, photo));
 }
 
 async function drawPending(job, photo, key) {
@@ -111,7 +118,7 @@ async function drawPending(job, photo, key) {
   view.firstChild.dataset.status = job.status;
   view.firstChild.dataset.preview = preview;
   view.firstChild.append(h("div", { class: "progress", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0" }, h("span", {})));
-  fill(stage, view, under(job, photo));
+  put(view, under(job, photo));
 }
 
 /** Show what the style's generator makes of the photo, until the run has come further. */
@@ -291,7 +298,7 @@ async function drawCompared() {
   const cells = jobs.map((job, index) => h("figure", {}, images[index] || missing("The picture cannot be shown"),
     h("figcaption", {}, h("span", {}, h("strong", {}, photoOf(job.photo)?.name || ""), ` ${describe(job.settings)}`), button("Look at it", "zoom", () => show({ kind: "job", id: job.id })))));
   const grid = h("div", { class: "compare", "data-count": jobs.length }, cells);
-  fill(stage, grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
+  put(grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
     h("div", { class: "tools" }, h("a", { class: "tool", href: archiveOf(jobs.map((job) => job.id)), download: "" }, icon("download"), h("span", {}, `Download ${jobs.length}`)), button("Done", "check", leave, { shown: true }))));
 }
 
