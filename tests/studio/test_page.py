@@ -520,6 +520,31 @@ def test_a_lora_file_in_a_style_folder_is_offered_when_the_page_is_looked_at_aga
     expect(page.get_by_role("radio", name="van gogh")).to_be_checked()
 
 
+def test_all_pictures_that_wait_are_cancelled_by_one_button(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    page = open_page(running.address)
+    choose(page, *(file_of(picture(colour=colour), f"{colour}.png") for colour in ("navy", "teal", "gold", "pink")))
+    page.get_by_role("button", name="Stylize 4 photos").click()
+    expect(page.locator("#film > li[data-status=running]")).to_have_count(1, timeout=PATIENCE)
+    page.get_by_role("button", name="Cancel 3 waiting").click()
+    expect(page.locator("#film > li[data-status=cancelled]")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#film > li[data-status=running]")).to_have_count(1)
+    expect(page.get_by_role("button", name=re.compile("waiting$"))).to_have_count(0)
+
+
+def test_a_studio_without_styles_says_where_they_go(
+    serve: Any, open_page: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylescore.studio.style_list.list_styles", lambda places: [])
+    page = open_page(serve().address)
+    choose(page, file_of(picture()))
+    expect(page.get_by_text("No style is here yet")).to_be_visible()
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.get_by_role("alert").filter(has_text="there is no style to choose")).to_be_visible()
+    expect(page.locator(".toast")).to_have_count(0)
+
+
 def test_what_is_older_than_what_the_page_knows_changes_nothing(running: Any, open_page: Any, picture: Any) -> None:
     page = open_page(running.address)
     choose(page, file_of(picture()))

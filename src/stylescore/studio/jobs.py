@@ -393,11 +393,19 @@ class JobStore:
             if job.status == "running":
                 _update(database, key, requested=requested)
             elif job.status == "queued":
-                # One that was stopped before and waits to go on has a picture to go back to.
-                _update(database, key, status="stopped" if job.iteration else "cancelled", ended=time.time())
+                _take_off(database, job)
             else:
                 raise ConfigError("this picture does not run any more", hint="it can be removed")
         return self.job(session, key)
+
+    def cancel_waiting(self, session: str) -> list[StudioJob]:
+        """Cancel the jobs of a session that wait, and return them."""
+        with self._write() as database:
+            rows = database.execute(
+                "SELECT * FROM jobs WHERE session = ? AND status = 'queued' ORDER BY number", (session,)
+            ).fetchall()
+            keys = [_take_off(database, _to_job(row)) for row in rows]
+        return [self.job(session, key) for key in keys]
 
     def resume(self, session: str, key: str) -> StudioJob:
         """Append a job that was stopped, was cancelled or failed to the queue again.
@@ -568,6 +576,12 @@ def _forget_unused(database: sqlite3.Connection, photo: str) -> bool:
         (photo,),
     )
     return found.rowcount > 0
+
+
+def _take_off(database: sqlite3.Connection, job: StudioJob) -> str:
+    """Take a job off the queue: one that was stopped before and waits to go on has a picture to go back to."""
+    _update(database, job.id, status="stopped" if job.iteration else "cancelled", ended=time.time())
+    return job.id
 
 
 def _update(database: sqlite3.Connection, key: str, **fields: Any) -> None:

@@ -273,6 +273,10 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         table = await _read_table(request)
         return await run_in_threadpool(_add, studio, request.scope["session"], table)
 
+    @app.post("/api/cancel")
+    def cancel(request: Request) -> Any:
+        return {"jobs": [_show_job(job) for job in studio.store.cancel_waiting(request.scope["session"])]}
+
     @app.post("/api/jobs/{key}/{action}")
     def act(request: Request, key: str, action: str) -> Any:
         return _show_job(_act(studio, request.scope["session"], key, action))

@@ -4,7 +4,7 @@ import { announce, button, byId, fill, h, icon, toast } from "./dom.js";
 import { startFilm } from "./film.js";
 import { startPhotos } from "./photos.js";
 import { masksSaved } from "./masks.js";
-import { hasOwnCaptions, settings, startSettings } from "./settings.js";
+import { hasOwnCaptions, hasStyle, settings, startSettings } from "./settings.js";
 import { startStage } from "./stage.js";
 import { changed, hasPicture, listedPhotos, masksOf, photoOf, putAllJobs, putJobs, putStyles, show, showSomething, state, watch } from "./state.js";
 
@@ -80,6 +80,7 @@ async function submit(event) {
   }
   byId("go").disabled = true;
   try {
+    if (!hasStyle()) throw new Error("there is no style to choose");
     await masksSaved();
     const { jobs } = await addJobs([...state.chosen], settings(), masksOf([...state.chosen]), hasOwnCaptions());
     putJobs(jobs);
