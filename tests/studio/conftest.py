@@ -54,7 +54,7 @@ class DrawingEngine:
     def prepare(self) -> None:
         return
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Any]) -> Status:
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Any], waiting: Any = ()) -> Status:
         place = self.folder.run(job.id)
         (place / "run").mkdir(parents=True, exist_ok=True)
         picture = read_photo(self.folder.photo(photo.id) / photo.file).picture

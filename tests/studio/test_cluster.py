@@ -63,7 +63,7 @@ def test_pictures_of_a_cluster_are_those_of_a_worker_here(bench: Bench, ray_of_t
 class Counting(Unprepared):
     """An engine that counts until it is asked to end."""
 
-    def run(self, job: Any, photo: Any, report: Any) -> Any:
+    def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
         numbers = itertools.count(1)
         while not report(iteration=next(numbers)):
             time.sleep(0.005)
@@ -194,7 +194,7 @@ def test_a_lost_process_is_an_attempt_like_a_killed_worker(bench: Bench) -> None
     key = bench.add()
 
     class Lost(Unprepared):
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             raise EngineLost
 
     Worker(bench.store, "ray-2", Lost()).work(idle_seconds=0)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from stylescore.errors import ConfigError
 from stylescore.images import read_metadata
 from stylescore.runs.lock import hold
 from stylescore.studio.drafts import save_draft
-from stylescore.studio.engine import StylizeEngine, Task, TimeLeft
+from stylescore.studio.engine import Draft, StylizeEngine, Task, TimeLeft
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import STOP, JobStore, StoredPhoto
 from stylescore.studio.masks import save_mask
@@ -58,7 +58,8 @@ class Bench:
         run = make_job_run(job.settings, StyleList(), "mini", "cpu")
         photo, place = self.folder.photo("photo") / "cup.png", self.folder.run(key)
         mask = None if job.settings.mask is None else self.folder.mask("photo", job.settings.mask)
-        return Task(run=run, photo=photo, place=place, folder=job.folder, mask=mask, generator=generator)
+        drafts = [Draft(job=key, photo=photo, generator=generator, place=place)] if generator else []
+        return Task(run=run, photo=photo, place=place, folder=job.folder, mask=mask, drafts=drafts)
 
     def run(
         self, engine: Any, key: str, request_at: int = 0, requested: str = "", generator: Path | None = None
@@ -68,6 +69,8 @@ class Bench:
 
         def report(**fields: Any) -> str:
             told.append(fields)
+            for drafted in fields.pop("drafts", ()):
+                fields["draft"] = drafted == key
             self.store.report(key, **fields)
             return requested if request_at and fields.get("iteration", 0) >= request_at else ""
 
@@ -171,8 +174,7 @@ def test_a_lora_generator_makes_a_draft_before_the_run_and_changes_nothing_of_it
         save_draft(load_one_step(generator, "mini", "cpu"), before.convert("RGB"), photo.with_name("own.webp"))
         with Image.open(photo.with_name("own.webp")) as own:
             assert is_same(draft, own)
-    status, told = bench.run(engine, drafted, generator=generator)
-    assert (status, [fields for fields in told if "draft" in fields]) == ("done", [])
+    assert bench.run(engine, drafted)[0] == "done"
     assert is_same(bench.picture(plain), bench.picture(drafted))
 
 
@@ -187,27 +189,41 @@ def test_a_generator_that_cannot_be_used_costs_the_draft_and_not_the_picture(
     assert "is not a generator" in capfd.readouterr().err
 
 
-def test_the_worker_finds_the_generator_that_is_a_lora(
+def test_the_worker_makes_drafts_of_the_pictures_that_wait(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path | None] = []
+    asked: list[tuple[str, Path]] = []
 
     def run(self: Any, task: Task, report: Any) -> str:
-        asked.append(task.generator)
+        asked.extend((draft.job, draft.generator) for draft in task.drafts)
+        report(drafts=[draft.job for draft in task.drafts])
         return "done"
 
     monkeypatch.setattr(StylizeEngine, "run", run)
     places = tmp_path / "generators"
     places.mkdir()
-    engine = LazyEngine(bench.folder, "cpu", (places,))
-    photo = bench.store.photo("a", "photo")
-    for settings in ({}, {"style": "pixel-art"}):
-        job = bench.store.job("a", bench.add(**settings))
-        assert engine.run(job, photo, lambda **fields: "") == "done"
-    onnx.save(build(), places / "van-gogh.onnx")  # the server makes the draft with it
-    assert engine.run(bench.store.job("a", bench.add()), photo, lambda **fields: "") == "done"
-    assert asked == [StyleList().find("van-gogh").lora_generator, None, None]
-    assert asked[0] is not None
+    worker = Worker(bench.store, "cpu", LazyEngine(bench.folder, "cpu", (places,)))
+    monkeypatch.setattr(worker.engine, "prepare", lambda: None)
+    generator = StyleList().find("van-gogh").lora_generator
+    assert generator is not None
+    plain, begun = bench.add(style="pixel-art"), bench.add()
+    bench.store.report(begun, folder="run")
+    keys = [bench.add() for _ in range(5)]
+    worker._take_one()
+    assert asked == [(key, generator) for key in keys[:3]], "at most four in line are looked at, the first was begun"
+    assert [bench.store.job("a", key).draft for key in (plain, begun, *keys)] == [
+        False,
+        False,
+        *[True] * 3,
+        False,
+        False,
+    ]
+    worker._take_one()
+    assert asked[3:] == [(keys[3], generator)], "no draft is made twice"
+    onnx.save(build(), places / "van-gogh.onnx")  # the server makes the drafts with it
+    worker.work(idle_seconds=0)
+    assert len(asked) == 4
+    assert {bench.store.job("a", key).status for key in (plain, begun, *keys)} == {"done"}
 
 
 def test_a_style_that_is_itself_a_generator_makes_its_draft(tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_a_worker_prepares_while_there_is_nothing_to_do(bench: Bench) -> None:
         def prepare(self) -> None:
             done.append("prepared")
 
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             done.append(job.id)
             return "done"
 
@@ -272,7 +288,7 @@ def test_the_worker_stores_why_a_run_failed_and_goes_on_with_the_next(bench: Ben
     broken, sound = bench.add(), bench.add()
 
     class Moody(Unprepared):
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             if job.id == broken:
                 raise ConfigError("this cannot be", hint="choose another")
             return "done"
@@ -289,7 +305,7 @@ def test_a_fault_in_the_program_fails_one_picture_and_not_the_worker(
     broken, sound = bench.add(), bench.add()
 
     class Faulty(Unprepared):
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             return {sound: "done"}[job.id]
 
     Worker(bench.store, "cpu", Faulty()).work(idle_seconds=0)
@@ -314,7 +330,7 @@ def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:
     begun = threading.Event()
 
     class Slow(Unprepared):
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             while True:
                 report(iteration=1)
                 begun.set()

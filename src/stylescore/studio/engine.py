@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +53,23 @@ Report = Callable[..., StopRequest]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a generator that is a LoRA makes of a photo.
+
+    Attributes:
+        job: id of the job that it is a draft of.
+        photo: file of the photo.
+        generator: the LoRA's file.
+        place: the job's folder.
+    """
+
+    job: str
+    photo: Path
+    generator: Path
+    place: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What an engine is given of a job.
 
@@ -62,7 +79,7 @@ class Task:
         place: the job's folder.
         folder: name of the run's folder in it, if the run was begun before.
         mask: file of the photo's mask, if it has one.
-        generator: a generator that is a LoRA and makes a draft before the run begins, if the style has one.
+        drafts: what is made before the run begins.
     """
 
     run: RunConfig
@@ -70,7 +87,7 @@ class Task:
     place: Path
     folder: str | None
     mask: Path | None = None
-    generator: Path | None = None
+    drafts: Sequence[Draft] = ()
 
 
 @dataclass
@@ -95,9 +112,11 @@ class StylizeEngine:
         saved = None if begun is None else read_job(begun.path)
         report(stage="loading the model")
         stylizer = self._load(task.run if saved is None else _recorded_run(saved, task.run))
-        if begun is None and task.generator is not None:
+        if task.drafts:
             report(stage="making a draft")
-            report(draft=_save_draft(stylizer, task.generator, task))
+        for draft in task.drafts:
+            if _save_draft(stylizer, draft):
+                report(drafts=[draft.job])
         report(stage="preparing the photo")
         if saved is None:
             photo = PhotoTask(photo=task.photo, parent=task.place, mask=task.mask)
@@ -123,11 +142,12 @@ class StylizeEngine:
         return self._stylizer
 
 
-def _save_draft(stylizer: Stylizer, generator: Path, task: Task) -> bool:
-    """Write what a generator makes of the photo; return whether it could, as the run needs no draft."""
+def _save_draft(stylizer: Stylizer, draft: Draft) -> bool:
+    """Write a draft; return whether it could be made, as the run needs none."""
     try:
-        network = place_one_step(generator, stylizer)
-        save_draft(network, read_photo(task.photo).picture, task.place / "draft.webp")
+        draft.place.mkdir(exist_ok=True, mode=0o700)
+        network = place_one_step(draft.generator, stylizer)
+        save_draft(network, read_photo(draft.photo).picture, draft.place / "draft.webp")
     except Exception:  # a run without a draft is as good
         traceback.print_exc()
         return False

@@ -376,6 +376,11 @@ class JobStore:
             served = dict(database.execute("SELECT session, served FROM turns").fetchall())
         return list(_in_turns([(row["session"], row["id"]) for row in rows], served))
 
+    def next_without_draft(self, most: int) -> list[tuple[StudioJob, StoredPhoto]]:
+        """Return the first jobs in line, at most so many, that were not begun and of which no worker made a draft."""
+        jobs = [self.job(session, key) for session, key in self.line()[:most]]
+        return [(job, self.photo(job.session, job.photo)) for job in jobs if job.folder is None and not job.draft]
+
     def has_work(self) -> bool:
         """Return whether a job waits or runs."""
         with self._connect() as database:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from stylescore_apply.storage.files import SIGNALS
 
 if TYPE_CHECKING:
     from stylescore.diffusion.captioner import Captioner
+    from stylescore.studio.engine import Draft
     from stylescore.studio.style_list import StyleList
 
 SECONDS_BETWEEN_LOOKS = 0.3
@@ -35,6 +36,10 @@ IDLE_SECONDS = 600.0
 SERVER_SECONDS = 30.0
 """A server that has said nothing for so long is gone; a worker without one ends when the queue is empty."""
 LOCK_TRIES = 10
+MOST_DRAFTS = 4
+"""Waiting pictures of which drafts are made before a run begins; each costs about as much as an iteration."""
+
+Waiting = Sequence[tuple[StudioJob, StoredPhoto]]
 
 
 class Engine(Protocol):
@@ -44,13 +49,17 @@ class Engine(Protocol):
         """Do what makes the first run begin earlier, as there is nothing else to do."""
         ...
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+    def run(
+        self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest], waiting: Waiting = ()
+    ) -> Status:
         """Make the picture of a job; return how it ended.
 
         Args:
             job: what to make.
             photo: from what.
-            report: stores fields of the job, and returns how the user wants it to end.
+            report: stores fields of the job, and returns how the user wants it to end; `drafts` are ids of jobs of
+                which drafts were made.
+            waiting: the next jobs, of which drafts may be made too.
         """
         ...
 
@@ -125,7 +134,8 @@ class Worker:
         status: Status = "failed"
         message = hint = None
         try:
-            status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields))
+            waiting = self.store.next_without_draft(MOST_DRAFTS)
+            status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields), waiting)
         except Stopped:
             status = "queued"
         except EngineLost:
@@ -139,9 +149,11 @@ class Worker:
         self.store.end(job.id, status, message=message, hint=hint)
         return True
 
-    def _report(self, job: StudioJob, **fields: object) -> StopRequest:
+    def _report(self, job: StudioJob, drafts: Sequence[str] = (), **fields: object) -> StopRequest:
         if self._should_stop():
             raise Stopped
+        for key in drafts:
+            self.store.report(key, draft=True)
         return self.store.report(job.id, **fields)
 
     def _should_stop(self) -> bool:
@@ -159,7 +171,9 @@ class LazyEngine:
         self._engine: object | None = None
         self._captioner: Captioner | None = None
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+    def run(
+        self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest], waiting: Waiting = ()
+    ) -> Status:
         """Make the picture of a job, see `Engine`."""
         from stylescore.studio.settings import make_job_run
         from stylescore.studio.style_list import StyleList
@@ -177,17 +191,23 @@ class LazyEngine:
             place=self._folder.run(job.id),
             folder=job.folder,
             mask=None if job.settings.mask is None else self._folder.mask(photo.id, job.settings.mask),
-            generator=self._generator(job, style_list),
+            drafts=tuple(self._drafts([(job, photo), *waiting], style_list)),
         )
         return self._engine.run(task, report)
 
-    def _generator(self, job: StudioJob, style_list: StyleList) -> Path | None:
-        """Return the generator of a job's style that is a LoRA, unless the server makes the draft with another."""
+    def _drafts(self, jobs: Waiting, style_list: StyleList) -> Iterator[Draft]:
+        """Yield the drafts that jobs lack; those of exported generators are made by the server."""
         from stylescore.studio.drafts import Drafts
+        from stylescore.studio.engine import Draft
 
-        if job.settings.style in Drafts(self._folder, self._styles, model=job.model).versions():
-            return None
-        return style_list.find(job.settings.style).lora_generator
+        exported = Drafts(self._folder, self._styles, model=jobs[0][0].model).versions()
+        known = {style.name: style.lora_generator for style in style_list.styles()}
+        for job, photo in jobs:
+            generator = known.get(job.settings.style)
+            has_one = job.draft or job.folder is not None or job.settings.style in exported
+            if generator is not None and not has_one:
+                file = self._folder.photo(photo.id) / photo.file
+                yield Draft(job=job.id, photo=file, generator=generator, place=self._folder.run(job.id))
 
     def prepare(self) -> None:
         """Import what a run needs, see `Engine`."""
