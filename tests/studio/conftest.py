@@ -46,16 +46,22 @@ class DrawingEngine:
     iterations: int = 4
     made: list[str] = field(default_factory=list)
     hold: threading.Event = field(default_factory=threading.Event)
+    drafts: bool = False
 
     def __post_init__(self) -> None:
         self.hold.set()
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Any]) -> Status:
+    def prepare(self) -> None:
+        return
+
+    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., Any], waiting: Any = ()) -> Status:
         place = self.folder.run(job.id)
         (place / "run").mkdir(parents=True, exist_ok=True)
         picture = read_photo(self.folder.photo(photo.id) / photo.file).picture
         result = ImageOps.invert(picture)
-        report(folder="run", stage=None, total=self.iterations)
+        if self.drafts:
+            ImageOps.mirror(picture).save(place / "draft.webp")
+        report(folder="run", stage=None, total=self.iterations, draft=self.drafts)
         for done in range(job.iteration + 1, self.iterations + 1):
             while not self.hold.wait(0.02):
                 if requested := report():

@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.studio.test_worker import SECONDS, Bench, is_same
+from tests.studio.test_worker import SECONDS, Bench, Unprepared, is_same
 
 from stylescore.errors import ConfigError
 from stylescore.runs.workers import Workers
@@ -60,10 +60,10 @@ def test_pictures_of_a_cluster_are_those_of_a_worker_here(bench: Bench, ray_of_t
     assert (failed.status, failed.hint) == ("failed", "delete it from the prompt and give --style x=1")
 
 
-class Counting:
+class Counting(Unprepared):
     """An engine that counts until it is asked to end."""
 
-    def run(self, job: Any, photo: Any, report: Any) -> Any:
+    def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
         numbers = itertools.count(1)
         while not report(iteration=next(numbers)):
             time.sleep(0.005)
@@ -193,8 +193,8 @@ def test_a_worker_that_is_to_end_says_so_to_the_cluster() -> None:
 def test_a_lost_process_is_an_attempt_like_a_killed_worker(bench: Bench) -> None:
     key = bench.add()
 
-    class Lost:
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+    class Lost(Unprepared):
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             raise EngineLost
 
     Worker(bench.store, "ray-2", Lost()).work(idle_seconds=0)  # type: ignore[arg-type]

@@ -227,6 +227,18 @@ def test_a_damaged_or_later_file_is_refused(tmp_path: Path) -> None:
         JobStore(later)
 
 
+def test_the_jobs_of_a_session_that_wait_are_cancelled_and_no_others(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "studio.sqlite")
+    running, stopped, waiting, other = (add(store, session)[0] for session in "aaab")
+    claimed = store.claim("cpu")
+    assert claimed is not None
+    assert claimed[0].id == running
+    store.report(stopped, iteration=3)
+    assert [(job.id, job.status) for job in store.cancel_waiting("a")] == [(stopped, "stopped"), (waiting, "cancelled")]
+    assert [store.job("a", running).status, store.job("b", other).status] == ["running", "queued"]
+    assert store.cancel_waiting("a") == []
+
+
 def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "studio.sqlite"
     store = JobStore(path)
@@ -234,6 +246,7 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         for column in ("listed", "caption", "caption_wanted"):
             database.execute(f"ALTER TABLE photos DROP COLUMN {column}")
+        database.execute("ALTER TABLE jobs DROP COLUMN draft")
         database.execute("PRAGMA user_version = 1")
         old = json.dumps({"style": "watercolor", "content": 0.5, "caption": "", "seed": 0, "constants": {}})
         database.execute("UPDATE jobs SET settings = ?", (old,))
@@ -242,4 +255,7 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
     job = again.job("a", key)
     assert job.settings.weights == {"watercolor": 1.0}
     assert again.photo("a", job.photo).listed
+    assert not job.draft
+    again.report(key, draft=True)
+    assert again.job("a", key).draft
     JobStore(path)

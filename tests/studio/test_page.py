@@ -26,6 +26,8 @@ onnx = pytest.importorskip("onnx")
 playwright = pytest.importorskip("playwright.sync_api")
 from tests.apply.tiny import build  # noqa: E402
 
+from stylescore.catalog.registry import resolve_style  # noqa: E402
+
 expect = playwright.expect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -476,6 +478,91 @@ def test_a_draft_is_shown_until_the_run_has_a_preview(serve: Any, open_page: Any
     running.engine.hold.set()
     expect(page.locator(".frame[data-draft]")).to_have_count(0, timeout=PATIENCE)
     expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_draft_of_the_worker_stays_until_a_quarter_of_the_run_is_done(
+    serve: Any, open_page: Any, picture: Any
+) -> None:
+    running = serve()
+    running.engine.drafts, running.engine.iterations, running.engine.seconds = True, 16, 0.4
+    page = open_page(running.address)
+    choose(page, file_of(picture(size=(300, 200))))
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.get_by_role("img", name="cup.png, a draft")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".now")).to_have_text(re.compile("^[23] of 16"), timeout=PATIENCE)
+    expect(page.locator(".frame .tag")).to_have_text("draft")
+    page.reload()
+    expect(page.locator(".frame .tag")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator(".now")).to_have_text(re.compile("^([4-9]|1.) of 16"), timeout=PATIENCE)
+    expect(page.get_by_role("img", name="cup.png, being made")).to_have_attribute("src", re.compile("preview"))
+    expect(page.locator("before-after")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_lora_file_in_a_style_folder_is_offered_when_the_page_is_looked_at_again(
+    serve: Any, open_page: Any, picture: Any, tmp_path: Path
+) -> None:
+    places = tmp_path / "loras"
+    places.mkdir()
+    page = open_page(serve(styles=(places,)).address)
+    choose(page, file_of(picture()))
+    dropped = file_of(b"weights", "my-own.safetensors")
+    page.locator("#files").set_input_files([dropped])
+    expect(page.locator(".toast.problem")).to_contain_text("my-own.safetensors is no photo")
+    expect(page.locator(".toast.problem")).to_contain_text("--styles")
+    shutil.copy(resolve_style("van-gogh").path, places / "my-own.safetensors")
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    page.get_by_role("radio", name="my own").check()
+    make(page)
+    expect(page.locator(".facts")).to_contain_text("my own")
+    (places / "my-own.safetensors").unlink()
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    expect(page.get_by_role("radio", name="my own")).to_have_count(0)
+    expect(page.get_by_role("radio", name="van gogh")).to_be_checked()
+
+
+def test_all_pictures_that_wait_are_cancelled_by_one_button(serve: Any, open_page: Any, picture: Any) -> None:
+    running = serve()
+    running.engine.hold.clear()
+    page = open_page(running.address)
+    choose(page, *(file_of(picture(colour=colour), f"{colour}.png") for colour in ("navy", "teal", "gold", "pink")))
+    page.get_by_role("button", name="Stylize 4 photos").click()
+    expect(page.locator("#film > li[data-status=running]")).to_have_count(1, timeout=PATIENCE)
+    page.get_by_role("button", name="Cancel 3 waiting").click()
+    expect(page.locator("#film > li[data-status=cancelled]")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator("#film > li[data-status=running]")).to_have_count(1)
+    expect(page.get_by_role("button", name=re.compile("waiting$"))).to_have_count(0)
+
+
+def test_a_studio_without_styles_says_where_they_go(
+    serve: Any, open_page: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylescore.studio.style_list.list_styles", lambda places: [])
+    page = open_page(serve().address)
+    choose(page, file_of(picture()))
+    expect(page.get_by_text("No style is here yet")).to_be_visible()
+    page.get_by_role("button", name="Stylize").click()
+    expect(page.get_by_role("alert").filter(has_text="there is no style to choose")).to_be_visible()
+    expect(page.locator(".toast")).to_have_count(0)
+
+
+def test_what_is_older_than_what_the_page_knows_changes_nothing(running: Any, open_page: Any, picture: Any) -> None:
+    page = open_page(running.address)
+    choose(page, file_of(picture()))
+    make(page)
+    page.evaluate(
+        """import('/static/js/state.js').then(({ state, putJobs, putAllJobs }) => {
+            const [job] = state.jobs.values();
+            const older = { ...job, status: "running", revision: job.revision - 1 };
+            putJobs([older]);
+            putAllJobs([older], new Map());
+        })"""
+    )
+    expect(page.locator("#film > li[data-status=done]")).to_have_count(1)
+    everything = "import('/static/js/state.js').then(({ state, putAllJobs }) => putAllJobs([], new Map(state.jobs)))"
+    page.evaluate(everything)
+    expect(page.locator("#film > li")).to_have_count(0)
+    page.reload()
+    expect(page.locator("#film > li[data-status=done]")).to_have_count(1)
 
 
 def test_own_size_shows_every_pixel(running: Any, open_page: Any, picture: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from PIL import Image, ImageChops
+from tests.apply.tiny import build
 from tests.diffusion.test_captioner import WORDS, save_blip
 
+from stylescore.assembly.one_step import load_one_step
 from stylescore.errors import ConfigError
 from stylescore.images import read_metadata
 from stylescore.runs.lock import hold
-from stylescore.studio.engine import StylizeEngine, Task, TimeLeft
+from stylescore.studio.drafts import save_draft
+from stylescore.studio.engine import Draft, StylizeEngine, Task, TimeLeft
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import STOP, JobStore, StoredPhoto
 from stylescore.studio.masks import save_mask
@@ -45,30 +50,42 @@ class Bench:
         self.store.add_photo(StoredPhoto(id="photo", session="a", created=0.0, **row))
 
     def add(self, **settings: Any) -> str:
-        chosen = Settings(style="van-gogh", size=64, **{"constants": QUICK, **settings})
+        chosen = Settings(**{"style": "van-gogh", "size": 64, "constants": QUICK, **settings})
         return self.store.add_jobs("a", ["photo"], chosen, "mini")[0].id
 
-    def task(self, key: str) -> Task:
+    def task(self, key: str, generator: Path | None = None) -> Task:
         job = self.store.job("a", key)
         run = make_job_run(job.settings, StyleList(), "mini", "cpu")
         photo, place = self.folder.photo("photo") / "cup.png", self.folder.run(key)
         mask = None if job.settings.mask is None else self.folder.mask("photo", job.settings.mask)
-        return Task(run=run, photo=photo, place=place, folder=job.folder, mask=mask)
+        drafts = [Draft(job=key, photo=photo, generator=generator, place=place)] if generator else []
+        return Task(run=run, photo=photo, place=place, folder=job.folder, mask=mask, drafts=drafts)
 
-    def run(self, engine: Any, key: str, request_at: int = 0, requested: str = "") -> tuple[str, list[dict[str, Any]]]:
+    def run(
+        self, engine: Any, key: str, request_at: int = 0, requested: str = "", generator: Path | None = None
+    ) -> tuple[str, list[dict[str, Any]]]:
         """Run a job by hand; ask for something once so many iterations are done."""
         told: list[dict[str, Any]] = []
 
         def report(**fields: Any) -> str:
             told.append(fields)
+            for drafted in fields.pop("drafts", ()):
+                fields["draft"] = drafted == key
             self.store.report(key, **fields)
             return requested if request_at and fields.get("iteration", 0) >= request_at else ""
 
-        return engine.run(self.task(key), report), told
+        return engine.run(self.task(key, generator), report), told
 
     def picture(self, key: str) -> Image.Image:
         job = self.store.job("a", key)
         return Image.open(self.folder.run(key) / str(job.folder) / "picture.png")
+
+
+class Unprepared:
+    """An engine that does nothing before its first job."""
+
+    def prepare(self) -> None:
+        return
 
 
 @pytest.fixture
@@ -139,6 +156,106 @@ def test_a_masked_run_leaves_the_photo_where_the_mask_is_black_and_its_recipe_na
     assert (found, notes) == (job.settings, [])
 
 
+def test_a_lora_generator_makes_a_draft_before_the_run_and_changes_nothing_of_it(
+    bench: Bench, engine: StylizeEngine
+) -> None:
+    plain, drafted = bench.add(seed=2), bench.add(seed=2)
+    assert bench.run(engine, plain)[0] == "done"
+    generator = StyleList().find("van-gogh").lora_generator
+    assert generator is not None
+    status, told = bench.run(engine, drafted, 3, "stop", generator)
+    assert (status, bench.store.job("a", drafted).draft) == ("stopped", True)
+    names = [name for fields in told for name in fields]
+    assert names.index("draft") < names.index("iteration")
+    photo = bench.folder.photo("photo") / "cup.png"
+    with Image.open(photo) as before, Image.open(bench.folder.run(drafted) / "draft.webp") as draft:
+        assert draft.size == before.size
+        assert not is_same(draft, before)
+        save_draft(load_one_step(generator, "mini", "cpu"), before.convert("RGB"), photo.with_name("own.webp"))
+        with Image.open(photo.with_name("own.webp")) as own:
+            assert is_same(draft, own)
+    assert bench.run(engine, drafted)[0] == "done"
+    assert is_same(bench.picture(plain), bench.picture(drafted))
+
+
+def test_a_generator_that_cannot_be_used_costs_the_draft_and_not_the_picture(
+    bench: Bench, engine: StylizeEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = bench.add()
+    style = StyleList().find("van-gogh").path
+    status, _ = bench.run(engine, key, generator=style)
+    assert (status, bench.store.job("a", key).draft) == ("done", False)
+    assert not (bench.folder.run(key) / "draft.webp").exists()
+    assert "is not a generator" in capfd.readouterr().err
+
+
+def test_the_worker_makes_drafts_of_the_pictures_that_wait(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path]] = []
+
+    def run(self: Any, task: Task, report: Any) -> str:
+        asked.extend((draft.job, draft.generator) for draft in task.drafts)
+        report(drafts=[draft.job for draft in task.drafts])
+        return "done"
+
+    monkeypatch.setattr(StylizeEngine, "run", run)
+    places = tmp_path / "generators"
+    places.mkdir()
+    worker = Worker(bench.store, "cpu", LazyEngine(bench.folder, "cpu", (places,)))
+    monkeypatch.setattr(worker.engine, "prepare", lambda: None)
+    generator = StyleList().find("van-gogh").lora_generator
+    assert generator is not None
+    plain, begun = bench.add(style="pixel-art"), bench.add()
+    bench.store.report(begun, folder="run")
+    keys = [bench.add() for _ in range(5)]
+    worker._take_one()
+    assert asked == [(key, generator) for key in keys[:3]], "at most four in line are looked at, the first was begun"
+    assert [bench.store.job("a", key).draft for key in (plain, begun, *keys)] == [
+        False,
+        False,
+        *[True] * 3,
+        False,
+        False,
+    ]
+    worker._take_one()
+    assert asked[3:] == [(keys[3], generator)], "no draft is made twice"
+    onnx.save(build(), places / "van-gogh.onnx")  # the server makes the drafts with it
+    worker.work(idle_seconds=0)
+    assert len(asked) == 4
+    assert {bench.store.job("a", key).status for key in (plain, begun, *keys)} == {"done"}
+
+
+def test_a_style_that_is_itself_a_generator_makes_its_draft(tmp_path: Path) -> None:
+    source = StyleList().find("van-gogh").lora_generator
+    assert source is not None
+    shutil.copy(source, tmp_path / "mine.safetensors")
+    shutil.copy(StyleList().find("van-gogh").path, tmp_path / "plain.safetensors")
+    styles = StyleList([tmp_path])
+    assert styles.find("mine").lora_generator == tmp_path / "mine.safetensors"
+    assert styles.find("plain").lora_generator is None
+
+
+def test_a_worker_prepares_while_there_is_nothing_to_do(bench: Bench) -> None:
+    done: list[str] = []
+
+    class Told:
+        def prepare(self) -> None:
+            done.append("prepared")
+
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
+            done.append(job.id)
+            return "done"
+
+    worker = Worker(bench.store, "cpu", Told())
+    worker._has_server = lambda: True  # type: ignore[method-assign]
+    worker.work(idle_seconds=0)
+    key = bench.add()
+    worker.work(idle_seconds=0)
+    assert done[0] == "prepared"
+    assert done[1] == key
+
+
 def test_a_cancelled_run_leaves_no_picture_but_can_go_on(bench: Bench, engine: StylizeEngine) -> None:
     key = bench.add()
     assert bench.run(engine, key, 2, "cancel")[0] == "cancelled"
@@ -170,8 +287,8 @@ def test_a_changed_photo_is_not_gone_on_with(bench: Bench, engine: StylizeEngine
 def test_the_worker_stores_why_a_run_failed_and_goes_on_with_the_next(bench: Bench) -> None:
     broken, sound = bench.add(), bench.add()
 
-    class Moody:
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+    class Moody(Unprepared):
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             if job.id == broken:
                 raise ConfigError("this cannot be", hint="choose another")
             return "done"
@@ -187,8 +304,8 @@ def test_a_fault_in_the_program_fails_one_picture_and_not_the_worker(
 ) -> None:
     broken, sound = bench.add(), bench.add()
 
-    class Faulty:
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+    class Faulty(Unprepared):
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             return {sound: "done"}[job.id]
 
     Worker(bench.store, "cpu", Faulty()).work(idle_seconds=0)
@@ -212,8 +329,8 @@ def test_a_worker_that_is_to_end_gives_its_job_back(bench: Bench) -> None:
     key = bench.add()
     begun = threading.Event()
 
-    class Slow:
-        def run(self, job: Any, photo: Any, report: Any) -> Any:
+    class Slow(Unprepared):
+        def run(self, job: Any, photo: Any, report: Any, waiting: Any = ()) -> Any:
             while True:
                 report(iteration=1)
                 begun.set()

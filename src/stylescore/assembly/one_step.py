@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from stylescore.assembly.stylizer import LARGE, Stylizer
 from stylescore.catalog.registry import resolve_model
 from stylescore.config.execution import ExecutionConfig, StyleWeights
 from stylescore.config.run import RunConfig, StyleChoice
-from stylescore.diffusion.adapters import Route
+from stylescore.diffusion.adapters import Route, TrainedAdapter, adaptable, trained_route
 from stylescore.diffusion.execution.tiling import OVERLAP
 from stylescore.diffusion.one_step import MergedGenerator, OneStep
 from stylescore.errors import ModelError, memory_limit, quote
@@ -20,6 +22,7 @@ from stylescore.generators.export import Exported, export_onnx, require_extra
 from stylescore.generators.files import GeneratorFacts, read_facts
 from stylescore.generators.kinds import resolve_options
 from stylescore.generators.layers import CELL, cells
+from stylescore.lora import Product, bind, read_lora
 from stylescore_apply.names import ENDING
 from stylescore_apply.networks import Array, Facts, Network, OnnxNetwork, TileRule
 
@@ -36,12 +39,14 @@ class OneStepNetwork:
         stylizer: the model with the LoRA as its style.
         step: the pass of its network.
         notes: what a user should know, one line each.
+        adapter: the LoRA, where it is not the stylizer's style.
     """
 
     facts: Facts
     stylizer: Stylizer
     step: OneStep
     notes: tuple[str, ...] = ()
+    adapter: TrainedAdapter | None = None
 
     @torch.inference_mode()
     def __call__(self, photo: Array, noise: Array | None) -> Array:
@@ -58,8 +63,13 @@ class OneStepNetwork:
                 None if values is None else torch.from_numpy(np.array(values)).to(device) for values in (photo, noise)
             )
             assert pixels is not None
-            picture = step.picture(step.latent(pixels, drawn, Route(style=True)), (height, width)).clamp(0, 1)
+            picture = step.picture(step.latent(pixels, drawn, self._route(len(photo))), (height, width)).clamp(0, 1)
         return picture.cpu().numpy()
+
+    def _route(self, rows: int) -> Route:
+        if self.adapter is None:
+            return Route(style=True)
+        return trained_route(self.adapter, 1, rows, self.stylizer.device)
 
 
 def load_one_step(
@@ -77,9 +87,7 @@ def load_one_step(
         ModelError: the file is not such a generator, or the model is not there or does not fit it.
         StyleError: the LoRA cannot be used.
     """
-    facts = read_facts(path)
-    if not facts.is_lora:
-        raise ModelError(f"the generator {str(path)!r} is a network of its own", hint="stylescore apply runs it")
+    facts = _read_lora_facts(path)
     base = _base(path, facts, model)
     run = RunConfig(
         styles=(StyleChoice(name=str(path.absolute())),),
@@ -90,9 +98,34 @@ def load_one_step(
     networks = stylizer.networks
     networks.codec.vae.float()  # as in training: some overflow in half precision
     _check_cells(networks.codec.factor, facts, int(networks.codec.vae.config.latent_channels))
-    timestep = resolve_options(facts.network, facts.options)["timestep"]
-    step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), timestep)
+    step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), _options(facts)["timestep"])
     return OneStepNetwork(_apply_facts(facts), stylizer, step, networks.base_notes)
+
+
+def place_one_step(path: Path, stylizer: Stylizer) -> OneStepNetwork:
+    """Return a generator that is a LoRA, evaluated on the networks that a stylizer has loaded, which stay as they are.
+
+    Raises:
+        ModelError: the file is not such a generator, or does not fit the stylizer's model.
+        StyleError: the LoRA cannot be used.
+    """
+    facts, networks = _read_lora_facts(path), stylizer.networks
+    base, codec = networks.base, networks.codec
+    _check_cells(codec.factor, facts, int(codec.vae.config.latent_channels))
+    if codec.vae.dtype != torch.float32:  # see `load_one_step`; the stylizer's own stays as it is
+        codec = replace(codec, vae=copy.deepcopy(codec.vae).float())
+    changes = bind(read_lora(path), adaptable(base.adapters.network))
+    options, seed = _options(facts), torch.Generator().manual_seed(0)
+    adapter = base.adapters.new_adapter(list(changes), options["rank"], float(options["rank"]), [seed])
+    for name, change in changes.items():
+        if not isinstance(change, Product):
+            raise ModelError(
+                f"the generator {str(path)!r} is no low-rank adapter in {name!r}",
+                hint="stylescore train-generator --network lora trains one",
+            )
+        adapter.layers[name].put(change)
+    step = OneStep(base, codec, networks.text([facts.prompt]), options["timestep"])
+    return OneStepNetwork(_apply_facts(facts), stylizer, step, adapter=adapter)
 
 
 def open_network(file: Path, model: str | None = None, device: str = "auto") -> Network:
@@ -139,6 +172,22 @@ def export_one_step(
     module = MergedGenerator(step).eval().requires_grad_(False)
     tiles = TileRule(largest=LARGE * side**2, side=side, overlap=int(OVERLAP * side))
     return export_onnx(target, module, facts, half=half, tiles=tiles), network.notes
+
+
+def _read_lora_facts(path: Path) -> GeneratorFacts:
+    """Read what a generator's file says of it.
+
+    Raises:
+        ModelError: it is not a LoRA.
+    """
+    facts = read_facts(path)
+    if not facts.is_lora:
+        raise ModelError(f"the generator {str(path)!r} is a network of its own", hint="stylescore apply runs it")
+    return facts
+
+
+def _options(facts: GeneratorFacts) -> Mapping[str, int]:
+    return resolve_options(facts.network, facts.options)
 
 
 def _check_exportable(step: OneStep) -> None:

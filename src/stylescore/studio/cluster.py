@@ -20,7 +20,15 @@ from stylescore.errors import StylescoreError
 from stylescore.runs.workers import Workers, connected, find_slots
 from stylescore.studio.folder import StudioFolder
 from stylescore.studio.jobs import CLUSTER, JobStore, Status, StopRequest, StoredPhoto, StudioJob
-from stylescore.studio.worker import IDLE_SECONDS, SECONDS_BETWEEN_LOOKS, EngineLost, LazyEngine, Stopped, Worker
+from stylescore.studio.worker import (
+    IDLE_SECONDS,
+    SECONDS_BETWEEN_LOOKS,
+    EngineLost,
+    LazyEngine,
+    Stopped,
+    Waiting,
+    Worker,
+)
 from stylescore_apply.storage.files import SIGNALS
 
 THREADS = 2
@@ -84,14 +92,19 @@ class ClusterEngine:
     resources: dict[str, float]
     _actor: Any = field(default=None, init=False)
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+    def prepare(self) -> None:
+        """Leave the cluster to others until there is a job."""
+
+    def run(
+        self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest], waiting: Waiting = ()
+    ) -> Status:
         """Make the picture of a job, see `Engine`.
 
         Raises:
             EngineLost: the process died.
             StylescoreError: the run failed.
         """
-        return self._follow(self._started().run.remote(job, photo), report)
+        return self._follow(self._started().run.remote(job, photo, waiting), report)
 
     def describe(self, photo: StoredPhoto) -> str:
         """Return a caption of a photo, see `Engine`."""
@@ -165,12 +178,12 @@ class _RemoteEngine:
         self._fields: dict[str, Any] = {}
         self._requested: StopRequest | None = ""
 
-    def run(self, job: StudioJob, photo: StoredPhoto) -> Status | StylescoreError:
+    def run(self, job: StudioJob, photo: StoredPhoto, waiting: Waiting = ()) -> Status | StylescoreError:
         """Make the picture of a job; return how it ended, or why it failed."""
         with self._lock:
             self._requested, self._fields = "", {}
         try:
-            return self._engine.run(job, photo, self._report)
+            return self._engine.run(job, photo, self._report, waiting)
         except Stopped:
             return "queued"
         except StylescoreError as error:
@@ -189,7 +202,8 @@ class _RemoteEngine:
 
     def _report(self, **fields: Any) -> StopRequest:
         with self._lock:
-            self._fields |= fields
+            drafts = [*self._fields.get("drafts", ()), *fields.get("drafts", ())]
+            self._fields |= fields | ({"drafts": drafts} if drafts else {})
             if self._requested is None:
                 raise Stopped
             return self._requested

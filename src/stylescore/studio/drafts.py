@@ -1,6 +1,7 @@
-"""Drafts: what a trained generator makes of a photo in one forward pass, shown until the run has a preview.
+"""Drafts: what a trained generator makes of a photo in one forward pass, shown as a run begins.
 
-A generator is `NAME.onnx` beside the styles, for the style NAME. It is computed with onnxruntime, without torch.
+An exported generator is `NAME.onnx` beside the styles, for the style NAME. It is computed with onnxruntime, without
+torch, by the server. One that is a LoRA is computed by the worker, on the model that the run has loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stylescore_apply.names import known_networks
 from stylescore_apply.storage.files import atomic
 
 if TYPE_CHECKING:
-    from stylescore_apply import OnnxNetwork
+    from stylescore_apply import Network, OnnxNetwork
 
 LARGEST_SIDE = 768
 """Longest side in pixels of a draft: one forward pass of that size takes about a second on two cores."""
@@ -57,7 +58,8 @@ class Drafts:
         target = self._folder.photo(photo.id) / f"draft-{style}-{changed}.webp"
         with self._lock:
             if not target.is_file():
-                self._make(self._load(generator, changed), photo, target)
+                with Image.open(view_of(self._folder.photo(photo.id))) as view:
+                    save_draft(self._load(generator, changed), view.convert("RGB"), target)
         return target
 
     def _load(self, generator: Path, changed: int) -> OnnxNetwork:
@@ -67,14 +69,19 @@ class Drafts:
             self._loaded = (generator, changed, OnnxNetwork(generator))
         return self._loaded[2]
 
-    def _make(self, network: OnnxNetwork, photo: StoredPhoto, target: Path) -> None:
-        import numpy as np
 
-        from stylescore_apply import Settings, stylize
+def save_draft(network: Network, photo: Image.Image, target: Path) -> None:
+    """Write what a generator makes of a photo, an RGB picture of at most `LARGEST_SIDE`.
 
-        with Image.open(view_of(self._folder.photo(photo.id))) as view:
-            small = view.convert("RGB")
-        small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-        made = Image.fromarray(stylize(network, np.asarray(small), Settings()))
-        with atomic(target) as temporary:
-            made.save(temporary, format="WEBP", quality=85)
+    Raises:
+        InputError: there is not enough memory for it, or the file cannot be written.
+    """
+    import numpy as np
+
+    from stylescore_apply import Settings, stylize
+
+    small = photo.copy()
+    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    made = Image.fromarray(stylize(network, np.asarray(small), Settings()))
+    with atomic(target) as temporary:
+        made.save(temporary, format="WEBP", quality=85)

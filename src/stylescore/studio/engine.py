@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 from PIL import Image
 
+from stylescore.assembly.one_step import place_one_step
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.config.run import RunConfig
 from stylescore.errors import ConfigError
-from stylescore.images import Photo, save_png
+from stylescore.images import Photo, read_photo, save_png
 from stylescore.method.fit import Fitting, Iteration
 from stylescore.method.types import Map
 from stylescore.runs.job import (
@@ -31,6 +33,7 @@ from stylescore.runs.job import (
 from stylescore.runs.job import Task as PhotoTask
 from stylescore.runs.lock import hold
 from stylescore.runs.runner import Batch, SavedResult
+from stylescore.studio.drafts import save_draft
 from stylescore.studio.jobs import Status, StopRequest
 from stylescore.studio.settings import RECORD_KEY
 from stylescore.studio.uploads import save_views
@@ -50,6 +53,23 @@ Report = Callable[..., StopRequest]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a generator that is a LoRA makes of a photo.
+
+    Attributes:
+        job: id of the job that it is a draft of.
+        photo: file of the photo.
+        generator: the LoRA's file.
+        place: the job's folder.
+    """
+
+    job: str
+    photo: Path
+    generator: Path
+    place: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What an engine is given of a job.
 
@@ -59,6 +79,7 @@ class Task:
         place: the job's folder.
         folder: name of the run's folder in it, if the run was begun before.
         mask: file of the photo's mask, if it has one.
+        drafts: what is made before the run begins.
     """
 
     run: RunConfig
@@ -66,6 +87,7 @@ class Task:
     place: Path
     folder: str | None
     mask: Path | None = None
+    drafts: Sequence[Draft] = ()
 
 
 @dataclass
@@ -90,6 +112,11 @@ class StylizeEngine:
         saved = None if begun is None else read_job(begun.path)
         report(stage="loading the model")
         stylizer = self._load(task.run if saved is None else _recorded_run(saved, task.run))
+        if task.drafts:
+            report(stage="making a draft")
+        for draft in task.drafts:
+            if _save_draft(stylizer, draft):
+                report(drafts=[draft.job])
         report(stage="preparing the photo")
         if saved is None:
             photo = PhotoTask(photo=task.photo, parent=task.place, mask=task.mask)
@@ -113,6 +140,18 @@ class StylizeEngine:
                 self._stylizer = None
         self._stylizer = Stylizer(run)
         return self._stylizer
+
+
+def _save_draft(stylizer: Stylizer, draft: Draft) -> bool:
+    """Write a draft; return whether it could be made, as the run needs none."""
+    try:
+        draft.place.mkdir(exist_ok=True, mode=0o700)
+        network = place_one_step(draft.generator, stylizer)
+        save_draft(network, read_photo(draft.photo).picture, draft.place / "draft.webp")
+    except Exception:  # a run without a draft is as good
+        traceback.print_exc()
+        return False
+    return True
 
 
 def _recorded_run(saved: SavedJob, now: RunConfig) -> RunConfig:

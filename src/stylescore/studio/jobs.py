@@ -25,7 +25,7 @@ from stylescore.studio.settings import Settings
 Status = Literal["queued", "running", "stopped", "done", "failed", "cancelled", "removed"]
 StopRequest = Literal["", "stop", "cancel"]
 
-VERSION = 2
+VERSION = 3
 MOST_ATTEMPTS = 3
 """A run whose worker was killed so often is not begun again."""
 BUSY_SECONDS = 30.0
@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     settings TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, requested TEXT NOT NULL DEFAULT '',
     revision INTEGER NOT NULL, created REAL NOT NULL, ended REAL, device TEXT, attempts INTEGER NOT NULL DEFAULT 0,
     iteration INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0, seconds_left REAL, stage TEXT,
-    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT
+    preview INTEGER NOT NULL DEFAULT 0, folder TEXT, message TEXT, hint TEXT, relevance TEXT,
+    draft INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, number);
 CREATE INDEX IF NOT EXISTS jobs_by_revision ON jobs (session, revision);
@@ -61,7 +62,8 @@ _CHANGES = {
         "ALTER TABLE photos ADD COLUMN listed INTEGER NOT NULL DEFAULT 1",
         "ALTER TABLE photos ADD COLUMN caption TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE photos ADD COLUMN caption_wanted INTEGER NOT NULL DEFAULT 0",
-    )
+    ),
+    2: ("ALTER TABLE jobs ADD COLUMN draft INTEGER NOT NULL DEFAULT 0",),
 }
 """What makes a file of an earlier version one of the next."""
 
@@ -130,6 +132,7 @@ class StudioJob:
         message: why it failed.
         hint: what to do about it.
         relevance: least and largest value of the relevance map; `None` if it is the same everywhere.
+        draft: whether its worker has made a draft of it.
     """
 
     number: int
@@ -154,6 +157,7 @@ class StudioJob:
     message: str | None
     hint: str | None
     relevance: tuple[float, float] | None
+    draft: bool = False
 
 
 class JobStore:
@@ -372,6 +376,11 @@ class JobStore:
             served = dict(database.execute("SELECT session, served FROM turns").fetchall())
         return list(_in_turns([(row["session"], row["id"]) for row in rows], served))
 
+    def next_without_draft(self, most: int) -> list[tuple[StudioJob, StoredPhoto]]:
+        """Return the first jobs in line, at most so many, that were not begun and of which no worker made a draft."""
+        jobs = [self.job(session, key) for session, key in self.line()[:most]]
+        return [(job, self.photo(job.session, job.photo)) for job in jobs if job.folder is None and not job.draft]
+
     def has_work(self) -> bool:
         """Return whether a job waits or runs."""
         with self._connect() as database:
@@ -389,11 +398,19 @@ class JobStore:
             if job.status == "running":
                 _update(database, key, requested=requested)
             elif job.status == "queued":
-                # One that was stopped before and waits to go on has a picture to go back to.
-                _update(database, key, status="stopped" if job.iteration else "cancelled", ended=time.time())
+                _take_off(database, job)
             else:
                 raise ConfigError("this picture does not run any more", hint="it can be removed")
         return self.job(session, key)
+
+    def cancel_waiting(self, session: str) -> list[StudioJob]:
+        """Cancel the jobs of a session that wait, and return them."""
+        with self._write() as database:
+            rows = database.execute(
+                "SELECT * FROM jobs WHERE session = ? AND status = 'queued' ORDER BY number", (session,)
+            ).fetchall()
+            keys = [_take_off(database, _to_job(row)) for row in rows]
+        return [self.job(session, key) for key in keys]
 
     def resume(self, session: str, key: str) -> StudioJob:
         """Append a job that was stopped, was cancelled or failed to the queue again.
@@ -566,6 +583,12 @@ def _forget_unused(database: sqlite3.Connection, photo: str) -> bool:
     return found.rowcount > 0
 
 
+def _take_off(database: sqlite3.Connection, job: StudioJob) -> str:
+    """Take a job off the queue: one that was stopped before and waits to go on has a picture to go back to."""
+    _update(database, job.id, status="stopped" if job.iteration else "cancelled", ended=time.time())
+    return job.id
+
+
 def _update(database: sqlite3.Connection, key: str, **fields: Any) -> None:
     fields = fields | {"revision": _next_revision(database)}
     assignments = ", ".join(f"{name} = ?" for name in fields)
@@ -596,8 +619,8 @@ def _to_photo(row: sqlite3.Row) -> StoredPhoto:
 
 def _to_job(row: sqlite3.Row) -> StudioJob:
     relevance = None if row["relevance"] is None else tuple(json.loads(row["relevance"]))
-    fields = dict(row) | {"settings": Settings(**json.loads(row["settings"])), "relevance": relevance}
-    return StudioJob(**fields)
+    read = {"settings": Settings(**json.loads(row["settings"])), "relevance": relevance, "draft": bool(row["draft"])}
+    return StudioJob(**dict(row) | read)
 
 
 def _marks(row: Mapping[str, Any]) -> str:

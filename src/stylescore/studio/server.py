@@ -273,6 +273,10 @@ def _add_jobs(app: FastAPI, studio: Studio) -> None:
         table = await _read_table(request)
         return await run_in_threadpool(_add, studio, request.scope["session"], table)
 
+    @app.post("/api/cancel")
+    def cancel(request: Request) -> Any:
+        return {"jobs": [_show_job(job) for job in studio.store.cancel_waiting(request.scope["session"])]}
+
     @app.post("/api/jobs/{key}/{action}")
     def act(request: Request, key: str, action: str) -> Any:
         return _show_job(_act(studio, request.scope["session"], key, action))
@@ -311,11 +315,11 @@ def _show_picture(studio: Studio, job: StudioJob, kind: str) -> Response:
             return _picture(view_of(place))
         case "picture":
             return _download(studio, job)
-        case "thumb" | "preview":
+        case "thumb" | "preview" | "draft":
             return _picture(place / f"{kind}.webp")
         case "relevance":
             return _picture(place / "relevance.png")
-    raise UnknownError("a picture has view, thumb, preview, relevance and picture")
+    raise UnknownError("a picture has view, thumb, preview, draft, relevance and picture")
 
 
 def _add(studio: Studio, session: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class ListedStyle:
         bundled: whether it is part of the package.
         trigger: its trigger words, if the file states some.
         base: the model that the file states, if it does.
+        lora_generator: a one-step generator of the style that is a LoRA, as the style itself may be; `None` without.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ListedStyle:
     bundled: bool
     trigger: str | None
     base: str | None
+    lora_generator: Path | None = None
 
     @property
     def location(self) -> str:
@@ -69,7 +71,12 @@ class StyleList:
         found: dict[str, ListedStyle] = {}
         for entry in self._entries():
             style = ListedStyle(
-                name=entry.name, path=entry.path, bundled=entry.bundled, trigger=entry.trigger, base=entry.base
+                name=entry.name,
+                path=entry.path,
+                bundled=entry.bundled,
+                trigger=entry.trigger,
+                base=entry.base,
+                lora_generator=_lora_generator(entry),
             )
             found.setdefault(style.name, style)
         return list(found.values())
@@ -92,3 +99,11 @@ class StyleList:
         for place in self._places:
             if place.is_file():
                 yield from (entry for entry in list_styles([place.parent]) if entry.path == place)
+
+
+def _lora_generator(entry: StyleEntry) -> Path | None:
+    """Return the generator of a style that is a LoRA: the style itself, or the bundled one of a bundled style."""
+    if entry.is_generator:
+        return entry.path
+    found = entry.generator if entry.bundled else None
+    return found if found is not None and found.suffix == _ENDING else None

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from stylescore_apply.storage.files import SIGNALS
 
 if TYPE_CHECKING:
     from stylescore.diffusion.captioner import Captioner
+    from stylescore.studio.engine import Draft
+    from stylescore.studio.style_list import StyleList
 
 SECONDS_BETWEEN_LOOKS = 0.3
 IDLE_SECONDS = 600.0
@@ -34,18 +36,30 @@ IDLE_SECONDS = 600.0
 SERVER_SECONDS = 30.0
 """A server that has said nothing for so long is gone; a worker without one ends when the queue is empty."""
 LOCK_TRIES = 10
+MOST_DRAFTS = 4
+"""Waiting pictures of which drafts are made before a run begins; each costs about as much as an iteration."""
+
+Waiting = Sequence[tuple[StudioJob, StoredPhoto]]
 
 
 class Engine(Protocol):
     """What makes a picture."""
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+    def prepare(self) -> None:
+        """Do what makes the first run begin earlier, as there is nothing else to do."""
+        ...
+
+    def run(
+        self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest], waiting: Waiting = ()
+    ) -> Status:
         """Make the picture of a job; return how it ended.
 
         Args:
             job: what to make.
             photo: from what.
-            report: stores fields of the job, and returns how the user wants it to end.
+            report: stores fields of the job, and returns how the user wants it to end; `drafts` are ids of jobs of
+                which drafts were made.
+            waiting: the next jobs, of which drafts may be made too.
         """
         ...
 
@@ -86,10 +100,13 @@ class Worker:
     def work(self, *, idle_seconds: float = IDLE_SECONDS) -> None:
         """Take jobs until the worker is asked to end or there is nothing to do for long."""
         self.store.recover(self.device)
-        last = time.monotonic()
+        last, is_prepared = time.monotonic(), False
         while not self._should_stop():
             if self._caption_one() or self._take_one():
                 last = time.monotonic()
+            elif not is_prepared:
+                self.engine.prepare()
+                is_prepared = True
             elif time.monotonic() - last > idle_seconds or not self._has_server():
                 return
             else:
@@ -117,7 +134,8 @@ class Worker:
         status: Status = "failed"
         message = hint = None
         try:
-            status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields))
+            waiting = self.store.next_without_draft(MOST_DRAFTS)
+            status = self.engine.run(job, photo, lambda **fields: self._report(job, **fields), waiting)
         except Stopped:
             status = "queued"
         except EngineLost:
@@ -131,9 +149,11 @@ class Worker:
         self.store.end(job.id, status, message=message, hint=hint)
         return True
 
-    def _report(self, job: StudioJob, **fields: object) -> StopRequest:
+    def _report(self, job: StudioJob, drafts: Sequence[str] = (), **fields: object) -> StopRequest:
         if self._should_stop():
             raise Stopped
+        for key in drafts:
+            self.store.report(key, draft=True)
         return self.store.report(job.id, **fields)
 
     def _should_stop(self) -> bool:
@@ -144,32 +164,57 @@ class Worker:
 
 
 class LazyEngine:
-    """The real engine, imported when the first job comes: torch takes seconds."""
+    """The real engine, imported when it is needed or there is nothing else to do: torch takes seconds."""
 
     def __init__(self, folder: StudioFolder, device: str, styles: tuple[Path, ...]) -> None:
         self._folder, self._device, self._styles = folder, device, styles
         self._engine: object | None = None
         self._captioner: Captioner | None = None
 
-    def run(self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest]) -> Status:
+    def run(
+        self, job: StudioJob, photo: StoredPhoto, report: Callable[..., StopRequest], waiting: Waiting = ()
+    ) -> Status:
         """Make the picture of a job, see `Engine`."""
         from stylescore.studio.settings import make_job_run
         from stylescore.studio.style_list import StyleList
 
         report(stage="starting")
+        style_list = StyleList(self._styles, model=job.model)
         self._captioner = None  # its memory is the run's
         from stylescore.studio.engine import StylizeEngine, Task
 
         if not isinstance(self._engine, StylizeEngine):
             self._engine = StylizeEngine()
         task = Task(
-            run=make_job_run(job.settings, StyleList(self._styles, model=job.model), job.model, self._device),
+            run=make_job_run(job.settings, style_list, job.model, self._device),
             photo=self._folder.photo(photo.id) / photo.file,
             place=self._folder.run(job.id),
             folder=job.folder,
             mask=None if job.settings.mask is None else self._folder.mask(photo.id, job.settings.mask),
+            drafts=tuple(self._drafts([(job, photo), *waiting], style_list)),
         )
         return self._engine.run(task, report)
+
+    def _drafts(self, jobs: Waiting, style_list: StyleList) -> Iterator[Draft]:
+        """Yield the drafts that jobs lack; those of exported generators are made by the server."""
+        from stylescore.studio.drafts import Drafts
+        from stylescore.studio.engine import Draft
+
+        exported = Drafts(self._folder, self._styles, model=jobs[0][0].model).versions()
+        known = {style.name: style.lora_generator for style in style_list.styles()}
+        for job, photo in jobs:
+            generator = known.get(job.settings.style)
+            has_one = job.draft or job.folder is not None or job.settings.style in exported
+            if generator is not None and not has_one:
+                file = self._folder.photo(photo.id) / photo.file
+                yield Draft(job=job.id, photo=file, generator=generator, place=self._folder.run(job.id))
+
+    def prepare(self) -> None:
+        """Import what a run needs, see `Engine`."""
+        import stylescore.studio.engine  # noqa: F401
+        from stylescore.diffusion.checkpoints.loading import import_models
+
+        import_models()
 
     def describe(self, photo: StoredPhoto) -> str:
         """Return a caption of a photo, see `Engine`."""

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stylescore.assembly.one_step import load_one_step
+from stylescore.assembly.one_step import load_one_step, place_one_step
+from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.registry import resolve_style
 from stylescore.diffusion.adapters import PLAIN, adaptable
 from stylescore.diffusion.one_step import LoraGenerator
@@ -262,6 +263,20 @@ def test_it_is_applied_as_it_was_trained(trained: tuple[Session, Path], tools: S
         found = network(photo.numpy(), noise.numpy())
         assert found.shape == photo.shape
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_it_is_applied_on_networks_that_are_loaded(trained: tuple[Session, Path], tools: SimpleNamespace) -> None:
+    alone = load_one_step(trained[1], str(tools.tiny), "cpu")
+    step = replace(alone.step, backbone=alone.stylizer.networks.base)
+    photo, noise = inputs(37, 90)
+    before = step.latent(photo, noise, PLAIN)
+    placed = place_one_step(trained[1], alone.stylizer)
+    np.testing.assert_allclose(placed(photo.numpy(), noise.numpy()), alone(photo.numpy(), noise.numpy()), atol=1e-5)
+    assert torch.equal(before, step.latent(photo, noise, PLAIN)), "the networks are as they were"
+    with pytest.raises(ModelError, match="cells of 8 pixels"):
+        place_one_step(trained[1], Stylizer.load("van-gogh", device="cpu"))
+    with pytest.raises(ModelError, match="is not a generator"):
+        place_one_step(resolve_style("van-gogh").path, alone.stylizer)
 
 
 def test_a_large_picture_is_computed_in_tiles(trained: tuple[Session, Path], tools: SimpleNamespace) -> None:

@@ -186,6 +186,12 @@ def _load_betas(name: str, checkpoint: Checkpoint, is_flow: bool) -> Tensor:
     return betas
 
 
+def import_models() -> None:
+    """Import the classes of the bundled model, which takes seconds that else its first loading takes."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
+    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
+
+
 def _make_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """Return diffusers' DDPM scheduler with these settings, for its betas."""
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler

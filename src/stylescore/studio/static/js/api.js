@@ -37,6 +37,7 @@ export function getConstants(style, mixed) {
 /** The address of an archive of some pictures, or of all. */
 export const archiveOf = (ids = []) => `/api/archive?${new URLSearchParams(ids.map((id) => ["job", id]))}`;
 export const act = (id, action) => send("POST", `/api/jobs/${id}/${action}`, json({}));
+export const cancelWaiting = () => send("POST", "/api/cancel", json({}));
 export const remove = (id) => send("DELETE", `/api/jobs/${id}`);
 export const clear = () => send("POST", "/api/clear", json({}));
 

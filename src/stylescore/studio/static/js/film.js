@@ -1,7 +1,7 @@
 // The film under the stage: every picture, the newest first; up to four are chosen to compare.
-import { archiveOf } from "./api.js";
+import { archiveOf, cancelWaiting } from "./api.js";
 import { announce, button, byId, fill, h, icon, spoken, toast } from "./dom.js";
-import { changed, hasPicture, isActive, newestFirst, photoOf, photoThumb, show, state, thumbOf, watch } from "./state.js";
+import { changed, hasPicture, isActive, newestFirst, photoOf, photoThumb, putJobs, show, state, thumbOf, watch } from "./state.js";
 import { sentence } from "./stage.js";
 
 const MOST = 4;
@@ -54,18 +54,33 @@ function draw() {
     if (strip.contains(focused)) focused.focus({ preventScroll: true });
   }
   strip.parentElement.hidden = jobs.length === 0;
-  drawBar();
+  drawBar(jobs.filter((job) => job.status === "queued").length);
   drawQueue(jobs);
   tellChanges(jobs);
 }
 
-function drawBar() {
+let drawnBar = "";
+
+function drawBar(waiting) {
   const bar = byId("film-bar");
-  const count = state.compared.length;
-  bar.hidden = count < 2 || state.shown.kind === "compare";
-  if (bar.hidden) return;
-  const download = h("a", { class: "tool", href: archiveOf(state.compared), download: "" }, icon("download"), h("span", {}, `Download ${count}`));
-  fill(bar, button(`Compare ${count}`, "compare", compare, { shown: true, class: "tool strong" }), download);
+  const count = state.shown.kind === "compare" ? 0 : state.compared.length;
+  bar.hidden = count < 2 && waiting < 2;
+  const key = bar.hidden ? "" : `${count > 1 ? state.compared.join() : ""} ${waiting}`;
+  if (key === drawnBar) return;
+  drawnBar = key;
+  const cancel = waiting > 1 && button(`Cancel ${waiting} waiting`, "close", cancelAll, { shown: true });
+  const download = () => h("a", { class: "tool", href: archiveOf(state.compared), download: "" }, icon("download"), h("span", {}, `Download ${count}`));
+  fill(bar, ...(count > 1 ? [button(`Compare ${count}`, "compare", compare, { shown: true, class: "tool strong" }), download()] : []), cancel);
+}
+
+async function cancelAll() {
+  try {
+    const { jobs } = await cancelWaiting();
+    putJobs(jobs);
+    announce(`${jobs.length} pictures are cancelled`);
+  } catch (error) {
+    toast(error.message, error.hint, true);
+  }
 }
 
 function compare() {

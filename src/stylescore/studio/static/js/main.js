@@ -4,18 +4,19 @@ import { announce, button, byId, fill, h, icon, toast } from "./dom.js";
 import { startFilm } from "./film.js";
 import { startPhotos } from "./photos.js";
 import { masksSaved } from "./masks.js";
-import { hasOwnCaptions, settings, startSettings } from "./settings.js";
+import { hasOwnCaptions, hasStyle, settings, startSettings } from "./settings.js";
 import { startStage } from "./stage.js";
-import { changed, hasPicture, listedPhotos, masksOf, photoOf, putJobs, show, showSomething, state, watch } from "./state.js";
+import { changed, hasPicture, listedPhotos, masksOf, photoOf, putAllJobs, putJobs, putStyles, show, showSomething, state, watch } from "./state.js";
 
 const THEMES = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
 const ICONS = { auto: "auto", light: "sun", dark: "moon" };
 
 async function fetchAll() {
+  const known = new Map(state.jobs);
   const found = await getState();
-  Object.assign(state, { styles: found.styles, photos: found.photos, storage: found.storage, limits: found.limits, rules: found.rules });
-  state.jobs = new Map();
-  putJobs(found.jobs);
+  Object.assign(state, { photos: found.photos, storage: found.storage, limits: found.limits, rules: found.rules });
+  putStyles(found.styles);
+  putAllJobs(found.jobs, known);
   state.chosen = new Set([...state.chosen].filter((id) => state.photos.some((photo) => photo.id === id && photo.listed)));
   changed("photos", "chosen", "storage");
 }
@@ -43,6 +44,7 @@ async function begin() {
   if (photo) state.chosen.add(photo.id);
   startStage();
   startFilm();
+  addEventListener("focus", refreshStyles);
   changed("photos", "chosen", "storage");
   listen({ lastRevision: () => state.revision, onjobs: takeJobs, online: putLine, onanswer: backAgain, onsilence: () => (byId("banner").hidden = false) });
 }
@@ -78,6 +80,7 @@ async function submit(event) {
   }
   byId("go").disabled = true;
   try {
+    if (!hasStyle()) throw new Error("there is no style to choose");
     await masksSaved();
     const { jobs } = await addJobs([...state.chosen], settings(), masksOf([...state.chosen]), hasOwnCaptions());
     putJobs(jobs);
@@ -155,6 +158,12 @@ function nextTheme() {
   const names = Object.keys(THEMES);
   localStorage.setItem("theme", names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length]);
   drawTheme();
+}
+
+/** Style files may have been added while the page was not looked at. */
+async function refreshStyles() {
+  const found = await getState().catch(() => null);
+  if (found) putStyles(found.styles);
 }
 
 drawTheme();

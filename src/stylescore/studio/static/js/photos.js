@@ -12,7 +12,8 @@ let isSending = false;
 export function addFiles(files) {
   const known = state.limits.upload_bytes || Infinity;
   for (const file of files) {
-    if (file.size > known) toast(`${file.name} has more than ${Math.floor(known / 2 ** 20)} MiB`, "Save it smaller first.", true);
+    if (file.name.endsWith(".safetensors")) toast(`${file.name} is no photo`, "A LoRA file is taken from a style folder: put it into the one that `stylescore styles` names, or start the studio with --styles FOLDER. It is among the styles then.", true);
+    else if (file.size > known) toast(`${file.name} has more than ${Math.floor(known / 2 ** 20)} MiB`, "Save it smaller first.", true);
     else waiting.push(file);
   }
   state.uploading = [...state.uploading, ...waiting.filter((file) => !state.uploading.includes(file))];

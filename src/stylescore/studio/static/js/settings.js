@@ -26,6 +26,9 @@ const ROWS = [
 ];
 const OWN = ROWS.filter((row) => row.own).map((row) => row.name);
 
+/** Whether a style is chosen; a studio may have none. */
+export const hasStyle = () => form.style !== null;
+
 /** What the form says, as the studio takes it. */
 export const settings = () => structuredClone(form);
 
@@ -106,6 +109,7 @@ function setWeight(name, text) {
 
 function drawMix() {
   const weights = weightsOf(form);
+  if (form.style === null) return fill(byId("mix"));
   const isMixed = Object.keys(weights).length > 1 || form.weight !== 1;
   const rows = Object.entries(isMixed ? weights : {}).map(([name, weight]) => h("div", { class: "mix-row", "data-style": name },
     h("span", {}, spoken(name)),
@@ -126,7 +130,7 @@ function drawStyles() {
       : h("span", { class: "letters", "aria-hidden": "true" }, initials(style.name));
     return h("label", { class: "style", title: style.base ? `for ${style.base}` : null }, radio, face, h("span", { class: "style-name" }, spoken(style.name)));
   });
-  fill(byId("styles"), cards);
+  fill(byId("styles"), cards.length ? cards : h("p", { class: "no-styles" }, "No style is here yet. Put a LoRA file into a style folder, which `stylescore styles` names, or start the studio with --styles FOLDER."));
 }
 
 const initials = (name) => spoken(name).split(" ").slice(0, 2).map((word) => word[0]).join("").toUpperCase();
@@ -134,6 +138,7 @@ const initials = (name) => spoken(name).split(" ").slice(0, 2).map((word) => wor
 function markStyle() {
   for (const radio of byId("styles").querySelectorAll("input")) radio.checked = radio.value === form.style;
   drawMix();
+  if (form.style === null) return;
   const named = () => [form.style, ...Object.keys(form.mixed)].join("\n");
   const asked = named();
   getConstants(form.style, Object.keys(form.mixed)).then((found) => {
@@ -220,6 +225,13 @@ export function describe(settings) {
   return [styles, ...knob, ...mask, ...own, ...constants].join(" · ");
 }
 
+/** Choose styles that the studio has. */
+function requireStyles() {
+  const has = (name) => state.styles.some((style) => style.name === name);
+  if (!has(form.style)) form.style = has("van-gogh") ? "van-gogh" : state.styles[0]?.name ?? null;
+  form.mixed = Object.fromEntries(Object.entries(form.mixed).filter(([name]) => name !== form.style && has(name)));
+}
+
 /** Fill the form with what was chosen last. */
 export function startSettings() {
   try {
@@ -227,10 +239,14 @@ export function startSettings() {
   } catch {
     localStorage.removeItem(KEPT);
   }
-  if (!state.styles.some((style) => style.name === form.style)) form.style = (state.styles.find((style) => style.name === "van-gogh") || state.styles[0])?.name ?? null;
-  form.mixed = Object.fromEntries(Object.entries(form.mixed).filter(([name]) => name !== form.style && state.styles.some((style) => style.name === name)));
+  requireStyles();
   drawStyles();
   watch(["style"], markStyle);
+  watch(["styles"], () => {
+    requireStyles();
+    drawStyles();
+    markStyle();
+  });
   watch(["form"], drawFields);
   if (state.photos.some((photo) => photo.caption === form.caption)) automatic = form.caption;
   watch(["chosen", "captions"], showCaption);

@@ -5,7 +5,7 @@ import { maskButton, maskLayer, painter } from "./masks.js";
 import { addSample, choose } from "./photos.js";
 import { applySettings, describe } from "./settings.js";
 import { beforeAfter } from "./slider.js";
-import { changed, draftOf, hasPicture, mapOf, maskOf, setMask, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
+import { changed, draftOf, hasPicture, isActive, isEarly, mapOf, maskOf, setMask, photoOf, photoView, previewOf, putJobs, show, state, viewOf, watch } from "./state.js";
 
 const stage = byId("stage");
 let drawn = "";
@@ -38,10 +38,17 @@ function draw() {
   else drawInvitation();
 }
 
+/** Replace what is on the stage; a keyboard that was there stays there. */
+function put(...children) {
+  const isFocused = stage.contains(document.activeElement);
+  fill(stage, ...children);
+  if (isFocused) stage.focus({ preventScroll: true });
+}
+
 const isDrawn = (key) => drawn === key;
 
 function drawInvitation() {
-  fill(stage, h("div", { class: "invite" },
+  put(h("div", { class: "invite" },
     h("div", { class: "invite-art", "aria-hidden": "true" }, ["watercolor", "van-gogh", "pencil-sketch"].map((name) => h("img", { src: `/static/styles/${name}.webp`, alt: "" }))),
     h("h2", {}, "Drop a photo"),
     h("p", {}, "It is turned into a picture on this machine, and stays on it."),
@@ -63,7 +70,7 @@ async function drawPhoto(photo) {
   const [image, layer] = await Promise.all([loaded(photoView(photo), photo.name), maskOf(photo.id) && maskLayer(photo)]);
   if (!isDrawn(key)) return;
   const facts = h("p", { class: "facts" }, h("strong", {}, photo.name), ` ${photo.width} × ${photo.height}`);
-  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(layer ? [layer] : [])),
+  put(frame(photo, image || missing("The photo cannot be shown"), ...(layer ? [layer] : [])),
     h("div", { class: "under" }, facts, h("div", { class: "tools" }, maskButton(photo, () => show({ kind: "mask", id: photo.id })))));
 }
 
@@ -75,7 +82,7 @@ async function drawMask(photo, job) {
   if (!isDrawn(key)) return;
   const painting = painter(photo, layer, () => show(job ? { kind: "job", id: job.id } : { kind: "photo", id: photo.id }));
   over?.classList.add("map");
-  fill(stage, frame(photo, image || missing("The photo cannot be shown"), ...(over ? [over] : []), layer, painting.cursor), h("div", { class: "under" }, painting.tools));
+  put(frame(photo, image || missing("The photo cannot be shown"), ...(over ? [over] : []), layer, painting.cursor), h("div", { class: "under" }, painting.tools));
   layer.focus({ preventScroll: true });
 }
 
@@ -94,31 +101,34 @@ async function drawResult(job, photo, key) {
   const [before, after] = await Promise.all([loaded(photoView(photo), photo.name), loaded(viewOf(job), alt)]);
   if (!isDrawn(key)) return;
   if (!after || !before) {
-    fill(stage, frame(photo, missing("The picture cannot be shown")), under(job, photo));
+    put(frame(photo, missing("The picture cannot be shown")), under(job, photo));
     return;
   }
   const both = beforeAfter(before, after);
   const view = frame(photo, both);
   if (job.relevance) both.append(h("img", { class: "map", src: mapOf(job), alt: "", hidden: !mapped }));
-  fill(stage, view, under(job, photo));
+  put(view, under(job, photo));
 }
 
 async function drawPending(job, photo, key) {
-  const image = await loaded(job.preview ? previewOf(job) : photoView(photo), `${photo.name}, being made`);
+  const preview = isEarly(job) && draftOf(job) ? 0 : job.preview;
+  const image = await loaded(preview ? previewOf(job) : photoView(photo), `${photo.name}, being made`);
   if (!isDrawn(key)) return;
   const view = frame(photo, image || missing("The photo cannot be shown"));
   view.firstChild.dataset.status = job.status;
-  view.firstChild.dataset.preview = job.preview;
+  view.firstChild.dataset.preview = preview;
   view.firstChild.append(h("div", { class: "progress", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0" }, h("span", {})));
-  fill(stage, view, under(job, photo));
-  if (!job.preview && draftOf(job)) showDraft(job, photo, key);
+  put(view, under(job, photo));
 }
 
-/** Show what the style's generator makes of the photo, until the run has a preview. */
-async function showDraft(job, photo, key) {
-  const image = await loaded(draftOf(job), `${photo.name}, a draft`);
+/** Show what the style's generator makes of the photo, until the run has come further. */
+async function showDraft(job) {
   const box = stage.querySelector(".frame");
-  if (!image || !isDrawn(key) || box?.dataset.preview !== "0") return;
+  if (!box || box.dataset.drafting === draftOf(job)) return;
+  box.dataset.drafting = draftOf(job);
+  const image = await loaded(draftOf(job), `${photoOf(job.photo)?.name || "photo"}, a draft`);
+  if (!image) box.dataset.draftless = "";
+  if (!image || !box.isConnected || !isEarly(state.jobs.get(job.id) || job)) return;
   box.querySelector("img").replaceWith(image);
   box.append(h("span", { class: "tag left" }, "draft"));
   box.dataset.draft = "";
@@ -225,7 +235,9 @@ function update() {
     bar.setAttribute("aria-valuenow", job.iteration);
     bar.setAttribute("aria-valuetext", words);
   }
-  if (job.status === "running" && job.preview) showPreview(job);
+  const draftless = stage.querySelector(".frame")?.dataset.draftless !== undefined;
+  if (isActive(job) && isEarly(job) && draftOf(job) && !draftless) showDraft(job);
+  else if (job.status === "running" && job.preview) showPreview(job);
 }
 
 let fetching = "";
@@ -286,7 +298,7 @@ async function drawCompared() {
   const cells = jobs.map((job, index) => h("figure", {}, images[index] || missing("The picture cannot be shown"),
     h("figcaption", {}, h("span", {}, h("strong", {}, photoOf(job.photo)?.name || ""), ` ${describe(job.settings)}`), button("Look at it", "zoom", () => show({ kind: "job", id: job.id })))));
   const grid = h("div", { class: "compare", "data-count": jobs.length }, cells);
-  fill(stage, grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
+  put(grid, h("div", { class: "under" }, h("p", { class: "facts" }, `${jobs.length} pictures side by side`),
     h("div", { class: "tools" }, h("a", { class: "tool", href: archiveOf(jobs.map((job) => job.id)), download: "" }, icon("download"), h("span", {}, `Download ${jobs.length}`)), button("Done", "check", leave, { shown: true }))));
 }
 

@@ -64,14 +64,29 @@ export function setMask(photo, mask) {
 /** The masks of some photos, as the studio takes them. */
 export const masksOf = (photos) => Object.fromEntries(photos.filter(maskOf).map((photo) => [photo, maskOf(photo)]));
 
-/** Put jobs into the state; those that were removed leave it. */
+/** Put jobs into the state; those that were removed leave it, and what is older than what is known changes nothing. */
 export function putJobs(jobs) {
   for (const job of jobs) {
     state.revision = Math.max(state.revision, job.revision);
     if (job.status === "removed") dropJob(job.id);
-    else state.jobs.set(job.id, job);
+    else if (!(state.jobs.get(job.id)?.revision > job.revision)) state.jobs.set(job.id, job);
   }
   changed("jobs");
+}
+
+/** Put all jobs of the server into the state; `known` is what was there before they were asked for. */
+export function putAllJobs(jobs, known) {
+  const meanwhile = [...state.jobs.values()].filter((job) => known.get(job.id) !== job);
+  const isGone = (id) => known.has(id) && !state.jobs.has(id);
+  state.jobs = new Map(jobs.filter(({ id }) => !isGone(id)).map((job) => [job.id, job]));
+  putJobs([...state.jobs.values(), ...meanwhile]);
+}
+
+/** Put the styles that a server has into the state. */
+export function putStyles(styles) {
+  if (JSON.stringify(styles) === JSON.stringify(state.styles)) return;
+  state.styles = styles;
+  changed("styles");
 }
 
 function dropJob(id) {
@@ -96,7 +111,10 @@ export const mapOf = (job) => `/api/jobs/${job.id}/relevance?v=${job.total}`;
 export const maskView = (photo, mask) => `/api/photos/${photo}/masks/${mask}`;
 export const draftOf = (job) => {
   const style = state.styles.find(({ name }) => name === job.settings.style);
-  return style?.draft ? `/api/photos/${job.photo}/drafts/${encodeURIComponent(style.name)}?v=${style.draft}` : null;
+  if (style?.draft) return `/api/photos/${job.photo}/drafts/${encodeURIComponent(style.name)}?v=${style.draft}`;
+  return job.draft ? `/api/jobs/${job.id}/draft` : null;
 };
+/** Whether a draft shows more of what a picture will be than the picture as it stands. */
+export const isEarly = (job) => !job.preview || job.iteration < job.total / 4;
 export const photoView = (photo) => `/api/photos/${photo.id}/view`;
 export const photoThumb = (photo) => `/api/photos/${photo.id}/thumb`;
