@@ -85,7 +85,7 @@ def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def shown(value: Any) -> list[str]:
     """Return the ways a default may be written."""
     if value is None:
-        return ["automatic"]
+        return ["None", "automatic"]
     if isinstance(value, bool):
         return [str(value).lower()]
     if isinstance(value, tuple):

@@ -253,7 +253,8 @@ def _warm_up_fake(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: _S
     with torch.no_grad():
         latents = [paint(trainer, trainer.network, part).latent for part in parts]
     norm, t = _train_fake(trainer, parts, latents, batch, 0, sums)
-    return _Moved(trainer.matching.method.fake.lr, norm, t)
+    sums.t.append(t)
+    return _Moved(trainer.matching.method.fake.lr, norm, _gather_timesteps(trainer, sums))
 
 
 def _autocast(trainer: Trainer) -> AbstractContextManager[Any]:
@@ -301,7 +302,7 @@ def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) ->
 
 def _train_fake(
     trainer: Trainer, parts: Sequence[Batch], latents: Sequence[Latent | None], batch: int, number: int, sums: _Sums
-) -> tuple[float, tuple[int, ...]]:
+) -> tuple[float, Tensor]:
     """Train the fake score once on the pictures of a step, with noise and timesteps of its own.
 
     Args:
@@ -313,7 +314,7 @@ def _train_fake(
         sums: what the loss is added to, over the number of trainings.
 
     Returns:
-        The norm of the gradient, and the timesteps.
+        The norm of the gradient, and this process's timesteps.
     """
     matching, optimiser = trainer.matching, trainer.fake_optimiser
     assert matching.fake is not None
@@ -329,8 +330,9 @@ def _train_fake(
         sums.add(fake=loss / count)
         drawn.append(t)
         torch.autograd.backward(loss.sum() / batch)
-    every = tuple(torch.cat(drawn).tolist())
-    return _move(trainer, list(matching.fake.parameters), optimiser, every, "the fake score", None), every
+    every = torch.cat(drawn)
+    t = tuple(every.tolist())
+    return _move(trainer, list(matching.fake.parameters), optimiser, t, "the fake score", None), every
 
 
 def _move(
