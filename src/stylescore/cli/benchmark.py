@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.evaluate import parse_metrics, run_evaluation
+from stylescore.cli.evaluate import parse_metrics, run_under_bar
 from stylescore.cli.options import parse_names, parse_settings, parse_styles, parse_weights, require_style
 from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
 from stylescore.cli.photos import Inputs
@@ -178,11 +178,9 @@ def benchmark(
     )
     with Interrupts(quiet=quiet) as interrupts:
         found = _make(plans, inputs, (batch, workers), interrupts, quiet=quiet)
-    results = []
-    for plan in plans:
-        evaluation = measuring.begin(plan, found)
-        run_evaluation(evaluation, quiet=quiet)
-        results.append(results_of(plan, found, evaluation))
+    evaluations = [measuring.begin(plan, found) for plan in plans]
+    run_under_bar(evaluations, quiet=quiet)
+    results = [results_of(plan, found, evaluation) for plan, evaluation in zip(plans, evaluations, strict=True)]
     settings = {
         "photos": list(photos),
         "styles": names,
