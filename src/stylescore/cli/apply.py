@@ -49,35 +49,22 @@ def open_network(name: str, threads: int, model: str | None = None) -> Network:
     Raises:
         ModelError: there is none, or it cannot be used.
     """
-    from stylescore_apply.networks import OnnxNetwork, refuse_model
-
     file = _find_generator(Path(name)) or _find_network(name)
-    if file.suffix == ".safetensors" and _is_lora(file):
-        return _open_lora(file, threads, model)
-    refuse_model(model)
-    return OnnxNetwork(exported(file) if file.suffix == ".safetensors" else file, threads=threads)
+    if file.suffix != ".safetensors":  # without torch
+        from stylescore_apply.networks import OnnxNetwork, refuse_model
 
-
-def _is_lora(generator: Path) -> bool:
-    from stylescore.generators.files import read_facts
-
-    return read_facts(generator).is_lora
-
-
-def _open_lora(generator: Path, threads: int, model: str | None) -> Network:
-    """Return a base model with a generator's LoRA."""
-    import torch
-
-    from stylescore.assembly.one_step import load_one_step
+        refuse_model(model)
+        return OnnxNetwork(file, threads=threads)
+    from stylescore.assembly import one_step
     from stylescore.cli.output import silence_libraries
 
     silence_libraries()
-    if threads:
-        torch.set_num_threads(threads)
-    network = load_one_step(generator, model)
-    for note in network.notes:
-        say(f"note: {note}")
-    return network
+    return one_step.open_network(file, model, threads=threads, note=say_note)
+
+
+def say_note(note: str) -> None:
+    """Print what the user should know."""
+    say(f"note: {note}")
 
 
 def _find_network(name: str) -> Path:
@@ -110,40 +97,6 @@ def _find_generator(path: Path) -> Path | None:
     from stylescore.generators.files import find_generator
 
     return find_generator(path)
-
-
-def exported(generator: Path) -> Path:
-    """Return the ONNX file beside a generator, which is made if it is not there or older."""
-    target = generator.with_suffix(".onnx")
-    if not target.is_file() or target.stat().st_mtime < generator.stat().st_mtime:
-        say(f"note: {generator} is exported to {target} first")
-        _export(generator, target, half=True)
-    return target
-
-
-def _export(generator: Path, target: Path, *, half: bool, model: str | None = None) -> Exported:
-    """Write the ONNX file of a generator, of a LoRA with its base model."""
-    if _is_lora(generator):
-        return _export_lora(generator, target, half=half, model=model)
-    from stylescore.generators.export import export_onnx, require_extra
-    from stylescore.generators.files import load_generator
-    from stylescore_apply.networks import refuse_model
-
-    refuse_model(model)
-    require_extra()
-    module, facts = load_generator(generator)
-    return export_onnx(target, module, facts, half=half)
-
-
-def _export_lora(generator: Path, target: Path, *, half: bool, model: str | None) -> Exported:
-    from stylescore.assembly.one_step import export_one_step
-    from stylescore.cli.output import silence_libraries
-
-    silence_libraries()
-    found, notes = export_one_step(generator, target, model, half=half)
-    for note in notes:
-        say(f"note: {note}")
-    return found
 
 
 def export(
@@ -180,8 +133,12 @@ def export(
     file, usual = _generator_to_export(generator)
     target = usual if out is None else out
     _check_export(target, precision)
+    from stylescore.assembly import one_step
+    from stylescore.cli.output import silence_libraries
+
+    silence_libraries()
     with working("exporting", quiet=quiet or json):
-        found = _export(file, target, half=precision == "float16", model=model)
+        found = one_step.export(file, target, model, half=precision == "float16", note=say_note)
     _report(target, found, precision, json=json, quiet=quiet)
 
 
