@@ -22,6 +22,8 @@ from stylescore.benchmark.tables import (
     ablation_table,
     columns,
     escape_latex,
+    every_table,
+    feed_forward_table,
     knob_table,
     single_picture_table,
     to_csv,
@@ -75,6 +77,7 @@ def results(tmp_path: Path) -> StyleResults:
 
 def test_the_table_of_methods(results: StyleResults) -> None:
     table = single_picture_table(results)
+    assert table is not None
     assert table.head == ["method", "lpips-alex ↓", "csd ↑", "seconds", "passes", "MiB"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["SMS", "0.300 [0.200, 0.400]", "12.00", "2.5", "15", "1"],
@@ -91,6 +94,25 @@ def test_the_table_of_ablations_ends_with_the_whole(results: StyleResults) -> No
     assert ablation_table(only) is None
 
 
+def test_generators_have_a_table_of_their_own(results: StyleResults) -> None:
+    """The paper's layout: single pictures, ablation, feed-forward."""
+    assert feed_forward_table(results) is None
+    variants = make_variants(["sms"], [], {"Generator": Path("oil.onnx"), "DDS, 2": Path("dds.onnx")})
+    rows = make_rows(variants, [0.5, 0.25])
+    assert [row.key for row in rows] == ["sms-0.5", "generator", "generator-DDS__2", "sms-0.25"]
+    scores = {row.key: {"lpips-alex": Score(0.1 * n, None)} for n, row in enumerate(rows)}
+    report = replace(results.report, scores=scores, photos=dict.fromkeys(scores, 2))
+    both = replace(results, rows=rows, report=report, pictures=[])
+    titles = [table.title for table in every_table(both)]
+    assert titles == ["Single pictures, oil", "Feed-forward, oil", "Over the knob, oil"]
+    forward, single = feed_forward_table(both), single_picture_table(both)
+    assert forward is not None
+    assert single is not None
+    assert [[cell.text for cell in row[:2]] for row in forward.rows] == [["Generator", "0.100"], ["DDS, 2", "0.200"]]
+    assert [row[0].text for row in single.rows] == ["SMS"]
+    assert single_picture_table(replace(both, rows=rows[1:3])) is None
+
+
 def test_the_table_over_the_knob(results: StyleResults) -> None:
     table = knob_table(results)
     assert table is not None
@@ -101,11 +123,14 @@ def test_the_table_over_the_knob(results: StyleResults) -> None:
 def test_a_row_without_figure_or_cost_has_dashes(results: StyleResults) -> None:
     del results.report.scores["dds-0.5"]["csd"]
     free = replace(results, pictures=[replace(picture, cost=None) for picture in results.pictures])
-    assert [cell.text for cell in single_picture_table(free).rows[1][2:]] == ["-"] * 4
+    table = single_picture_table(free)
+    assert table is not None
+    assert [cell.text for cell in table.rows[1][2:]] == ["-"] * 4
 
 
 def test_formats(results: StyleResults) -> None:
     table = single_picture_table(results)
+    assert table is not None
     markdown, latex = to_markdown(table), to_latex(table)
     assert "| SMS | **0.300** [0.200, 0.400] | 12.00 | 2.5 | 15 | 1 |" in markdown
     assert r"SMS & \textbf{0.300} & 12.00 & 2.5 & 15 & 1 \\" in latex

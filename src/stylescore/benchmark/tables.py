@@ -1,4 +1,4 @@
-"""The tables of a benchmark in the paper's layout: one row a method, and the ablation; as Markdown, CSV and LaTeX."""
+"""The tables of a benchmark in the paper's layout: single pictures, ablation, feed-forward; as Markdown, CSV, LaTeX."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def single_picture_table(results: StyleResults) -> Table:
-    """Return the table of the methods, each at the central stand of its knob."""
-    rows = [row for row in results.central if not row.variant.is_ablation]
+def single_picture_table(results: StyleResults) -> Table | None:
+    """Return the table of the methods, each at the central stand of its knob, or `None` without any."""
+    rows = [row for row in results.central if row.variant.has_knob]
+    if not rows:
+        return None
     return _table(results, f"Single pictures, {results.style}", rows, [row.variant.label for row in rows])
 
 
@@ -66,13 +68,21 @@ def ablation_table(results: StyleResults) -> Table | None:
     return _table(results, f"Ablation of SMS, {results.style}", [*rows[1:], rows[0]], [*labels[1:], labels[0]])
 
 
+def feed_forward_table(results: StyleResults) -> Table | None:
+    """Return the table of the one-step generators, or `None` without any."""
+    rows = [row for row in results.rows if row.variant.generator is not None]
+    if not rows:
+        return None
+    return _table(results, f"Feed-forward, {results.style}", rows, [row.variant.label for row in rows])
+
+
 def knob_table(results: StyleResults) -> Table | None:
     """Return the table of every stand of the knobs, or `None` if there is one stand alone."""
     if all(row.is_central for row in results.rows):
         return None
     order = [row.variant.key for row in results.rows]
     rows = sorted(
-        (row for row in results.rows if not row.variant.is_ablation),
+        (row for row in results.rows if row.variant.has_knob),
         key=lambda row: (order.index(row.variant.key), row.content),
     )
     labels = [f"{row.variant.label}, {row.content:g}" for row in rows]
@@ -81,7 +91,8 @@ def knob_table(results: StyleResults) -> Table | None:
 
 def every_table(results: StyleResults) -> list[Table]:
     """Return the tables of a style."""
-    found = (single_picture_table(results), ablation_table(results), knob_table(results))
+    makers = (single_picture_table, ablation_table, feed_forward_table, knob_table)
+    found = [make(results) for make in makers]
     return [table for table in found if table is not None]
 
 

@@ -49,7 +49,7 @@ def open_network(name: str, threads: int, model: str | None = None) -> Network:
     Raises:
         ModelError: there is none, or it cannot be used.
     """
-    file = _find_generator(Path(name)) or _find_network(name)
+    file = find_generator_file(name)
     if file.suffix != ".safetensors":  # without torch
         from stylescore_apply.networks import OnnxNetwork, refuse_model
 
@@ -60,6 +60,15 @@ def open_network(name: str, threads: int, model: str | None = None) -> Network:
 
     silence_libraries()
     return one_step.open_network(file, model, threads=threads, note=say_note)
+
+
+def find_generator_file(name: str) -> Path:
+    """Return the file of a generator, exported or not, by a path, a training's folder, a style's name or a hub id.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return _find_generator(Path(name)) or _find_network(name)
 
 
 def say_note(note: str) -> None:

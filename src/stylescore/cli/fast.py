@@ -33,7 +33,7 @@ def stylize_fast(command: Callable[..., None], given: Mapping[str, Any]) -> int:
         )
     style = _only_style(given["style"] or [])
     photos = _photos(given)
-    generator = _require_generator(style)
+    generator = require_generator(style)
     from stylescore.cli.apply import open_network
     from stylescore_apply.cli import exit_code
 
@@ -71,7 +71,7 @@ def _photos(given: Mapping[str, Any]) -> list[str]:
     return photos
 
 
-def _require_generator(style: str) -> Path:
+def require_generator(style: str) -> Path:
     """Return the generator of a style, exported or a LoRA.
 
     Raises:
