@@ -21,6 +21,7 @@ from stylescore.benchmark.results import Failure, Picture, StyleResults, pair_ro
 from stylescore.benchmark.tables import (
     ablation_table,
     columns,
+    difference_table,
     escape_latex,
     every_table,
     feed_forward_table,
@@ -94,6 +95,27 @@ def test_the_table_of_ablations_ends_with_the_whole(results: StyleResults) -> No
     assert ablation_table(only) is None
 
 
+def test_differences_beyond_chance_are_named(results: StyleResults) -> None:
+    found = {
+        "dds-0.5": {
+            "lpips-alex": {"value": -0.2, "p": 0.03, "is_better": True},
+            "csd": {"value": -1.0, "p": 0.03, "is_better": False},
+        },
+        "sms-spectrum-0.5": {"csd": {"value": 0.004, "p": 0.06, "is_better": True}},
+        "dds-0.25": {"csd": {"value": 1.0, "p": 0.03, "is_better": True}},
+    }
+    assert difference_table(results) is None
+    table = difference_table(replace(results, differences=found))
+    assert table is not None
+    assert table.title == "Differences to SMS, photo by photo, oil"
+    assert table.head == ["method", "lpips-alex ↓", "csd ↑"]
+    assert [[(cell.text, cell.is_best) for cell in row] for row in table.rows] == [
+        [("without spectrum", False), ("-", False), ("+0.0040", False)],
+        [("DDS", False), ("-0.200 better", True), ("-1.000 worse", False)],
+    ]
+    assert "| DDS | **-0.200** better | -1.000 worse |" in to_markdown(table)
+
+
 def test_generators_have_a_table_of_their_own(results: StyleResults) -> None:
     """The paper's layout: single pictures, ablation, feed-forward."""
     assert feed_forward_table(results) is None
@@ -163,15 +185,28 @@ def test_points_lie_where_their_figures_are() -> None:
     tree = ET.fromstring(draw(curves, "x", "y"))
     space = "{http://www.w3.org/2000/svg}"
     places = {
-        circle.findtext(f"{space}title"): (float(circle.attrib["cx"]), float(circle.attrib["cy"]))
-        for circle in tree.iter(f"{space}circle")
-        if circle.find(f"{space}title") is not None
+        mark.findtext(f"{space}title"): tuple(map(float, mark.attrib["transform"][10:-1].split()))
+        for mark in tree.iter(f"{space}path")
+        if mark.find(f"{space}title") is not None
     }
     low, middle, high = places["a <b>, 0.2"], places["c, 0.5"], places["a <b>, 0.8"]
     assert low[0] < high[0]
     assert low[1] > high[1]
     assert middle == pytest.approx(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2), abs=0.1)
     assert len(list(tree.iter(f"{space}polyline"))) == 1
+
+
+def test_many_curves_can_be_told_apart_and_fit() -> None:
+    """25 of them, as methods with all ablations make: no two have the same colour and mark, the legend is inside."""
+    tree = ET.fromstring(draw([Curve(str(n), [(n, n, 0.2), (n + 0.1, n, 0.8)]) for n in range(25)], "x", "y"))
+    space = "{http://www.w3.org/2000/svg}"
+    marks = [mark for mark in tree.iter(f"{space}path") if "transform" in mark.attrib]
+    legend = [mark for mark in marks if mark.find(f"{space}title") is None]
+    assert len({(mark.attrib["d"], mark.attrib["fill"]) for mark in legend}) == 25
+    height = float(tree.attrib["viewBox"].split()[3])
+    assert all(0 < float(text.attrib.get("y", 1)) < height for text in tree.iter(f"{space}text"))
+    numbers = [text for text in tree.iter(f"{space}text") if text.attrib.get("font-size") == "10"]
+    assert 25 <= len(numbers) < 50
 
 
 def test_ticks_are_round_and_within() -> None:

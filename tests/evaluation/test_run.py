@@ -207,6 +207,7 @@ def test_differences_are_taken_photo_by_photo(folders: Path, st_lpips_file: str)
     found = compare_to_first(report.scores, asked.folders, Sampling(50, 0))["far"]["st-lpips"]
     near, far = (report.scores[name]["st-lpips"].values for name in ("near", "far"))
     assert found["photos"] == 3
+    assert found["p"] == 2 / 2**3
     assert found["value"] == pytest.approx(sum(b - a for a, b in zip(near, far, strict=False)) / 3, rel=1e-4)
     assert found["interval"][0] <= found["value"] <= found["interval"][1]
     assert found["is_better"] is False

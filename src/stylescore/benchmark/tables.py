@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stylescore.benchmark.grid import Row
 from stylescore.benchmark.results import StyleResults
-from stylescore.evaluation.tables import format_cell, format_table
+from stylescore.evaluation.tables import format_cell, format_number, format_table, is_beyond_chance
 
 ORDER = (
     *("lpips-alex", "lpips-grey", "lpips-vgg", "cfsd", "dino-structure", "art-fid", "artfid", "art-fid-infinity"),
@@ -89,9 +90,35 @@ def knob_table(results: StyleResults) -> Table | None:
     return _table(results, f"Over the knob, {results.style}", rows, labels)
 
 
+def difference_table(results: StyleResults) -> Table | None:
+    """Return the table of the central rows' differences to the first one, photo by photo, or `None` without any.
+
+    Only differences beyond chance are called better or worse; better ones are bold.
+    """
+    rows = [row for row in results.central if results.differences.get(row.key)]
+    if not rows:
+        return None
+    found = {name for row in rows for name in results.differences[row.key]}
+    names = [name for name in columns(results) if name in found]
+    cells = [
+        [Cell(row.variant.label), *(_difference_cell(results.differences[row.key].get(name)) for name in names)]
+        for row in rows
+    ]
+    title = f"Differences to {results.rows[0].variant.label}, photo by photo, {results.style}"
+    return Table(title, ["method", *(_head(results, name) for name in names)], cells)
+
+
+def _difference_cell(found: Mapping[str, Any] | None) -> Cell:
+    if found is None:
+        return Cell("-")
+    sign, is_real = "" if found["value"] < 0 else "+", is_beyond_chance(found)
+    word = "" if not is_real else " better" if found["is_better"] else " worse"
+    return Cell(f"{sign}{format_number(found['value'])}{word}", is_real and bool(found["is_better"]))
+
+
 def every_table(results: StyleResults) -> list[Table]:
     """Return the tables of a style."""
-    makers = (single_picture_table, ablation_table, feed_forward_table, knob_table)
+    makers = (single_picture_table, ablation_table, feed_forward_table, difference_table, knob_table)
     found = [make(results) for make in makers]
     return [table for table in found if table is not None]
 
@@ -109,9 +136,13 @@ def _table(results: StyleResults, title: str, rows: Sequence[Row], labels: Seque
         [Cell(label), *(_cell(results, row, name, best[name]) for name in names), *_cost_cells(results, row)]
         for row, label in zip(rows, labels, strict=True)
     ]
-    arrows = {"lower": "↓", "higher": "↑"}
-    head = [f"{name} {arrows[results.metrics[name].better]}" for name in names]
+    head = [_head(results, name) for name in names]
     return Table(title, ["method", *head, "seconds", "passes", "MiB"], cells)
+
+
+def _head(results: StyleResults, name: str) -> str:
+    """Return the head of a metric's column, with the direction that is better."""
+    return f"{name} {'↓' if results.metrics[name].better == 'lower' else '↑'}"
 
 
 def _cell(results: StyleResults, row: Row, name: str, best: float | None) -> Cell:
