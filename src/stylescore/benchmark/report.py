@@ -34,8 +34,8 @@ FEWEST_PHOTOS = 6
 NO_SCALE = (
     "Intervals hold 95 % for photos drawn like these; results of several seeds count as pictures of their own there. "
     "Differences are taken photo by photo, over the seeds' mean. Better and worse are those that random signs would "
-    "reach in less than one of twenty cases, as one of twenty comparisons without a difference does. Distances between "
-    "sets depend on the number of pictures: compare rows of one table, never with those of a paper."
+    "reach in less than one of twenty cases; so one of twenty comparisons of equal methods is called one, too. "
+    "Distances between sets depend on the number of pictures: compare rows of one table, never with those of a paper."
 )
 
 
