@@ -27,7 +27,7 @@ import torch
 from benchmarks.measuring import describe_machine, save_results
 from benchmarks.quality import work
 from benchmarks.quality.judging import PHOTO, Judge, average
-from benchmarks.quality.methods import ROWS, Studio, select_methods
+from benchmarks.quality.methods import MAIN, ROWS, Studio, select_methods
 from benchmarks.quality.page import method_table, write_page
 from benchmarks.quality.references import load_style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit-minutes", type=float, default=float("inf"), help="stop making pictures after this time"
     )
+    parser.add_argument("--figures-only", action="store_true", help="make no pictures, judge those that exist")
     parser.add_argument("--share", metavar="I/N", help="make only part I of N of the pictures, without figures")
     parser.add_argument("--batch", type=int, default=4, help="photos in one run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -68,6 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raise `ConfigError` for options that exclude each other."""
+    if options.share and options.figures_only:
+        raise ConfigError("--share makes pictures, --figures-only none", hint="leave one of them out")
     if options.split == "test" and options.set:
         raise ConfigError("constants are compared on validation photos only", hint="add --split validation")
     if options.publish and (options.split != "test" or options.share or options.model != "mini"):
@@ -140,29 +143,43 @@ def train_judge(options: argparse.Namespace) -> Judge:
     return Judge.train(*load_networks(), {**drawn, PHOTO: photos.pixels})
 
 
-def compute_figures(
-    options: argparse.Namespace, photos: Photos, styles: list[str], methods: list[str], folder: Path
+def judge_methods(
+    judge: Judge, folder: Path, photos: Photos, styles: list[str], methods: list[str], count: int
 ) -> dict[str, Any]:
-    """Compute the figures over all photos that have a picture by every method in every style."""
-    count = work.count_complete(folder, len(photos), styles, methods)
-    if count == 0:
-        raise ConfigError("no photo has a picture by every method in every style yet", hint="run the command longer")
-    judge = train_judge(options)
+    """Return the figures of methods over the first photos."""
     found = {}
     for method in methods:
         pictures = {style: work.read_pictures(folder, method, style, count) for style in styles}
         each = {style: judge(style, drawn, photos.pixels[:count]) for style, drawn in pictures.items()}
         found[method] = {"words": ROWS[method].label, "mean": average(list(each.values())), "styles": each}
-    return {
+    return {"photos": count, "methods": found}
+
+
+def compute_figures(
+    options: argparse.Namespace, photos: Photos, styles: list[str], methods: list[str], folder: Path
+) -> dict[str, Any]:
+    """Compute the figures over all photos that have a picture by every method in every style.
+
+    Where more photos have one by the main methods, these are compared over all of them too.
+    """
+    count = work.count_complete(folder, len(photos), styles, methods)
+    if count == 0:
+        raise ConfigError("no photo has a picture by every method in every style yet", hint="run the command longer")
+    judge = train_judge(options)
+    figures = {
         "model": options.model,
         "split": options.split,
-        "photos": count,
         "styles": styles,
         "references": options.references,
         "axes": {"count": judge.axes.directions.shape[1], "share": judge.axes.explained_variance},
         "classifier_accuracy": judge.accuracy,
-        "methods": found,
+        **judge_methods(judge, folder, photos, styles, methods, count),
     }
+    main = [method for method in MAIN if method in methods]
+    more = work.count_complete(folder, len(photos), styles, main)
+    if main and more > count:
+        figures["main"] = judge_methods(judge, folder, photos, styles, main, more)
+    return figures
 
 
 def run(options: argparse.Namespace) -> None:
@@ -176,11 +193,13 @@ def run(options: argparse.Namespace) -> None:
     made_with = describe_run(options, place.settings)
     work.check_same_settings(folder, made_with)
     photos = read_part(options.data, options.split, options.photos or SIZES[options.split])
-    make_pictures(options, photos, place, styles, methods, folder)
+    if not options.figures_only:
+        make_pictures(options, photos, place, styles, methods, folder)
     if options.share:
         return
     figures = {**compute_figures(options, photos, styles, methods, folder), **made_with}
-    print(f"\n{figures['photos']} photos\n\n{method_table(figures)}")
+    for table in (figures["main"], figures) if "main" in figures else (figures,):
+        print(f"\n{table['photos']} photos\n\n{method_table(table)}")
     with atomic(folder / "figures.json") as temporary:
         temporary.write_text(json.dumps({"machine": describe_machine(), **figures}, indent=2) + "\n", encoding="utf-8")
     if options.publish:

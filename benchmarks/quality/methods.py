@@ -122,10 +122,14 @@ def make_run(method: Method | None, changes: dict[str, Any], content: float = 0.
     return recipe
 
 
-def apply_generator(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
-    """Apply the style's one-step generator."""
-    network, settings = studio.network(style), Settings(seed=studio.run.seed)
-    return [Image.fromarray(apply_network(network, pixels, settings)) for pixels in photos.pixels]
+def make_one_step(passes: int) -> Recipe:
+    """Return the style's one-step generator, applied so many times."""
+
+    def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
+        network, settings = studio.network(style), Settings(seed=studio.run.seed, passes=passes)
+        return [Image.fromarray(apply_network(network, pixels, settings)) for pixels in photos.pixels]
+
+    return recipe
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class Row:
     make: Recipe
 
 
-ONE_STEP = "one-step"
+ONE_STEP = ("one-step", "one-step-twice")
 ROWS: dict[str, Row] = {
     "source": Row("the photo, unchanged", copy_photos),
     "renderer": Row("the program the style was learned from", render_style),
@@ -150,8 +154,11 @@ ROWS: dict[str, Row] = {
     "sms-map": Row("SMS with a relevance map, without spectrum", make_run("sms", {**MAP, **NO_SPECTRUM})),
     "sms-full": Row("SMS with a relevance map", make_run("sms", MAP)),
     **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
-    ONE_STEP: Row("one-step generator, taught by SMS", apply_generator),
+    "one-step": Row("one-step generator, taught by SMS", make_one_step(1)),
+    "one-step-twice": Row("the same, in two passes", make_one_step(2)),
 }
+MAIN = ("source", "renderer", "renderer-decoded", "sdedit-0.60", "sms-0.50", *ONE_STEP)
+"""Rows that are compared over more photos where they have pictures of more."""
 
 
 def select_methods(names: Sequence[str] | None, without_generator: Sequence[str] = ()) -> list[str]:
@@ -164,13 +171,14 @@ def select_methods(names: Sequence[str] | None, without_generator: Sequence[str]
     Raises:
         ConfigError: the generators are requested, and a style has none.
     """
-    if names is not None and ONE_STEP in names and without_generator:
+    asked = [] if names is None else [name for name in ONE_STEP if name in names]
+    if asked and without_generator:
         raise ConfigError(
             f"there is no one-step generator of {', '.join(without_generator)}",
-            hint=f"leave {ONE_STEP} out of --methods, or name other --styles",
+            hint=f"leave {' and '.join(asked)} out of --methods, or name other --styles",
         )
     chosen = list(ROWS) if names is None else names
-    return [name for name in ROWS if name in chosen and not (name == ONE_STEP and without_generator)]
+    return [name for name in ROWS if name in chosen and not (name in ONE_STEP and without_generator)]
 
 
 def to_pixels(picture: Image.Image) -> np.ndarray:

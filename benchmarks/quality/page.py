@@ -129,13 +129,13 @@ def has_papers_order(figures: Mapping[str, Any]) -> bool:
 
 def describe_measurement(figures: Mapping[str, Any]) -> str:
     """Describe how the figures were measured."""
-    machine, axes = figures["machine"], figures["axes"]
+    machine, axes, photos = figures["machine"], figures["axes"], figures.get("main", figures)["photos"]
     return f"""\
-* {figures["photos"]} photos of the held-out part `{figures["split"]}`, {len(figures["styles"])} styles, seed
+* {photos} photos of the held-out part `{figures["split"]}`, {len(figures["styles"])} styles, seed
   {figures["seed"]}, every method with the model's own preset; {figures["references"]} reference pictures a style, drawn
   from other photos.
 * The Fréchet distance is taken along {axes["count"]} principal axes of all reference pictures, which hold
-  {axes["share"]:.0%} of their variance. With {figures["photos"]} pictures it is biased upward: compare rows of this
+  {axes["share"]:.0%} of their variance. With {photos} pictures it is biased upward: compare rows of this
   table, never its values with those of a paper.
 * The classifier behind "recognised" is right for {figures["classifier_accuracy"]:.0%} of reference pictures it has not
   seen.
@@ -152,9 +152,15 @@ def render(figures: Mapping[str, Any] | None, model_sha256: str | None = None) -
     if figures is None:
         return HEAD + UNMEASURED
     stale = STALE if model_sha256 not in (None, figures["model_sha256"]) else ""
-    blocks = [stale, f"\n{method_table(figures)}\n", READING]
-    if USUAL in figures["methods"]:
-        blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(figures, USUAL)}\n")
+    first = figures.get("main", figures)
+    blocks = [stale, f"\n{method_table(first)}\n", READING]
+    if USUAL in first["methods"]:
+        blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(first, USUAL)}\n")
+    if "main" in figures:
+        blocks.append(
+            f"\n## All methods\n\nOver the first {figures['photos']} of these photos. Fréchet distances rise with "
+            "fewer pictures: compare rows of one\ntable only.\n\n" + method_table(figures) + "\n"
+        )
     if all(method in figures["methods"] for method in PAPER):
         blocks.append(
             "\n## The paper's ablation\n\nOther model, style, photos and networks: the two sides share no scale, and "

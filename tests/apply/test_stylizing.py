@@ -159,6 +159,20 @@ def test_strength_mixes_the_picture_with_the_photo(network: OnnxNetwork) -> None
     np.testing.assert_allclose(half, (photo + full) / 2, atol=0.51)
 
 
+def test_a_second_pass_stylizes_the_picture_of_the_first(network: OnnxNetwork) -> None:
+    photo, one = picture(), Settings(seed=3)
+    twice = stylize(network, stylize(network, photo, one), one)
+    assert (twice != stylize(network, photo, one)).any()
+    np.testing.assert_array_equal(stylize(network, photo, Settings(seed=3, passes=2)), twice)
+
+
+def test_strength_mixes_the_last_pass_with_the_photo(network: OnnxNetwork) -> None:
+    photo = picture()
+    full = stylize(network, photo, Settings(passes=3)).astype(float)
+    half = stylize(network, photo, Settings(passes=3, strength=0.5))
+    np.testing.assert_allclose(half, (photo + full) / 2, atol=0.51)
+
+
 def test_another_seed_moves_the_noise_only(network_file: Callable[..., Path]) -> None:
     photo = picture()
     noisy, plain = OnnxNetwork(network_file()), OnnxNetwork(network_file("plain", {"noise_channels": 0}))
@@ -174,6 +188,8 @@ def test_another_seed_moves_the_noise_only(network_file: Callable[..., Path]) ->
         ({"seed": True}, "seed must be a whole number"),
         ({"strength": 1.5}, "strength must be between 0 and 1, not 1.5"),
         ({"strength": float("nan")}, "strength must be between 0 and 1, not nan"),
+        ({"passes": 0}, "passes must be a whole number between 1 and 8, not 0"),
+        ({"passes": 9}, "passes must be a whole number"),
         ({"memory_limit": 1}, "memory_limit must be a whole number between 64"),
     ],
 )

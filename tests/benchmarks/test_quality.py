@@ -14,7 +14,7 @@ import torch
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import page, weights, work
 from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, average
-from benchmarks.quality.methods import ONE_STEP, ROWS, Row, Studio, select_methods
+from benchmarks.quality.methods import MAIN, ONE_STEP, ROWS, Row, Studio, select_methods
 from benchmarks.quality.split import SIZES, Photos, read_part, split_rows
 from PIL import Image
 from torch import Tensor
@@ -269,6 +269,38 @@ def test_the_page_of_few_methods_leaves_out_what_it_cannot_tell() -> None:
     assert "Style by style" not in page.render(few)
 
 
+def test_main_methods_may_have_more_photos_than_all_have() -> None:
+    two = figures()
+    two["photos"] = 8
+    two["main"] = {"photos": 40, "methods": {name: two["methods"][name] for name in ("source", "sms-0.50")}}
+    first, rest = page.render(two).split("## All methods")
+    assert "| VSD |" not in first
+    assert "| VSD |" in rest
+    assert "first 8 of these photos" in rest
+    assert "* 40 photos" in rest
+    assert set(MAIN) < set(ROWS)
+
+
+@pytest.mark.usefixtures("painted")
+def test_methods_are_compared_over_the_photos_that_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "ROWS", work.ROWS)
+    some = photos()
+    for method, numbers in (("a", (0, 1, 2, 3)), ("b", (0, 1))):
+        do(tmp_path, [work.Job(method, "red", numbers)])
+
+    class Counting:
+        def __call__(self, style: str, results: np.ndarray, shown: np.ndarray) -> dict[str, float | None]:
+            return {"content": float(len(results)), "shown": float(len(shown))}
+
+    for methods, count in ((["a", "b"], 2), (["a"], 4)):
+        assert work.count_complete(tmp_path, 5, ["red"], methods) == count
+        found = command.judge_methods(Counting(), tmp_path, some, ["red"], methods, count)  # type: ignore[arg-type]
+        assert found["photos"] == count
+        assert {name: entry["mean"] for name, entry in found["methods"].items()} == {
+            name: {"content": count, "shown": count} for name in methods
+        }
+
+
 def test_the_documentations_page_is_made_from_the_saved_figures() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.render_current()
 
@@ -288,6 +320,7 @@ def options(*words: str) -> argparse.Namespace:
         (["--set", "iterations=3"], "validation photos only"),
         (["--publish", "--split", "validation"], "are published"),
         (["--publish", "--share", "1/2"], "are published"),
+        (["--figures-only", "--share", "1/2"], "--figures-only none"),
     ],
 )
 def test_the_test_photos_are_kept_for_the_table(words: list[str], message: str) -> None:
@@ -310,10 +343,10 @@ def test_methods_keep_the_tables_order() -> None:
 
 
 def test_generators_are_in_the_table_where_every_style_has_one() -> None:
-    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name != ONE_STEP]
-    assert select_methods([ONE_STEP, "dds"], []) == ["dds", ONE_STEP]
+    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name not in ONE_STEP]
+    assert select_methods([*ONE_STEP, "dds"], []) == ["dds", *ONE_STEP]
     with pytest.raises(ConfigError, match="no one-step generator of oil-painting"):
-        select_methods([ONE_STEP], ["oil-painting"])
+        select_methods(ONE_STEP[:1], ["oil-painting"])
 
 
 def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
@@ -321,10 +354,11 @@ def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
     run = RunConfig(styles=(StyleChoice(name="van-gogh"),))
     studio = Studio(run, {}, {}, files)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 72, 3), dtype=np.uint8)
-    (made,) = ROWS[ONE_STEP].make(studio, "van-gogh", Photos((0,), ("",), pixels))
     network = load_one_step(files["van-gogh"])
-    assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings()))
-    assert made.size == (72, 64)
+    for passes, name in enumerate(ONE_STEP, 1):
+        (made,) = ROWS[name].make(studio, "van-gogh", Photos((0,), ("",), pixels))
+        assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings(passes=passes)))
+        assert made.size == (72, 64)
 
 
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ APPLY_VALUES: Mapping[str, Sequence[str]] = {
     "--format": ("", "gif", "PNG"),
     "--quality": ("", "0", "101", "much", "9" * 5000),
     "--seed": ("", "-1", "4294967296", "1.5", "much"),
+    "--passes": ("", "0", "9", "-1", "1.5", "two"),
     "--strength": ("", "2", "nan", "-0.1", "inf", "much"),
     "--memory-limit": ("", "0", "63", "-5", "much", "99999999999999999999"),
     "--smooth": ("", "1", "nan", "-1", "much"),

@@ -50,6 +50,7 @@ GENERATE = (
     ),
     *("--samples-every", "3", "--set", "width=4", "--set", "blocks=1", "--set", "warmup=0", "--set", "held_out=1"),
     *("--set", "measure_every=3", "--set", "run.method.iterations=2", "--set", "matching.fake_steps=2"),
+    *("--set", "matching.fake_warmup=2"),
     *("--set", "pairs.batch=2", "--device", "cpu", "--quiet"),
 )
 COMMANDS: dict[str, tuple[str, ...]] = {

@@ -60,6 +60,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
         metavar="0..1",
         help="weight of the style, the rest is photo (default: 1)",
     )
+    add("--passes", type=int, default=1, help="how often it is applied: 2 is more style, less photo (default: 1)")
     add("--keep-location", action="store_true", help="keep where photos were taken")
     add(
         "--memory-limit",
@@ -117,7 +118,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
         return int(ended.code or 0)
     for text in (given.style, *given.inputs):
         parse_path(text)
-    settings = Settings(seed=given.seed, strength=given.strength, memory_limit=given.memory_limit)
+    settings = Settings(seed=given.seed, strength=given.strength, passes=given.passes, memory_limit=given.memory_limit)
     saving = _saving(given)
     out = _out(given)
     jobs = plan_jobs(given.inputs, out, recursive=given.recursive, chosen=given.format)

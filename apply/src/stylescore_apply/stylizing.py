@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 DEFAULT_LIMIT = 1024
 SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
+MOST_PASSES = 8
 OVERHEAD = 2.5
 """Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
 _BAND = 64
@@ -32,11 +33,14 @@ class Settings:
     Attributes:
         seed: of the noise field, 0 to 2^32 - 1.
         strength: 0 to 1, weight of the picture where it is mixed with the photo.
+        passes: 1 to 8, how often the network is applied, each time to its own last picture: more passes are more style
+            and less photo.
         memory_limit: MiB that the network's activations may take; larger pictures are computed in tiles.
     """
 
     seed: int = 0
     strength: float = 1.0
+    passes: int = 1
     memory_limit: int = DEFAULT_LIMIT
 
     def __post_init__(self) -> None:
@@ -48,6 +52,7 @@ class Settings:
         _check("seed", self.seed, 0, LARGEST_SEED)
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength must be between 0 and 1, not {self.strength}", hint="change --strength")
+        _check("passes", self.passes, 1, MOST_PASSES)
         _check("memory_limit", self.memory_limit, SMALLEST_LIMIT, LARGEST_LIMIT)
 
 
@@ -72,13 +77,19 @@ def stylize(network: Network, photo: Pixels, settings: Settings, noise: Noise | 
     Raises:
         MemoryLimitError: there is not enough memory.
     """
+    picture = photo
+    for _ in range(settings.passes):
+        picture = _pass(network, picture, settings, noise)
+    return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
+
+
+def _pass(network: Network, photo: Pixels, settings: Settings, noise: Noise | None) -> Pixels:
+    """Apply the network once, to a whole picture or in tiles."""
     height, width = photo.shape[:2]
     side = tile_side(network.facts, height, width, settings)
-    if side is None:
-        picture = to_pixels(_compute(network, photo, settings.seed, noise, (0, height), (0, width))[0])
-    else:
-        picture = _stylize_tiles(network, photo, settings.seed, noise, side)
-    return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
+    if side is not None:
+        return _stylize_tiles(network, photo, settings.seed, noise, side)
+    return to_pixels(_compute(network, photo, settings.seed, noise, (0, height), (0, width))[0])
 
 
 def _mix(photo: Pixels, picture: Pixels, strength: float) -> Pixels:

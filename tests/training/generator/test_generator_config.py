@@ -50,6 +50,7 @@ BAD: dict[str, Any] = {
     "matching.batch": 0,
     "matching.learning_rate": 2.0,
     "matching.fake_steps": 0,
+    "matching.fake_warmup": -1,
     "matching.regression": -1.0,
 }
 

@@ -17,7 +17,7 @@ from stylescore.generators import load_generator
 from stylescore.training.generator import session as sessions
 from stylescore.training.generator.average import copy_weights, update_average
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
-from stylescore.training.generator.loop import TrainStep, step_batches, take_measure, train
+from stylescore.training.generator.loop import TrainStep, held_out_batch, paint, step_batches, take_measure, train
 from stylescore.training.generator.session import SavedGenerator, Session
 
 Make = Callable[..., Session]
@@ -61,7 +61,13 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
 
 @pytest.mark.parametrize(
     ("stop", "setting"),
-    [(1, {"measure_every": 1}), (3, {"network": "resnet9", "accumulate": 2}), (4, {"measure_every": 2})],
+    [
+        (1, {"measure_every": 1}),
+        (3, {"network": "resnet9", "accumulate": 2}),
+        (4, {"measure_every": 2}),
+        (4, {"measure_every": 1, "matching": {"fake_warmup": 2}}),
+        (6, {"matching": {"fake_warmup": 2}}),
+    ],
 )
 def test_a_resumed_training_writes_the_same_lines_and_bytes(
     generator_session: Make, stop: int, setting: dict[str, Any]
@@ -118,6 +124,53 @@ def test_the_fake_score_is_trained_several_times_a_step_and_the_base_never(gener
     assert optimiser is not None
     assert {float(state["step"]) for state in optimiser.state.values()} == {4.0}
     assert all(torch.equal(frozen[n], p) for n, p in network.named_parameters() if n in frozen)
+
+
+def test_the_fake_score_can_be_trained_before_the_generator_moves(generator_session: Make) -> None:
+    session = generator_session(
+        regression={"steps": 0}, matching={"fake_warmup": 30, "steps": 1, "batch": 4, "method": {"fake": {"lr": 1e-2}}}
+    )
+    trainer = session.trainer
+    assert trainer.matching.fake is not None
+    generator, fake = copy_weights(trainer.network), [p.detach().clone() for p in trainer.matching.fake.parameters]
+    steps = train(trainer)
+    warmup = [next(steps) for _ in range(30)]
+    assert {step.phase for step in warmup} == {"fake"}
+    assert {(step.measure, step.best, len(step.t)) for step in warmup} == {(None, None, 4)}
+    assert [step.ends_phase for step in warmup] == [False] * 29 + [True]
+    assert all(not torch.equal(old, new) for old, new in zip(fake, trainer.matching.fake.parameters, strict=True))
+    for network in (trainer.network, trainer.average):
+        assert all(torch.equal(generator[name], value) for name, value in copy_weights(network).items())
+    (last,) = steps
+    assert last.phase == "matching"
+    assert any(not torch.equal(generator[name], value) for name, value in copy_weights(trainer.network).items())
+
+
+def test_a_warm_up_fits_the_fake_score_to_the_generators_pictures(generator_session: Make) -> None:
+    session = generator_session(
+        regression={"steps": 0}, matching={"fake_warmup": 40, "batch": 4, "method": {"fake": {"lr": 1e-2}}}
+    )
+    trainer = session.trainer
+
+    def loss_of_the_fake_score() -> float:
+        batch = held_out_batch(trainer, 0)
+        with torch.no_grad():
+            z = paint(trainer, trainer.network, batch).latent.expand(32, -1, -1, -1)
+            rng = [torch.Generator().manual_seed(number) for number in range(32)]
+            return float(trainer.matching.fake_loss(z, batch.captions * 32, 0.0, rng)[0].mean())
+
+    before = loss_of_the_fake_score()
+    steps = train(trainer)
+    for _ in range(40):
+        next(steps)
+    assert loss_of_the_fake_score() < 0.98 * before
+
+
+@pytest.mark.parametrize("method", ["sds", "dds"])
+def test_a_method_without_a_fake_score_has_no_warm_up(generator_session: Make, method: str) -> None:
+    session = generator_session(method, regression={"steps": 0}, pairs={"count": 0}, matching={"fake_warmup": 5})
+    assert [step.phase for step in steps_of(session)] == ["matching"] * 2
+    assert session.trainer.config.total == 2
 
 
 def test_regression_learns_the_pairs_with_their_own_noise(generator_session: Make) -> None:
@@ -215,7 +268,8 @@ def test_a_state_of_another_training_is_refused(generator_session: Make) -> None
     session = generator_session()
     state = capture(session.trainer)
     for wrong in (
-        {"phase": 3},
+        {"phase": 4},
+        {"phase": 1, "phase_step": 1},
         {"phase": 0, "phase_step": 7},
         {"phase": -1},
         {"misses": -1},

@@ -77,7 +77,7 @@ def restore(trainer: Trainer, state: GeneratorState) -> None:
 def _check_place(trainer: Trainer, state: GeneratorState) -> None:
     """Raise `ConfigError` if a training cannot stand where a state says."""
     check_iteration(state.iteration, trainer.config.total)
-    lengths = (trainer.config.regression.steps, trainer.config.matching.steps, 0)
+    lengths = (*trainer.config.lengths, 0)
     numbers = (state.phase, state.phase_step, state.misses)
     fits = all(type(number) is int and number >= 0 for number in numbers) and state.phase <= len(PHASES)
     if not fits or state.phase_step > lengths[state.phase]:

@@ -76,6 +76,7 @@ class MatchingConfig:
         batch: photos per step, over all processes and accumulated parts.
         learning_rate: peak of Adam's.
         fake_steps: training steps of the fake score for each step of the generator.
+        fake_warmup: training steps of the fake score before the generator's first one, where the method has one.
         regression: weight of the first phase's loss on pairs, which is kept beside the direction.
         method: its constants.
     """
@@ -84,6 +85,7 @@ class MatchingConfig:
     batch: int = 8
     learning_rate: float = 1e-4
     fake_steps: int = 5
+    fake_warmup: int = 0
     regression: float = 0.0
     method: MethodConfig = field(default_factory=MethodConfig)
 
@@ -157,9 +159,19 @@ class GeneratorTrainingConfig:
         return {name: value for name, value in stated.items() if value}
 
     @property
+    def fake_warmup(self) -> int:
+        """Steps in which only the fake score is trained; none where there is none, or nothing follows."""
+        return self.matching.fake_warmup if self.matching.steps and self.matching.method.has_fake_score else 0
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Steps of each phase, at most."""
+        return (self.regression.steps, self.fake_warmup, self.matching.steps)
+
+    @property
     def total(self) -> int:
-        """Steps of both phases, at most."""
-        return self.regression.steps + self.matching.steps
+        """Steps of all phases, at most."""
+        return sum(self.lengths)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -216,6 +228,7 @@ RULES: Mapping[str, Rule] = {
     "matching.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
     "matching.learning_rate": POSITIVE.at_most(1),
     "matching.fake_steps": Rule(lambda x: 1 <= x <= 100, "between 1 and 100"),
+    "matching.fake_warmup": WARMUP,
     "matching.regression": NOT_NEGATIVE.at_most(1000),
 }
 

@@ -23,7 +23,7 @@ from stylescore.training.generator.measure import measure_matching, measure_regr
 from stylescore.training.generator.networks import Kind, Painting
 from stylescore.training.process import Process
 
-Phase = Literal["regression", "matching"]
+Phase = Literal["regression", "fake", "matching"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -33,7 +33,7 @@ class Data:
 
     Attributes:
         pairs: of the first phase: pairs, or photos that stand for their own pictures.
-        photos: of the second phase.
+        photos: of the phases after it.
         held_out: pairs or photos of the held-out photos.
     """
 
@@ -54,11 +54,11 @@ class Trainer:
         average: the same with averaged weights, in evaluation mode; these are what is written.
         optimiser: over the network's parameters, begun anew in each phase.
         regression: loss of the first phase.
-        matching: step of the second phase.
+        matching: step of the last phase, and the training of the fake score.
         fake_optimiser: over the fake score's parameters, if the method has one.
         data: what is drawn.
-        step: steps done in both phases.
-        phase: number of the phase in progress; 2 when both are over.
+        step: steps done in all phases.
+        phase: number of the phase in progress; 3 when all are over.
         phase_step: steps done in it.
         best: weights with the smallest measure of the phase; `None` before the first one.
         best_measure: their measure.
@@ -85,7 +85,12 @@ class Trainer:
     @property
     def phase_length(self) -> int:
         """Steps of the phase in progress, at most."""
-        return (self.config.regression.steps, self.config.matching.steps, 0)[self.phase]
+        return (*self.config.lengths, 0)[self.phase]
+
+    @property
+    def name(self) -> Phase:
+        """The phase in progress."""
+        return PHASES[self.phase]
 
     @property
     def progress(self) -> float:
@@ -98,10 +103,10 @@ class TrainStep:
     """What happened in one step, over all processes.
 
     Attributes:
-        index: 0-based, over both phases.
-        phase: regression or matching.
+        index: 0-based, over all phases.
+        phase: regression, fake or matching.
         loss: mean over the batch.
-        parts: what it consists of, by name, and the loss of the fake score.
+        parts: what it consists of, by name, and the loss of the fake score; in its own phase there are none.
         learning_rate: of the step.
         gradient_norm: before it was clipped.
         t: timesteps of the method's direction.
@@ -147,7 +152,7 @@ def make_optimiser(config: GeneratorTrainingConfig, network: nn.Module) -> Optim
 
 
 def train(trainer: Trainer) -> Iterator[TrainStep]:
-    """Run from where the trainer stands to the end of both phases; at each yield it is a complete state.
+    """Run from where the trainer stands to the end of all phases; at each yield it is a complete state.
 
     Raises:
         NonFiniteError: a loss or gradient is not finite; what was not finite has moved nothing.
@@ -162,7 +167,7 @@ def train(trainer: Trainer) -> Iterator[TrainStep]:
 def _run_phase(trainer: Trainer) -> Iterator[TrainStep]:
     """Run the phase in progress to its end."""
     phase = trainer.phase
-    if trainer.phase_step == 0 and trainer.config.measure_every:
+    if trainer.phase_step == 0 and trainer.config.measure_every and trainer.name != "fake":
         _compare(trainer, take_measure(trainer))
     batches = step_batches(trainer)
     for parts in batches.steps(trainer.phase_step, trainer.phase_length, trainer.config.workers):
@@ -178,10 +183,10 @@ def step_batches(trainer: Trainer, phase: int | None = None) -> StepBatches:
     config, process = trainer.config, trainer.process
     number = trainer.phase if phase is None else phase
     return StepBatches(
-        samples=(trainer.data.pairs, trainer.data.photos)[number],
+        samples=trainer.data.pairs if PHASES[number] == "regression" else trainer.data.photos,
         seed=config.run.seed,
         phase=number,
-        batch=(config.regression.batch, config.matching.batch)[trainer.phase],
+        batch=(config.regression if trainer.name == "regression" else config.matching).batch,
         rank=process.rank,
         processes=process.count,
         accumulate=config.accumulate,
@@ -189,21 +194,11 @@ def step_batches(trainer: Trainer, phase: int | None = None) -> StepBatches:
 
 
 def _take_step(trainer: Trainer, parts: Sequence[Batch]) -> TrainStep:
-    """Move the generator once, then the fake score, then the average; measure and end the phase if that is due."""
-    phase, config, sums = PHASES[trainer.phase], trainer.config, _Sums()
-    batch = step_batches(trainer).batch
-    peak = (config.regression, config.matching)[trainer.phase].learning_rate
-    rate = learning_rate(peak, trainer.phase_length, warmup=config.warmup, cosine_length=1.0)(trainer.phase_step)
-    for group in trainer.optimiser.param_groups:
-        group["lr"] = rate
-    trainer.optimiser.zero_grad(set_to_none=True)
+    """Take a step of the phase in progress; measure and end the phase if that is due."""
+    phase, sums = trainer.name, _Sums()
     shown = [part.to(trainer.process.device) for part in parts]
-    latents = [_accumulate(trainer, part, batch, sums) for part in shown]
-    t = _gather_timesteps(trainer, sums)
-    norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
-    if phase == "matching" and trainer.fake_optimiser is not None:
-        _train_fake(trainer, shown, latents, batch, sums)
-    update_average(trainer.average, trainer.network, config.ema, trainer.step)
+    batch = step_batches(trainer).batch
+    moved = (_warm_up_fake if phase == "fake" else _move_generator)(trainer, shown, batch, sums)
     losses = sums.gather(trainer.process, batch)
     trainer.step += 1
     trainer.phase_step += 1
@@ -215,15 +210,50 @@ def _take_step(trainer: Trainer, parts: Sequence[Batch]) -> TrainStep:
     return TrainStep(
         index=trainer.step - 1,
         phase=phase,
-        loss=losses.pop("loss"),
+        loss=losses.pop("fake" if phase == "fake" else "loss"),
         parts=losses,
-        learning_rate=rate,
-        gradient_norm=norm,
-        t=t,
+        learning_rate=moved.learning_rate,
+        gradient_norm=moved.gradient_norm,
+        t=moved.t,
         measure=measure,
         best=best,
         ends_phase=ends,
     )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """What moved the weights of a step."""
+
+    learning_rate: float
+    gradient_norm: float
+    t: tuple[int, ...]
+
+
+def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: _Sums) -> _Moved:
+    """Move the generator once, then the fake score in the last phase, then the average."""
+    config, matching = trainer.config, trainer.name == "matching"
+    peak = (config.matching if matching else config.regression).learning_rate
+    rate = learning_rate(peak, trainer.phase_length, warmup=config.warmup, cosine_length=1.0)(trainer.phase_step)
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = rate
+    trainer.optimiser.zero_grad(set_to_none=True)
+    latents = [_accumulate(trainer, part, batch, sums) for part in parts]
+    t = _gather_timesteps(trainer, sums)
+    norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
+    if matching and trainer.fake_optimiser is not None:
+        for number in range(config.matching.fake_steps):
+            _train_fake(trainer, parts, latents, batch, number, sums)
+    update_average(trainer.average, trainer.network, config.ema, trainer.step)
+    return _Moved(rate, norm, t)
+
+
+def _warm_up_fake(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: _Sums) -> _Moved:
+    """Train the fake score on the generator's pictures, which stay as they are."""
+    with torch.no_grad():
+        latents = [paint(trainer, trainer.network, part).latent for part in parts]
+    norm, t = _train_fake(trainer, parts, latents, batch, 0, sums)
+    return _Moved(trainer.matching.method.fake.lr, norm, t)
 
 
 def _autocast(trainer: Trainer) -> AbstractContextManager[Any]:
@@ -240,11 +270,11 @@ def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
 
 
 def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
-    """Add the gradient of one part of a step; return the latents of its pictures, in the second phase."""
+    """Add the gradient of one part of a step; return the latents of its pictures, in the last phase."""
     place = (trainer.phase, trainer.phase_step)
     rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
     painting = paint(trainer, trainer.network, part)
-    if PHASES[trainer.phase] == "regression":
+    if trainer.name == "regression":
         pixel, perceptual = trainer.regression(painting, part, rng)
         loss = trainer.regression.loss(pixel, perceptual)
         sums.add(loss=loss, pixel=pixel, perceptual=perceptual)
@@ -260,7 +290,7 @@ def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Laten
 
 
 def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> None:
-    """Add the gradient of the first phase's loss on as many pairs as a part of the second phase has photos."""
+    """Add the gradient of the first phase's loss on as many pairs as a part of the last phase has photos."""
     pairs = step_batches(trainer, 0)[trainer.phase_step]
     chosen = next(other for other in pairs if other.positions == part.positions).to(trainer.process.device)
     rng = step_generators(trainer.config.run.seed, "measure", (trainer.phase_step,), part.positions)
@@ -270,24 +300,37 @@ def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) ->
 
 
 def _train_fake(
-    trainer: Trainer, parts: Sequence[Batch], latents: Sequence[Latent | None], batch: int, sums: _Sums
-) -> None:
-    """Train the fake score some times on the pictures of this step, each time with other noise and timesteps."""
-    matching, optimiser, count = trainer.matching, trainer.fake_optimiser, trainer.config.matching.fake_steps
+    trainer: Trainer, parts: Sequence[Batch], latents: Sequence[Latent | None], batch: int, number: int, sums: _Sums
+) -> tuple[float, tuple[int, ...]]:
+    """Train the fake score once on the pictures of a step, with noise and timesteps of its own.
+
+    Args:
+        trainer: the training.
+        parts: of the step.
+        latents: of each part's pictures.
+        batch: pictures in the step, over all processes.
+        number: of the training in this step; each draws other noise and timesteps.
+        sums: what the loss is added to, over the number of trainings.
+
+    Returns:
+        The norm of the gradient, and the timesteps.
+    """
+    matching, optimiser = trainer.matching, trainer.fake_optimiser
     assert matching.fake is not None
     assert optimiser is not None
-    for number in range(count):
-        optimiser.zero_grad(set_to_none=True)
-        drawn: list[Tensor] = []
-        for part, z in zip(parts, latents, strict=True):
-            assert z is not None
-            rng = step_generators(trainer.config.run.seed, "fake", (trainer.phase_step, number), part.positions)
-            loss, t = matching.fake_loss(z, part.captions, trainer.progress, rng)
-            sums.add(fake=loss / count)
-            drawn.append(t)
-            torch.autograd.backward(loss.sum() / batch)
-        every = tuple(torch.cat(drawn).tolist())
-        _move(trainer, list(matching.fake.parameters), optimiser, every, "the fake score", None)
+    count = 1 if trainer.name == "fake" else trainer.config.matching.fake_steps
+    optimiser.zero_grad(set_to_none=True)
+    drawn: list[Tensor] = []
+    for part, z in zip(parts, latents, strict=True):
+        assert z is not None
+        place = (trainer.phase, trainer.phase_step, number)
+        rng = step_generators(trainer.config.run.seed, "fake", place, part.positions)
+        loss, t = matching.fake_loss(z, part.captions, trainer.progress, rng)
+        sums.add(fake=loss / count)
+        drawn.append(t)
+        torch.autograd.backward(loss.sum() / batch)
+    every = tuple(torch.cat(drawn).tolist())
+    return _move(trainer, list(matching.fake.parameters), optimiser, every, "the fake score", None), every
 
 
 def _move(
@@ -330,7 +373,7 @@ def _gather_timesteps(trainer: Trainer, sums: _Sums) -> tuple[int, ...]:
 
 def _measure_if_due(trainer: Trainer) -> float | None:
     """Measure the averaged weights where that is due, and keep them if they are the phase's best."""
-    every = trainer.config.measure_every
+    every = 0 if trainer.name == "fake" else trainer.config.measure_every
     if not every or (trainer.phase_step % every and trainer.phase_step < trainer.phase_length):
         return None
     measure = take_measure(trainer)
@@ -340,7 +383,7 @@ def _measure_if_due(trainer: Trainer) -> float | None:
 
 def take_measure(trainer: Trainer) -> float:
     """Return the measure of the averaged weights in the phase in progress; smaller is better."""
-    regression = PHASES[trainer.phase] == "regression"
+    regression = trainer.name == "regression"
     count, process = len(trainer.data.held_out), trainer.process
     total = torch.zeros((), device=process.device)
     for index in range(process.rank, count, process.count):
