@@ -9,7 +9,7 @@ import typer
 
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, require_writable, say, working
-from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
+from stylescore.errors import ConfigError, ModelError, did_you_mean, quote, suggest_closest
 from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import check_target
 
@@ -79,16 +79,21 @@ def say_note(note: str) -> None:
 def _find_network(name: str) -> Path:
     """Return the file of a style's name, a path, or a hub id `owner/name` or `owner/name:FILE`."""
     from stylescore.catalog.hub import GENERATOR_ENDINGS, download_generator, split_hub_file
-    from stylescore.catalog.registry import find_generator, generator_dirs
+    from stylescore.catalog.registry import find_generator, generator_dirs, known_generators
+    from stylescore.storage.texts import is_file, is_folder
     from stylescore_apply.names import find_network
 
     hub_id, file = split_hub_file(name)
     own = find_generator(name)
     if own is not None and own.suffix == ".safetensors":
         return own
-    is_path = Path(name).exists() or (not file and name.endswith(GENERATOR_ENDINGS))
+    is_path = is_file(Path(name)) or is_folder(Path(name)) or (not file and name.endswith(GENERATOR_ENDINGS))
     if hub_id is None or is_path:
-        return find_network(name, generator_dirs())
+        try:
+            return find_network(name, generator_dirs())
+        except ModelError as error:
+            closest = suggest_closest(name, known_generators())
+            raise ModelError(str(error), hint=closest or error.hint) from error
     downloaded = download_generator(hub_id, file or None)
     if downloaded.suffix == ".onnx":
         return downloaded

@@ -263,11 +263,12 @@ def parse_generators(
     from stylescore.benchmark.grid import GENERATOR, GENERATOR_LABEL, file_name
     from stylescore.cli.apply import find_generator_file
     from stylescore.cli.fast import require_generator
+    from stylescore.storage.texts import is_file, is_folder
     from stylescore_apply.stylizing import Settings
 
     given: dict[str, Path] = {}
     for text in texts:
-        label, equals, name = ("", "", text) if Path(text).exists() else text.rpartition("=")
+        label, equals, name = ("", "", text) if is_file(Path(text)) or is_folder(Path(text)) else text.rpartition("=")
         file = find_generator_file(name)
         label = label if equals else file.stem
         taken = {GENERATOR_LABEL, *map(file_name, given)}
