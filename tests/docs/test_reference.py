@@ -84,6 +84,8 @@ def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def shown(value: Any) -> list[str]:
     """Return the ways a default may be written."""
+    if value is None:
+        return ["automatic"]
     if isinstance(value, bool):
         return [str(value).lower()]
     if isinstance(value, tuple):

@@ -166,6 +166,14 @@ def test_a_warm_up_fits_the_fake_score_to_the_generators_pictures(generator_sess
     assert loss_of_the_fake_score() < 0.98 * before
 
 
+@pytest.mark.parametrize(("stated", "steps", "expected"), [(None, 500, 200), (None, 3, 3), (7, 3, 7), (0, 3, 0)])
+def test_a_warm_up_is_no_longer_than_what_follows_unless_it_is_stated(
+    generator_request: Callable[..., Any], stated: int | None, steps: int, expected: int
+) -> None:
+    config = generator_request(matching={"fake_warmup": stated, "steps": steps}).config
+    assert config.lengths == (3, expected, steps)
+
+
 @pytest.mark.parametrize("method", ["sds", "dds"])
 def test_a_method_without_a_fake_score_has_no_warm_up(generator_session: Make, method: str) -> None:
     session = generator_session(method, regression={"steps": 0}, pairs={"count": 0}, matching={"fake_warmup": 5})

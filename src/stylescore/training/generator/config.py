@@ -29,6 +29,8 @@ OPTIONS = ("width", "blocks", "rank", "timestep")
 """Settings that are options of a network, where they are not 0."""
 PAIRS_T_MAX = 651
 """Largest timestep of the runs that make pairs, unless another one is stated."""
+FAKE_WARMUP = 200
+"""Steps of the fake score before the generator's first, unless so many are stated or few follow."""
 CELL = 8
 """Pixels that a cell of the noise field spans."""
 
@@ -76,7 +78,8 @@ class MatchingConfig:
         batch: photos per step, over all processes and accumulated parts.
         learning_rate: peak of Adam's.
         fake_steps: training steps of the fake score for each step of the generator.
-        fake_warmup: training steps of the fake score before the generator's first one, where the method has one.
+        fake_warmup: training steps of the fake score before the generator's first one, where the method has one; `None`
+            takes 200, or as many as `steps` where these are fewer.
         regression: weight of the first phase's loss on pairs, which is kept beside the direction.
         method: its constants.
     """
@@ -85,7 +88,7 @@ class MatchingConfig:
     batch: int = 8
     learning_rate: float = 1e-4
     fake_steps: int = 5
-    fake_warmup: int = 0
+    fake_warmup: int | None = None
     regression: float = 0.0
     method: MethodConfig = field(default_factory=MethodConfig)
 
@@ -161,7 +164,10 @@ class GeneratorTrainingConfig:
     @property
     def fake_warmup(self) -> int:
         """Steps in which only the fake score is trained; none where there is none, or nothing follows."""
-        return self.matching.fake_warmup if self.matching.steps and self.matching.method.has_fake_score else 0
+        matching = self.matching
+        if not matching.steps or not matching.method.has_fake_score:
+            return 0
+        return min(FAKE_WARMUP, matching.steps) if matching.fake_warmup is None else matching.fake_warmup
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -190,7 +196,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "beta1": 0.5,
         "pairs": {"count": 0},
         "regression": {"steps": 500, "learning_rate": 2e-4, "perceptual": 0.0},
-        "matching": {"steps": 5000, "learning_rate": 2e-4, "fake_steps": 1},
+        "matching": {"steps": 5000, "learning_rate": 2e-4, "fake_steps": 1, "fake_warmup": 0},
     },
 }
 """What differs from the defaults above."""
