@@ -19,6 +19,8 @@ from PIL import Image
 
 from benchmarks.quality.references import load_style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
+from stylescore.benchmark.grid import GENERATOR
+from stylescore.catalog.registry import find_generator
 from stylescore.cli.main import exit_code
 from stylescore.images import save_png
 from stylescore_apply.storage.files import atomic
@@ -31,7 +33,6 @@ ABLATIONS = "spectrum,uniform"
 KNOB = "0.25,0.5,0.75"
 REFERENCES = 60
 """Pictures of each style."""
-OFF_CENTRE = re.compile(r"\* \S+-0\.[27]5 is (?:better|worse) than ")
 WIDTH = 1600
 """Pixels of a contact sheet in the documentation."""
 
@@ -86,17 +87,17 @@ def _write_photos(folder: Path, photos: Photos) -> list[Path]:
 
 
 def command(photos: list[Path], folders: dict[str, Path], out: Path, more: list[str]) -> list[str]:
-    """Return the words of `stylescore benchmark`."""
-    words = ["benchmark", *map(str, photos), "--methods", METHODS, "--ablations", ABLATIONS, "--knob", KNOB]
+    """Return the words of `stylescore benchmark`; generators are compared too if every style has one."""
+    methods = f"{METHODS},{GENERATOR}" if all(map(find_generator, folders)) else METHODS
+    words = ["benchmark", *map(str, photos), "--methods", methods, "--ablations", ABLATIONS, "--knob", KNOB]
     for style, folder in folders.items():
         words += ["--style", style, "--style-pictures", f"{style}={folder}"]
     return [*words, "--output", str(out / "benchmark"), *more]
 
 
 def publish(report: Path) -> None:
-    """Write the documentation's page from a report, without configuration and differences off the centre."""
+    """Write the documentation's page from a report, without the configuration."""
     text = (report / "report.md").read_text(encoding="utf-8").partition("\n")[2].partition("\n## Configuration")[0]
-    text = "".join(line for line in text.splitlines(keepends=True) if not OFF_CENTRE.match(line))
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in re.findall(r"\]\(((?:pareto|sheet)-[^)]+)\)", text):
         _copy_picture(report / name, PICTURES / name)

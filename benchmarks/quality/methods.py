@@ -22,6 +22,7 @@ from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError
 from stylescore.images import as_photo
 from stylescore.method.fit import Fitting, fit
+from stylescore_apply.names import ENDING
 from stylescore_apply.networks import Network
 from stylescore_apply.stylizing import Settings
 from stylescore_apply.stylizing import stylize as apply_network
@@ -62,8 +63,9 @@ class Studio:
     def network(self, style: str) -> Network:
         """Return the one-step generator of a style."""
         if style not in self.networks:
-            model, device = self.run.model, self.run.execution.device
-            self.networks[style] = open_network(self.generators[style], model, device)
+            file, device = self.generators[style], self.run.execution.device
+            model = None if file.suffix == ENDING else self.run.model
+            self.networks[style] = open_network(file, model, device)
         return self.networks[style]
 
 

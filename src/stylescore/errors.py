@@ -32,6 +32,7 @@ from stylescore_apply.errors import StylescoreError as StylescoreError
 from stylescore_apply.errors import did_you_mean as did_you_mean
 from stylescore_apply.errors import is_out_of_memory as is_out_of_memory
 from stylescore_apply.errors import quote as quote
+from stylescore_apply.errors import suggest_closest as suggest_closest
 
 _LESS_MEMORY = (
     "what takes less: --batch 1, --memory low, on a GPU --memory offload, a smaller --size, or a smaller --tile for a "

@@ -21,7 +21,10 @@ from stylescore.benchmark.results import Failure, Picture, StyleResults, pair_ro
 from stylescore.benchmark.tables import (
     ablation_table,
     columns,
+    difference_table,
     escape_latex,
+    every_table,
+    feed_forward_table,
     knob_table,
     single_picture_table,
     to_csv,
@@ -75,6 +78,7 @@ def results(tmp_path: Path) -> StyleResults:
 
 def test_the_table_of_methods(results: StyleResults) -> None:
     table = single_picture_table(results)
+    assert table is not None
     assert table.head == ["method", "lpips-alex ↓", "csd ↑", "seconds", "passes", "MiB"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["SMS", "0.300 [0.200, 0.400]", "12.00", "2.5", "15", "1"],
@@ -91,6 +95,46 @@ def test_the_table_of_ablations_ends_with_the_whole(results: StyleResults) -> No
     assert ablation_table(only) is None
 
 
+def test_differences_beyond_chance_are_named(results: StyleResults) -> None:
+    found = {
+        "dds-0.5": {
+            "lpips-alex": {"value": -0.2, "p": 0.03, "is_better": True},
+            "csd": {"value": -1.0, "p": 0.03, "is_better": False},
+        },
+        "sms-spectrum-0.5": {"csd": {"value": 0.004, "p": 0.06, "is_better": True}},
+        "dds-0.25": {"csd": {"value": 1.0, "p": 0.03, "is_better": True}},
+    }
+    assert difference_table(results) is None
+    table = difference_table(replace(results, differences=found))
+    assert table is not None
+    assert table.title == "Differences to SMS, photo by photo, oil"
+    assert table.head == ["method", "lpips-alex ↓", "csd ↑"]
+    assert [[(cell.text, cell.is_best) for cell in row] for row in table.rows] == [
+        [("without spectrum", False), ("-", False), ("+0.0040", False)],
+        [("DDS", False), ("-0.200 better", True), ("-1.000 worse", False)],
+    ]
+    assert "| DDS | **-0.200** better | -1.000 worse |" in to_markdown(table)
+
+
+def test_generators_have_a_table_of_their_own(results: StyleResults) -> None:
+    """The paper's layout: single pictures, ablation, feed-forward."""
+    assert feed_forward_table(results) is None
+    variants = make_variants(["sms"], [], {"Generator": Path("oil.onnx"), "DDS, 2": Path("dds.onnx")})
+    rows = make_rows(variants, [0.5, 0.25])
+    assert [row.key for row in rows] == ["sms-0.5", "generator", "generator-DDS__2", "sms-0.25"]
+    scores = {row.key: {"lpips-alex": Score(0.1 * n, None)} for n, row in enumerate(rows)}
+    report = replace(results.report, scores=scores, photos=dict.fromkeys(scores, 2))
+    both = replace(results, rows=rows, report=report, pictures=[])
+    titles = [table.title for table in every_table(both)]
+    assert titles == ["Single pictures, oil", "Feed-forward, oil", "Over the knob, oil"]
+    forward, single = feed_forward_table(both), single_picture_table(both)
+    assert forward is not None
+    assert single is not None
+    assert [[cell.text for cell in row[:2]] for row in forward.rows] == [["Generator", "0.100"], ["DDS, 2", "0.200"]]
+    assert [row[0].text for row in single.rows] == ["SMS"]
+    assert single_picture_table(replace(both, rows=rows[1:3])) is None
+
+
 def test_the_table_over_the_knob(results: StyleResults) -> None:
     table = knob_table(results)
     assert table is not None
@@ -101,11 +145,14 @@ def test_the_table_over_the_knob(results: StyleResults) -> None:
 def test_a_row_without_figure_or_cost_has_dashes(results: StyleResults) -> None:
     del results.report.scores["dds-0.5"]["csd"]
     free = replace(results, pictures=[replace(picture, cost=None) for picture in results.pictures])
-    assert [cell.text for cell in single_picture_table(free).rows[1][2:]] == ["-"] * 4
+    table = single_picture_table(free)
+    assert table is not None
+    assert [cell.text for cell in table.rows[1][2:]] == ["-"] * 4
 
 
 def test_formats(results: StyleResults) -> None:
     table = single_picture_table(results)
+    assert table is not None
     markdown, latex = to_markdown(table), to_latex(table)
     assert "| SMS | **0.300** [0.200, 0.400] | 12.00 | 2.5 | 15 | 1 |" in markdown
     assert r"SMS & \textbf{0.300} & 12.00 & 2.5 & 15 & 1 \\" in latex
@@ -138,15 +185,28 @@ def test_points_lie_where_their_figures_are() -> None:
     tree = ET.fromstring(draw(curves, "x", "y"))
     space = "{http://www.w3.org/2000/svg}"
     places = {
-        circle.findtext(f"{space}title"): (float(circle.attrib["cx"]), float(circle.attrib["cy"]))
-        for circle in tree.iter(f"{space}circle")
-        if circle.find(f"{space}title") is not None
+        mark.findtext(f"{space}title"): tuple(map(float, mark.attrib["transform"][10:-1].split()))
+        for mark in tree.iter(f"{space}path")
+        if mark.find(f"{space}title") is not None
     }
     low, middle, high = places["a <b>, 0.2"], places["c, 0.5"], places["a <b>, 0.8"]
     assert low[0] < high[0]
     assert low[1] > high[1]
     assert middle == pytest.approx(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2), abs=0.1)
     assert len(list(tree.iter(f"{space}polyline"))) == 1
+
+
+def test_many_curves_can_be_told_apart_and_fit() -> None:
+    """25 of them, as methods with all ablations make: no two have the same colour and mark, the legend is inside."""
+    tree = ET.fromstring(draw([Curve(str(n), [(n, n, 0.2), (n + 0.1, n, 0.8)]) for n in range(25)], "x", "y"))
+    space = "{http://www.w3.org/2000/svg}"
+    marks = [mark for mark in tree.iter(f"{space}path") if "transform" in mark.attrib]
+    legend = [mark for mark in marks if mark.find(f"{space}title") is None]
+    assert len({(mark.attrib["d"], mark.attrib["fill"]) for mark in legend}) == 25
+    height = float(tree.attrib["viewBox"].split()[3])
+    assert all(0 < float(text.attrib.get("y", 1)) < height for text in tree.iter(f"{space}text"))
+    numbers = [text for text in tree.iter(f"{space}text") if text.attrib.get("font-size") == "10"]
+    assert 25 <= len(numbers) < 50
 
 
 def test_ticks_are_round_and_within() -> None:

@@ -9,11 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from tests.apply.tiny import build
 from tests.baselines.networks import write_weights
 
 from stylescore.runs.costs import read_cost
+from stylescore_apply.networks import OnnxNetwork
+from stylescore_apply.stylizing import Settings, stylize
 
 QUICK = ("--size", "64", "--iterations", "2", "--metrics", "histogram,hed-gram", "--bootstrap", "20", "--device", "cpu")
 
@@ -111,6 +116,46 @@ def test_rivals_that_take_a_picture_have_theirs(benchmark: Callable[..., Any], p
     assert {path.parent: path.read_bytes() for path in sorted(folder.rglob("picture.png"))} == made
 
 
+def test_generators_are_rows_of_their_own(benchmark: Callable[..., Any], place: Path) -> None:
+    """They are made once, made again when their file changes, and counted: one pass a picture."""
+    onnx.save(build({"style": "blur"}), place / "blur.onnx")
+    grid = ("--methods", "sdedit", "--knob", "0.5,0.25", "--style-pictures", "pictures", "--generator", "A=blur.onnx")
+    first = benchmark(*grid, "--seeds", "2")
+    assert (first.code, first.err) == (0, "")
+    folder = place / "benchmark" / "runs" / "style_lora_kohya"
+    assert sorted(path.name for path in folder.glob("generator*")) == ["generator-A-seed0", "generator-A-seed1"]
+    made = {path: path.read_bytes() for path in folder.glob("generator-A-seed*/*/picture.png")}
+    one, other = (folder / f"generator-A-seed{seed}" / "one" / "picture.png" for seed in (0, 1))
+    assert len(made) == 4
+    assert made[one] != made[other]
+    cost = read_cost(one.parent)
+    assert cost is not None
+    assert (cost.forward_passes, cost.trained_passes) == (1, 0)
+    with Image.open(place / "photos" / "one.png") as photo:
+        applied = stylize(OnnxNetwork(place / "blur.onnx"), np.asarray(photo.convert("RGB")), Settings(seed=0))
+    assert Image.open(one).tobytes() == Image.fromarray(applied).tobytes()
+    report = (place / "benchmark" / "report.md").read_text("utf-8")
+    assert "### Feed-forward, style_lora_kohya\n\n| method |" in report
+    assert '"run.generator": "blur.onnx"' in report
+    times = {path: path.stat().st_mtime_ns for path in made}
+    assert benchmark(*grid, "--seeds", "2").code == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == times
+    onnx.save(build({"style": "other"}), place / "blur.onnx")
+    assert benchmark(*grid, "--seeds", "2").code == 0
+    assert all(path.stat().st_mtime_ns != times[path] for path in made)
+
+
+def test_generators_alone_make_a_report(benchmark: Callable[..., Any], place: Path) -> None:
+    (place / "photos" / "three.png").write_bytes(b"no picture")
+    onnx.save(build({"style": "blur"}), place / "blur.onnx")
+    outcome = benchmark("--methods", "", "--generator", "blur.onnx")
+    assert outcome.code == 1
+    assert "not made: photos/three.png, generator-blur, seed 0:" in outcome.err
+    found = json.loads((place / "benchmark" / "results.json").read_text("utf-8"))
+    assert found["results"]["style_lora_kohya"]["folders"]["generator-blur"]["pairs"] == 2
+    assert found["settings"]["generators"] == {"style_lora_kohya": {"blur": "blur.onnx"}}
+
+
 @pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
 def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., Any], place: Path) -> None:
     import ray
@@ -149,10 +194,19 @@ def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., 
         (("--metrics", "lpips"), "there is no metric 'lpips'"),
         (("--methods", "adain", "--style-pictures", "pictures"), "adain has no weights of AdaIN's normalised VGG19"),
         (("--methods", "gatys"), "gatys takes the style from a picture, and there is none of 'style_lora_kohya'"),
+        (("--methods", "generator"), "there is no trained generator of the style"),
+        (("--generator", "A=none.onnx"), "there is no network 'none.onnx'"),
+        (("--generator", "A=blur.onnx", "--generator", "A=blur.onnx"), "--generator needs labels that differ, not"),
+        (("--generator", "blur.onnx", "--style", "other"), "--generator is for a benchmark of one style"),
+        (("--generator", "blur.onnx", "--seed", str(2**32)), "seed must be a whole number between 0 and 4294967295"),
+        (("photos/one.png", "again"), "two photos have the name 'one': 'one.png' and 'one.jpg'"),
         (("--set", "sdedit.strength=2"), "sdedit.strength must be between 0 and 1, not 2.0"),
     ],
 )
 def test_refusals(benchmark: Callable[..., Any], place: Path, arguments: tuple[str, ...], message: str) -> None:
+    onnx.save(build({"style": "blur"}), place / "blur.onnx")
+    (place / "again").mkdir()
+    Image.new("RGB", (64, 64)).save(place / "again" / "one.jpg")
     outcome = benchmark(*arguments)
     assert outcome.code == 2
     assert outcome.complaint[0].startswith(message)

@@ -50,6 +50,12 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "generators"
 
 
+def test_apply_names_the_closest_generator_also_a_lora(program: Any, photo: Path, bundled: Path) -> None:
+    (bundled / "van-gogh.onnx").rename(bundled / "van-gogh.safetensors")
+    outcome = program("apply", "van-goh", photo)
+    assert outcome.complaint == ["there is no network of the style 'van-goh'", "did you mean 'van-gogh'?"]
+
+
 def test_the_picture_is_that_of_apply(program: Any, photo: Path, out: Path, generator: Path) -> None:
     fast = program("stylize", photo, "--style", "blur", "--fast", "--seed", 3, "--output", out)
     applied = program("apply", "blur", photo, "--seed", 3, "--out", out / "applied")

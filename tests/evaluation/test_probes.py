@@ -58,7 +58,7 @@ def clip_folder(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_clip_embeddings_give_the_models_own_logits(clip_folder: Path) -> None:
     probe, x = ClipProbe(clip_folder, CPU), pictures(1)
-    rows = probe.pair(pictures(2), x, TEXTS)
+    rows = probe.pair(probe.source(pictures(2)), x, TEXTS)
     tokens = probe.tokenizer(list(TEXTS.after), padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = probe.model(pixel_values=standardise(x, CLIP), **tokens).logits_per_image.diagonal()
@@ -67,7 +67,7 @@ def test_clip_embeddings_give_the_models_own_logits(clip_folder: Path) -> None:
     assert torch.allclose(clip_score(rows["clip-stylized"], rows["clip-after"]), expected, atol=1e-3)
     assert not torch.allclose(rows["clip-before"], rows["clip-after"])
     assert not torch.allclose(rows["clip-source"], rows["clip-stylized"])
-    scores = PickScoreProbe(clip_folder, CPU).pair(pictures(2), x, TEXTS)["pickscore"]
+    scores = PickScoreProbe(clip_folder, CPU).pair({}, x, TEXTS)["pickscore"]
     assert torch.allclose(scores, logits, atol=1e-3)
 
 
@@ -101,7 +101,7 @@ def test_structure_takes_the_keys_of_the_last_layer(tmp_path: Path) -> None:
         expected = inputs[0] @ key.weight.T + key.bias
     assert found.shape == (2, 17, 32)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert probe.pair(x, x, NOTHING)["dino-structure"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert probe.pair(probe.source(x), x, NOTHING)["dino-structure"].tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_focus_takes_the_inner_tokens_of_an_onnx_file(tmp_path: Path) -> None:
@@ -130,7 +130,8 @@ def test_focus_takes_the_inner_tokens_of_an_onnx_file(tmp_path: Path) -> None:
         for x in (source, stylized)
     ]
     expected = 1 - torch.nn.functional.cosine_similarity(*tokens, dim=2).mean(dim=1)
-    found = FocusProbe(tmp_path / "tiny.onnx").pair(source, stylized, NOTHING)["focus-distance"]
+    probe = FocusProbe(tmp_path / "tiny.onnx")
+    found = probe.pair(probe.source(source), stylized, NOTHING)["focus-distance"]
     assert torch.allclose(found, expected, atol=1e-4)
     (tmp_path / "bad.onnx").write_bytes(b"no")
     with pytest.raises(ModelError, match="cannot be read"):
@@ -151,14 +152,15 @@ def vgg(depths: tuple[int, ...]) -> Trunk:
 
 def test_cfsd_of_equal_pictures_is_zero_and_of_others_not() -> None:
     probe = CfsdProbe(vgg(VGG19))
-    assert probe.pair(pictures(6), pictures(6), NOTHING)["cfsd"].tolist() == pytest.approx([0, 0], abs=1e-4)
-    assert bool((probe.pair(pictures(6), pictures(7), NOTHING)["cfsd"] > 0).all())
+    source = probe.source(pictures(6))
+    assert probe.pair(source, pictures(6), NOTHING)["cfsd"].tolist() == pytest.approx([0, 0], abs=1e-4)
+    assert bool((probe.pair(source, pictures(7), NOTHING)["cfsd"] > 0).all())
 
 
 def test_textures_of_the_only_picture_of_the_style_are_at_zero() -> None:
     probe, x = TextureProbe(vgg(VGG16), 1), pictures(8)[:1]
     probe.style(x)
-    rows = probe.pair(x, x, NOTHING)
+    rows = probe.pair(probe.source(x), x, NOTHING)
     assert {name: value.item() for name, value in rows.items()} == pytest.approx(
         {"hed-structure": 0, "hed-gram": 0, "hed-neighbours": 0}, abs=1e-3
     )
@@ -170,11 +172,21 @@ def test_textures_do_not_depend_on_batches() -> None:
     for picture in pictures(9).split(1):
         alone.style(picture)
     source, stylized = pictures(10), pictures(11)
-    rows = together.pair(source, stylized, NOTHING)
+    rows = together.pair(together.source(source), stylized, NOTHING)
     for name, values in rows.items():
-        parts = [alone.pair(source[n : n + 1], stylized[n : n + 1], NOTHING)[name] for n in range(2)]
+        pairs = zip(source.split(1), stylized.split(1), strict=True)
+        parts = [alone.pair(alone.source(a), b, NOTHING)[name] for a, b in pairs]
         assert torch.allclose(values, torch.cat(parts), rtol=1e-4), name
-    assert set(TextureProbe(vgg(VGG16), 0).pair(source, stylized, NOTHING)) == {"hed-structure"}
+
+
+def test_textures_of_another_style_share_the_network_and_nothing_else() -> None:
+    probe = TextureProbe(vgg(VGG16))
+    first = probe.for_style(2)
+    first.style(pictures(9))
+    other = first.for_style(0)
+    assert isinstance(other, TextureProbe)
+    assert other.trunk is probe.trunk
+    assert set(other.pair(other.source(pictures(10)), pictures(11), NOTHING)) == {"hed-structure"}
 
 
 def test_hed_sees_levels_with_blue_first_minus_their_mean() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from stylescore.errors import PictureError
 from stylescore.evaluation.pairs import Pair
-from stylescore.evaluation.reading import comparison_size, in_batches, read_pair, read_style
+from stylescore.evaluation.reading import comparison_size, in_batches, read_source, read_style, read_stylized
 
 
 def save(folder: Path, name: str, size: tuple[int, int], mode: str = "RGB", colour: object = "red") -> Path:
@@ -26,15 +25,16 @@ def test_large_pictures_are_reduced_and_small_ones_left() -> None:
 
 def test_a_pair_gets_the_size_of_the_result(tmp_path: Path) -> None:
     pair = Pair("a", save(tmp_path, "a.png", (400, 300)), save(tmp_path, "b.png", (161, 120)))
-    source, stylized = read_pair(pair, 512)
-    assert source.shape == stylized.shape == (1, 3, 120, 161)
-    assert read_pair(pair, 60)[0].shape == (1, 3, 60, 80)
+    result = read_stylized(pair, 512)
+    assert result.size == (161, 120)
+    assert read_source(result).shape == result.picture.shape == (1, 3, 120, 161)
+    assert read_source(read_stylized(pair, 60)).shape == (1, 3, 60, 80)
 
 
 def test_a_cropped_result_is_refused(tmp_path: Path) -> None:
     pair = Pair("a", save(tmp_path, "a.png", (400, 300)), save(tmp_path, "b.png", (300, 300)))
     with pytest.raises(PictureError, match=r"'b\.png' is 300 x 300 and its photo 'a\.png' 400 x 300"):
-        read_pair(pair, 512)
+        read_source(read_stylized(pair, 512))
 
 
 def test_transparency_is_white(tmp_path: Path) -> None:
@@ -44,6 +44,5 @@ def test_transparency_is_white(tmp_path: Path) -> None:
 
 def test_neighbours_of_one_size_share_a_batch_and_the_order_stays() -> None:
     sides = [8, 8, 8, 9, 8]
-    batches = list(in_batches(((torch.full((1, 3, 8, side), float(n)),) for n, side in enumerate(sides)), 2))
-    assert [tuple(batch.shape) for (batch,) in batches] == [(2, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 9), (1, 3, 8, 8)]
-    assert torch.cat([batch[:, 0, 0, 0] for (batch,) in batches]).tolist() == [0, 1, 2, 3, 4]
+    batches = list(in_batches(enumerate(sides), 2, key=lambda entry: entry[1]))
+    assert batches == [[(0, 8), (1, 8)], [(2, 8)], [(3, 9)], [(4, 8)]]

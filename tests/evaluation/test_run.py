@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from tests.evaluation.conftest import draw
 
 from stylescore.catalog import places
 from stylescore.errors import ConfigError, ModelError
 from stylescore.evaluation.catalogue import Sampling
 from stylescore.evaluation.differences import compare_to_first
 from stylescore.evaluation.pairs import Pairing, list_pictures, list_results, make_pairs
-from stylescore.evaluation.reading import read_pair, read_style
-from stylescore.evaluation.run import Evaluation, Prompts, Request
+from stylescore.evaluation.reading import read_source, read_style, read_stylized
+from stylescore.evaluation.run import Evaluation, Prompts, Request, run_evaluations
 from stylescore.metrics import Lpips, colour_histogram, hellinger_distance
 from stylescore.metrics.states import read_state
+from stylescore.metrics.trunks import VGG16, Trunk, make_vgg
 
 
 @pytest.fixture(autouse=True)
@@ -55,19 +58,75 @@ def test_figures_are_those_of_the_pure_functions(folders: Path, alexnet_files: d
     lpips = Lpips.with_alexnet(
         read_state(Path(alexnet_files["alexnet"])), read_state(Path(alexnet_files["lpips-alex"]))
     )
-    expected = torch.cat([lpips(*read_pair(pair, 512)) for pair in pairs])
+    read = [read_stylized(pair, 512) for pair in pairs]
+    expected = torch.cat([lpips(read_source(result), result.picture) for result in read])
     scores = evaluation.report.scores["near"]
     assert scores["lpips-alex"].value == pytest.approx(float(expected.mean()), rel=1e-4)
     assert scores["lpips-alex"].values == pytest.approx(expected.tolist(), rel=1e-4)
     results, style = (
         torch.cat([colour_histogram(picture).flatten(1) for picture in pictures])
         for pictures in (
-            [read_pair(pair, 512)[1] for pair in pairs],
+            [result.picture for result in read],
             [read_style(path, 512) for path in list_pictures(folders / "style")],
         )
     )
     assert scores["histogram"].value == pytest.approx(float(hellinger_distance(results, style).mean()), rel=1e-4)
     assert evaluation.report.weights["alexnet"].path == Path(alexnet_files["alexnet"])
+
+
+def add_seeds(folders: Path) -> None:
+    """Give two photos a second result in `near`, and one a result of another size."""
+    for n in range(2):
+        draw(70 + n).save(folders / "near" / f"p{n}-seed1.png")
+    draw(80, (160, 128)).save(folders / "near" / "p3.png")
+
+
+def hed_file(folder: Path) -> str:
+    state = make_vgg(VGG16).state_dict()
+    rng = torch.Generator().manual_seed(2)
+    save_file(
+        {name: 0.05 * torch.randn(t.shape, generator=rng) for name, t in state.items()}, folder / "hed.safetensors"
+    )
+    return str(folder / "hed.safetensors")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_photo_goes_through_a_network_once_for_all_its_results_and_figures_stay(
+    folders: Path, alexnet_files: dict[str, str], monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """The networks count the pictures they see; the figures are those of every folder and style by itself."""
+    add_seeds(folders)
+    weights = {**alexnet_files, "hed": hed_file(folders)}
+    names = ("lpips-alex", "lpips-grey", "hed-structure", "hed-gram", "hed-neighbours")
+    base = request(folders, "near", "far", weights=weights, metrics=names, batch=batch, draws=0)
+    others = replace(base, style=list_pictures(folders / "photos")[:2])
+    alone = [
+        run(replace(asked, folders={name: pairing})).report.scores[name]
+        for asked in (base, others)
+        for name, pairing in asked.folders.items()
+    ]
+    seen: list[int] = []
+    forward = Trunk.forward
+    monkeypatch.setattr(Trunk, "forward", lambda self, x, taps: seen.append(len(x)) or forward(self, x, taps))
+    together = [Evaluation(base), Evaluation(others)]
+    steps = list(run_evaluations(together))
+    assert (steps[-1].done, steps[-1].total) == (2 * (2 * 10 + 4 + 2), 2 * (2 * 10 + 4 + 2))
+    results, sources, style = 2 * (6 + 4), 4 + 1, 4 + 2  # p3 is compared at two sizes
+    assert sum(seen) == 2 * (results + sources) + results + sources + style
+    for found, expected in zip([s for e in together for s in e.report.scores.values()], alone, strict=True):
+        assert {name: score.values for name, score in found.items()} == {
+            name: pytest.approx(score.values, rel=1e-4) for name, score in expected.items()
+        }
+
+
+def test_a_photo_that_one_evaluation_cannot_use_leaves_the_other(folders: Path, alexnet_files: dict[str, str]) -> None:
+    base = request(folders, weights=alexnet_files, metrics=("lpips-alex",))
+    Image.new("RGB", (40, 32)).save(folders / "photos" / "tiny.png")
+    Image.new("RGB", (40, 32)).save(folders / "near" / "tiny.png")
+    both = [Evaluation(base), Evaluation(replace(base, folders=pairings(folders, "near")))]
+    list(run_evaluations(both))
+    assert [set(each.report.scores["near"]) for each in both] == [{"lpips-alex"}, set()]
+    assert "at least 35" in reasons(both[1])["lpips-alex"]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -126,8 +185,6 @@ def test_pictures_too_small_for_a_network_leave_out_its_metrics(folders: Path, a
 
 def test_biased_distances_of_unequal_numbers_are_not_compared_unless_told(folders: Path, tmp_path: Path) -> None:
     (folders / "far" / "p3-watercolor.png").unlink()
-    from safetensors.torch import save_file
-
     from stylescore.metrics.mobilenet import MobileNetFeatures
 
     path = tmp_path / "mobilenet.safetensors"
@@ -150,6 +207,7 @@ def test_differences_are_taken_photo_by_photo(folders: Path, st_lpips_file: str)
     found = compare_to_first(report.scores, asked.folders, Sampling(50, 0))["far"]["st-lpips"]
     near, far = (report.scores[name]["st-lpips"].values for name in ("near", "far"))
     assert found["photos"] == 3
+    assert found["p"] == 2 / 2**3
     assert found["value"] == pytest.approx(sum(b - a for a, b in zip(near, far, strict=False)) / 3, rel=1e-4)
     assert found["interval"][0] <= found["value"] <= found["interval"][1]
     assert found["is_better"] is False

@@ -46,9 +46,12 @@ def report(*folders: str) -> Report:
         (123.44, "123.4"),
         (99999.4, "99999"),
         (1.5e-7, "1.500e-07"),
+        (0.05319, "0.053"),
+        (-0.00532, "-0.0053"),
+        (0.00012, "0.00012"),
     ],
 )
-def test_numbers_have_four_significant_digits(value: float, text: str) -> None:
+def test_numbers_have_four_digits_and_small_ones_two_that_are_not_zero(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
@@ -94,9 +97,8 @@ def test_values_are_json_and_say_what_was_left_out(tmp_path: Path) -> None:
 def test_only_differences_beyond_chance_are_said() -> None:
     found = {
         "b": {
-            "csd": {"value": 0.2, "interval": [0.1, 0.3], "is_better": True},
-            "cfsd": {"value": 0.2, "interval": [-0.1, 0.3], "is_better": False},
-            "fid": {"value": 0.2, "interval": None, "is_better": False},
+            "csd": {"value": 0.2, "p": 0.04, "is_better": True},
+            "cfsd": {"value": 0.2, "p": 0.05, "is_better": False},
         }
     }
     assert format_differences(found, "a") == ["b is better than a in csd: difference 0.200, beyond chance"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import yaml
 from jaxtyping import config
 from PIL import Image
 from tests.apply.tiny import build
+from tests.generators.test_export_lora import FACTS as LORA_FACTS
+from tests.generators.test_export_lora import TINY, write_generator
 
+from stylescore.assembly import one_step
 from stylescore.catalog import hub
 from stylescore.cli import apply as command
 from stylescore.cli.main import exit_code
@@ -22,6 +26,7 @@ from stylescore.errors import ModelError
 from stylescore.generators.card import model_card
 from stylescore.generators.files import GeneratorFacts, save_generator
 from stylescore.generators.kinds import make_generator
+from stylescore_apply.networks import OnnxNetwork
 
 FACTS = GeneratorFacts(
     network="mobile",
@@ -43,6 +48,7 @@ class Hub:
         self.names, self.folder = names or [], folder
         self.calls: list[tuple[str, str, dict[str, Any]]] = []
         self.uploaded: dict[str, Any] = {}
+        self.keep: Path | None = None
 
     def create_repo(self, hub_id: str, **options: Any) -> str:
         self.calls.append(("create_repo", hub_id, options))
@@ -51,6 +57,10 @@ class Hub:
     def create_commit(self, hub_id: str, operations: list[Any], **options: Any) -> None:
         self.calls.append(("create_commit", hub_id, options))
         self.uploaded = {operation.path_in_repo: operation.path_or_fileobj for operation in operations}
+        if self.keep is not None:
+            self.keep.mkdir()
+            for name, content in self.uploaded.items():
+                (self.keep / name).write_bytes(content if isinstance(content, bytes) else Path(content).read_bytes())
 
     def list_repo_files(self, hub_id: str) -> list[str]:
         self.calls.append(("list_repo_files", hub_id, {}))
@@ -116,6 +126,39 @@ def test_the_card_tells_the_hub_and_people_what_the_file_states() -> None:
     ):
         assert f"| {row} |" in card
     assert "abc" not in card
+
+
+def push_lora(folder: Path, base: str, *options: str) -> int:
+    """Write a LoRA's generator into a new folder, and push it with the options."""
+    folder.mkdir()
+    write_generator(folder / "oil.safetensors", replace(LORA_FACTS, base=base))
+    return exit_code(["push", str(folder), "me/oil", *options])
+
+
+def test_a_lora_is_uploaded_with_an_onnx_file_that_does_not_stay_beside_it(client: Hub, tmp_path: Path) -> None:
+    client.keep = tmp_path / "uploaded"
+    assert push_lora(tmp_path / "run", "unknown", "--model", str(TINY)) == 0
+    assert list(client.uploaded) == ["README.md", "oil.onnx", "oil.safetensors"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["oil.safetensors"]
+    card = client.uploaded["README.md"].decode()
+    assert head(card)["tags"][-2:] == ["lora", "onnx"]
+    assert "needs neither the\nbase model nor torch" in card
+    network = OnnxNetwork(client.keep / "oil.onnx", threads=1)
+    made = network(np.zeros((1, 3, 64, 64), "f4"), np.zeros((1, 4, 8, 8), "f4"))
+    assert made.shape == (1, 3, 64, 64)
+
+
+def test_a_lora_without_its_base_model_is_uploaded_alone_with_a_note(
+    client: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push_lora(tmp_path / "run", "unknown") == 0
+    assert list(client.uploaded) == ["README.md", "oil.safetensors"]
+    assert "note: uploaded without an ONNX file: the generator" in capsys.readouterr().err
+    card = client.uploaded["README.md"].decode()
+    assert head(card)["tags"][-1] == "lora"
+    assert "names the base model where it is not found as unknown" in card
+    assert push_lora(tmp_path / "other", "unknown", "--model", "nowhere") == 2
+    assert "there is no model 'nowhere'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -204,7 +247,7 @@ def test_a_safetensors_file_of_the_hub_is_exported(
 ) -> None:
     client.folder = run_folder
     exported: list[Path] = []
-    monkeypatch.setattr(command, "exported", lambda file: exported.append(file) or run_folder / "oil.onnx")
+    monkeypatch.setattr(one_step, "exported", lambda file, note: exported.append(file) or run_folder / "oil.onnx")
     network = command.open_network("me/oil:oil.safetensors", 1)
     assert exported == [run_folder / "oil.safetensors"]
     assert network(np.zeros((1, 3, 16, 16), "f4"), np.zeros((1, 2, 2, 2), "f4")).shape == (1, 3, 16, 16)

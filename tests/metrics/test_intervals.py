@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from stylescore.metrics.accumulate import Rows
-from stylescore.metrics.intervals import centred_interval, mean_interval, resample
+from stylescore.metrics.intervals import centred_interval, mean_interval, resample, sign_flip_test
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -26,6 +27,25 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
         found = mean_interval(torch.rand(60, generator=rng(seed)), 200, rng(1000 + seed))
         hits += found.low <= 0.5 <= found.high
     assert 180 <= hits <= 198
+
+
+@pytest.mark.parametrize("values", [[1.0, 2, 3, -0.5, 4, 1.5], [0.3, -0.2], [2.0] * 12, [-1.0, 0, 3, 2, 2, -2, 7]])
+def test_flips_of_signs_are_those_of_scipy(values: list[float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert sign_flip_test(torch.tensor(values), rng()) == pytest.approx(expected)
+
+
+def test_five_pairs_are_too_few_and_six_are_enough() -> None:
+    assert sign_flip_test(torch.ones(5), rng()) == 2 / 32
+    assert sign_flip_test(torch.ones(6), rng()) == 2 / 64
+
+
+@pytest.mark.parametrize("count", [6, 30])
+def test_without_a_difference_one_of_twenty_tests_is_wrong(count: int) -> None:
+    found = [sign_flip_test(torch.randn(count, generator=rng(seed)), rng(seed)) < 0.05 for seed in range(300)]
+    assert 3 <= sum(found) <= 27
+    assert sign_flip_test(torch.randn(30, generator=rng(0)) + 1, rng()) < 0.01
 
 
 def test_a_biased_statistic_is_centred_on_its_value() -> None:

@@ -36,6 +36,43 @@ def test_it_takes_every_published_tensor_and_no_other() -> None:
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (33, 47)])
+def test_it_is_the_published_network_written_out_by_hand(height: int, width: int) -> None:
+    """Layer by layer under the published names, in double precision, blurred by sums of shifted pictures."""
+    weights = {name: tensor.double() for name, tensor in state().items()}
+    first, second = pictures(8, 2, height, width), pictures(9, 2, height, width)
+    total = torch.zeros(2, dtype=torch.float64)
+    for n, (a, b) in enumerate(zip(_levels(first, weights), _levels(second, weights), strict=True)):
+        total += (weights[f"lin{n}.model.1.weight"] * (a - b) ** 2).sum(1).mean((1, 2))
+    found = PerceptualDistance.from_state(state())(first, second)
+    assert found.double().tolist() == pytest.approx(total.tolist(), rel=1e-4)
+
+
+def _levels(x: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
+    x = (x.double() - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
+    found = []
+    for n, (name, border) in enumerate(
+        (("slice1.0", 2), ("slice2.5", 2), ("slice3.9", 1), ("slice4.11", 1), ("slice5.13", 1))
+    ):
+        if n in (1, 2):
+            x = _half(torch.nn.functional.max_pool2d(x, 3, stride=1))
+        x = torch.conv2d(x, weights[f"net.{name}.weight"], weights[f"net.{name}.bias"], padding=border)
+        x = (_half(x) if n == 0 else x).clamp(min=0)
+        found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+    return found
+
+
+def _half(x: Tensor) -> Tensor:
+    """Return every second position of a picture that is blurred with 1, 2, 1 along both axes."""
+    for dim in (2, 3):
+        rows = x.unbind(dim)
+        mirrored = [rows[2], rows[1], *rows, rows[-2], rows[-3]]
+        x = torch.stack(
+            [(mirrored[n] + 2 * mirrored[n + 1] + mirrored[n + 2]) / 4 for n in range(0, len(mirrored) - 2, 2)], dim
+        )
+    return x
+
+
 def test_a_picture_is_at_distance_zero_of_itself() -> None:
     assert PerceptualDistance.from_state(state())(pictures(1), pictures(1)).tolist() == [0, 0]
 

@@ -74,10 +74,13 @@ class MemoryLimitError(StylescoreError):
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return a hint with the closest known name, else with all names, or `None` if there are no names."""
     names = sorted(known)
-    if not names:
-        return None
-    close = get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(names)}"
+    return suggest_closest(name, names) or (f"known names: {', '.join(names)}" if names else None)
+
+
+def suggest_closest(name: str, known: Iterable[str]) -> str | None:
+    """Return a hint with the known name that is spelt most like a name, or `None` if none is close."""
+    close = get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def quote(value: object) -> str:

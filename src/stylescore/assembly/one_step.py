@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,15 +19,20 @@ from stylescore.diffusion.execution.tiling import OVERLAP
 from stylescore.diffusion.one_step import MergedGenerator, OneStep
 from stylescore.errors import ModelError, memory_limit, quote
 from stylescore.generators.export import Exported, export_onnx, require_extra
-from stylescore.generators.files import GeneratorFacts, read_facts
+from stylescore.generators.files import GeneratorFacts, load_generator, read_facts
 from stylescore.generators.kinds import resolve_options
 from stylescore.generators.layers import CELL, cells
 from stylescore.lora import Product, bind, read_lora
 from stylescore_apply.names import ENDING
-from stylescore_apply.networks import Array, Facts, Network, OnnxNetwork, TileRule
+from stylescore_apply.networks import Array, Facts, Network, OnnxNetwork, TileRule, refuse_model
 
+Note = Callable[[str], None]
 BYTES_PER_PIXEL = 64
 """Memory of a picture outside the networks, which compute large ones in tiles of their own."""
+
+
+def _ignore(note: str) -> None:
+    """Take a note that nobody asked for."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +133,88 @@ def place_one_step(path: Path, stylizer: Stylizer) -> OneStepNetwork:
     return OneStepNetwork(_apply_facts(facts), stylizer, step, adapter=adapter)
 
 
-def open_network(file: Path, model: str | None = None, device: str = "auto") -> Network:
+def open_network(
+    file: Path, model: str | None = None, device: str = "auto", *, threads: int = 0, note: Note = _ignore
+) -> Network:
     """Return a generator's network: an exported one, or a base model with a LoRA that makes pictures in one pass.
 
+    A generator with a network of its own is exported beside its file first.
+
     Args:
-        file: an ONNX file, or a generator that is a LoRA.
-        model: the LoRA's base model; `None` takes the one that its file names.
+        file: an ONNX file, or a generator.
+        model: a LoRA's base model; `None` takes the one that its file names.
         device: where the base model computes.
+        threads: number of threads, 0 for one for each core.
+        note: is called with what a user should know, one line each.
 
     Raises:
+        ConfigError: a model is named for a network that needs none, or the extra `export` is not installed.
         ModelError: the file cannot be used, or the model is not there or does not fit it.
         StyleError: the LoRA cannot be used.
     """
-    return OnnxNetwork(file) if file.suffix == ENDING else load_one_step(file, model, device)
+    is_exported = file.suffix == ENDING
+    if is_exported or not read_facts(file).is_lora:
+        refuse_model(model)
+        return OnnxNetwork(file if is_exported else exported(file, note), threads=threads)
+    if threads:
+        torch.set_num_threads(threads)
+    network = load_one_step(file, model, device)
+    _pass_on(network.notes, note)
+    return network
+
+
+def exported(generator: Path, note: Note = _ignore) -> Path:
+    """Return the ONNX file beside a generator, which is made if it is not there or older.
+
+    Raises:
+        ConfigError: the libraries of the extra `export` are not installed.
+        ModelError: the generator cannot be used or exported.
+        OutputError: the file cannot be written.
+    """
+    target = generator.with_suffix(ENDING)
+    if not is_current(target, generator):
+        note(f"{generator} is exported to {target} first")
+        export(generator, target, note=note)
+    return target
+
+
+def is_current(target: Path, generator: Path) -> bool:
+    """Return whether an exported file is there and not older than its generator."""
+    return target.is_file() and target.stat().st_mtime >= generator.stat().st_mtime
+
+
+def export(
+    generator: Path, target: Path, model: str | None = None, *, half: bool = True, note: Note = _ignore
+) -> Exported:
+    """Write the ONNX file of a generator, of a LoRA with its base model.
+
+    Args:
+        generator: its file.
+        target: the ONNX file, whose folder exists.
+        model: a LoRA's base model; `None` takes the one that its file names.
+        half: whether weights are stored in half precision.
+        note: is called with what a user should know, one line each.
+
+    Raises:
+        ConfigError: the libraries of the extra `export` are not installed, or a model is named for a network that
+            needs none.
+        ModelError: the generator cannot be used or exported, or its model is not there or does not fit it.
+        StyleError: the LoRA cannot be used.
+        OutputError: the file cannot be written.
+    """
+    if read_facts(generator).is_lora:
+        found, notes = export_one_step(generator, target, model, half=half)
+        _pass_on(notes, note)
+        return found
+    refuse_model(model)
+    require_extra()
+    module, facts = load_generator(generator)
+    return export_onnx(target, module, facts, half=half)
+
+
+def _pass_on(notes: Iterable[str], note: Note) -> None:
+    for line in notes:
+        note(line)
 
 
 def export_one_step(

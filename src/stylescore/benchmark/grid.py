@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stylescore.config.content_knob import with_content
@@ -16,6 +17,10 @@ from stylescore.config.run import RunConfig, WeightsChoice
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, did_you_mean, quote
 
+GENERATOR = "generator"
+"""Among the methods: the one-step generator of the style."""
+GENERATOR_LABEL = "Generator"
+NONE: Mapping[str, Path] = MappingProxyType({})
 CENTRE = 0.5
 """Where the knob stands for the preset's own constants."""
 MOST_SEEDS = 100
@@ -56,18 +61,25 @@ class Variant:
     Attributes:
         key: for names of folders.
         label: for tables.
-        method: the method's name.
+        method: the method's name; `None` for a generator.
         changes: constants that differ from its preset.
         options: fields of the run that differ.
         is_ablation: whether it is SMS with something left out or replaced.
+        generator: file of a one-step generator, which makes the pictures in place of runs.
     """
 
     key: str
     label: str
-    method: Method
+    method: Method | None
     changes: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     is_ablation: bool = False
+    generator: Path | None = None
+
+    @property
+    def has_knob(self) -> bool:
+        """Whether it is made at every stand of the knob: ablations are not, and generators have none."""
+        return not self.is_ablation and self.generator is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +99,18 @@ class Row:
     @property
     def key(self) -> str:
         """Its name in folders and figures."""
-        return f"{self.variant.key}-{self.content:g}"
+        return self.variant.key if self.variant.generator else f"{self.variant.key}-{self.content:g}"
 
 
-def make_variants(methods: Sequence[str], ablations: Sequence[str]) -> list[Variant]:
-    """Return the methods by their names, SMS first where it is among them, and the ablations after it.
+def make_variants(
+    methods: Sequence[str], ablations: Sequence[str], generators: Mapping[str, Path] = NONE
+) -> list[Variant]:
+    """Return the methods by their names, SMS first where it is among them, ablations after it, and generators last.
+
+    Args:
+        methods: names.
+        ablations: names.
+        generators: files, by their labels.
 
     Raises:
         ConfigError: there is no such method or ablation, none is named, or ablations are without SMS.
@@ -99,14 +118,16 @@ def make_variants(methods: Sequence[str], ablations: Sequence[str]) -> list[Vari
     for kind, names, known in (("method", methods, LABELS), ("ablation", ablations, ABLATIONS)):
         for name in names:
             if name not in known:
-                raise ConfigError(f"a benchmark has no {kind} {quote(name)}", hint=did_you_mean(name, known))
-    if not methods:
+                hint = did_you_mean(name, [*known, *([GENERATOR] if kind == "method" else [])])
+                raise ConfigError(f"a benchmark has no {kind} {quote(name)}", hint=hint)
+    if not methods and not generators:
         raise ConfigError("a benchmark needs at least one method", hint="give --methods sms,sdedit")
     if ablations and "sms" not in methods:
         raise ConfigError("ablations are of sms, which is not among the methods", hint="add sms to --methods")
     ordered = sorted(dict.fromkeys(methods), key=lambda name: name != "sms")
     variants = [_variant(name) for name in ordered]
-    return variants[:1] + [_ablation(name) for name in dict.fromkeys(ablations)] + variants[1:]
+    trained = [_trained(label, file) for label, file in generators.items()]
+    return variants[:1] + [_ablation(name) for name in dict.fromkeys(ablations)] + variants[1:] + trained
 
 
 def _variant(name: str) -> Variant:
@@ -121,8 +142,13 @@ def _ablation(name: str) -> Variant:
     return Variant(key=f"sms-{name}", label=label, method="sms", changes=changes, is_ablation=True)
 
 
+def _trained(label: str, file: Path) -> Variant:
+    key = GENERATOR if label == GENERATOR_LABEL else f"{GENERATOR}-{file_name(label)}"
+    return Variant(key=key, label=label, method=None, generator=file)
+
+
 def make_rows(variants: Sequence[Variant], contents: Sequence[float]) -> list[Row]:
-    """Return every method at every stand of its knob, ablations at the central one alone; central rows come first.
+    """Return every method at every stand of its knob, ablations and generators once; central rows come first.
 
     Raises:
         ConfigError: there is no stand, or one is out of range.
@@ -139,7 +165,7 @@ def make_rows(variants: Sequence[Variant], contents: Sequence[float]) -> list[Ro
     rows += [
         Row(variant=variant, content=content, is_central=False)
         for variant in variants
-        if not variant.is_ablation
+        if variant.has_knob
         for content in others
     ]
     return rows
@@ -170,6 +196,7 @@ class Setting:
 
     def method(self, variant: Variant) -> MethodConfig:
         """Return the constants of a method."""
+        assert variant.method is not None
         own = preset_for(self.run.model, self.preset, variant.method, self._styles(variant))
         return overlay(overlay(own, self.constants), variant.changes)
 
@@ -254,14 +281,21 @@ class Plan:
         return self.folder / f"{row.key}-seed{seed}"
 
     def cells(self) -> Iterator[tuple[Row, int, RunConfig]]:
-        """Yield every row and seed with the configuration of its runs.
+        """Yield every row of runs and seed with their configuration.
 
         Raises:
             ConfigError: a number is out of range.
         """
         for seed in self.seeds:
             for row in self.rows:
-                yield row, seed, self.setting.configure(row, seed)
+                if row.variant.generator is None:
+                    yield row, seed, self.setting.configure(row, seed)
+
+    def generators(self) -> Iterator[tuple[Row, Path]]:
+        """Yield every row of a generator with its file."""
+        for row in self.rows:
+            if row.variant.generator is not None:
+                yield row, row.variant.generator
 
 
 def style_label(name: str) -> str:

@@ -9,10 +9,13 @@ from typing import Any
 
 from stylescore.benchmark.grid import Plan
 from stylescore.benchmark.results import Found, StyleResults, compare, pair_rows
+from stylescore.catalog.metadata import stated_trigger_words
+from stylescore.catalog.registry import resolve_style
 from stylescore.diffusion.execution.devices import pick_device
-from stylescore.errors import ConfigError
+from stylescore.errors import ConfigError, StyleError
 from stylescore.evaluation.pairs import list_pictures
 from stylescore.evaluation.run import Evaluation, Prompts, Request
+from stylescore.storage.safetensors_header import read_header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +71,9 @@ class Measuring:
                 hint="the same command makes what is missing; leave out a method that fails",
             )
         captions = found.captions if all(found.captions.values()) else {}
+        style_prompt = found.style_prompts.get(plan.style) or _trigger_words(plan.setting.run.styles[0].name)
         prompts = Prompts(
-            after=f"{found.style_prompts[plan.style]}, {{caption}}",
+            after=f"{style_prompt}, {{caption}}",
             before="{caption}" if captions else "a photo",
             captions=captions,
         )
@@ -88,6 +92,13 @@ class Measuring:
         )
 
 
+def _trigger_words(style: str) -> str:
+    """Return a style's first trigger words, else its name in plain words; for generators, which have no prompt."""
+    source = resolve_style(style)
+    stated = stated_trigger_words(read_header(source.path, error=StyleError))
+    return stated[0] if stated else source.name.replace("-", " ").replace("_", " ")
+
+
 def results_of(plan: Plan, found: Found, evaluation: Evaluation) -> StyleResults:
     """Return the results of a style once its evaluation has run."""
     keys = evaluation.request.folders
@@ -99,5 +110,5 @@ def results_of(plan: Plan, found: Found, evaluation: Evaluation) -> StyleResults
         metrics=evaluation.metrics,
         differences=compare(evaluation),
         same=plan.same,
-        hashes=found.hashes[plan.style],
+        hashes=found.hashes.get(plan.style, {}),
     )

@@ -13,9 +13,20 @@ CONTENT = ("lpips-alex", "lpips-vgg", "cfsd", "dino-structure", "st-lpips", "hed
 """Measures of content, the first that was computed is the horizontal axis."""
 STYLE = ("art-fid", "fid", "csd", "clip-score", "kid", "mobilenet-frechet", "hed-gram", "hed-neighbours", "histogram")
 """Measures of style, the first that was computed is the vertical axis."""
-COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#8e44ad", "#b9770e", "#117a65", "#5d6d7e", "#a04000")
-WIDTH, HEIGHT = 720, 440
-LEFT, TOP, RIGHT, BOTTOM = 76, 20, 190, 56
+COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#8e44ad", "#b9770e", "#17a2b8", "#5d6d7e", "#1b1b1b")
+MARKS = (
+    "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+    "M-4 -4h8v8h-8z",
+    "M0 -5.5L5.5 4.5H-5.5z",
+    "M0 -6L6 0L0 6L-6 0z",
+)
+"""Outlines about the origin: circle, square, triangle, diamond. Each is used with all colours before the next."""
+DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+WIDTH, HEIGHT = 720, 460
+LEFT, TOP, RIGHT, BOTTOM = 76, 44, 190, 56
+LEGEND_LINE = 18
+NUMBER = (26.0, 11.0)
+"""Width and height of a knob's number; one that would lie on another is left out."""
 TICKS = 5
 _FONT = 'font-family="sans-serif" font-size="12"'
 
@@ -70,14 +81,16 @@ def draw(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
     """Return curves in a frame with ticks and a legend, as SVG."""
     points = [point for curve in curves for point in curve.points]
     x_range, y_range = _range([point[0] for point in points]), _range([point[1] for point in points])
+    height = max(HEIGHT, TOP + LEGEND_LINE * (len(curves) + 1))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" {_FONT}>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" {_FONT}>',
         f"<title>{escape(x_label)} against {escape(y_label)}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         *_frame(x_range, y_range, x_label, y_label),
     ]
+    numbers: list[tuple[float, float]] = []
     for number, curve in enumerate(curves):
-        parts += _curve(curve, COLOURS[number % len(COLOURS)], number, x_range, y_range)
+        parts += _curve(curve, number, x_range, y_range, numbers)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -110,8 +123,7 @@ def _frame(x_range: tuple[float, float], y_range: tuple[float, float], x_label: 
     parts = [
         f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#444"/>',
         f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(x_label)}</text>',
-        f'<text transform="translate(16 {(TOP + bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>",
+        f'<text x="8" y="{TOP - 20}">{escape(y_label)}</text>',
     ]
     for value in ticks(*x_range):
         x = _x(value, x_range)
@@ -125,21 +137,42 @@ def _frame(x_range: tuple[float, float], y_range: tuple[float, float], x_label: 
 
 
 def _curve(
-    curve: Curve, colour: str, number: int, x_range: tuple[float, float], y_range: tuple[float, float]
+    curve: Curve,
+    number: int,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    numbers: list[tuple[float, float]],
 ) -> list[str]:
-    """Return a curve with its points, each of which names the knob's stand, and its entry of the legend."""
+    """Return a curve with its points, each of which names the knob's stand, and its entry of the legend.
+
+    Args:
+        curve: the curve.
+        number: of the curve, which decides colour, mark and dashes.
+        x_range: ends of the horizontal axis.
+        y_range: ends of the vertical axis.
+        numbers: places of the knob's numbers so far; those of this curve are added.
+    """
+    colour, style = COLOURS[number % len(COLOURS)], number // len(COLOURS) % len(MARKS)
     places = [(_x(x, x_range), _y(y, y_range), content) for x, y, content in curve.points]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
-    parts = [f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>'] if len(places) > 1 else []
+    dashes = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{DASHES[style]}"'
+    parts = [f'<polyline points="{line}" fill="none" {dashes}/>'] if len(places) > 1 else []
     for x, y, content in places:
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}">'
-            f"<title>{escape(curve.label)}, {content:g}</title></circle>"
-        )
-        if len(places) > 1:
+        parts.append(_mark(x, y, colour, style, f"{curve.label}, {content:g}"))
+        if len(places) > 1 and _is_free(x, y, numbers):
+            numbers.append((x, y))
             parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}" font-size="10" fill="{colour}">{content:g}</text>')
-    top = TOP + 14 + 20 * number
-    legend = WIDTH - RIGHT + 16
-    parts.append(f'<circle cx="{legend}" cy="{top - 4}" r="4.5" fill="{colour}"/>')
+    top, legend = TOP + 14 + LEGEND_LINE * number, WIDTH - RIGHT + 16
+    parts.append(_mark(legend, top - 4, colour, style))
     parts.append(f'<text x="{legend + 12}" y="{top}">{escape(curve.label)}</text>')
     return parts
+
+
+def _mark(x: float, y: float, colour: str, style: int, title: str = "") -> str:
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return f'<path d="{MARKS[style]}" transform="translate({x:.1f} {y:.1f})" fill="{colour}">{inside}</path>'
+
+
+def _is_free(x: float, y: float, numbers: Sequence[tuple[float, float]]) -> bool:
+    """Return whether a number at a point would lie on no other."""
+    return all(abs(x - other) > NUMBER[0] or abs(y - above) > NUMBER[1] for other, above in numbers)

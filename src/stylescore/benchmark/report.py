@@ -20,7 +20,7 @@ from stylescore.benchmark.plot import axes, pareto_svg
 from stylescore.benchmark.results import Failure, Picture, StyleResults
 from stylescore.benchmark.tables import Cell, Table, every_table, to_csv, to_latex, to_markdown
 from stylescore.evaluation.reading import read_picture
-from stylescore.evaluation.tables import format_differences, to_values
+from stylescore.evaluation.tables import to_values
 from stylescore.images import contact_sheet
 from stylescore.runs.folder import make_folder
 from stylescore_apply.storage.files import atomic
@@ -29,12 +29,13 @@ TITLE = "stylescore benchmark"
 THUMBNAIL = 480
 """Longest side in pixels of the pictures in the page: 24 photos by six methods are about six megabytes."""
 QUALITY = 80
-FEWEST_PHOTOS = 5
-"""Photos that a claim of a difference rests on, at least."""
+FEWEST_PHOTOS = 6
+"""With fewer photos no difference is beyond chance, see `sign_flip_test`."""
 NO_SCALE = (
     "Intervals hold 95 % for photos drawn like these; results of several seeds count as pictures of their own there. "
-    "Differences are taken photo by photo, over the seeds' mean. Distances between sets depend on the number of "
-    "pictures: compare rows of one table, never with those of a paper."
+    "Differences are taken photo by photo, over the seeds' mean. Better and worse are those that random signs would "
+    "reach in less than one of twenty cases; so one of twenty comparisons of equal methods is called one, too. "
+    "Distances between sets depend on the number of pictures: compare rows of one table, never with those of a paper."
 )
 
 
@@ -111,25 +112,17 @@ def describe_style(results: StyleResults) -> list[str]:
     counts = sorted(set(report.photos.values()))
     lines = [f"N = {' or '.join(map(str, counts))} pictures a row, {report.style} pictures of the style."]
     lines += [f"{key} was left out: with these constants it equals {same}." for key, same in results.same.items()]
-    first = results.rows[0]
     if len(results.rows) > 1 and max(counts) < FEWEST_PHOTOS:
         lines.append(f"No row is said to be better than another on fewer than {FEWEST_PHOTOS} photos.")
-    lines += [f"{line}." for line in format_differences(_trusted(results.differences), first.key)]
     reasons: dict[str, list[str]] = {}
     for entry in report.skipped:
         reasons.setdefault(entry.reason, []).append(entry.metric)
-    lines += [f"Not computed: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    if reasons:
+        left_out = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        lines.append(f"Not computed: {left_out}.")
     if axes(results) is None:
         lines.append("No plot: it needs a measure of content and one of style, such as pictures of the style.")
     return lines
-
-
-def _trusted(differences: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the differences that rest on enough photos: resamples of a few are too much alike."""
-    return {
-        key: {name: found for name, found in every.items() if found["photos"] >= FEWEST_PHOTOS}
-        for key, every in differences.items()
-    }
 
 
 def _describe_failures(benchmark: Benchmark) -> list[str]:
@@ -247,7 +240,7 @@ def _style_section(benchmark: Benchmark, results: StyleResults) -> str:
     """Return the part of the page on one style."""
     style = escape(results.style)
     parts = [f'<section data-style="{style}">', f"<h2>{style}</h2>", _list(describe_style(results))]
-    parts.append(pareto_svg(results) or "")
+    parts.append(f'<div class="scroll">{pareto_svg(results) or ""}</div>')
     parts += [_html_table(table) for table in every_table(results)]
     parts += ["<h3>Before and after</h3>", _slider(), "<h3>Pictures</h3>", _html_sheet(benchmark, results)]
     return "\n".join([*parts, "</section>"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from stylescore.benchmark.generators import Applied
 from stylescore.benchmark.grid import Row
 from stylescore.evaluation.catalogue import Metric, Sampling, Score
 from stylescore.evaluation.differences import compare_to_first
@@ -172,6 +173,23 @@ class Found:
             path=folder.picture,
             cost=read_cost(folder.path),
             settings=flat_settings(replace(record, settings=replace(settings, run=with_base_names(settings.run)))),
+        )
+        self.pictures.setdefault(style, []).append(picture)
+
+    def add_applied(self, applied: Applied, style: str, row: Row, seed: int, generator: Path) -> None:
+        """Add what became of a photo that a generator was applied to."""
+        if applied.error is not None:
+            self.failures.append(Failure(row=row.key, photo=applied.photo, seed=seed, reason=str(applied.error)))
+            return
+        self.photos.setdefault(applied.photo, applied.hashes["photo"])
+        settings = {"run.generator": generator.name, "run.generator_sha256": applied.hashes["generator"]}
+        picture = Picture(
+            row=row.key,
+            photo=applied.photo,
+            seed=seed,
+            path=applied.folder.picture,
+            cost=applied.cost,
+            settings={**settings, "run.seed": seed},
         )
         self.pictures.setdefault(style, []).append(picture)
 

@@ -1,15 +1,16 @@
-"""The tables of a benchmark in the paper's layout: one row a method, and the ablation; as Markdown, CSV and LaTeX."""
+"""The tables of a benchmark in the paper's layout: single pictures, ablation, feed-forward; as Markdown, CSV, LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stylescore.benchmark.grid import Row
 from stylescore.benchmark.results import StyleResults
-from stylescore.evaluation.tables import format_cell, format_table
+from stylescore.evaluation.tables import format_cell, format_number, format_table, is_beyond_chance
 
 ORDER = (
     *("lpips-alex", "lpips-grey", "lpips-vgg", "cfsd", "dino-structure", "art-fid", "artfid", "art-fid-infinity"),
@@ -51,9 +52,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def single_picture_table(results: StyleResults) -> Table:
-    """Return the table of the methods, each at the central stand of its knob."""
-    rows = [row for row in results.central if not row.variant.is_ablation]
+def single_picture_table(results: StyleResults) -> Table | None:
+    """Return the table of the methods, each at the central stand of its knob, or `None` without any."""
+    rows = [row for row in results.central if row.variant.has_knob]
+    if not rows:
+        return None
     return _table(results, f"Single pictures, {results.style}", rows, [row.variant.label for row in rows])
 
 
@@ -66,22 +69,57 @@ def ablation_table(results: StyleResults) -> Table | None:
     return _table(results, f"Ablation of SMS, {results.style}", [*rows[1:], rows[0]], [*labels[1:], labels[0]])
 
 
+def feed_forward_table(results: StyleResults) -> Table | None:
+    """Return the table of the one-step generators, or `None` without any."""
+    rows = [row for row in results.rows if row.variant.generator is not None]
+    if not rows:
+        return None
+    return _table(results, f"Feed-forward, {results.style}", rows, [row.variant.label for row in rows])
+
+
 def knob_table(results: StyleResults) -> Table | None:
     """Return the table of every stand of the knobs, or `None` if there is one stand alone."""
     if all(row.is_central for row in results.rows):
         return None
     order = [row.variant.key for row in results.rows]
     rows = sorted(
-        (row for row in results.rows if not row.variant.is_ablation),
+        (row for row in results.rows if row.variant.has_knob),
         key=lambda row: (order.index(row.variant.key), row.content),
     )
     labels = [f"{row.variant.label}, {row.content:g}" for row in rows]
     return _table(results, f"Over the knob, {results.style}", rows, labels)
 
 
+def difference_table(results: StyleResults) -> Table | None:
+    """Return the table of the central rows' differences to the first one, photo by photo, or `None` without any.
+
+    Only differences beyond chance are called better or worse; better ones are bold.
+    """
+    rows = [row for row in results.central if results.differences.get(row.key)]
+    if not rows:
+        return None
+    found = {name for row in rows for name in results.differences[row.key]}
+    names = [name for name in columns(results) if name in found]
+    cells = [
+        [Cell(row.variant.label), *(_difference_cell(results.differences[row.key].get(name)) for name in names)]
+        for row in rows
+    ]
+    title = f"Differences to {results.rows[0].variant.label}, photo by photo, {results.style}"
+    return Table(title, ["method", *(_head(results, name) for name in names)], cells)
+
+
+def _difference_cell(found: Mapping[str, Any] | None) -> Cell:
+    if found is None:
+        return Cell("-")
+    sign, is_real = "" if found["value"] < 0 else "+", is_beyond_chance(found)
+    word = "" if not is_real else " better" if found["is_better"] else " worse"
+    return Cell(f"{sign}{format_number(found['value'])}{word}", is_real and bool(found["is_better"]))
+
+
 def every_table(results: StyleResults) -> list[Table]:
     """Return the tables of a style."""
-    found = (single_picture_table(results), ablation_table(results), knob_table(results))
+    makers = (single_picture_table, ablation_table, feed_forward_table, difference_table, knob_table)
+    found = [make(results) for make in makers]
     return [table for table in found if table is not None]
 
 
@@ -98,9 +136,13 @@ def _table(results: StyleResults, title: str, rows: Sequence[Row], labels: Seque
         [Cell(label), *(_cell(results, row, name, best[name]) for name in names), *_cost_cells(results, row)]
         for row, label in zip(rows, labels, strict=True)
     ]
-    arrows = {"lower": "↓", "higher": "↑"}
-    head = [f"{name} {arrows[results.metrics[name].better]}" for name in names]
+    head = [_head(results, name) for name in names]
     return Table(title, ["method", *head, "seconds", "passes", "MiB"], cells)
+
+
+def _head(results: StyleResults, name: str) -> str:
+    """Return the head of a metric's column, with the direction that is better."""
+    return f"{name} {'↓' if results.metrics[name].better == 'lower' else '↑'}"
 
 
 def _cell(results: StyleResults, row: Row, name: str, best: float | None) -> Cell:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from stylescore.catalog.hub import CONTROL_FILES, HUB_ID, TINY_FILES, USUAL_STYLE_FILES, download_style
 from stylescore.catalog.metadata import base_model, one_step_generator, stated_trigger_words
-from stylescore.errors import ModelError, StyleError, did_you_mean, quote
+from stylescore.errors import ModelError, StyleError, did_you_mean, quote, suggest_closest
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
 from stylescore_apply.names import ENDING, known_networks
@@ -163,9 +162,9 @@ def _resolve_folder(name: str, absent: str, hint: str) -> ModelSource:
 
 def _model_hint(name: str) -> str:
     others = "a folder, a .safetensors file or a hub id owner/name"
-    close = get_close_matches(name, BUNDLED_MODELS, n=1)
-    if close:
-        return f"did you mean {close[0]!r}? Otherwise give {others}"
+    closest = suggest_closest(name, BUNDLED_MODELS)
+    if closest is not None:
+        return f"{closest} Otherwise give {others}"
     return f"give {', '.join(map(repr, BUNDLED_MODELS))}, {others}"
 
 

@@ -9,7 +9,7 @@ import typer
 
 from stylescore.cli.inform import JsonOption
 from stylescore.cli.output import print_json, print_result, require_writable, say, working
-from stylescore.errors import ConfigError, ModelError, did_you_mean, quote
+from stylescore.errors import ConfigError, ModelError, did_you_mean, quote, suggest_closest
 from stylescore_apply.names import parse_path
 from stylescore_apply.storage.files import check_target
 
@@ -49,50 +49,51 @@ def open_network(name: str, threads: int, model: str | None = None) -> Network:
     Raises:
         ModelError: there is none, or it cannot be used.
     """
-    from stylescore_apply.networks import OnnxNetwork, refuse_model
+    file = find_generator_file(name)
+    if file.suffix != ".safetensors":  # without torch
+        from stylescore_apply.networks import OnnxNetwork, refuse_model
 
-    file = _find_generator(Path(name)) or _find_network(name)
-    if file.suffix == ".safetensors" and _is_lora(file):
-        return _open_lora(file, threads, model)
-    refuse_model(model)
-    return OnnxNetwork(exported(file) if file.suffix == ".safetensors" else file, threads=threads)
-
-
-def _is_lora(generator: Path) -> bool:
-    from stylescore.generators.files import read_facts
-
-    return read_facts(generator).is_lora
-
-
-def _open_lora(generator: Path, threads: int, model: str | None) -> Network:
-    """Return a base model with a generator's LoRA."""
-    import torch
-
-    from stylescore.assembly.one_step import load_one_step
+        refuse_model(model)
+        return OnnxNetwork(file, threads=threads)
+    from stylescore.assembly import one_step
     from stylescore.cli.output import silence_libraries
 
     silence_libraries()
-    if threads:
-        torch.set_num_threads(threads)
-    network = load_one_step(generator, model)
-    for note in network.notes:
-        say(f"note: {note}")
-    return network
+    return one_step.open_network(file, model, threads=threads, note=say_note)
+
+
+def find_generator_file(name: str) -> Path:
+    """Return the file of a generator, exported or not, by a path, a training's folder, a style's name or a hub id.
+
+    Raises:
+        ModelError: there is none.
+    """
+    return _find_generator(Path(name)) or _find_network(name)
+
+
+def say_note(note: str) -> None:
+    """Print what the user should know."""
+    say(f"note: {note}")
 
 
 def _find_network(name: str) -> Path:
     """Return the file of a style's name, a path, or a hub id `owner/name` or `owner/name:FILE`."""
     from stylescore.catalog.hub import GENERATOR_ENDINGS, download_generator, split_hub_file
-    from stylescore.catalog.registry import find_generator, generator_dirs
+    from stylescore.catalog.registry import find_generator, generator_dirs, known_generators
+    from stylescore.storage.texts import is_file, is_folder
     from stylescore_apply.names import find_network
 
     hub_id, file = split_hub_file(name)
     own = find_generator(name)
     if own is not None and own.suffix == ".safetensors":
         return own
-    is_path = Path(name).exists() or (not file and name.endswith(GENERATOR_ENDINGS))
+    is_path = is_file(Path(name)) or is_folder(Path(name)) or (not file and name.endswith(GENERATOR_ENDINGS))
     if hub_id is None or is_path:
-        return find_network(name, generator_dirs())
+        try:
+            return find_network(name, generator_dirs())
+        except ModelError as error:
+            closest = suggest_closest(name, known_generators())
+            raise ModelError(str(error), hint=closest or error.hint) from error
     downloaded = download_generator(hub_id, file or None)
     if downloaded.suffix == ".onnx":
         return downloaded
@@ -110,40 +111,6 @@ def _find_generator(path: Path) -> Path | None:
     from stylescore.generators.files import find_generator
 
     return find_generator(path)
-
-
-def exported(generator: Path) -> Path:
-    """Return the ONNX file beside a generator, which is made if it is not there or older."""
-    target = generator.with_suffix(".onnx")
-    if not target.is_file() or target.stat().st_mtime < generator.stat().st_mtime:
-        say(f"note: {generator} is exported to {target} first")
-        _export(generator, target, half=True)
-    return target
-
-
-def _export(generator: Path, target: Path, *, half: bool, model: str | None = None) -> Exported:
-    """Write the ONNX file of a generator, of a LoRA with its base model."""
-    if _is_lora(generator):
-        return _export_lora(generator, target, half=half, model=model)
-    from stylescore.generators.export import export_onnx, require_extra
-    from stylescore.generators.files import load_generator
-    from stylescore_apply.networks import refuse_model
-
-    refuse_model(model)
-    require_extra()
-    module, facts = load_generator(generator)
-    return export_onnx(target, module, facts, half=half)
-
-
-def _export_lora(generator: Path, target: Path, *, half: bool, model: str | None) -> Exported:
-    from stylescore.assembly.one_step import export_one_step
-    from stylescore.cli.output import silence_libraries
-
-    silence_libraries()
-    found, notes = export_one_step(generator, target, model, half=half)
-    for note in notes:
-        say(f"note: {note}")
-    return found
 
 
 def export(
@@ -180,8 +147,12 @@ def export(
     file, usual = _generator_to_export(generator)
     target = usual if out is None else out
     _check_export(target, precision)
+    from stylescore.assembly import one_step
+    from stylescore.cli.output import silence_libraries
+
+    silence_libraries()
     with working("exporting", quiet=quiet or json):
-        found = _export(file, target, half=precision == "float16", model=model)
+        found = one_step.export(file, target, model, half=precision == "float16", note=say_note)
     _report(target, found, precision, json=json, quiet=quiet)
 
 

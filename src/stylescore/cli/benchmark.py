@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylescore.cli.evaluate import parse_metrics, run_evaluation
+from stylescore.cli.evaluate import parse_metrics, run_under_bar
 from stylescore.cli.options import parse_names, parse_settings, parse_styles, parse_weights, require_style
 from stylescore.cli.output import print_result, progress, require_writable, say, silence_libraries
 from stylescore.cli.photos import Inputs
@@ -21,7 +21,7 @@ from stylescore.errors import ConfigError, StylescoreError, quote
 from stylescore_apply.names import parse_path
 
 if TYPE_CHECKING:
-    from stylescore.benchmark.grid import Plan
+    from stylescore.benchmark.grid import Plan, Row
     from stylescore.benchmark.models import Models
     from stylescore.benchmark.results import Found, StyleResults
     from stylescore.cli.batch import Options
@@ -48,6 +48,10 @@ def benchmark(
     methods: Annotated[
         str, typer.Option(metavar="NAME,NAME", help="Methods; see the reference.", rich_help_panel=COMPARED)
     ] = "sms,vsd,sds,dds,pds,sdedit",
+    generator: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[LABEL=]FILE|RUN|STYLE", help="A trained generator too.", rich_help_panel=COMPARED),
+    ] = None,
     ablations: Annotated[
         str, typer.Option(metavar="all|none|NAME,NAME", help="Of sms.", rich_help_panel=COMPARED)
     ] = "none",
@@ -123,6 +127,7 @@ def benchmark(
     require_writable(output)
     silence_libraries()
     from stylescore.benchmark.grid import (
+        GENERATOR,
         Plan,
         Setting,
         file_name,
@@ -148,7 +153,9 @@ def benchmark(
         {"device": device, "dtype": dtype, "memory": memory},
     )
     constants = parse_settings(setting or [], iterations=iterations)
-    grid = (make_variants(parse_names(methods), _ablations(ablations)), _numbers(knob), make_seeds(seed, seeds))
+    compared, left_out = parse_names(methods), _ablations(ablations)
+    trained = parse_generators(generator or (), compared, [entry.name for entry in styles], seed + seeds - 1)
+    runs = [name for name in compared if name != GENERATOR]
     plans = [
         Plan.of(
             Setting(
@@ -158,7 +165,9 @@ def benchmark(
                 constants=constants,
                 weights=measuring.weights,
             ),
-            *grid,
+            make_variants(runs, left_out, trained[entry.name]),
+            _numbers(knob),
+            make_seeds(seed, seeds),
             output / RUNS / file_name(style_label(entry.name)),
         )
         for entry in styles
@@ -178,15 +187,16 @@ def benchmark(
     )
     with Interrupts(quiet=quiet) as interrupts:
         found = _make(plans, inputs, (batch, workers), interrupts, quiet=quiet)
-    results = []
-    for plan in plans:
-        evaluation = measuring.begin(plan, found)
-        run_evaluation(evaluation, quiet=quiet)
-        results.append(results_of(plan, found, evaluation))
+    evaluations = [measuring.begin(plan, found) for plan in plans]
+    run_under_bar(evaluations, quiet=quiet)
+    results = [results_of(plan, found, evaluation) for plan, evaluation in zip(plans, evaluations, strict=True)]
     settings = {
         "photos": list(photos),
         "styles": names,
         "methods": methods,
+        "generators": {
+            style_label(name): {label: file.name for label, file in each.items()} for name, each in trained.items()
+        },
         "ablations": ablations,
         "knob": knob,
         "seed": seed,
@@ -235,6 +245,47 @@ def parse_style_pictures(texts: Sequence[str], styles: Sequence[str]) -> dict[st
     return found
 
 
+def parse_generators(
+    texts: Sequence[str], methods: Sequence[str], styles: Sequence[str], last_seed: int
+) -> dict[str, dict[str, Path]]:
+    """Return the files of the generators of each style, by their labels.
+
+    Args:
+        texts: of the form `LABEL=NAME` or `NAME`, where a name is that of a file, a training's folder or a style.
+        methods: if `generator` is among them, each style's own generator is taken too.
+        styles: as they were named.
+        last_seed: the largest seed of the benchmark.
+
+    Raises:
+        ConfigError: a label stands twice, several styles share generators, or a seed is too large for their noise.
+        ModelError: there is no such generator, or none of a style.
+    """
+    from stylescore.benchmark.grid import GENERATOR, GENERATOR_LABEL, file_name
+    from stylescore.cli.apply import find_generator_file
+    from stylescore.cli.fast import require_generator
+    from stylescore.storage.texts import is_file, is_folder
+    from stylescore_apply.stylizing import Settings
+
+    given: dict[str, Path] = {}
+    for text in texts:
+        label, equals, name = ("", "", text) if is_file(Path(text)) or is_folder(Path(text)) else text.rpartition("=")
+        file = find_generator_file(name)
+        label = label if equals else file.stem
+        taken = {GENERATOR_LABEL, *map(file_name, given)}
+        if file_name(label) in taken or not label.strip():
+            raise ConfigError(f"--generator needs labels that differ, not {quote(text)}", hint="LABEL=FILE")
+        given[label] = file
+    if given and len(styles) > 1:
+        raise ConfigError(
+            "--generator is for a benchmark of one style, a generator is trained for one",
+            hint="--methods generator takes the generator of each style",
+        )
+    own = GENERATOR in methods
+    if own or given:
+        Settings(seed=last_seed)
+    return {style: {**({GENERATOR_LABEL: require_generator(style)} if own else {}), **given} for style in styles}
+
+
 def _make(
     plans: Sequence[Plan], inputs: Inputs, spread: tuple[int, str | None], interrupts: Interrupts, *, quiet: bool
 ) -> Found:
@@ -244,6 +295,7 @@ def _make(
     from stylescore.benchmark.results import Found
     from stylescore.cli.batch import Options
     from stylescore.cli.photos import check_headers, make_tasks
+    from stylescore.evaluation.pairs import index_photos
     from stylescore.runs.workers import connected, parse_workers
 
     batch, workers = spread[0], parse_workers(spread[1])
@@ -251,16 +303,21 @@ def _make(
     for cell in cells:
         resolve_sources(cell[-1])  # so that no name is found wrong after the pictures of others
     tasks, _ = make_tasks(inputs, quiet=quiet)
+    index_photos([task.photo for task in tasks])  # their base names pair them with their pictures
     options = Options(json=False, quiet=True, batch=batch, workers=spread[1], cost=True)
-    headers = check_headers(tasks, cells[0][-1], options.output)
+    headers = check_headers(tasks, plans[0].setting.run, options.output)
+    trained = [(plan, row, file) for plan in plans for row, file in plan.generators()]
     found = Found(captions={task.photo.stem: task.caption or "" for task in tasks})
     models = Models()
     with ExitStack() as stack:
         stack.callback(models.close)
         if workers is not None:
             stack.enter_context(connected())
-        bar = stack.enter_context(progress("benchmark", len(cells) * len(tasks), 0, quiet=quiet))
+        total = (len(cells) + sum(len(plan.seeds) for plan, *_ in trained)) * len(tasks)
+        bar = stack.enter_context(progress("benchmark", total, 0, quiet=quiet))
         try:
+            for plan, row, file in trained:
+                _apply(plan, row, file, tasks, found, (interrupts, bar))
             for plan, row, seed, run in cells:
                 placed = [replace(task, parent=plan.parent(row, seed)) for task in tasks]
                 for outcome in _outcomes(run, placed, headers, (options, interrupts, workers), models):
@@ -270,6 +327,28 @@ def _make(
             say("the same command goes on, and writes the report when everything is made")
             raise
     return found
+
+
+def _apply(
+    plan: Plan,
+    row: Row,
+    generator: Path,
+    tasks: Sequence[Task],
+    found: Found,
+    shown: tuple[Interrupts, Callable[[str], None]],
+) -> None:
+    """Apply a generator to the photos, with every seed."""
+    from stylescore.benchmark.generators import apply_to_photos, open_generator
+    from stylescore.cli.apply import say_note
+
+    interrupts, bar = shown
+    network = open_generator(generator, plan.setting.run, say_note)
+    for seed in plan.seeds:
+        placed = [replace(task, parent=plan.parent(row, seed)) for task in tasks]
+        for applied in apply_to_photos(network, generator, placed, seed):
+            found.add_applied(applied, plan.style, row, seed, generator)
+            bar(f"{plan.style}, {row.key}, {applied.photo.name}")
+            interrupts.raise_if_requested()
 
 
 def _outcomes(

@@ -123,7 +123,7 @@ def evaluate(
     )
     evaluation = Evaluation(request)
     _say_unpaired(folders, quiet=quiet)
-    run_evaluation(evaluation, quiet=quiet)
+    run_under_bar([evaluation], quiet=quiet)
     _show(evaluation, form, output, quiet=quiet)
 
 
@@ -197,11 +197,14 @@ def _say_unpaired(folders: Mapping[str, Pairing], *, quiet: bool) -> None:
             say(f"{name}: {line}", quiet=quiet)
 
 
-def run_evaluation(evaluation: Evaluation, *, quiet: bool) -> None:
-    """Run all networks under a progress bar that counts pictures."""
-    with progress("evaluate", evaluation.total, 0, quiet=quiet or evaluation.total == 0) as bar:
+def run_under_bar(evaluations: Sequence[Evaluation], *, quiet: bool) -> None:
+    """Run all networks over the pictures of some evaluations, under one progress bar that counts pictures."""
+    from stylescore.evaluation.run import run_evaluations
+
+    total = sum(evaluation.total for evaluation in evaluations)
+    with progress("evaluate", total, 0, quiet=quiet or total == 0) as bar:
         done = 0
-        for step in evaluation:
+        for step in run_evaluations(evaluations):
             for _ in range(step.done - done):
                 bar(step.probe)
             done = step.done

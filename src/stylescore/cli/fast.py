@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stylescore.cli.options import first_given, parse_styles, require_style
 from stylescore.config.run import StyleChoice
-from stylescore.errors import ConfigError, ModelError, quote
+from stylescore.errors import ConfigError, ModelError, quote, suggest_closest
 
 TAKEN = ("photos", "style", "fast", "seed", "list_file", "recursive", "overwrite", "output", "format", "quality")
 FLAGS = {"recursive": "--recursive", "overwrite": "--overwrite", "keep_location": "--keep-location", "json": "--json"}
@@ -34,7 +33,7 @@ def stylize_fast(command: Callable[..., None], given: Mapping[str, Any]) -> int:
         )
     style = _only_style(given["style"] or [])
     photos = _photos(given)
-    generator = _require_generator(style)
+    generator = require_generator(style)
     from stylescore.cli.apply import open_network
     from stylescore_apply.cli import exit_code
 
@@ -72,7 +71,7 @@ def _photos(given: Mapping[str, Any]) -> list[str]:
     return photos
 
 
-def _require_generator(style: str) -> Path:
+def require_generator(style: str) -> Path:
     """Return the generator of a style, exported or a LoRA.
 
     Raises:
@@ -85,16 +84,10 @@ def _require_generator(style: str) -> Path:
         return found
     raise ModelError(
         f"there is no trained generator of the style {quote(style)}",
-        hint=_close_name(style, known_generators())
+        hint=suggest_closest(style, known_generators())
         or "leave out --fast, or train one with stylescore train-generator, and export it to "
         f"{str(user_styles_dir() / f'{Path(style).stem}.onnx')!r}",
     )
-
-
-def _close_name(style: str, known: Iterable[str]) -> str | None:
-    """Return a hint with the name that is spelt most like a style's, if there is one."""
-    close = get_close_matches(style, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else None
 
 
 def _options(given: Mapping[str, Any], out: Path) -> list[str]:

@@ -138,7 +138,7 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
     import torch
 
     from stylescore.catalog.places import PLACES, check_given, how_to_get, locate
-    from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
+    from stylescore.evaluation.loading import WEIGHTS, load_probe
     from stylescore.evaluation.probes import LpipsProbe
 
     check_given(weights)
@@ -154,7 +154,7 @@ def _load_network(metric: str, weights: dict[str, str]) -> Lpips | PerceptualDis
         if found is None:
             raise ModelError(f"no weights of {PLACES[name].what}", hint=how_to_get(name))
         places.append(found)
-    probe = load_probe(metric, places, Setting(torch.device("cpu"), 0))
+    probe = load_probe(metric, places, torch.device("cpu"))
     assert isinstance(probe, LpipsProbe)
     return probe.network
 

@@ -10,7 +10,7 @@ import torch
 
 from stylescore.evaluation.catalogue import METRICS, Sampling, Score
 from stylescore.evaluation.pairs import Pairing
-from stylescore.metrics.intervals import mean_interval
+from stylescore.metrics.intervals import mean_interval, sign_flip_test
 
 
 def compare_to_first(
@@ -19,7 +19,8 @@ def compare_to_first(
     """Return, for each folder but the first, the mean difference to the first of every figure that photos have.
 
     Only photos that both folders have are compared; a photo with several results counts with their mean. The interval
-    is that of the mean of the differences, which is narrower than the two intervals suggest, as both share the photos.
+    is that of the mean of the differences, which is narrower than the two intervals suggest, as both share the photos;
+    `p` is the probability of such a difference if the two did not differ, see `sign_flip_test`.
     """
     names = list(scores)
     return {
@@ -52,6 +53,7 @@ def _difference(metric: str, first: Mapping[str, float], second: Mapping[str, fl
     return {
         "value": mean,
         "interval": None if interval is None else [interval.low, interval.high],
+        "p": sign_flip_test(values, sampling.rng()),
         "photos": len(shared),
         "is_better": (mean < 0) == (METRICS[metric].better == "lower"),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -48,26 +47,13 @@ WEIGHTS: Mapping[str, Sequence[str]] = {
 """The weights that each probe needs, by their names in `places`."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a probe is built with besides its weights.
-
-    Attributes:
-        device: where its network runs.
-        style_pictures: number of pictures of the style.
-    """
-
-    device: torch.device
-    style_pictures: int
-
-
-def load_probe(name: str, found: Sequence[Found], setting: Setting) -> Probe:
-    """Build a probe from its weights, in the order of `WEIGHTS`.
+def load_probe(name: str, found: Sequence[Found], device: torch.device) -> Probe:
+    """Build a probe from its weights, in the order of `WEIGHTS`, on a device.
 
     Raises:
         ModelError: they cannot be read, or are those of another network.
     """
-    paths, device = [each.path for each in found], setting.device
+    paths = [each.path for each in found]
     match name:
         case "dino":
             return StructureProbe(paths[0], device)
@@ -80,11 +66,11 @@ def load_probe(name: str, found: Sequence[Found], setting: Setting) -> Probe:
         case "histogram":
             return HistogramProbe()
         case _:
-            return _from_states(name, [read_state(path) for path in paths], setting)
+            return _from_states(name, [read_state(path) for path in paths], device)
 
 
-def _from_states(name: str, states: Sequence[State], setting: Setting) -> Probe:
-    device, state = setting.device, states[0]
+def _from_states(name: str, states: Sequence[State], device: torch.device) -> Probe:
+    state = states[0]
     match name:
         case "lpips-alex":
             return LpipsProbe(Lpips.with_alexnet(*states).to(device), name, grey_name="lpips-grey")
@@ -95,7 +81,7 @@ def _from_states(name: str, states: Sequence[State], setting: Setting) -> Probe:
         case "cfsd":
             return CfsdProbe(make_vgg19(state).to(device))
         case "hed":
-            return TextureProbe(make_hed(state).to(device), setting.style_pictures)
+            return TextureProbe(make_hed(state).to(device))
         case "inception" | "art":
             return FeatureProbe(Inception.from_state(state, of_2015=name == "inception").to(device), name)
         case "csd":

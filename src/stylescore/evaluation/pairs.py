@@ -117,7 +117,7 @@ def make_pairs(photos: Sequence[Path], results: Sequence[Result]) -> Pairing:
     Raises:
         PictureError: two photos have one base name, or there is no pair.
     """
-    by_name = _index(photos)
+    by_name = index_photos(photos)
     found = [(_match(result, by_name), result) for result in results]
     pairs = sorted((Pair(name, by_name[name], result.path) for name, result in found if name is not None), key=_order)
     if not pairs:
@@ -135,7 +135,12 @@ def _order(pair: Pair) -> tuple[str, str]:
     return pair.name, str(pair.stylized)
 
 
-def _index(photos: Sequence[Path]) -> dict[str, Path]:
+def index_photos(photos: Sequence[Path]) -> dict[str, Path]:
+    """Return photos by their base names.
+
+    Raises:
+        PictureError: two have one.
+    """
     found: dict[str, Path] = {}
     for path in photos:
         if path.stem in found:

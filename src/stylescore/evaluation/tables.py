@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _DIGITS = 4
+LARGEST_P = 0.05
+"""Differences whose p-value is below are said to be beyond chance."""
 _ARROWS = {"lower": "smaller", "higher": "larger"}
 _NARROWEST = 16
 
@@ -23,11 +26,12 @@ Metrics = Mapping[str, "Metric"]
 
 
 def format_number(value: float) -> str:
-    """Format a figure with four significant digits, without an exponent where it can be avoided."""
+    """Format a figure with four digits, small ones with two that are not 0; exponents where they cannot be avoided."""
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{_DIGITS - 1}e}"
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    return f"{value:.{max(0, _DIGITS - max(whole, 1))}f}"
+    if 0 < abs(value) < 1:
+        return f"{value:.{max(_DIGITS - 1, 1 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:.{max(0, _DIGITS - max(len(str(int(abs(value)))), 1))}f}"
 
 
 def format_cell(score: Score | None) -> str:
@@ -91,17 +95,19 @@ def _shorten(text: str, width: int) -> str:
 
 
 def format_differences(differences: Mapping[str, Mapping[str, Any]], first: str) -> list[str]:
-    """Say which folders differ from the first beyond chance, photo by photo; nothing where there are no intervals."""
-    lines = []
-    for folder, found in differences.items():
-        for name, difference in found.items():
-            interval = difference["interval"]
-            if interval is None or interval[0] <= 0 <= interval[1]:
-                continue
-            words = "better" if difference["is_better"] else "worse"
-            shown = format_number(difference["value"])
-            lines.append(f"{folder} is {words} than {first} in {name}: difference {shown}, beyond chance")
-    return lines
+    """Say which folders differ from the first beyond chance, photo by photo."""
+    return [
+        f"{folder} is {'better' if found['is_better'] else 'worse'} than {first} in {name}: "
+        f"difference {format_number(found['value'])}, beyond chance"
+        for folder, each in differences.items()
+        for name, found in each.items()
+        if is_beyond_chance(found)
+    ]
+
+
+def is_beyond_chance(difference: Mapping[str, Any]) -> bool:
+    """Return whether a difference would be rarer than one in twenty if there were none; never below six photos."""
+    return bool(difference["p"] < LARGEST_P)
 
 
 def format_markdown(report: Report, metrics: Metrics) -> str:

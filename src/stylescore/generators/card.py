@@ -30,10 +30,16 @@ LICENCES = (
 TAGS = ("stylescore", "image-to-image", "style-transfer")
 
 
-def model_card(facts: GeneratorFacts, hub_id: str) -> str:
-    """Return a generator's model card in Markdown, with the hub's metadata in YAML at its head."""
-    head = "\n".join(("---", *_head(facts), "---"))
-    body = _LORA_BODY if facts.is_lora else _BODY
+def model_card(facts: GeneratorFacts, hub_id: str, has_onnx: bool = True) -> str:
+    """Return a generator's model card in Markdown, with the hub's metadata in YAML at its head.
+
+    Args:
+        facts: what the generator's file states.
+        hub_id: the repository.
+        has_onnx: whether the repository has the generator as an ONNX file too; a network of its own always has.
+    """
+    head = "\n".join(("---", *_head(facts, has_onnx), "---"))
+    body = f"{_LORA_HEAD}{_LORA_WITH_ONNX if has_onnx else _LORA_ALONE}{_LORA_REST}" if facts.is_lora else _BODY
     texts = {"style": _cell(facts.style), "base": _cell(facts.base), "hub_id": hub_id, "rows": _table(facts)}
     return f"{head}\n\n{body.format(**texts)}"
 
@@ -60,7 +66,7 @@ and, where the table names noise channels, standard normal `noise` with one cell
 """
 
 
-_LORA_BODY = """# {style}
+_LORA_HEAD = """# {style}
 
 A one-step generator: a LoRA with which the denoising network of {base} stylizes a photo in one pass, made with
 stylescore.
@@ -70,9 +76,21 @@ stylescore.
 ```bash
 stylescore apply {hub_id} photo.jpg
 ```
+"""
+_LORA_WITH_ONNX = """
+This downloads the ONNX file, which holds encoder, denoising network with the LoRA, and decoder: it needs neither the
+base model nor torch. It runs in other programs as well. Its inputs are `photo` [n, 3, height, width] in 0 to 1, sRGB,
+and, where the table names noise channels, standard normal `noise` with one cell for 8 x 8 pixels; its output is
+`picture`, as `photo`.
 
-`--model` names the base model where it is not found as {base}. `stylescore export` writes both as one ONNX file.
-
+`stylescore apply {hub_id}:NAME.safetensors`, with the name of the other file, applies the LoRA itself with torch, on a
+GPU where there is one. `--model` then names the base model where it is not found as {base}.
+"""
+_LORA_ALONE = """
+`--model` names the base model where it is not found as {base}. `stylescore export` writes both as one ONNX file, if the
+model is of the Stable Diffusion 1.x or 2.x kind and small enough for one.
+"""
+_LORA_REST = """
 The LoRA loads in other programs too. There, encode the photo, add the noise of the timestep below to its latent,
 predict the clean latent once under the prompt below without guidance, and decode it. As a style over many steps it was
 not trained.
@@ -85,14 +103,14 @@ not trained.
 """
 
 
-def _head(facts: GeneratorFacts) -> Iterator[str]:
+def _head(facts: GeneratorFacts, has_onnx: bool) -> Iterator[str]:
     """Yield the lines of the metadata; texts are written as in JSON, which is YAML too."""
     licence = facts.licence.strip().lower()
     if licence in LICENCES:
         yield f"license: {json.dumps(licence)}"
     elif licence:
         yield from ("license: other", f"license_name: {json.dumps(' '.join(facts.licence.split()))}")
-    tags = (*TAGS, "lora" if facts.is_lora else "onnx")
+    tags = (*TAGS, *(["lora"] if facts.is_lora else []), *(["onnx"] if has_onnx else []))
     yield from ("library_name: stylescore", "pipeline_tag: image-to-image", f"tags: {json.dumps(tags)}")
 
 

@@ -1,6 +1,6 @@
-"""How much a figure would vary if other pictures had been drawn: bootstrap intervals.
+"""How much of a figure is chance: bootstrap intervals, and a test of paired differences.
 
-Source: "An Introduction to the Bootstrap", 1993, chapters 6, 10 and 13.
+Sources: "An Introduction to the Bootstrap", 1993, chapters 6, 10 and 13; "The Design of Experiments", 1935, section 21.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 LEVEL = 0.95
+MOST_EXACT = 12
+"""Pairs up to which all flips of signs are tried, 4,096 of them."""
+FLIPS = 10_000
+"""Flips that are drawn for more pairs."""
 
 Choice = Int[Tensor, " pictures"]
 """Indices of the pictures of one resample."""
@@ -54,6 +58,30 @@ def centred_interval(value: float, statistic: Callable[[Generator], float], draw
     found = torch.tensor([statistic(rng) for _ in range(draws)], dtype=torch.float64)
     low, high = _percentiles(found - found.mean())
     return Interval(value + low, value + high)
+
+
+def sign_flip_test(differences: Float[Tensor, " pairs"], rng: Generator) -> float:
+    """Return the p-value of paired differences under the hypothesis that their signs are chance.
+
+    It is the fraction of flips of signs whose mean is at least as far from 0 as the one that was found. Up to twelve
+    pairs all flips are tried; from 13 on they are drawn, and the found one counts as one of them. With five pairs or
+    fewer no value is below 0.05.
+
+    Args:
+        differences: of pairs, at least one.
+        rng: of the drawn flips.
+    """
+    exact, count = differences.double(), len(differences)
+    if count <= MOST_EXACT:
+        bits = torch.arange(2**count).unsqueeze(1) >> torch.arange(count)
+        extra = 0
+    else:
+        bits = torch.randint(2, (FLIPS, count), generator=rng)
+        extra = 1
+    sums = ((1 - 2 * (bits & 1)).double() @ exact).abs()
+    rounding = 1e-12 * exact.abs().sum()
+    hits = int((sums >= exact.sum().abs() - rounding).sum())
+    return (hits + extra) / (len(bits) + extra)
 
 
 def _percentiles(values: Float[Tensor, " draws"]) -> tuple[float, float]:

@@ -68,13 +68,18 @@ class Lpips(nn.Module):
         """Return the features of the five levels, of unit length at every position."""
         return [unit_features(x) for x in self.trunk((pictures - self.shift) / self.scale, self.taps)]
 
+    @property
+    def smallest_side(self) -> int:
+        """Least height and width of a picture in pixels."""
+        return SMALLEST_SIDE[self.trunk.name]
+
     def forward(self, first: Float[Tensor, ...], second: Float[Tensor, ...]) -> PerSample:
         """Return one distance for every pair of pictures in [-1, 1], [batch, 3, height, width]; it is symmetric.
 
         Raises:
             PictureError: the shapes differ, or are not those of pictures.
         """
-        check_pictures(first, second, SMALLEST_SIDE[self.trunk.name])
+        check_pictures(first, second, self.smallest_side)
         return weighted_difference(self.levels(first), self.levels(second), self.weights)
 
 

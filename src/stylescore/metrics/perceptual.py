@@ -65,6 +65,7 @@ class PerceptualDistance(nn.Module):
 
     shift: Tensor
     scale: Tensor
+    smallest_side = SMALLEST_SIDE
 
     def __init__(self) -> None:
         super().__init__()

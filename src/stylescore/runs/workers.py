@@ -93,7 +93,7 @@ def connected() -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StylescoreError(
             f"Ray cannot be started or reached: {reason[:200]}",
-            hint="try again on a less busy machine, check RAY_ADDRESS, or leave out --workers",
+            hint="try again on a less busy machine, check RAY_ADDRESS and RAY_AUTH_MODE, or leave out --workers",
         ) from error
     try:
         yield
