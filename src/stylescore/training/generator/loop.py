@@ -331,8 +331,8 @@ def _train_fake(
         drawn.append(t)
         torch.autograd.backward(loss.sum() / batch)
     every = torch.cat(drawn)
-    t = tuple(every.tolist())
-    return _move(trainer, list(matching.fake.parameters), optimiser, t, "the fake score", None), every
+    numbers = tuple(every.tolist())
+    return _move(trainer, list(matching.fake.parameters), optimiser, numbers, "the fake score", None), every
 
 
 def _move(
