@@ -21,6 +21,7 @@ from stylescore.assembly.one_step import open_network
 from stylescore.catalog.registry import known_generators, list_styles
 from stylescore_apply import Settings
 from stylescore_apply import stylize as apply_network
+from stylescore_apply.stylizing import MOST_PASSES
 
 from .models import checkpoint_file
 
@@ -196,18 +197,19 @@ class ApplyGenerator(io.ComfyNode):
                 io.Image.Input("image"),
                 seed_input(2**32 - 1),
                 strength_input("strength", 1.0, "0 photo, 1 picture"),
+                io.Int.Input("passes", default=1, min=1, max=MOST_PASSES, tooltip="2 is more style, less photo"),
             ],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
-    def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float) -> io.NodeOutput:
+    def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float, passes: int = 1) -> io.NodeOutput:
         """Apply the generator to images [batch, height, width, 3] in 0..1."""
         known = known_generators()
         if generator not in known:
             raise ValueError(f"there is no generator {generator!r}\nput {generator}.onnx into stylescore's styles")
         network = _with_hint(open_network, known[generator])
-        settings = Settings(seed=seed, strength=strength)
+        settings = Settings(seed=seed, strength=strength, passes=passes)
         pictures = []
         for each in image:
             throw_exception_if_processing_interrupted()

@@ -117,6 +117,9 @@ def test_a_generator_is_applied_and_interrupted(
     (second,) = nodes.ApplyGenerator.execute(generator="mine", image=images(2)[1:], seed=1, strength=1.0)
     assert made.shape == (2, 64, 96, 3)
     assert torch.equal(made[1:], second)
+    (twice,) = nodes.ApplyGenerator.execute(generator="mine", image=images(2), seed=1, strength=1.0, passes=2)
+    (again,) = nodes.ApplyGenerator.execute(generator="mine", image=made, seed=1, strength=1.0)
+    assert torch.allclose(twice, again, atol=1 / 255)
     (photo,) = nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=0.0)
     assert float((photo - images()).abs().max()) <= 0.5 / 255 + 1e-6
     with pytest.raises(ValueError, match="no generator 'other'"):
