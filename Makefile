@@ -23,7 +23,7 @@ gallery: $(VENV)/installed
 	$(BIN)/python examples/gallery.py $(HARD_PHOTOS) --styles $(HARD_STYLES) --target docs/images/failures.jpg
 	$(BIN)/python examples/knob.py --target docs/images/knob.jpg
 	$(BIN)/python examples/own_size.py --target docs/images/own-size.jpg
-	$(BIN)/python examples/one_step.py --styles van-gogh ukiyo-e watercolor --target docs/images/one-step.jpg
+	$(BIN)/python examples/one_step.py --styles van-gogh watercolor --target docs/images/one-step.jpg
 	$(BIN)/python examples/relevance_maps.py --target docs/images/relevance.jpg
 
 thumbnails: $(VENV)/installed

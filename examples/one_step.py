@@ -1,4 +1,4 @@
-"""Compares a run with one pass of the style's generator: photos in rows, and both pictures of each style side by side.
+"""Compares a run with one and two passes of the style's generator: photos in rows, the pictures of a style side by side.
 
 Run it with `python examples/one_step.py photo.jpg --styles van-gogh --target one_step.png`; without styles it takes the
 bundled ones that have a generator.
@@ -37,12 +37,12 @@ def run_all(photos: Sequence[Path], style: str, **options: Any) -> list[Image.Im
         return [stylizer.stylize(photo, progress=False).picture for photo in photos]
 
 
-def apply_all(photos: Sequence[Path], generator: Path) -> Iterator[Image.Image]:
-    """Stylize every photo in one pass."""
+def apply_all(photos: Sequence[Path], generator: Path, passes: int) -> Iterator[Image.Image]:
+    """Stylize every photo in so many passes."""
     network = load_one_step(generator)
     for photo in photos:
         with Image.open(photo) as opened:
-            yield Image.fromarray(apply_network(network, np.asarray(opened.convert("RGB")), Settings()))
+            yield Image.fromarray(apply_network(network, np.asarray(opened.convert("RGB")), Settings(passes=passes)))
 
 
 def main(
@@ -56,8 +56,8 @@ def main(
     generators = find_generators() if generators is None else generators
     columns = [[Image.open(photo).convert("RGB") for photo in photos]]
     for style, generator in generators.items():
-        columns += [run_all(photos, style, **options), list(apply_all(photos, generator))]
-    labels = ["photo", *(f"{style}, {way}" for style in generators for way in ("run", "one pass"))]
+        columns += [run_all(photos, style, **options), *(list(apply_all(photos, generator, n)) for n in (1, 2))]
+    labels = ["photo", *(f"{style}, {way}" for style in generators for way in ("run", "one pass", "two passes"))]
     sheet = contact_sheet(list(zip(*columns, strict=True)), labels, cell=cell)
     sheet.save(target, quality=88)
     return sheet
