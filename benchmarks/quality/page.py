@@ -67,25 +67,24 @@ strong or too weak. A dash is a figure that was not measured.
 
 
 NOT_THE_PAPERS = """
-**In content distance the ends are the paper's**: with both parts pictures are by far closest to the photo, with neither
-they are farthest from it; of the two parts the map holds slightly more here, the spectrum there. **In the last column
-the order is not the paper's**: the four rows lie within three per cent, with the spectrum alone in front. The reasons,
-as far as the figures show them:
+**In content distance the order is the paper's**: with both parts pictures are closest to the photo, then with the
+spectrum alone, then with the map alone, and with neither they are farthest from it. **In the last column the order is
+the reverse**: whatever holds the photo costs more Fréchet distance than it gains in content. As far as the figures
+show:
 
 * That number weighs style far more here than in the paper. There the Fréchet distances of the four rows are 13 to 17,
-  that of the whole method the smallest; here they are above a hundred, and what holds the photo raises them by a few
-  per cent, which undoes what content gains. Whether a large model's 500 iterations would end nearer to the style than
-  this one's 30, as in the paper, these figures cannot tell.
-* It depends on the style. Where strokes or cells are laid over what is there (oil painting, pixel art, van Gogh) the
-  whole method is first. Where areas have to be redrawn (stained glass, flat illustration) whatever holds the photo
-  costs style, and the whole method is last; stained glass, whose distances are the largest, decides the mean.
-* The whole method is at another point of the same curve. One step of the knob to the left, at content 0.25, it is
-  as far from the photo as each part alone, has as much style as the better of them, and is first in the last column.
+  that of the whole method the smallest; here they are above a hundred, so a tenth of content distance weighs no more
+  than ten or fifteen of Fréchet distance. Whether a large model's 500 iterations would end nearer to the style, as in
+  the paper, these figures cannot tell.
+* It depends on the style. The spectrum alone is first in oil painting, ink drawing and pixel art, the map alone in
+  watercolor and flat illustration. Where areas have to be redrawn (stained glass) or strokes are long (van Gogh,
+  pencil) whatever holds the photo costs style, and neither is first.
+* Four photos a style are few: differences of some per cent mean nothing.
 
-What the method is for does show: against VSD, which holds nothing, content 0.25 is nearer to the photo and nearer to
-the style at once, and content 0.5 gives up two per cent of Fréchet distance for a fifth of the content distance. With
-every step of the knob content distance falls and Fréchet distance rises. SDEdit with the same LoRA hardly takes on a
-style at any strength, while what it costs in content grows.
+What the method is for does show. Against VSD, which holds nothing, content 0.25 and 0.5 are nearer to the photo and
+nearer to the style at once. With every step of the knob content distance falls and Fréchet distance rises. SDEdit with
+the same LoRA is as far from the photo at strength 0.8 as content 0.5 is, with a third of its recognition. SDS blurs,
+DDS hardly leaves the photo.
 
 The preset was not tuned on these photos.
 """
