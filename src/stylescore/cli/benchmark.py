@@ -257,7 +257,8 @@ def parse_generators(
         last_seed: the largest seed of the benchmark.
 
     Raises:
-        ConfigError: a label stands twice, several styles share generators, or a seed is too large for their noise.
+        ConfigError: a name is empty, a label stands twice, several styles share generators, or a seed is too large for
+            their noise.
         ModelError: there is no such generator, or none of a style.
     """
     from stylescore.benchmark.grid import GENERATOR, GENERATOR_LABEL, file_name
@@ -269,6 +270,7 @@ def parse_generators(
     given: dict[str, Path] = {}
     for text in texts:
         label, equals, name = ("", "", text) if is_file(Path(text)) or is_folder(Path(text)) else text.rpartition("=")
+        parse_path(name)
         file = find_generator_file(name)
         label = label if equals else file.stem
         taken = {GENERATOR_LABEL, *map(file_name, given)}
