@@ -1,4 +1,4 @@
-"""Compares a run with one and two passes of the style's generator: photos in rows, the pictures of a style side by side.
+"""Compares a run with one and two passes of the style's generator: photos in rows, a style's pictures side by side.
 
 Run it with `python examples/one_step.py photo.jpg --styles van-gogh --target one_step.png`; without styles it takes the
 bundled ones that have a generator.
