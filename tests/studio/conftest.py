@@ -39,13 +39,14 @@ SECONDS = 30.0
 
 @dataclass
 class DrawingEngine:
-    """Inverts the photo step by step; as slow as a test needs."""
+    """Inverts the photo step by step; as slow as a test needs, and held before a step for as long as it needs."""
 
     folder: StudioFolder
     seconds: float = 0.0
     iterations: int = 4
     made: list[str] = field(default_factory=list)
     hold: threading.Event = field(default_factory=threading.Event)
+    held_step: int = 1
     drafts: bool = False
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class DrawingEngine:
             ImageOps.mirror(picture).save(place / "draft.webp")
         report(folder="run", stage=None, total=self.iterations, draft=self.drafts)
         for done in range(job.iteration + 1, self.iterations + 1):
-            while not self.hold.wait(0.02):
+            while done >= self.held_step and not self.hold.wait(0.02):
                 if requested := report():
                     return self._stop(place, picture, requested)
             time.sleep(self.seconds)

@@ -110,9 +110,11 @@ async function drawResult(job, photo, key) {
   put(view, under(job, photo));
 }
 
+const beingMade = (photo) => `${photo?.name || "photo"}, being made`;
+
 async function drawPending(job, photo, key) {
   const preview = isEarly(job) && draftOf(job) ? 0 : job.preview;
-  const image = await loaded(preview ? previewOf(job) : photoView(photo), `${photo.name}, being made`);
+  const image = await loaded(preview ? previewOf(job) : photoView(photo), beingMade(photo));
   if (!isDrawn(key)) return;
   const view = frame(photo, image || missing("The photo cannot be shown"));
   view.firstChild.dataset.status = job.status;
@@ -247,7 +249,7 @@ async function showPreview(job) {
   const src = previewOf(job);
   if (!box || box.dataset.preview === String(job.preview) || fetching === src) return;
   fetching = src;
-  const image = await loaded(src, stage.querySelector(".frame > img")?.alt || "");
+  const image = await loaded(src, beingMade(photoOf(job.photo)));
   const old = box.querySelector("img");
   if (image && old && box.isConnected) {
     old.replaceWith(image);
