@@ -415,11 +415,13 @@ def test_the_program_applies_lists_inspects_and_stylizes_with_it(
     assert "it is a one-step generator's LoRA" in plain.err
 
 
-def test_it_is_pushed_without_an_onnx_file(trained: tuple[Session, Path]) -> None:
+def test_it_is_pushed_without_an_onnx_file_where_its_base_is_not_found(
+    trained: tuple[Session, Path], tmp_path: Path
+) -> None:
     from stylescore.cli.push import _files
 
     _, file = trained
-    files = _files(file, "me/bands", quiet=True)
+    files = _files(file, None, "me/bands", tmp_path, quiet=True)
     assert list(files) == ["README.md", "bands.safetensors"]
     card = files["README.md"]
     assert isinstance(card, bytes)
