@@ -13,7 +13,7 @@ from torch import nn
 from stylescore.assembly.objectives import check_timesteps
 from stylescore.assembly.sources import Sources
 from stylescore.assembly.tokens import TokenSource, place_tokens, tokens_of_styles, unread_tokens
-from stylescore.catalog.metadata import one_step_generator
+from stylescore.catalog.metadata import one_step_generator, trigger_or_name
 from stylescore.catalog.registry import ModelSource, StyleSource
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.method import MethodConfig
@@ -427,11 +427,8 @@ def _check_text_parts(lora: LoraFile, text: TextEncoder) -> None:
 
 def _trigger(loras: Sequence[tuple[LoraFile, float]], sources: Sequence[StyleSource]) -> str:
     """Return the adapters' first trigger words, else their names in plain words."""
-    words = [
-        lora.trigger_words[0] if lora.trigger_words else source.name.replace("-", " ").replace("_", " ")
-        for (lora, _), source in zip(loras, sources, strict=True)
-    ]
-    return ", ".join(words)
+    pairs = zip(loras, sources, strict=True)
+    return ", ".join(trigger_or_name(lora.trigger_words, source.name) for (lora, _), source in pairs)
 
 
 def _check_match(base: Components, styled: Components) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from stylescore.benchmark.grid import Plan
 from stylescore.benchmark.results import Found, StyleResults, compare, pair_rows
-from stylescore.catalog.metadata import stated_trigger_words
+from stylescore.catalog.metadata import stated_trigger_words, trigger_or_name
 from stylescore.catalog.registry import resolve_style
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StyleError
@@ -93,10 +93,9 @@ class Measuring:
 
 
 def _trigger_words(style: str) -> str:
-    """Return a style's first trigger words, else its name in plain words; for generators, which have no prompt."""
+    """Return a style's trigger words, for generators, whose pictures were made without a prompt."""
     source = resolve_style(style)
-    stated = stated_trigger_words(read_header(source.path, error=StyleError))
-    return stated[0] if stated else source.name.replace("-", " ").replace("_", " ")
+    return trigger_or_name(stated_trigger_words(read_header(source.path, error=StyleError)), source.name)
 
 
 def results_of(plan: Plan, found: Found, evaluation: Evaluation) -> StyleResults:

@@ -72,6 +72,11 @@ def stated_trigger_words(header: SafetensorsHeader) -> tuple[str, ...]:
     return (stated,) if stated is not None else ((join_tokens(tokens),) if tokens else ())
 
 
+def trigger_or_name(stated: Sequence[str], name: str) -> str:
+    """Return the first of a style's stated trigger words, else its name in plain words."""
+    return stated[0] if stated else name.replace("-", " ").replace("_", " ")
+
+
 def _join_list(stated: str | None) -> str | None:
     """Return stated words as one text: some programs write them as a JSON list."""
     try:

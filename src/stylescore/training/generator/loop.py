@@ -17,7 +17,7 @@ from stylescore.method.optimisers import learning_rate
 from stylescore.method.types import Latent
 from stylescore.training.generator.average import copy_weights, put_weights, update_average
 from stylescore.training.generator.batches import Batch, Samples, StepBatches, collate, step_generators
-from stylescore.training.generator.config import GeneratorTrainingConfig
+from stylescore.training.generator.config import GeneratorTrainingConfig, MatchingConfig, RegressionConfig
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.measure import measure_matching, measure_regression
 from stylescore.training.generator.networks import Kind, Painting
@@ -88,9 +88,19 @@ class Trainer:
         return (*self.config.lengths, 0)[self.phase]
 
     @property
-    def name(self) -> Phase:
+    def phase_name(self) -> Phase:
         """The phase in progress."""
         return PHASES[self.phase]
+
+    @property
+    def settings(self) -> RegressionConfig | MatchingConfig:
+        """The numbers of the phase in progress; the fake score is trained with those of the matching."""
+        return self.config.regression if self.phase_name == "regression" else self.config.matching
+
+    @property
+    def measure_every(self) -> int:
+        """Steps between measures in the phase in progress; none while the generator stays as it is."""
+        return 0 if self.phase_name == "fake" else self.config.measure_every
 
     @property
     def progress(self) -> float:
@@ -167,7 +177,7 @@ def train(trainer: Trainer) -> Iterator[TrainStep]:
 def _run_phase(trainer: Trainer) -> Iterator[TrainStep]:
     """Run the phase in progress to its end."""
     phase = trainer.phase
-    if trainer.phase_step == 0 and trainer.config.measure_every and trainer.name != "fake":
+    if trainer.phase_step == 0 and trainer.measure_every:
         _compare(trainer, take_measure(trainer))
     batches = step_batches(trainer)
     for parts in batches.steps(trainer.phase_step, trainer.phase_length, trainer.config.workers):
@@ -186,7 +196,7 @@ def step_batches(trainer: Trainer, phase: int | None = None) -> StepBatches:
         samples=trainer.data.pairs if PHASES[number] == "regression" else trainer.data.photos,
         seed=config.run.seed,
         phase=number,
-        batch=(config.regression if trainer.name == "regression" else config.matching).batch,
+        batch=trainer.settings.batch,
         rank=process.rank,
         processes=process.count,
         accumulate=config.accumulate,
@@ -195,7 +205,7 @@ def step_batches(trainer: Trainer, phase: int | None = None) -> StepBatches:
 
 def _take_step(trainer: Trainer, parts: Sequence[Batch]) -> TrainStep:
     """Take a step of the phase in progress; measure and end the phase if that is due."""
-    phase, sums = trainer.name, _Sums()
+    phase, sums = trainer.phase_name, _Sums()
     shown = [part.to(trainer.process.device) for part in parts]
     batch = step_batches(trainer).batch
     moved = (_warm_up_fake if phase == "fake" else _move_generator)(trainer, shown, batch, sums)
@@ -232,8 +242,7 @@ class _Moved:
 
 def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: _Sums) -> _Moved:
     """Move the generator once, then the fake score in the last phase, then the average."""
-    config, matching = trainer.config, trainer.name == "matching"
-    peak = (config.matching if matching else config.regression).learning_rate
+    config, peak = trainer.config, trainer.settings.learning_rate
     rate = learning_rate(peak, trainer.phase_length, warmup=config.warmup, cosine_length=1.0)(trainer.phase_step)
     for group in trainer.optimiser.param_groups:
         group["lr"] = rate
@@ -241,7 +250,7 @@ def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: 
     latents = [_accumulate(trainer, part, batch, sums) for part in parts]
     t = _gather_timesteps(trainer, sums)
     norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
-    if matching and trainer.fake_optimiser is not None:
+    if trainer.phase_name == "matching" and trainer.fake_optimiser is not None:
         for number in range(config.matching.fake_steps):
             _train_fake(trainer, parts, latents, batch, number, sums)
     update_average(trainer.average, trainer.network, config.ema, trainer.step)
@@ -275,7 +284,7 @@ def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Laten
     place = (trainer.phase, trainer.phase_step)
     rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
     painting = paint(trainer, trainer.network, part)
-    if trainer.name == "regression":
+    if trainer.phase_name == "regression":
         pixel, perceptual = trainer.regression(painting, part, rng)
         loss = trainer.regression.loss(pixel, perceptual)
         sums.add(loss=loss, pixel=pixel, perceptual=perceptual)
@@ -319,7 +328,7 @@ def _train_fake(
     matching, optimiser = trainer.matching, trainer.fake_optimiser
     assert matching.fake is not None
     assert optimiser is not None
-    count = 1 if trainer.name == "fake" else trainer.config.matching.fake_steps
+    count = 1 if trainer.phase_name == "fake" else trainer.config.matching.fake_steps
     optimiser.zero_grad(set_to_none=True)
     drawn: list[Tensor] = []
     for part, z in zip(parts, latents, strict=True):
@@ -375,7 +384,7 @@ def _gather_timesteps(trainer: Trainer, sums: _Sums) -> tuple[int, ...]:
 
 def _measure_if_due(trainer: Trainer) -> float | None:
     """Measure the averaged weights where that is due, and keep them if they are the phase's best."""
-    every = 0 if trainer.name == "fake" else trainer.config.measure_every
+    every = trainer.measure_every
     if not every or (trainer.phase_step % every and trainer.phase_step < trainer.phase_length):
         return None
     measure = take_measure(trainer)
@@ -385,7 +394,7 @@ def _measure_if_due(trainer: Trainer) -> float | None:
 
 def take_measure(trainer: Trainer) -> float:
     """Return the measure of the averaged weights in the phase in progress; smaller is better."""
-    regression = trainer.name == "regression"
+    regression = trainer.phase_name == "regression"
     count, process = len(trainer.data.held_out), trainer.process
     total = torch.zeros((), device=process.device)
     for index in range(process.rank, count, process.count):
