@@ -37,6 +37,7 @@ from stylescore.catalog.registry import list_styles, resolve_model
 from stylescore.cli.options import parse_settings
 from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
+from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StylescoreError
 from stylescore_apply.storage.files import atomic
 
@@ -140,7 +141,8 @@ def train_judge(options: argparse.Namespace) -> Judge:
 
     photos = read_part(options.data, "reference", options.references)
     drawn = {style: load_style_pictures(style, photos, options.out / "references") for style in RENDERERS}
-    return Judge.train(*load_networks(), {**drawn, PHOTO: photos.pixels})
+    device = pick_device(options.device)
+    return Judge.train(*load_networks(device), {**drawn, PHOTO: photos.pixels}, device)
 
 
 def judge_methods(
@@ -186,7 +188,7 @@ def run(options: argparse.Namespace) -> None:
     """Make pictures, compute their figures, print and save them."""
     check_options(options)
     if not options.share:
-        load_networks()
+        load_networks(torch.device("cpu"))
     place, styles = make_studio(options)
     methods = select_methods(options.methods, [style for style in styles if style not in place.generators])
     folder = picture_folder(options, place.settings)

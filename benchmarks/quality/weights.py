@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from stylescore.catalog.places import how_to_get, locate
 from stylescore.errors import ModelError
 from stylescore.metrics import MobileNetFeatures, PerceptualDistance
@@ -22,11 +24,11 @@ def _installed(name: str) -> Path:
     return found.path
 
 
-def load_networks() -> tuple[PerceptualDistance, MobileNetFeatures]:
-    """Load the networks for perceptual distance and for features.
+def load_networks(device: torch.device) -> tuple[PerceptualDistance, MobileNetFeatures]:
+    """Load the networks for perceptual distance and for features, onto a device.
 
     Raises:
         ModelError: their weights are not installed, or cannot be read.
     """
     states = [read_state(_installed(name)) for name in ("st-lpips", "mobilenet")]
-    return PerceptualDistance.from_state(states[0]), MobileNetFeatures.from_state(states[1])
+    return PerceptualDistance.from_state(states[0]).to(device), MobileNetFeatures.from_state(states[1]).to(device)

@@ -30,14 +30,18 @@ offloaded
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
 from itertools import product
 from typing import Any
 
+import torch
+
 from benchmarks.measuring import save_results
-from benchmarks.steps.measure import MODES
+from benchmarks.steps.measure import MODES, measured
+from benchmarks.steps.measure import parser as measure_parser
 from benchmarks.steps.networks import KINDS
 from stylescore.diffusion.execution.devices import DTYPES
 
@@ -62,6 +66,8 @@ def measure(setting: dict[str, Any], options: argparse.Namespace) -> dict[str, A
     """Measure one setting in a process of its own; a failure is told and kept."""
     words = [f"--{name}={value}" for name, value in setting.items()]
     words += [f"--repeats={options.repeats}", *(["--profile"] if options.profile else [])]
+    if options.in_process:
+        return measure_here(setting, words)
     command = [sys.executable, "-m", "benchmarks.steps.measure", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -69,6 +75,17 @@ def measure(setting: dict[str, Any], options: argparse.Namespace) -> dict[str, A
         return {**setting, "failed": last[0]}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def measure_here(setting: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """Measure one setting in this process, after the memory of the one before is given back."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        return measured(measure_parser().parse_args(words))
+    except RuntimeError as error:
+        return {**setting, "failed": str(error).splitlines()[0]}
 
 
 def line(figures: dict[str, Any], plain: float | None) -> list[str]:
@@ -111,8 +128,15 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="count operations; on a GPU also its busiest kernels")
+    parser.add_argument(
+        "--in-process",
+        action="store_true",
+        help="all settings in one process, on a GPU: torch is imported once",
+    )
     parser.add_argument("--name", default="steps", help="of the file in benchmarks/results/")
     options = parser.parse_args()
+    if options.in_process and not torch.cuda.is_available():
+        parser.error("--in-process needs a GPU: only there a setting's peak of memory is its own")
     rows = []
     for setting in settings(options):
         rows.append(measure(setting, options))

@@ -38,7 +38,9 @@ def prepared(options: argparse.Namespace) -> tuple[Callable[[], object], Callabl
     """Return what takes one iteration, and what tells the passes so far."""
     kind, device = KINDS[options.family], torch.device(options.device)
     torch.manual_seed(0)
-    network = kind.make().to(device, DTYPES[options.dtype]).eval()
+    with device:
+        network = kind.make()
+    network = network.to(device, DTYPES[options.dtype]).eval()
     cells = options.size // kind.facts.pixels_per_cell
     z_source = torch.randn(options.batch, kind.facts.latent_channels, cells, cells, device=device)
     if options.mode == "plain":

@@ -30,7 +30,7 @@ class Kind:
 
     Attributes:
         facts: widths and sizes of the family.
-        make: makes the network, float32 on the CPU.
+        make: makes the network in float32, on torch's default device.
         call: how it is called.
         prediction: how its inputs and its output are converted.
         tokens: of a prompt.

@@ -159,7 +159,7 @@ RED, BLUE, GREY = (200, 20, 20), (20, 20, 200), (100, 100, 100)
 
 def judge() -> Judge:
     drawn = {"red": tinted(1, RED), "blue": tinted(2, BLUE), "photo": tinted(3, GREY)}
-    return Judge.train(apart, colours, drawn)
+    return Judge.train(apart, colours, drawn, torch.device("cpu"))
 
 
 def test_the_judge_prefers_pictures_of_the_style() -> None:
@@ -364,5 +364,5 @@ def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="the weights 'st-lpips' are not installed") as caught:
-        weights.load_networks()
+        weights.load_networks(torch.device("cpu"))
     assert caught.value.hint == "pip install --no-deps stlpips-pytorch, or --weights st-lpips=FILE"

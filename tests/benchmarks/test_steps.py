@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import pytest
 import torch
-from benchmarks.steps.__main__ import settings, table
+from benchmarks.steps.__main__ import main, settings, table
 from benchmarks.steps.measure import measured, parser
 from benchmarks.steps.networks import KINDS
 from benchmarks.steps.plain import low_frequencies
@@ -91,3 +92,20 @@ def test_the_table_compares_pictures_not_steps() -> None:
     assert lines[2].endswith("5.00 x")
     assert "360.0" in lines[2]
     assert "no memory" in lines[3]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can reset its peak of memory")
+def test_settings_share_a_process_on_a_gpu_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["steps", "--in-process", "--mode", "plain"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "--in-process needs a GPU" in capsys.readouterr().err
+
+
+def test_a_network_is_made_on_the_device_it_is_measured_on() -> None:
+    with torch.device("meta"):
+        network = KINDS["mini"].make()
+    assert {weight.device.type for weight in network.parameters()} == {"meta"}
