@@ -28,7 +28,7 @@ from benchmarks.measuring import describe_machine, save_results
 from benchmarks.quality import work
 from benchmarks.quality.judging import PHOTO, Judge, average
 from benchmarks.quality.methods import MAIN, ROWS, Studio, select_methods
-from benchmarks.quality.page import method_table, write_page
+from benchmarks.quality.page import EVERY, SAVED, method_table, write_page
 from benchmarks.quality.references import load_style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
 from benchmarks.quality.weights import load_networks
@@ -64,6 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=list(SIZES), default="test")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a constant, for validation")
+    parser.add_argument("--name", choices=[SAVED.stem, EVERY.stem], default=SAVED.stem, help="which table is published")
+    parser.add_argument("--remark", help="what its pictures have in common, written above the table of all methods")
     parser.add_argument("--publish", action="store_true", help="save the figures and write the documentation's page")
     return parser
 
@@ -205,7 +207,7 @@ def run(options: argparse.Namespace) -> None:
     with atomic(folder / "figures.json") as temporary:
         temporary.write_text(json.dumps({"machine": describe_machine(), **figures}, indent=2) + "\n", encoding="utf-8")
     if options.publish:
-        save_results("quality", figures)
+        save_results(options.name, figures if options.remark is None else {**figures, "remark": options.remark})
         write_page()
 
 

@@ -18,6 +18,8 @@ from stylescore_apply.storage.files import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
 SAVED = RESULTS / "quality.json"
+EVERY = RESULTS / "quality_all.json"
+"""Figures of all methods, where a run of their own has measured them: they take far longer than the main ones."""
 COLUMNS = {
     "content": ("content distance", "{:.3f}"),
     "frechet": ("Fréchet distance", "{:.1f}"),
@@ -141,46 +143,69 @@ def describe_measurement(figures: Mapping[str, Any]) -> str:
 * Model `{figures["model_sha256"][:16]}`; torch {machine["torch"]}, {machine["gpu"] or machine["processor"]}."""
 
 
-def render(figures: Mapping[str, Any] | None, model_sha256: str | None = None) -> str:
+def render_all(figures: Mapping[str, Any], own_run: bool) -> str:
+    """Render the table of all methods.
+
+    Args:
+        figures: of all methods.
+        own_run: whether another run than that of the page's first table has made their pictures.
+    """
+    machine = figures["machine"]
+    place = f" Torch {machine['torch']}, {machine['gpu'] or machine['processor']}." if own_run else ""
+    remark = f" {figures['remark']}" if "remark" in figures else ""
+    return (
+        f"\n## All methods\n\nOver the first {figures['photos']} of these photos.{remark}{place}\n"
+        f"Fréchet distances rise with fewer pictures: compare rows of one table only.\n\n{method_table(figures)}\n"
+    )
+
+
+def render_ablation(figures: Mapping[str, Any]) -> str:
+    """Render the paper's ablation beside this one."""
+    prose = "" if has_papers_order(figures) else NOT_THE_PAPERS
+    return (
+        "\n## The paper's ablation\n\nOther model, style, photos and networks: the two sides share no scale, and "
+        f"only the order\nwithin a column can be compared.\n\n{paper_table(figures)}\n{prose}"
+    )
+
+
+def render(
+    figures: Mapping[str, Any] | None, model_sha256: str | None = None, every: Mapping[str, Any] | None = None
+) -> str:
     """Render the page.
 
     Args:
         figures: the saved figures, if there are any.
         model_sha256: of the current model; figures of another model are marked.
+        every: figures of all methods, if a run of their own has measured them.
     """
     if figures is None:
         return HEAD + UNMEASURED
-    stale = STALE if model_sha256 not in (None, figures["model_sha256"]) else ""
+    measured = [figures["model_sha256"]] + ([every["model_sha256"]] if every else [])
+    stale = STALE if model_sha256 is not None and set(measured) != {model_sha256} else ""
     first = figures.get("main", figures)
     blocks = [stale, f"\n{method_table(first)}\n", READING]
     if USUAL in first["methods"]:
         blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(first, USUAL)}\n")
-    if "main" in figures:
-        blocks.append(
-            f"\n## All methods\n\nOver the first {figures['photos']} of these photos. Fréchet distances rise with "
-            "fewer pictures: compare rows of one\ntable only.\n\n" + method_table(figures) + "\n"
-        )
-    if all(method in figures["methods"] for method in PAPER):
-        blocks.append(
-            "\n## The paper's ablation\n\nOther model, style, photos and networks: the two sides share no scale, and "
-            f"only the order\nwithin a column can be compared.\n\n{paper_table(figures)}\n"
-        )
-        blocks += [] if has_papers_order(figures) else [NOT_THE_PAPERS]
+    whole = every or figures
+    if every or "main" in figures:
+        blocks.append(render_all(whole, own_run=every is not None))
+    if all(method in whole["methods"] for method in PAPER):
+        blocks.append(render_ablation(whole))
     return HEAD + "".join(blocks) + f"\n## How it was measured\n\n{describe_measurement(figures)}\n"
 
 
-def load_figures() -> dict[str, Any] | None:
-    """Load the saved figures, if there are any."""
-    if not SAVED.is_file():
+def load_figures(path: Path) -> dict[str, Any] | None:
+    """Load saved figures, if there are any."""
+    if not path.is_file():
         return None
-    figures: dict[str, Any] = json.loads(SAVED.read_text(encoding="utf-8"))
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return figures
 
 
 def render_current() -> str:
     """Render the page of the saved figures; it says so if the model has changed since."""
-    figures = load_figures()
-    return render(figures, model_hash(resolve_model(figures["model"])) if figures else None)
+    figures = load_figures(SAVED)
+    return render(figures, model_hash(resolve_model(figures["model"])) if figures else None, load_figures(EVERY))
 
 
 def write_page() -> None:

@@ -281,6 +281,21 @@ def test_main_methods_may_have_more_photos_than_all_have() -> None:
     assert set(MAIN) < set(ROWS)
 
 
+def test_all_methods_may_have_a_run_of_their_own() -> None:
+    main, every = figures(), figures()
+    main["methods"] = {name: main["methods"][name] for name in ("source", "sms-0.50")}
+    every |= {"photos": 20, "remark": "One preset for all styles.", "machine": {"torch": "2.8", "gpu": "a GPU"}}
+    first, rest = page.render(main, every=every).split("## All methods")
+    assert "| VSD |" not in first
+    assert "| VSD |" in rest
+    assert "first 20 of these photos. One preset for all styles. Torch 2.8, a GPU.\n" in rest
+    assert "The paper's ablation" in rest
+    assert "* 40 photos" in rest
+    own = main["model_sha256"]
+    assert page.STALE not in page.render(main, own, every)
+    assert page.STALE in page.render(main, own, {**every, "model_sha256": "another"})
+
+
 @pytest.mark.usefixtures("painted")
 def test_methods_are_compared_over_the_photos_that_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "ROWS", work.ROWS)
