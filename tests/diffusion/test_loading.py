@@ -15,7 +15,7 @@ from stylescore.diffusion.checkpoints import folders, layouts, loading, single_f
 from stylescore.diffusion.checkpoints.folders import network_class
 from stylescore.diffusion.checkpoints.loading import Components, load_components
 from stylescore.diffusion.checkpoints.options import ModelOptions
-from stylescore.diffusion.execution.devices import DevicePlacement
+from stylescore.diffusion.execution.devices import DevicePlacement, avoid_cudnn_attention
 from stylescore.diffusion.families import SD, Checkpoint
 from stylescore.errors import ModelError
 
@@ -597,3 +597,11 @@ def test_an_unknown_or_unreadable_statement_is_not_taken_for_silence(tmp_path):
     path.with_suffix(".yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ModelError, match=r"a\.yaml' cannot be read: it is not UTF-8"):
         stated_by(path, {})
+
+
+@pytest.mark.parametrize(("device", "left"), [("cpu", True), ("cuda", False)])
+def test_attention_on_a_gpu_is_not_cudnns(monkeypatch: pytest.MonkeyPatch, device: str, left: bool) -> None:
+    allowed = [True]
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", lambda enabled: allowed.append(enabled))
+    avoid_cudnn_attention(torch.device(device))
+    assert allowed[-1] is left

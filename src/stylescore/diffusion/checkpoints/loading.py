@@ -18,7 +18,7 @@ from stylescore.diffusion.checkpoints.limits import DOWNLOAD_AGAIN, check_sample
 from stylescore.diffusion.checkpoints.options import ModelOptions
 from stylescore.diffusion.checkpoints.parts import add_parts
 from stylescore.diffusion.checkpoints.single_file import load_single_file
-from stylescore.diffusion.execution.devices import DevicePlacement, set_memory_format
+from stylescore.diffusion.execution.devices import DevicePlacement, avoid_cudnn_attention, set_memory_format
 from stylescore.diffusion.families import Checkpoint, Family
 from stylescore.diffusion.families.base import Call
 from stylescore.diffusion.predictions import Prediction, RectifiedFlow, VariancePreserving
@@ -126,6 +126,7 @@ def load_components(
     prediction, notes = _resolve_prediction(name, stated, options.prediction)
     kind = _TYPES[prediction]
     betas, native_size = _load_betas(name, checkpoint, prediction == "flow"), _native_size(name, checkpoint)
+    avoid_cudnn_attention(places.network)
     _freeze(checkpoint.network, places.weights)
     if not has_quantised(checkpoint.network):
         set_memory_format(checkpoint.network, places.network)

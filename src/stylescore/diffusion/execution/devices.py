@@ -110,6 +110,16 @@ def set_memory_format(network: Any, device: torch.device) -> Any:
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
 
 
+def avoid_cudnn_attention(device: torch.device) -> None:
+    """Keep torch from computing attention with cuDNN in this process, where a network runs on a GPU.
+
+    Its backward pass in half precision gives NaN for some lengths and inputs on H100 and H200, where torch takes it by
+    itself since 2.11 (pytorch issue 196678). Flash and memory-efficient attention are left, and are about as fast.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def require_compiler(device: torch.device) -> None:
     """Raise `DeviceError` where torch.compile cannot be trusted.
 
