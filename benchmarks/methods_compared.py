@@ -45,6 +45,9 @@ its preset for this model has it. [Comparing methods](../guides/benchmark.md) de
 [quality of the bundled model](quality.md) how pictures are judged there. `python -m benchmarks.methods_compared` makes
 this page.
 
+The pictures were made with the two styles' LoRAs and constants before they were
+[trained longer](../concepts/bundled-preset.md#styles-trained-longer).
+
 What the first six photos in two styles show, in the figures and to the eye:
 
 * **SMS is nearer to the photo than VSD** in every measure of content and in both styles, at a Frechet distance that is
