@@ -22,6 +22,7 @@ from stylescore.benchmark.grid import (
     style_label,
     with_knob,
 )
+from stylescore.config.method import ONE_PICTURE
 from stylescore.config.presets import METHODS, load, preset_for
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.errors import ConfigError
@@ -52,7 +53,8 @@ def test_the_centre_is_the_preset() -> None:
     setting = Setting(run=RUN, style_picture=Path("wet.png"))
     for row in make_rows(make_variants(METHODS, ()), [0.5]):
         run = setting.configure(row, 3)
-        assert run.method == preset_for("mini", None, row.variant.method, ["watercolor"])
+        styles = [] if row.variant.method in ONE_PICTURE else ["watercolor"]
+        assert run.method == preset_for("mini", None, row.variant.method, styles)
         assert (run.content, run.seed) == (0.5, 3)
 
 
@@ -79,10 +81,13 @@ def test_ablations_leave_out_what_they_say() -> None:
 def test_an_ablation_of_what_the_preset_lacks_is_left_out() -> None:
     """The bundled model's own preset has no relevance map at the centre of the knob, and annealed timesteps."""
     variants = make_variants(["sms"], list(ABLATIONS))
-    plan = Plan.of(Setting(run=RUN), variants, [0.5], [0], Path("out"))
+    run = RunConfig(styles=(StyleChoice(name="van-gogh"),))
+    plan = Plan.of(Setting(run=run), variants, [0.5], [0], Path("out"))
     assert plan.same == {"sms-relevance": "sms", "sms-neither": "sms-spectrum", "sms-annealed": "sms"}
     assert [row.key for row in plan.rows] == ["sms-0.5", "sms-spectrum-0.5", "sms-uniform-0.5"]
-    with_map = Setting(run=RUN, constants={"relevance": {"strength": 0.5}})
+    with_map = Setting(run=run, constants={"relevance": {"strength": 0.5}})
+    own_map = Setting(run=RUN)
+    assert set(Plan.of(own_map, variants, [0.5], [0], Path("out")).same) == {"sms-annealed"}
     assert set(Plan.of(with_map, variants, [0.5], [0], Path("out")).same) == {"sms-annealed"}
 
 
