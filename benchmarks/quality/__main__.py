@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.measuring import describe_machine, save_results
 from benchmarks.quality import work
-from benchmarks.quality.judging import PHOTO, Judge, average
+from benchmarks.quality.judging import PHOTO, Judge, Network, average
 from benchmarks.quality.methods import MAIN, ROWS, Studio, select_methods
 from benchmarks.quality.page import EVERY, SAVED, method_table, write_page
 from benchmarks.quality.references import load_style_pictures
@@ -137,14 +137,13 @@ def make_pictures(
         print(job.method, job.style, *job.numbers, flush=True)
 
 
-def train_judge(options: argparse.Namespace) -> Judge:
-    """Train a judge on every style that has a renderer, whichever styles are requested."""
+def train_judge(options: argparse.Namespace, networks: tuple[Network, Network]) -> Judge:
+    """Train a judge with these networks on every style that has a renderer, whichever styles are requested."""
     from bundled_model.styles import RENDERERS
 
     photos = read_part(options.data, "reference", options.references)
     drawn = {style: load_style_pictures(style, photos, options.out / "references") for style in RENDERERS}
-    device = pick_device(options.device)
-    return Judge.train(*load_networks(device), {**drawn, PHOTO: photos.pixels}, device)
+    return Judge.train(*networks, {**drawn, PHOTO: photos.pixels})
 
 
 def judge_methods(
@@ -160,7 +159,12 @@ def judge_methods(
 
 
 def compute_figures(
-    options: argparse.Namespace, photos: Photos, styles: list[str], methods: list[str], folder: Path
+    options: argparse.Namespace,
+    networks: tuple[Network, Network],
+    photos: Photos,
+    styles: list[str],
+    methods: list[str],
+    folder: Path,
 ) -> dict[str, Any]:
     """Compute the figures over all photos that have a picture by every method in every style.
 
@@ -169,7 +173,7 @@ def compute_figures(
     count = work.count_complete(folder, len(photos), styles, methods)
     if count == 0:
         raise ConfigError("no photo has a picture by every method in every style yet", hint="run the command longer")
-    judge = train_judge(options)
+    judge = train_judge(options, networks)
     figures = {
         "model": options.model,
         "split": options.split,
@@ -189,8 +193,7 @@ def compute_figures(
 def run(options: argparse.Namespace) -> None:
     """Make pictures, compute their figures, print and save them."""
     check_options(options)
-    if not options.share:
-        load_networks(torch.device("cpu"))
+    networks = None if options.share else load_networks(pick_device(options.device))
     place, styles = make_studio(options)
     methods = select_methods(options.methods, [style for style in styles if style not in place.generators])
     folder = picture_folder(options, place.settings)
@@ -199,9 +202,9 @@ def run(options: argparse.Namespace) -> None:
     photos = read_part(options.data, options.split, options.photos or SIZES[options.split])
     if not options.figures_only:
         make_pictures(options, photos, place, styles, methods, folder)
-    if options.share:
+    if networks is None:
         return
-    figures = {**compute_figures(options, photos, styles, methods, folder), **made_with}
+    figures = {**compute_figures(options, networks, photos, styles, methods, folder), **made_with}
     for table in (figures["main"], figures) if "main" in figures else (figures,):
         print(f"\n{table['photos']} photos\n\n{method_table(table)}")
     with atomic(folder / "figures.json") as temporary:

@@ -38,10 +38,10 @@ Network = Callable[..., Tensor]
 
 
 @torch.no_grad()
-def run_in_batches(network: Network, device: torch.device, *pictures: np.ndarray) -> Tensor:
-    """Return a network's output for pictures, or for pairs of them, in batches of `BATCH`, on the CPU."""
+def run_in_batches(network: Network, *pictures: np.ndarray) -> Tensor:
+    """Return a network's output for pictures, or for pairs of them, in batches of `BATCH`."""
     firsts = range(0, len(pictures[0]), BATCH)
-    return torch.cat([network(*(to_tensor(p[n : n + BATCH]).to(device) for p in pictures)).cpu() for n in firsts])
+    return torch.cat([network(*(to_tensor(p[n : n + BATCH]) for p in pictures)) for n in firsts])
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,6 @@ class Judge:
     Attributes:
         perceptual: network for the distance of pairs of pictures.
         network: network for the features of pictures.
-        device: of both networks.
         references: features of each style's reference pictures.
         axes: principal axes of the features, for the Frechet distance.
         classifier: trained on every second reference photo, unchanged and in every style.
@@ -91,7 +90,6 @@ class Judge:
 
     perceptual: Network
     network: Network
-    device: torch.device
     references: Mapping[str, Tensor]
     axes: Axes
     classifier: StyleClassifier
@@ -99,21 +97,19 @@ class Judge:
     artefacts: Mapping[str, Artefacts]
 
     @classmethod
-    def train(
-        cls, perceptual: Network, network: Network, pictures: Mapping[str, np.ndarray], device: torch.device
-    ) -> Judge:
+    def train(cls, perceptual: Network, network: Network, pictures: Mapping[str, np.ndarray]) -> Judge:
         """Train on each style's pictures and, under "photo", the unchanged photos; all are of the same photos."""
-        references = {style: run_in_batches(network, device, drawn) for style, drawn in pictures.items()}
+        references = {style: run_in_batches(network, drawn) for style, drawn in pictures.items()}
         axes = principal_axes(torch.cat(list(references.values())), AXES)
         classifier = StyleClassifier.fit(*select_half(references, 0))
         accuracy = classifier.accuracy(*select_half(references, 1))
         artefacts = {style: Artefacts.measure(drawn) for style, drawn in pictures.items()}
-        return cls(perceptual, network, device, references, axes, classifier, accuracy, artefacts)
+        return cls(perceptual, network, references, axes, classifier, accuracy, artefacts)
 
     def __call__(self, style: str, results: np.ndarray, photos: np.ndarray) -> Figures:
         """Compute the figures of pictures in a style made from these photos; distances of sets need two pictures."""
-        features, reference = run_in_batches(self.network, self.device, results), self.references[style]
-        content = float(run_in_batches(self.perceptual, self.device, results, photos).mean())
+        features, reference = run_in_batches(self.network, results), self.references[style]
+        content = float(run_in_batches(self.perceptual, results, photos).mean())
         several = len(results) > 1
         frechet = frechet_distance(self.axes(features), self.axes(reference)) if several else None
         return {

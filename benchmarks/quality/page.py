@@ -179,8 +179,8 @@ def render(
     """
     if figures is None:
         return HEAD + UNMEASURED
-    measured = [figures["model_sha256"]] + ([every["model_sha256"]] if every else [])
-    stale = STALE if model_sha256 is not None and set(measured) != {model_sha256} else ""
+    others = {table["model_sha256"] for table in (figures, every) if table} - {model_sha256}
+    stale = STALE if model_sha256 is not None and others else ""
     first = figures.get("main", figures)
     blocks = [stale, f"\n{method_table(first)}\n", READING]
     if USUAL in first["methods"]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from benchmarks.quality.judging import Network
 from stylescore.catalog.places import how_to_get, locate
 from stylescore.errors import ModelError
 from stylescore.metrics import MobileNetFeatures, PerceptualDistance
@@ -24,11 +26,21 @@ def _installed(name: str) -> Path:
     return found.path
 
 
-def load_networks(device: torch.device) -> tuple[PerceptualDistance, MobileNetFeatures]:
-    """Load the networks for perceptual distance and for features, onto a device.
+def _on(device: torch.device, network: torch.nn.Module) -> Network:
+    """Return a network that computes on a device, from tensors on the CPU to tensors on the CPU."""
+    network.to(device)
+
+    def run(*pictures: Tensor) -> Tensor:
+        return network(*(some.to(device) for some in pictures)).cpu()
+
+    return run
+
+
+def load_networks(device: torch.device) -> tuple[Network, Network]:
+    """Load the networks for perceptual distance and for features, to compute on a device.
 
     Raises:
         ModelError: their weights are not installed, or cannot be read.
     """
     states = [read_state(_installed(name)) for name in ("st-lpips", "mobilenet")]
-    return PerceptualDistance.from_state(states[0]).to(device), MobileNetFeatures.from_state(states[1]).to(device)
+    return _on(device, PerceptualDistance.from_state(states[0])), _on(device, MobileNetFeatures.from_state(states[1]))

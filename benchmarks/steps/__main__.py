@@ -62,12 +62,14 @@ def settings(options: argparse.Namespace) -> list[dict[str, Any]]:
     return first + [row for row in rows if row["mode"] != "plain"]
 
 
-def measure(setting: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one setting in a process of its own; a failure is told and kept."""
+def to_words(setting: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    """Return the command line of one setting's measurement."""
     words = [f"--{name}={value}" for name, value in setting.items()]
-    words += [f"--repeats={options.repeats}", *(["--profile"] if options.profile else [])]
-    if options.in_process:
-        return measure_here(setting, words)
+    return [*words, f"--repeats={options.repeats}", *(["--profile"] if options.profile else [])]
+
+
+def measure_apart(setting: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """Measure one setting in a process of its own; a failure is told and kept."""
     command = [sys.executable, "-m", "benchmarks.steps.measure", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -78,7 +80,7 @@ def measure(setting: dict[str, Any], options: argparse.Namespace) -> dict[str, A
 
 
 def measure_here(setting: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """Measure one setting in this process, after the memory of the one before is given back."""
+    """Measure one setting in this process, after the memory of the one before is given back; a failure is kept too."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -128,18 +130,15 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="count operations; on a GPU also its busiest kernels")
-    parser.add_argument(
-        "--in-process",
-        action="store_true",
-        help="all settings in one process, on a GPU: torch is imported once",
-    )
+    parser.add_argument("--in-process", action="store_true", help="all settings in one process, on a GPU")
     parser.add_argument("--name", default="steps", help="of the file in benchmarks/results/")
     options = parser.parse_args()
     if options.in_process and not torch.cuda.is_available():
         parser.error("--in-process needs a GPU: only there a setting's peak of memory is its own")
+    measure = measure_here if options.in_process else measure_apart
     rows = []
     for setting in settings(options):
-        rows.append(measure(setting, options))
+        rows.append(measure(setting, to_words(setting, options)))
         print(".", end="", file=sys.stderr, flush=True)
     print(f"\n{table(rows)}\n{save_results(options.name, {'rows': rows})}")
 

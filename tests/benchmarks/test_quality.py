@@ -159,7 +159,7 @@ RED, BLUE, GREY = (200, 20, 20), (20, 20, 200), (100, 100, 100)
 
 def judge() -> Judge:
     drawn = {"red": tinted(1, RED), "blue": tinted(2, BLUE), "photo": tinted(3, GREY)}
-    return Judge.train(apart, colours, drawn, torch.device("cpu"))
+    return Judge.train(apart, colours, drawn)
 
 
 def test_the_judge_prefers_pictures_of_the_style() -> None:

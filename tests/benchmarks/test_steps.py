@@ -105,7 +105,7 @@ def test_settings_share_a_process_on_a_gpu_only(
     assert "--in-process needs a GPU" in capsys.readouterr().err
 
 
-def test_a_network_is_made_on_the_device_it_is_measured_on() -> None:
+def test_a_network_is_made_on_the_default_device() -> None:
     with torch.device("meta"):
         network = KINDS["mini"].make()
     assert {weight.device.type for weight in network.parameters()} == {"meta"}
