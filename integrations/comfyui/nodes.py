@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import folder_paths
@@ -21,6 +23,7 @@ from stylescore.assembly.one_step import open_network
 from stylescore.catalog.registry import known_generators, list_styles
 from stylescore_apply import Settings
 from stylescore_apply import stylize as apply_network
+from stylescore_apply.networks import Network
 from stylescore_apply.stylizing import MOST_PASSES
 
 from .models import checkpoint_file
@@ -208,7 +211,7 @@ class ApplyGenerator(io.ComfyNode):
         known = known_generators()
         if generator not in known:
             raise ValueError(f"there is no generator {generator!r}\nput {generator}.onnx into stylescore's styles")
-        network = _with_hint(open_network, known[generator])
+        network = _with_hint(open_once, known[generator], known[generator].stat().st_mtime_ns)
         settings = Settings(seed=seed, strength=strength, passes=passes)
         pictures = []
         for each in image:
@@ -216,6 +219,12 @@ class ApplyGenerator(io.ComfyNode):
             made = _with_hint(apply_network, network, np.asarray(to_picture(each)), settings)
             pictures.append(to_image(Image.fromarray(made)))
         return io.NodeOutput(torch.cat(pictures))
+
+
+@lru_cache(maxsize=1)
+def open_once(file: Path, _changed: int) -> Network:
+    """Return a generator's network, kept for the next execution as long as the file does not change."""
+    return open_network(file)
 
 
 class Progress:

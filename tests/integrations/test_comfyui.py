@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,21 @@ def test_a_generator_is_applied_and_interrupted(
     comfy.interrupt_at = 0
     with pytest.raises(InterruptProcessingException):
         nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=1.0)
+
+
+def test_a_network_is_kept_until_its_file_changes(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    load = nodes.open_network
+    monkeypatch.setattr(nodes, "open_network", lambda file: loaded.append(file) or load(file))
+    monkeypatch.setenv("STYLESCORE_STYLES", str(tmp_path))
+    file = tmp_path / "mine.onnx"
+    onnx.save(build(), file)
+    for _ in range(2):
+        nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=1.0)
+    assert loaded == [file]
+    os.utime(file, ns=(0, 1))
+    nodes.ApplyGenerator.execute(generator="mine", image=images(), seed=1, strength=1.0)
+    assert loaded == [file, file]
 
 
 def test_a_bundled_generator_runs_on_the_bundled_model(nodes: Any) -> None:
