@@ -126,6 +126,11 @@ def test_constants_of_the_runs_can_be_stated_and_hold_in_both_phases_unless_stat
     assert resolve({"name": "a"}, RUN).matching.method.timesteps.t_max == RUN.method.timesteps.t_max
 
 
+def test_a_stated_share_of_fixed_noise_is_that_of_the_pairs_alone() -> None:
+    config = resolve({"name": "a", "run": {"method": {"consistent_noise": 0.25}}}, RUN)
+    assert (config.run.method.consistent_noise, config.matching.method.consistent_noise) == (0.25, 0.0)
+
+
 def test_a_network_has_fresh_noise_and_one_fake_score() -> None:
     method = matching_method(RUN.method)
     assert (method.consistent_noise, method.fake.scope, method.weight) == (0.0, "batch", "normalised")

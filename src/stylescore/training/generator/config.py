@@ -342,7 +342,6 @@ def _check_method(config: GeneratorTrainingConfig) -> None:
                 hint="use --method sms",
             )
     needed = {
-        "run.method.consistent_noise": (config.run.method.consistent_noise, 1.0),
         "run.method.refine.factor": (config.run.method.refine.factor, 1.0),
         "matching.method.relevance.timesteps": (config.matching.method.relevance.timesteps, 0),
         "matching.method.fake.scope": (config.matching.method.fake.scope, "batch"),

@@ -2,7 +2,8 @@
 
 A run with consistent_noise = 1 draws one noise field, eps_run = N(0, 1) of the latent's shape [channels, h / 8, w / 8]:
 `run_noise` of a generator with the pair's seed. This very field, unchanged, is the second input of the generator:
-its noise channels are the latent's channels, its cells the latent's cells.
+its noise channels are the latent's channels, its cells the latent's cells. With a smaller consistent_noise the field
+tells less of the run, and what it does not tell is averaged by the regression.
 
 A folder of pairs holds `pairs.json` (what made them), `pairs.jsonl` (one line a pair), and for each pair the photo as
 the model saw it and the picture, both as lossless WebP.
