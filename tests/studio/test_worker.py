@@ -206,7 +206,7 @@ def test_the_worker_makes_drafts_of_the_pictures_that_wait(
     monkeypatch.setattr(worker.engine, "prepare", lambda: None)
     generator = StyleList().find("van-gogh").lora_generator
     assert generator is not None
-    plain, begun = bench.add(style="pixel-art"), bench.add()
+    plain, begun = bench.add(style="ink-drawing"), bench.add()
     bench.store.report(begun, folder="run")
     keys = [bench.add() for _ in range(5)]
     worker._take_one()
