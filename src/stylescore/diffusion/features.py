@@ -48,12 +48,15 @@ class FeatureDistance:
             eps: noise that both are noised with.
             t: a timestep for each pair; small ones compare detail.
         """
-        with torch.no_grad():
-            wanted = self._features(second, eps, t)
-        pairs = zip(self._features(first, eps, t), wanted, strict=True)
-        return torch.stack([_unit_distance(ours, theirs) for ours, theirs in pairs]).mean(dim=0)
+        return feature_distance(*self.both(first, second, eps, t))
 
-    def _features(self, z: Latent, eps: Noise, t: Timesteps) -> list[Tensor]:
+    def both(self, first: Latent, second: Latent, eps: Noise, t: Timesteps) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features of two latents under the same noise; nothing flows back into the second."""
+        with torch.no_grad():
+            wanted = self.features(second, eps, t)
+        return self.features(first, eps, t), wanted
+
+    def features(self, z: Latent, eps: Noise, t: Timesteps) -> list[Tensor]:
         """Return the outputs of the compared layers, [batch, c, h, w] or [batch, tokens, c]."""
         z_t = self.backbone.schedule.add_noise(z, eps, t)
         with _outputs(compared_layers(self.backbone.network)) as found, suppress(_StopError):
@@ -94,6 +97,11 @@ def _main_output(output: Any) -> Tensor:
     """Return a layer's hidden state: its output, or the last tensor among several, as transformer blocks return it."""
     parts = [output] if isinstance(output, Tensor) else [part for part in output if isinstance(part, Tensor)]
     return parts[-1]
+
+
+def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> PerSample:
+    """Return the distance of two pictures by their features: the mean over layers."""
+    return torch.stack([_unit_distance(ours, theirs) for ours, theirs in zip(first, second, strict=True)]).mean(dim=0)
 
 
 def _unit_distance(first: Tensor, second: Tensor) -> PerSample:

@@ -13,7 +13,21 @@ import numpy as np
 import torch
 from torch import Generator
 
-Purpose = Literal["order", "sample", "sheet", "pair", "crop", "noise", "score", "fake", "measure", "hold", "group"]
+Purpose = Literal[
+    "order",
+    "sample",
+    "sheet",
+    "pair",
+    "crop",
+    "noise",
+    "score",
+    "fake",
+    "measure",
+    "hold",
+    "group",
+    "stability",
+    "critic",
+]
 _PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """Their places give the draws: a new one belongs at the end."""
 

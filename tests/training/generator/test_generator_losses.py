@@ -40,22 +40,22 @@ def session(generator_session: Make) -> Session:
 def test_a_picture_that_is_the_pairs_costs_nothing(session: Session, rngs: Rngs) -> None:
     batch, regression = together(session), session.trainer.regression
     assert len(batch.photo) == 2
-    pixel, perceptual = regression(painted(session, batch.target), batch, rngs(1, 2))
-    assert torch.equal(pixel, torch.zeros(2))
-    assert torch.equal(perceptual, torch.zeros(2))
-    pixel, perceptual = regression(painted(session, batch.target + 0.1), batch, rngs(1, 2))
-    torch.testing.assert_close(pixel, torch.full((2,), 0.1))
-    assert bool((perceptual > 0).all())
-    torch.testing.assert_close(regression.loss(pixel, perceptual), pixel + 0.1 * perceptual)
+    parts = regression(painted(session, batch.target), batch, rngs(1, 2))
+    assert parts.keys() == {"pixel", "perceptual"}
+    assert all(torch.equal(part, torch.zeros(2)) for part in parts.values())
+    parts = regression(painted(session, batch.target + 0.1), batch, rngs(1, 2))
+    torch.testing.assert_close(parts["pixel"], torch.full((2,), 0.1))
+    assert bool((parts["perceptual"] > 0).all())
+    torch.testing.assert_close(regression.loss(parts), parts["pixel"] + 0.1 * parts["perceptual"])
 
 
 def test_without_weight_the_perceptual_distance_is_not_computed(session: Session, rngs: Rngs) -> None:
     batch, counter = together(session), session.trainer.matching.networks.base.counter
     regression = replace(session.trainer.regression, config=replace(session.trainer.config.regression, perceptual=0.0))
     before = counter.snapshot()
-    _, perceptual = regression(painted(session, batch.photo), batch, rngs(1, 2))
+    parts = regression(painted(session, batch.photo), batch, rngs(1, 2))
     assert counter.snapshot() == before
-    assert torch.equal(perceptual, torch.zeros(2))
+    assert torch.equal(parts["perceptual"], torch.zeros(2))
 
 
 def test_a_step_is_that_of_the_objective_on_the_pictures_latents(session: Session, rngs: Rngs) -> None:

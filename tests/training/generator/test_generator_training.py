@@ -65,6 +65,7 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
         (1, {"measure_every": 1}),
         (3, {"network": "resnet9", "accumulate": 2}),
         (4, {"measure_every": 2}),
+        (2, {"measure_every": 1, "stability": 0.5, "regression": {"adversarial": 0.5}}),
         (4, {"measure_every": 1, "matching": {"fake_warmup": 2}}),
         (6, {"matching": {"fake_warmup": 2}}),
     ],
@@ -92,7 +93,10 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
 
 def test_accumulated_parts_are_one_batch(generator_session: Make) -> None:
     whole, parts = (
-        generator_session(accumulate=count, regression={"batch": 4}, matching={"batch": 4}) for count in (1, 4)
+        generator_session(
+            accumulate=count, stability=0.5, regression={"batch": 4, "adversarial": 0.5}, matching={"batch": 4}
+        )
+        for count in (1, 4)
     )
     for one, two in zip(steps_of(whole), steps_of(parts), strict=True):
         assert two.loss == pytest.approx(one.loss, rel=1e-4)

@@ -25,7 +25,7 @@ OTHER = "it was made by another training"
 
 @dataclass(frozen=True)
 class GeneratorState(State):
-    """All that a training has changed: weights, averaged and best weights, fake score, moments of both optimisers.
+    """All that a training has changed: weights, averaged and best ones, fake score, critic, optimisers' moments.
 
     Attributes:
         phase: number of the phase in progress.
@@ -104,3 +104,6 @@ def _parameters(trainer: Trainer) -> Iterator[tuple[str, nn.Parameter, Optimizer
     if trainer.matching.fake is not None and trainer.fake_optimiser is not None:
         for name, parameter in trainer.matching.fake.state.items():
             yield f"fake.{name}", parameter, trainer.fake_optimiser
+    if trainer.regression.critic is not None and trainer.critic_optimiser is not None:
+        for name, parameter in trainer.regression.critic.named_parameters():
+            yield f"critic.{name}", parameter, trainer.critic_optimiser

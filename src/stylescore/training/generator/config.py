@@ -59,6 +59,9 @@ class RegressionConfig:
         pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
         perceptual: weight of the distance in the features of the base's denoising network; 0 computes none.
         perceptual_t: timestep at which the network sees the pictures.
+        adversarial: weight of a critic's judgement, which is trained to tell the generator's pictures from the pairs':
+            for sharp strokes where a distance alone draws their mean; 0 has no critic. The measure then chooses no
+            weights, since it prefers the mean.
     """
 
     steps: int = 4000
@@ -67,6 +70,7 @@ class RegressionConfig:
     pixel: float = 1.0
     perceptual: float = 0.1
     perceptual_t: int = 61
+    adversarial: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +115,8 @@ class GeneratorTrainingConfig:
         beta1: first Adam moment.
         clip_norm: largest norm of the gradient; a longer one is scaled down.
         ema: decay of the averaged weights, which are what is written.
+        stability: weight, in both phases, of the mean absolute difference between the shifted picture of a photo and
+            the picture of the shifted and slightly noised photo, for video that flickers less; 0 computes none.
         accumulate: parts that a process splits its batch into, one after another, for less memory.
         held_out: photos that are not trained on, by which the training is measured; at most a quarter of all.
         measure_every: steps between measures, and one at the end of each phase; 0 takes none.
@@ -140,6 +146,7 @@ class GeneratorTrainingConfig:
     beta1: float = 0.9
     clip_norm: float = 1.0
     ema: float = 0.999
+    stability: float = 0.0
     accumulate: int = 1
     held_out: int = 16
     measure_every: int = 200
@@ -214,6 +221,7 @@ RULES: Mapping[str, Rule] = {
     "beta1": MOMENT,
     "clip_norm": POSITIVE.at_most(1_000_000),
     "ema": MOMENT,
+    "stability": NOT_NEGATIVE.at_most(1000),
     "accumulate": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
     "held_out": Rule(lambda x: 1 <= x <= 4096, "between 1 and 4096"),
     "measure_every": WARMUP,
@@ -229,6 +237,7 @@ RULES: Mapping[str, Rule] = {
     "regression.learning_rate": POSITIVE.at_most(1),
     "regression.pixel": NOT_NEGATIVE.at_most(1000),
     "regression.perceptual": NOT_NEGATIVE.at_most(1000),
+    "regression.adversarial": NOT_NEGATIVE.at_most(1000),
     "regression.perceptual_t": Rule(lambda x: 3 <= x <= 999, "between 3 and 999"),
     "matching.steps": WARMUP,
     "matching.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),

@@ -14,13 +14,14 @@ from torch.optim import Optimizer
 
 from stylescore.errors import NonFiniteError, memory_limit
 from stylescore.method.optimisers import learning_rate
-from stylescore.method.types import Latent
+from stylescore.method.types import Latent, PerSample
 from stylescore.training.generator.average import copy_weights, put_weights, update_average
 from stylescore.training.generator.batches import Batch, Samples, StepBatches, collate, step_generators
 from stylescore.training.generator.config import GeneratorTrainingConfig, MatchingConfig, RegressionConfig
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.measure import measure_matching, measure_regression
 from stylescore.training.generator.networks import Kind, Painting
+from stylescore.training.generator.stability import disturb, instability
 from stylescore.training.process import Process
 
 Phase = Literal["regression", "fake", "matching"]
@@ -57,6 +58,7 @@ class Trainer:
         matching: step of the last phase, and the training of the fake score.
         fake_optimiser: over the fake score's parameters, if the method has one.
         data: what is drawn.
+        critic_optimiser: over the critic's parameters, if the first phase has one.
         step: steps done in all phases.
         phase: number of the phase in progress; 3 when all are over.
         phase_step: steps done in it.
@@ -75,6 +77,7 @@ class Trainer:
     matching: Matching
     fake_optimiser: Optimizer | None
     data: Data
+    critic_optimiser: Optimizer | None = None
     step: int = 0
     phase: int = 0
     phase_step: int = 0
@@ -101,6 +104,11 @@ class Trainer:
     def measure_every(self) -> int:
         """Steps between measures in the phase in progress; none while the generator stays as it is."""
         return 0 if self.phase_name == "fake" else self.config.measure_every
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the measure chooses the weights of the phase in progress; one that prefers the mean must not."""
+        return self.phase_name != "regression" or self.regression.critic is None
 
     @property
     def progress(self) -> float:
@@ -177,7 +185,7 @@ def train(trainer: Trainer) -> Iterator[TrainStep]:
 def _run_phase(trainer: Trainer) -> Iterator[TrainStep]:
     """Run the phase in progress to its end."""
     phase = trainer.phase
-    if trainer.phase_step == 0 and trainer.measure_every:
+    if trainer.phase_step == 0 and trainer.measure_every and trainer.chooses:
         _compare(trainer, take_measure(trainer))
     batches = step_batches(trainer)
     for parts in batches.steps(trainer.phase_step, trainer.phase_length, trainer.config.workers):
@@ -250,6 +258,8 @@ def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: 
     latents = [_accumulate(trainer, part, batch, sums) for part in parts]
     t = _gather_timesteps(trainer, sums)
     norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
+    if trainer.phase_name == "regression" and trainer.critic_optimiser is not None:
+        _train_critic(trainer, parts, latents, batch, sums)
     if trainer.phase_name == "matching" and trainer.fake_optimiser is not None:
         for number in range(config.matching.fake_steps):
             _train_fake(trainer, parts, latents, batch, number, sums)
@@ -280,23 +290,36 @@ def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
 
 
 def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
-    """Add the gradient of one part of a step; return the latents of its pictures, in the last phase."""
+    """Add the gradient of one part of a step; return the latents of its pictures where another network needs them."""
     place = (trainer.phase, trainer.phase_step)
     rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
     painting = paint(trainer, trainer.network, part)
     if trainer.phase_name == "regression":
-        pixel, perceptual = trainer.regression(painting, part, rng)
-        loss = trainer.regression.loss(pixel, perceptual)
-        sums.add(loss=loss, pixel=pixel, perceptual=perceptual)
-        torch.autograd.backward(loss.sum() / batch)
-        return None
-    step, z = trainer.matching.step(painting, part, trainer.progress, rng)
-    sums.add(loss=step.loss, score=step.score_loss, spectrum=step.spectrum_loss)
-    sums.t.append(step.t)
-    torch.autograd.backward(step.loss.sum() / batch)
-    if trainer.config.matching.regression:
+        compared = trainer.regression(painting, part, rng)
+        loss = trainer.regression.loss(compared)
+        sums.add(**compared)
+        z = None if trainer.critic_optimiser is None else painting.latent.detach()
+    else:
+        step, z = trainer.matching.step(painting, part, trainer.progress, rng)
+        loss = step.loss
+        sums.add(score=step.score_loss, spectrum=step.spectrum_loss)
+        sums.t.append(step.t)
+    if trainer.config.stability:
+        moved = _instability(trainer, painting, part)
+        loss = loss + trainer.config.stability * moved
+        sums.add(stability=moved)
+    sums.add(loss=loss)
+    torch.autograd.backward(loss.sum() / batch)
+    if trainer.phase_name == "matching" and trainer.config.matching.regression:
         _accumulate_pairs(trainer, part, batch, sums)
     return z
+
+
+def _instability(trainer: Trainer, painting: Painting, part: Batch) -> PerSample:
+    """Return how much the pictures of a part change, besides moving, when its photos move and are noised."""
+    place = (trainer.phase, trainer.phase_step)
+    disturbed, shifts = disturb(part, step_generators(trainer.config.run.seed, "stability", place, part.positions))
+    return instability(painting.pictures, paint(trainer, trainer.network, disturbed).pictures, shifts)
 
 
 def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> None:
@@ -304,9 +327,28 @@ def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) ->
     pairs = step_batches(trainer, 0)[trainer.phase_step]
     chosen = next(other for other in pairs if other.positions == part.positions).to(trainer.process.device)
     rng = step_generators(trainer.config.run.seed, "measure", (trainer.phase_step,), part.positions)
-    loss = trainer.regression.loss(*trainer.regression(paint(trainer, trainer.network, chosen), chosen, rng))
+    distance = trainer.regression.without_critic
+    loss = distance.loss(distance(paint(trainer, trainer.network, chosen), chosen, rng))
     sums.add(regression=loss)
     torch.autograd.backward(trainer.config.matching.regression * loss.sum() / batch)
+
+
+def _train_critic(
+    trainer: Trainer, parts: Sequence[Batch], latents: Sequence[Latent | None], batch: int, sums: _Sums
+) -> None:
+    """Train the critic once on the pictures of a step and those of its pairs; the arguments are `_train_fake`'s."""
+    regression, optimiser = trainer.regression, trainer.critic_optimiser
+    assert regression.critic is not None
+    assert optimiser is not None
+    optimiser.zero_grad(set_to_none=True)
+    for part, z in zip(parts, latents, strict=True):
+        assert z is not None
+        place = (trainer.phase, trainer.phase_step)
+        rng = step_generators(trainer.config.run.seed, "critic", place, part.positions)
+        loss = regression.critic_loss(z, part, rng)
+        sums.add(critic=loss)
+        torch.autograd.backward(loss.sum() / batch)
+    _move(trainer, list(regression.critic.parameters()), optimiser, (), "the critic", None)
 
 
 def _train_fake(
@@ -388,7 +430,8 @@ def _measure_if_due(trainer: Trainer) -> float | None:
     if not every or (trainer.phase_step % every and trainer.phase_step < trainer.phase_length):
         return None
     measure = take_measure(trainer)
-    _compare(trainer, measure)
+    if trainer.chooses:
+        _compare(trainer, measure)
     return measure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from stylescore.assembly.networks import Networks
 from stylescore.config.method import MethodConfig
 from stylescore.diffusion.adapters import TrainedAdapter
 from stylescore.diffusion.batching import BatchedScores
-from stylescore.diffusion.features import FeatureDistance
+from stylescore.diffusion.features import FeatureDistance, feature_distance
 from stylescore.method.fake_score import denoising_loss, identity, random_shift
 from stylescore.method.objective import Objective, gaussian
 from stylescore.method.schedule import Weight
@@ -20,6 +20,7 @@ from stylescore.method.timesteps import TimestepSampler
 from stylescore.method.types import Latent, PerSample, Rng, Step, Timesteps
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.config import RegressionConfig
+from stylescore.training.generator.critic import Critic, adversarial_loss, critic_loss, to_levels
 from stylescore.training.generator.networks import Painting, encode
 
 
@@ -31,39 +32,65 @@ class Regression:
         networks: the diffusion model's.
         features: distance in its features.
         config: weights.
+        critic: tells both apart, if the loss has such a part.
     """
 
     networks: Networks
     features: FeatureDistance
     config: RegressionConfig
+    critic: Critic | None = None
 
-    def __call__(self, painting: Painting, batch: Batch, rng: Rng) -> tuple[PerSample, PerSample]:
-        """Return the pixel distance and the perceptual distance of each sample; the loss weighs both.
+    @property
+    def without_critic(self) -> Regression:
+        """The same without the part that a critic judges, which is no distance: for measures."""
+        return replace(self, critic=None)
 
-        One without weight is not computed, and 0.
+    def __call__(self, painting: Painting, batch: Batch, rng: Rng) -> dict[str, PerSample]:
+        """Return the parts of the loss by the names of their weights, one value a sample.
+
+        The pixel distance and the perceptual one are not computed without weight, and 0.
 
         Args:
             painting: the generator's pictures.
             batch: with the pairs' pictures.
             rng: one generator for each sample, of the noise under which features are compared.
         """
-        pixel = perceptual = torch.zeros(len(batch.target), device=batch.target.device)
+        nothing = torch.zeros(len(batch.target), device=batch.target.device)
+        parts = {"pixel": nothing, "perceptual": nothing}
         if self.config.pixel:
-            pixel = (painting.pictures - batch.target).abs().flatten(1).mean(dim=1)
-        if self.config.perceptual:
-            with torch.no_grad():
-                target = encode(self.networks, batch.target)
-            perceptual = self.distance(painting.latent, target, rng)
-        return pixel, perceptual
+            parts["pixel"] = (painting.pictures - batch.target).abs().flatten(1).mean(dim=1)
+        if self.config.perceptual or self.critic is not None:
+            z, target = painting.latent, self._encode_target(batch)
+            ours, theirs = self.features.both(z, target, gaussian(z, rng), self._t(z))
+            if self.config.perceptual:
+                parts["perceptual"] = feature_distance(ours, theirs)
+            if self.critic is not None:
+                parts["adversarial"] = adversarial_loss(self.critic, to_levels(z, ours), to_levels(target, theirs))
+        return parts
+
+    def loss(self, parts: Mapping[str, PerSample]) -> PerSample:
+        """Return the weighted sum."""
+        weighted: list[PerSample] = [getattr(self.config, name) * part for name, part in parts.items()]
+        return torch.stack(weighted).sum(dim=0)
+
+    def critic_loss(self, z: Latent, batch: Batch, rng: Rng) -> PerSample:
+        """Return the loss of the critic on the latents of the generator's pictures, differentiable in its weights."""
+        assert self.critic is not None
+        with torch.no_grad():
+            target = self._encode_target(batch)
+            ours, theirs = self.features.both(z, target, gaussian(z, rng), self._t(z))
+        return critic_loss(self.critic, to_levels(z, ours), to_levels(target, theirs))
 
     def distance(self, first: Latent, second: Latent, rng: Rng) -> PerSample:
         """Return the perceptual distance of latents."""
-        t = torch.full((len(first),), self.config.perceptual_t, device=first.device)
-        return self.features(first, second, gaussian(first, rng), t)
+        return self.features(first, second, gaussian(first, rng), self._t(first))
 
-    def loss(self, pixel: PerSample, perceptual: PerSample) -> PerSample:
-        """Return the weighted sum."""
-        return self.config.pixel * pixel + self.config.perceptual * perceptual
+    def _encode_target(self, batch: Batch) -> Latent:
+        with torch.no_grad():
+            return encode(self.networks, batch.target)
+
+    def _t(self, z: Latent) -> Timesteps:
+        return torch.full((len(z),), self.config.perceptual_t, device=z.device)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ CONTENT = 0.5
 
 
 def measure_regression(regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:
-    """Return the sum of the first phase's loss over a batch of held-out pairs."""
-    painting = PixelPainting(pictures, regression.networks)
-    return regression.loss(*regression(painting, batch, rng)).sum()
+    """Return the sum of the first phase's loss, without a critic, over a batch of held-out pairs."""
+    distance, painting = regression.without_critic, PixelPainting(pictures, regression.networks)
+    return distance.loss(distance(painting, batch, rng)).sum()
 
 
 def measure_matching(matching: Matching, regression: Regression, pictures: Tensor, batch: Batch, rng: Rng) -> Tensor:

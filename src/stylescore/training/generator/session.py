@@ -30,10 +30,11 @@ from stylescore.runs.folder import Curves, make_folder
 from stylescore.runs.record import flat_settings, read_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
 from stylescore.training.draws import make_generator as make_rng
-from stylescore.training.draws import shuffle
+from stylescore.training.draws import make_seed, shuffle
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.config import GeneratorTrainingConfig, check_training
+from stylescore.training.generator.critic import BETAS, LEARNING_RATE, Critic, to_levels
 from stylescore.training.generator.folder import (
     COMMAND,
     FREE,
@@ -286,6 +287,8 @@ def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
     average = copy.deepcopy(network).eval().requires_grad_(False)
     matching = _make_matching(setup)
     fake = matching.fake
+    regression = _make_regression(setup, matching)
+    critic = regression.critic
     return Trainer(
         config=config,
         process=setup.process,
@@ -293,12 +296,15 @@ def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
         network=network.train(),
         average=average,
         optimiser=make_optimiser(config, network),
-        regression=_make_regression(setup, matching),
+        regression=regression,
         matching=matching,
         fake_optimiser=None
         if fake is None
         else torch.optim.AdamW(fake.parameters, lr=matching.method.fake.lr, weight_decay=0.0),
         data=_make_data(setup, folder),
+        critic_optimiser=None
+        if critic is None
+        else torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE, betas=BETAS),
     )
 
 
@@ -325,8 +331,20 @@ def _make_matching(setup: Setup) -> Matching:
 
 def _make_regression(setup: Setup, matching: Matching) -> Regression:
     """Assemble the first phase's loss."""
-    networks = matching.networks
-    return Regression(networks, FeatureDistance(networks.base, networks.text([""])), setup.config.regression)
+    networks, config = matching.networks, setup.config
+    features = FeatureDistance(networks.base, networks.text([""]))
+    critic = _make_critic(setup, features) if config.regression.steps and config.regression.adversarial else None
+    return Regression(networks, features, config.regression, critic)
+
+
+def _make_critic(setup: Setup, features: FeatureDistance) -> Critic:
+    """Return a new critic for the latents and features of the training's crops; every call returns the same weights."""
+    device, cells = setup.process.device, setup.config.size // CELL
+    probe = torch.zeros(1, setup.channels, cells, cells, device=device)
+    with torch.no_grad(), torch.random.fork_rng():
+        found = features.features(probe, probe, torch.zeros(1, dtype=torch.long, device=device))
+        torch.manual_seed(make_seed(setup.config.run.seed, "critic"))
+        return Critic([level.shape[1] for level in to_levels(probe, found)]).to(device)
 
 
 def new_folder(setup: Setup, output: Path) -> GeneratorFolder:
