@@ -23,6 +23,7 @@ from stylescore.assembly.one_step import load_one_step
 from stylescore.errors import ConfigError
 from stylescore.images import read_metadata
 from stylescore.runs.lock import hold
+from stylescore.studio import style_list
 from stylescore.studio.drafts import save_draft
 from stylescore.studio.engine import Draft, StylizeEngine, Task, TimeLeft
 from stylescore.studio.folder import StudioFolder
@@ -206,6 +207,10 @@ def test_the_worker_makes_drafts_of_the_pictures_that_wait(
     monkeypatch.setattr(worker.engine, "prepare", lambda: None)
     generator = StyleList().find("van-gogh").lora_generator
     assert generator is not None
+    own = style_list._lora_generator
+    monkeypatch.setattr(
+        style_list, "_lora_generator", lambda entry: None if entry.name == "ink-drawing" else own(entry)
+    )
     plain, begun = bench.add(style="ink-drawing"), bench.add()
     bench.store.report(begun, folder="run")
     keys = [bench.add() for _ in range(5)]
