@@ -1,8 +1,8 @@
 """A critic that tells a generator's pictures from those of the pairs, so that the mean of all possible strokes loses.
 
 Small heads on the features of a frozen denoising network, as in "Improved Distribution Matching Distillation for Fast
-Image Synthesis", NeurIPS 2024, section 4.3, and on the latent itself; relativistic loss and gradient penalties on both
-sides as in "The GAN is dead; long live the GAN! A Modern GAN Baseline", NeurIPS 2024, equations 2 to 4.
+Image Synthesis", NeurIPS 2024, section 4.3, and on the latent itself; relativistic loss of pairs and zero-centred
+gradient penalties on both sides as in "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv 2501.05441.
 """
 
 from __future__ import annotations

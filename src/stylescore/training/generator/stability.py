@@ -1,7 +1,7 @@
 """Steadiness in video: a photo that has moved a little should give the picture that has moved with it.
 
-Shift and noise losses as in "Real-Time Neural Style Transfer for Videos" and its successors, which train a network on
-the frames of a film; here one photo, moved by a known distance, is both frames.
+"Real-Time Neural Style Transfer for Videos", CVPR 2017, trains a network on neighbouring frames of a film and their
+optical flow; here one photo, moved by a known distance and with fresh noise of a camera, is both frames.
 """
 
 from __future__ import annotations
