@@ -57,8 +57,8 @@ class Trainer:
         regression: loss of the first phase.
         matching: step of the last phase, and the training of the fake score.
         fake_optimiser: over the fake score's parameters, if the method has one.
-        data: what is drawn.
         critic_optimiser: over the critic's parameters, if the first phase has one.
+        data: what is drawn.
         step: steps done in all phases.
         phase: number of the phase in progress; 3 when all are over.
         phase_step: steps done in it.
@@ -76,8 +76,8 @@ class Trainer:
     regression: Regression
     matching: Matching
     fake_optimiser: Optimizer | None
+    critic_optimiser: Optimizer | None
     data: Data
-    critic_optimiser: Optimizer | None = None
     step: int = 0
     phase: int = 0
     phase_step: int = 0

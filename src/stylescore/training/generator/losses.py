@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from stylescore.assembly.fitting import Prompts, make_scores
 from stylescore.assembly.networks import Networks
@@ -60,8 +61,8 @@ class Regression:
         if self.config.pixel:
             parts["pixel"] = (painting.pictures - batch.target).abs().flatten(1).mean(dim=1)
         if self.config.perceptual or self.critic is not None:
-            z, target = painting.latent, self._encode_target(batch)
-            ours, theirs = self.features.both(z, target, gaussian(z, rng), self._t(z))
+            z = painting.latent
+            target, ours, theirs = self._see(z, batch, rng)
             if self.config.perceptual:
                 parts["perceptual"] = feature_distance(ours, theirs)
             if self.critic is not None:
@@ -77,17 +78,18 @@ class Regression:
         """Return the loss of the critic on the latents of the generator's pictures, differentiable in its weights."""
         assert self.critic is not None
         with torch.no_grad():
-            target = self._encode_target(batch)
-            ours, theirs = self.features.both(z, target, gaussian(z, rng), self._t(z))
+            target, ours, theirs = self._see(z, batch, rng)
         return critic_loss(self.critic, to_levels(z, ours), to_levels(target, theirs))
 
     def distance(self, first: Latent, second: Latent, rng: Rng) -> PerSample:
         """Return the perceptual distance of latents."""
         return self.features(first, second, gaussian(first, rng), self._t(first))
 
-    def _encode_target(self, batch: Batch) -> Latent:
+    def _see(self, z: Latent, batch: Batch, rng: Rng) -> tuple[Latent, list[Tensor], list[Tensor]]:
+        """Return the latents of the pairs' pictures, then the features of `z` and of them under the same noise."""
         with torch.no_grad():
-            return encode(self.networks, batch.target)
+            target = encode(self.networks, batch.target)
+        return target, *self.features.both(z, target, gaussian(z, rng), self._t(z))
 
     def _t(self, z: Latent) -> Timesteps:
         return torch.full((len(z),), self.config.perceptual_t, device=z.device)

@@ -301,10 +301,10 @@ def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
         fake_optimiser=None
         if fake is None
         else torch.optim.AdamW(fake.parameters, lr=matching.method.fake.lr, weight_decay=0.0),
-        data=_make_data(setup, folder),
         critic_optimiser=None
         if critic is None
         else torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE, betas=BETAS),
+        data=_make_data(setup, folder),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from stylescore.method.objective import gaussian
 from stylescore.method.types import PerSample, Rng
 from stylescore.training.generator.batches import Batch
 
@@ -34,8 +35,7 @@ def disturb(batch: Batch, rng: Rng) -> tuple[Batch, Shifts]:
         rng: one generator for each sample.
     """
     shifts = [_draw_shift(generator) for generator in rng]
-    grain = torch.stack([torch.randn(batch.photo.shape[1:], generator=generator) for generator in rng])
-    moved = (_move(batch.photo, shifts) + GRAIN * grain.to(batch.photo)).clamp(0, 1)
+    moved = (_move(batch.photo, shifts) + GRAIN * gaussian(batch.photo, rng)).clamp(0, 1)
     return replace(batch, photo=moved), shifts
 
 
