@@ -54,7 +54,17 @@ VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("train-generator", "--dtype"): ("", "half"),
     ("train-generator", "--set"): (
         *("", "=", "run=3", "run.method=3", "run.method=[1]", "run.styles=3", "run.method.nothing=1", "pairs=3"),
-        *("pairs.count=nan", "pairs.count=1e9", "pairs.count=3", "width=129", "width=1e400", "blocks=33", "ema=1"),
+        *(
+            "pairs.count=nan",
+            "pairs.count=1e9",
+            "pairs.count=3",
+            "pairs.teacher_passes=9",
+            "pairs.teacher_passes=2",
+            "width=129",
+            "width=1e400",
+            "blocks=33",
+            "ema=1",
+        ),
         *("clip_norm=0", "beta1=1", "accumulate=0", "held_out=0", "patience=1e9", "workers=65", "file_dtype=int8"),
         *("regression=[]", "regression.steps=true", "regression.learning_rate=inf", "regression.perceptual_t=1000"),
         *("regression.adversarial=-1", "stability=nan"),

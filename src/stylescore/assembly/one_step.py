@@ -104,7 +104,7 @@ def load_one_step(
     networks.codec.vae.float()  # as in training: some overflow in half precision
     _check_cells(networks.codec.factor, facts, int(networks.codec.vae.config.latent_channels))
     step = OneStep(networks.style, networks.codec, networks.text([facts.prompt]), _options(facts)["timestep"])
-    return OneStepNetwork(_apply_facts(facts), stylizer, step, networks.base_notes)
+    return OneStepNetwork(apply_facts(facts), stylizer, step, networks.base_notes)
 
 
 def place_one_step(path: Path, stylizer: Stylizer) -> OneStepNetwork:
@@ -130,7 +130,7 @@ def place_one_step(path: Path, stylizer: Stylizer) -> OneStepNetwork:
             )
         adapter.layers[name].put(change)
     step = OneStep(base, codec, networks.text([facts.prompt]), options["timestep"])
-    return OneStepNetwork(_apply_facts(facts), stylizer, step, adapter=adapter)
+    return OneStepNetwork(apply_facts(facts), stylizer, step, adapter=adapter)
 
 
 def open_network(
@@ -301,7 +301,8 @@ def _check_cells(factor: int, facts: GeneratorFacts, channels: int) -> None:
         )
 
 
-def _apply_facts(facts: GeneratorFacts) -> Facts:
+def apply_facts(facts: GeneratorFacts) -> Facts:
+    """Return what applying a generator with torch needs to know, which sees a picture as a whole."""
     return Facts(
         network=facts.network,
         style=facts.style,

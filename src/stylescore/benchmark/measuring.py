@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from stylescore.benchmark.grid import Plan
-from stylescore.benchmark.results import Found, StyleResults, compare, pair_rows
+from stylescore.benchmark.results import Found, StyleResults, pair_rows
 from stylescore.catalog.metadata import stated_trigger_words, trigger_or_name
 from stylescore.catalog.registry import resolve_style
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StyleError
+from stylescore.evaluation.catalogue import Sampling
+from stylescore.evaluation.differences import by_photo, compare_photos
 from stylescore.evaluation.pairs import list_pictures
 from stylescore.evaluation.run import Evaluation, Prompts, Request
 from stylescore.storage.safetensors_header import read_header
@@ -100,14 +102,16 @@ def _trigger_words(style: str) -> str:
 
 def results_of(plan: Plan, found: Found, evaluation: Evaluation) -> StyleResults:
     """Return the results of a style once its evaluation has run."""
-    keys = evaluation.request.folders
+    request, report = evaluation.request, evaluation.report
+    photos = by_photo(report.scores, request.folders)
     return StyleResults(
         style=plan.style,
-        rows=[row for row in plan.rows if row.key in keys],
+        rows=[row for row in plan.rows if row.key in request.folders],
         pictures=found.of(plan.style),
-        report=evaluation.report,
+        report=report,
         metrics=evaluation.metrics,
-        differences=compare(evaluation),
+        differences=compare_photos(photos, Sampling(request.draws, request.seed)),
+        photos=photos,
         same=plan.same,
         hashes=found.hashes.get(plan.style, {}),
     )

@@ -37,6 +37,10 @@ NO_SCALE = (
     "reach in less than one of twenty cases; so one of twenty comparisons of equal methods is called one, too. "
     "Distances between sets depend on the number of pictures: compare rows of one table, never with those of a paper."
 )
+POOLED = (
+    "Every figure is the mean over the styles. Intervals and differences are those of photos, each with its mean over "
+    "the styles; distances between sets have none here."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class Benchmark:
 
     Attributes:
         styles: the results of each style.
+        pooled: the figures over all styles, or `None`.
         photos: the photos with their hashes, in order.
         settings: how it was called, by name.
         machine: versions and devices, by name.
@@ -59,6 +64,12 @@ class Benchmark:
     failures: Sequence[Failure] = ()
     shown: int = 24
     notes: Sequence[str] = field(default_factory=tuple)
+    pooled: StyleResults | None = None
+
+    @property
+    def results(self) -> list[StyleResults]:
+        """The figures over all styles where there are some, then those of each style."""
+        return [*([] if self.pooled is None else [self.pooled]), *self.styles]
 
     @property
     def shown_photos(self) -> list[Path]:
@@ -73,21 +84,25 @@ def write_report(benchmark: Benchmark, folder: Path) -> Path:
         OutputError: a file cannot be written.
     """
     make_folder(folder)
-    tables = [table for results in benchmark.styles for table in every_table(results)]
+    tables = [table for results in benchmark.results for table in every_table(results)]
     _write(folder / "results.json", json.dumps(to_json(benchmark), indent=2, allow_nan=False) + "\n")
-    _write(folder / "tables.csv", to_csv(benchmark.styles))
+    _write(folder / "tables.csv", to_csv(benchmark.results))
     _write(folder / "tables.tex", "% needs \\usepackage{booktabs}\n" + "\n".join(map(to_latex, tables)))
     _write(folder / "report.md", to_text(benchmark))
-    for results in benchmark.styles:
-        name = file_name(results.style)
-        plot, sheet = pareto_svg(results), make_sheet(benchmark, results)
+    for results in benchmark.results:
+        plot = pareto_svg(results)
         if plot is not None:
-            _write(folder / f"pareto-{name}.svg", plot)
-        with atomic(folder / f"sheet-{name}.jpg") as temporary:
-            sheet.save(temporary, format="JPEG", quality=QUALITY)
+            _write(folder / _plot_name(benchmark, results), plot)
+    for results in benchmark.styles:
+        with atomic(folder / f"sheet-{file_name(results.style)}.jpg") as temporary:
+            make_sheet(benchmark, results).save(temporary, format="JPEG", quality=QUALITY)
     page = folder / "report.html"
     _write(page, to_page(benchmark))
     return page
+
+
+def _plot_name(benchmark: Benchmark, results: StyleResults) -> str:
+    return "pareto.svg" if results is benchmark.pooled else f"pareto-{file_name(results.style)}.svg"
 
 
 def _write(path: Path, text: str) -> None:
@@ -125,6 +140,10 @@ def describe_style(results: StyleResults) -> list[str]:
     return lines
 
 
+def _describe(benchmark: Benchmark, results: StyleResults) -> list[str]:
+    return [*describe_style(results), *([POOLED] if results is benchmark.pooled else [])]
+
+
 def _describe_failures(benchmark: Benchmark) -> list[str]:
     return [f"Not made: {f.photo.name}, {f.row}, seed {f.seed}: {f.reason}" for f in benchmark.failures]
 
@@ -132,12 +151,13 @@ def _describe_failures(benchmark: Benchmark) -> list[str]:
 def to_text(benchmark: Benchmark) -> str:
     """Return the report as Markdown."""
     blocks = [f"# {TITLE}", describe(benchmark), *_bullets([*benchmark.notes, *_describe_failures(benchmark)])]
-    for results in benchmark.styles:
-        name = file_name(results.style)
-        blocks += [f"## {results.style}", *_bullets(describe_style(results))]
+    for results in benchmark.results:
+        blocks += [f"## {results.style}", *_bullets(_describe(benchmark, results))]
         if axes(results) is not None:
-            blocks.append(f"![content against style](pareto-{name}.svg)")
-        blocks += [f"![pictures](sheet-{name}.jpg)", *map(to_markdown, every_table(results))]
+            blocks.append(f"![content against style]({_plot_name(benchmark, results)})")
+        if results is not benchmark.pooled:
+            blocks.append(f"![pictures](sheet-{file_name(results.style)}.jpg)")
+        blocks += map(to_markdown, every_table(results))
     blocks += ["## Configuration", f"```json\n{json.dumps(_configuration(benchmark), indent=2)}\n```"]
     return "\n\n".join(blocks) + "\n"
 
@@ -172,17 +192,24 @@ def to_json(benchmark: Benchmark) -> dict[str, Any]:
     """Return all figures, costs and settings as plain values."""
     return {
         **_configuration(benchmark),
+        "all_styles": None if benchmark.pooled is None else _figures(benchmark.pooled),
         "failures": [{**asdict(failure), "photo": str(failure.photo)} for failure in benchmark.failures],
         "results": {
             results.style: {
-                **to_values(results.report, results.metrics),
-                "differences": results.differences,
+                **_figures(results),
                 "left_out": dict(results.same),
-                "labels": {row.key: row.variant.label for row in results.rows},
                 "pictures": [_picture_values(picture) for picture in results.pictures],
             }
             for results in benchmark.styles
         },
+    }
+
+
+def _figures(results: StyleResults) -> dict[str, Any]:
+    return {
+        **to_values(results.report, results.metrics),
+        "differences": results.differences,
+        "labels": {row.key: row.variant.label for row in results.rows},
     }
 
 
@@ -224,7 +251,7 @@ def to_page(benchmark: Benchmark) -> str:
     part = files("stylescore.benchmark") / "page"
     names = {name: (part / f"report.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
     sections = [_list([*benchmark.notes, *_describe_failures(benchmark)])]
-    sections += [_style_section(benchmark, results) for results in benchmark.styles]
+    sections += [_section(benchmark, results) for results in benchmark.results]
     configuration = escape(json.dumps(_configuration(benchmark), indent=2))
     sections.append(f"<details><summary>Configuration and hashes</summary><pre>{configuration}</pre></details>")
     return Template(names["html"]).substitute(
@@ -236,13 +263,14 @@ def to_page(benchmark: Benchmark) -> str:
     )
 
 
-def _style_section(benchmark: Benchmark, results: StyleResults) -> str:
-    """Return the part of the page on one style."""
+def _section(benchmark: Benchmark, results: StyleResults) -> str:
+    """Return the part of the page on one style, or on all of them, which has no pictures."""
     style = escape(results.style)
-    parts = [f'<section data-style="{style}">', f"<h2>{style}</h2>", _list(describe_style(results))]
+    parts = [f'<section data-style="{style}">', f"<h2>{style}</h2>", _list(_describe(benchmark, results))]
     parts.append(f'<div class="scroll">{pareto_svg(results) or ""}</div>')
     parts += [_html_table(table) for table in every_table(results)]
-    parts += ["<h3>Before and after</h3>", _slider(), "<h3>Pictures</h3>", _html_sheet(benchmark, results)]
+    if results is not benchmark.pooled:
+        parts += ["<h3>Before and after</h3>", _slider(), "<h3>Pictures</h3>", _html_sheet(benchmark, results)]
     return "\n".join([*parts, "</section>"])
 
 

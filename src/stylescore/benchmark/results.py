@@ -10,10 +10,10 @@ from typing import Any
 
 from stylescore.benchmark.generators import Applied
 from stylescore.benchmark.grid import Row
-from stylescore.evaluation.catalogue import Metric, Sampling, Score
-from stylescore.evaluation.differences import compare_to_first
+from stylescore.evaluation.catalogue import Metric, Score
+from stylescore.evaluation.differences import Photos
 from stylescore.evaluation.pairs import Pairing, Result, make_pairs
-from stylescore.evaluation.run import Evaluation, Report
+from stylescore.evaluation.run import Report
 from stylescore.runs.costs import Cost, read_cost
 from stylescore.runs.job import COMMAND, StylizeSettings, with_base_names
 from stylescore.runs.outcomes import Outcome
@@ -86,6 +86,7 @@ class StyleResults:
         report: the figures, by row and metric.
         metrics: those that were computed.
         differences: of each row to the first, photo by photo.
+        photos: the figures that photos have, by row, metric and photo.
         same: rows that were left out as they equal another, with its key.
         hashes: of the model and the style.
     """
@@ -96,6 +97,7 @@ class StyleResults:
     report: Report
     metrics: Mapping[str, Metric]
     differences: Mapping[str, Mapping[str, Any]]
+    photos: Mapping[str, Mapping[str, Photos]] = field(default_factory=dict)
     same: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -213,10 +215,3 @@ def _pair(pictures: Sequence[Picture]) -> Pairing:
     if not photos:
         return Pairing((), (), ())
     return make_pairs(photos, [Result(each.path, each.path.parent.name, each.photo.stem) for each in pictures])
-
-
-def compare(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return the differences of every row to the first, photo by photo."""
-    request = evaluation.request
-    sampling = Sampling(request.draws, request.seed)
-    return compare_to_first(evaluation.report.scores, request.folders, sampling)

@@ -383,8 +383,10 @@ def _write(
     Raises:
         BatchError: a picture could not be made.
     """
+    from stylescore.benchmark.pooling import pool_styles
     from stylescore.benchmark.report import Benchmark, write_report
     from stylescore.diagnostics.doctor import versions
+    from stylescore.evaluation.catalogue import Sampling
     from stylescore.runs.outcomes import BatchError
 
     report = Benchmark(
@@ -394,6 +396,7 @@ def _write(
         machine=versions(),
         failures=found.failures,
         shown=shown,
+        pooled=pool_styles(results, Sampling(settings["bootstrap"], 0)),
     )
     print_result(str(write_report(report, output)))
     for failure in found.failures:

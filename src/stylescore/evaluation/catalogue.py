@@ -81,13 +81,14 @@ class Metric:
     is_biased: bool = False
 
 
-def _mean_score(values: Float[Tensor, " pictures"], sampling: Sampling) -> Score:
+def mean_score(values: Float[Tensor, " pictures"], sampling: Sampling) -> Score:
+    """Return the mean of the figures of single pictures, with its interval."""
     interval = mean_interval(values, sampling.draws, sampling.rng()) if sampling.draws else None
     return Score(float(values.double().mean()), interval, tuple(values.tolist()))
 
 
 def _mean_of(name: str, pairs: Table, style: Table, sampling: Sampling) -> Score:
-    return _mean_score(pairs[name], sampling)
+    return mean_score(pairs[name], sampling)
 
 
 def _set_score(
@@ -131,18 +132,18 @@ def _infinity(name: str, pairs: Table, style: Table, sampling: Sampling) -> Scor
 
 
 def _clip_score(pairs: Table, style: Table, sampling: Sampling) -> Score:
-    return _mean_score(clip_score(pairs["clip-stylized"], pairs["clip-after"]), sampling)
+    return mean_score(clip_score(pairs["clip-stylized"], pairs["clip-after"]), sampling)
 
 
 def _clip_direction(pairs: Table, style: Table, sampling: Sampling) -> Score:
     before, after = pairs["clip-before"], pairs["clip-after"]
     if torch.equal(before, after):
         raise ConfigError("the CLIP direction needs two different texts", hint="give --prompt and --source-prompt")
-    return _mean_score(clip_direction(pairs["clip-source"], pairs["clip-stylized"], before, after), sampling)
+    return mean_score(clip_direction(pairs["clip-source"], pairs["clip-stylized"], before, after), sampling)
 
 
 def _csd(pairs: Table, style: Table, sampling: Sampling) -> Score:
-    return _mean_score(cosine_table(pairs["csd"], style["csd"]).mean(dim=1), sampling)
+    return mean_score(cosine_table(pairs["csd"], style["csd"]).mean(dim=1), sampling)
 
 
 def _csd_set(pairs: Table, style: Table, sampling: Sampling) -> Score:
@@ -153,7 +154,7 @@ def _csd_set(pairs: Table, style: Table, sampling: Sampling) -> Score:
 
 
 def _histogram(pairs: Table, style: Table, sampling: Sampling) -> Score:
-    return _mean_score(hellinger_distance(pairs["histogram"], style["histogram"]).mean(dim=1), sampling)
+    return mean_score(hellinger_distance(pairs["histogram"], style["histogram"]).mean(dim=1), sampling)
 
 
 def _of_pair(name: str, probe: str, what: str) -> Metric:

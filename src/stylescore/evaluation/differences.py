@@ -12,40 +12,57 @@ from stylescore.evaluation.catalogue import METRICS, Sampling, Score
 from stylescore.evaluation.pairs import Pairing
 from stylescore.metrics.intervals import mean_interval, sign_flip_test
 
+Photos = Mapping[str, float]
+"""A figure of each photo, by its base name."""
+
 
 def compare_to_first(
     scores: Mapping[str, Mapping[str, Score]], folders: Mapping[str, Pairing], sampling: Sampling
 ) -> dict[str, dict[str, Any]]:
+    """Return the differences of each folder but the first to the first, see `compare_photos`."""
+    return compare_photos(by_photo(scores, folders), sampling)
+
+
+def compare_photos(figures: Mapping[str, Mapping[str, Photos]], sampling: Sampling) -> dict[str, dict[str, Any]]:
     """Return, for each folder but the first, the mean difference to the first of every figure that photos have.
 
-    Only photos that both folders have are compared; a photo with several results counts with their mean. The interval
-    is that of the mean of the differences, which is narrower than the two intervals suggest, as both share the photos;
-    `p` is the probability of such a difference if the two did not differ, see `sign_flip_test`.
+    Only photos that both folders have are compared. The interval is that of the mean of the differences, which is
+    narrower than the two intervals suggest, as both share the photos; `p` is the probability of such a difference if
+    the two did not differ, see `sign_flip_test`.
+
+    Args:
+        figures: by folder and metric.
+        sampling: of the intervals.
     """
-    names = list(scores)
+    first, *others = figures
     return {
         other: {
-            metric: _difference(metric, first, second, sampling)
-            for metric in scores[other]
-            if (first := _by_photo(scores[names[0]].get(metric), folders[names[0]]))
-            and (second := _by_photo(scores[other][metric], folders[other]))
-            and first.keys() & second.keys()
+            metric: _difference(metric, figures[first][metric], values, sampling)
+            for metric, values in figures[other].items()
+            if values.keys() & figures[first].get(metric, {}).keys()
         }
-        for other in names[1:]
+        for other in others
     }
 
 
-def _by_photo(score: Score | None, pairing: Pairing) -> dict[str, float]:
-    """Return the figure of every photo; empty if the metric has none."""
-    if score is None or not score.values:
-        return {}
+def by_photo(
+    scores: Mapping[str, Mapping[str, Score]], folders: Mapping[str, Pairing]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the figures that photos have by folder, metric and photo; a photo with several results has their mean."""
+    return {
+        name: {metric: _photos(score, folders[name]) for metric, score in found.items() if score.values}
+        for name, found in scores.items()
+    }
+
+
+def _photos(score: Score, pairing: Pairing) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for pair, value in zip(pairing.pairs, score.values, strict=True):
         found.setdefault(pair.name, []).append(value)
     return {name: fmean(values) for name, values in found.items()}
 
 
-def _difference(metric: str, first: Mapping[str, float], second: Mapping[str, float], sampling: Sampling) -> Any:
+def _difference(metric: str, first: Photos, second: Photos, sampling: Sampling) -> dict[str, Any]:
     shared = sorted(first.keys() & second.keys())
     values = torch.tensor([second[name] - first[name] for name in shared], dtype=torch.float64)
     interval = mean_interval(values, sampling.draws, sampling.rng()) if sampling.draws else None

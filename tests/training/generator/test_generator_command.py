@@ -10,15 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from stylescore.generators import load_generator
 from stylescore.images import Photo
-from stylescore.training.generator.pairs import PairFolder
-from stylescore.training.generator.teacher import load_teacher
+from stylescore.training.generator.pairs import Pair, PairFolder, pair_noise
+from stylescore.training.generator.teacher import Teacher, load_teacher
+from stylescore_apply.networks import Array, Facts
 from stylescore_apply.storage.files import sha256
+from stylescore_apply.stylizing import Settings
 
 PARITY = Path(__file__).parents[2] / "data" / "parity"
 STYLE = PARITY / "style_lora_kohya.safetensors"
@@ -253,3 +256,40 @@ def test_pairs_of_runs_and_of_a_teacher_are_not_mixed(
     outcome = train_generator(*second)
     assert outcome.code == 2
     assert "were made with another" in outcome.err
+    outcome = train_generator(*second, "--teacher", bands(tools), "--set", "pairs.teacher_passes=2")
+    assert outcome.code == 2
+    assert "were made with another teacher's passes" in outcome.err
+
+
+def test_settings_of_a_teacher_without_one_are_refused(train_generator: Program, tools: SimpleNamespace) -> None:
+    outcome = train_generator("--set", "pairs.teacher_strength=0.5")
+    assert outcome.code == 2
+    assert "pairs.teacher_strength is of a --teacher, and there is none" in outcome.err
+    assert not tools.out.exists()
+
+
+def test_a_teacher_is_applied_to_its_own_picture() -> None:
+    """A network that halves what it sees and adds its noise: three passes and a mixture with the photo."""
+    noise = pair_noise(5, (1, 2, 2))[None].numpy()
+
+    class Halves:
+        facts = Facts(
+            network="mobile",
+            style="half",
+            noise_channels=1,
+            noise_scale=8,
+            multiple=1,
+            context=None,
+            bytes_per_pixel=64,
+            licence="",
+        )
+
+        def __call__(self, photo: Array, drawn: Array | None) -> Array:
+            assert drawn is not None
+            assert np.array_equal(drawn, noise)
+            return photo / 2
+
+    photo = Image.new("RGB", (16, 16), (200, 80, 40))
+    plan = Pair(number=0, photo=0, seed=5, mirrored=False, caption="", width=16, height=16)
+    (picture,) = Teacher(Halves(), Settings(passes=3, strength=0.5)).paint([Photo(Path("photo.png"), photo)], [plan])
+    assert picture.getpixel((3, 3)) == (112, 45, 22)  # 200 -> 25, 80 -> 10, 40 -> 5, then halfway back

@@ -41,6 +41,8 @@ BAD: dict[str, Any] = {
     "keep": -1,
     "pairs.count": 3,
     "pairs.batch": 0,
+    "pairs.teacher_passes": 9,
+    "pairs.teacher_strength": 0.0,
     "regression.steps": -1,
     "regression.batch": 0,
     "regression.learning_rate": 0.0,

@@ -22,6 +22,7 @@ from stylescore.config.run import RunConfig
 from stylescore.config.toml import check_choice, overlay
 from stylescore.errors import ConfigError, did_you_mean
 from stylescore.training.config import NAME
+from stylescore_apply.stylizing import MOST_PASSES
 
 FilePrecision = Literal["float16", "bfloat16", "float32"]
 GENERATORS = ("mobile", "resnet9", "lora")
@@ -42,10 +43,14 @@ class PairsConfig:
     Attributes:
         count: number of pairs; 0 makes none, and the regression learns to return the photo.
         batch: photos that are stylized together.
+        teacher_passes: how often a teacher is applied to make a pair, each time to its own last picture.
+        teacher_strength: weight of a teacher's picture where it is mixed with the photo.
     """
 
     count: int = 600
     batch: int = 4
+    teacher_passes: int = 1
+    teacher_strength: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +237,8 @@ RULES: Mapping[str, Rule] = {
     "keep": NOT_NEGATIVE.at_most(1000),
     "pairs.count": Rule(lambda x: x == 0 or x >= 4, "0 or at least 4").at_most(1_000_000),
     "pairs.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
+    "pairs.teacher_passes": Rule(lambda x: 1 <= x <= MOST_PASSES, f"between 1 and {MOST_PASSES}"),
+    "pairs.teacher_strength": POSITIVE.at_most(1),
     "regression.steps": WARMUP,
     "regression.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
     "regression.learning_rate": POSITIVE.at_most(1),

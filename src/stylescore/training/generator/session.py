@@ -33,7 +33,7 @@ from stylescore.training.draws import make_generator as make_rng
 from stylescore.training.draws import make_seed, shuffle
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
-from stylescore.training.generator.config import GeneratorTrainingConfig, check_training
+from stylescore.training.generator.config import GeneratorTrainingConfig, PairsConfig, check_training
 from stylescore.training.generator.critic import BETAS, LEARNING_RATE, Critic, to_levels
 from stylescore.training.generator.folder import (
     COMMAND,
@@ -155,6 +155,7 @@ def set_up(request: Request) -> Setup:
         InputError: a photo source, model, style, device or number that cannot be used.
     """
     config = check_training(request.config)
+    _require_teacher(request)
     photos = open_photos(request.photos, request.captions)
     order = shuffle(config.run.seed, "hold", len(photos), 0)
     held_out, trained = split_photos(order, config.held_out)
@@ -167,6 +168,15 @@ def set_up(request: Request) -> Setup:
     config = _with_size(config, stylizer)
     kind = make_kind(config, stylizer, _noise_channels(config, stylizer))
     return Setup(request, config, process, photos, held_out, trained, stylizer, photos.digest(), kind)
+
+
+def _require_teacher(request: Request) -> None:
+    """Raise `ConfigError` for settings of a teacher where there is none."""
+    stated, default = request.config.pairs, PairsConfig()
+    for name in ("teacher_passes", "teacher_strength"):
+        value = getattr(stated, name)
+        if request.teacher is None and value != getattr(default, name):
+            raise ConfigError(f"pairs.{name} is of a --teacher, and there is none", hint="add --teacher FILE")
 
 
 def _channels(stylizer: Stylizer) -> int:
@@ -239,7 +249,14 @@ def _make_painter(setup: Setup, stylizer: Stylizer) -> Painter:
     teacher = setup.request.teacher
     if teacher is None:
         return RunPainter(stylizer)
-    return load_teacher(teacher, stylizer.sources.model.reference, setup.process.device)
+    pairs = setup.config.pairs
+    return load_teacher(
+        teacher,
+        stylizer.sources.model.reference,
+        setup.process.device,
+        passes=pairs.teacher_passes,
+        strength=pairs.teacher_strength,
+    )
 
 
 def _pairs_record(setup: Setup) -> dict[str, Any]:
@@ -252,7 +269,13 @@ def _pairs_record(setup: Setup) -> dict[str, Any]:
         "size": setup.config.size,
     }
     if teacher is not None:
-        return {**common, "teacher": sha256(teacher)}
+        pairs = setup.config.pairs
+        return {
+            **common,
+            "teacher": sha256(teacher),
+            "teacher's passes": pairs.teacher_passes,
+            "teacher's strength": pairs.teacher_strength,
+        }
     return {
         **common,
         "style prompt": setup.stylizer.style_prompt,
