@@ -122,8 +122,8 @@ def make_run(method: Method | None, changes: dict[str, Any], content: float = 0.
     return recipe
 
 
-def make_one_step(passes: int) -> Recipe:
-    """Return the style's one-step generator, applied so many times."""
+def make_one_step(passes: int | None) -> Recipe:
+    """Return the style's one-step generator, applied so many times; `None` as its file states."""
 
     def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
         network, settings = studio.network(style), Settings(seed=studio.run.seed, passes=passes)
@@ -140,7 +140,7 @@ class Row:
     make: Recipe
 
 
-ONE_STEP = ("one-step", "one-step-twice")
+ONE_STEP = ("one-step", "one-step-twice", "generator")
 ROWS: dict[str, Row] = {
     "source": Row("the photo, unchanged", copy_photos),
     "renderer": Row("the program the style was learned from", render_style),
@@ -156,6 +156,7 @@ ROWS: dict[str, Row] = {
     **{f"sms-{c:.2f}": Row(f"SMS, content {c:g}", make_run("sms", {}, c)) for c in (0.0, 0.25, 0.5, 0.75, 1.0)},
     "one-step": Row("one-step generator, taught by SMS", make_one_step(1)),
     "one-step-twice": Row("the same, in two passes", make_one_step(2)),
+    "generator": Row("the same, as its file states", make_one_step(None)),
 }
 MAIN = ("source", "renderer", "renderer-decoded", "sdedit-0.60", "sms-0.50", *ONE_STEP)
 """Rows that are compared over more photos where they have pictures of more."""

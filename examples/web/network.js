@@ -111,8 +111,27 @@ export function noiseField(seed, channels, [top, bottom], [left, right]) {
   return field;
 }
 
-/** Stylizes an ImageData; `onTile(done, total)` is called after each tile. */
+/**
+ * Stylizes an ImageData, as often and as strongly as the network's file states; `onTile(done, total)` is called after
+ * each tile of each pass.
+ */
 export async function stylize(network, photo, seed, onTile = () => {}) {
+  const { passes = 1, strength = 1 } = network.facts;
+  let picture = photo;
+  for (let pass = 0; pass < passes; pass++) picture = await applyOnce(network, picture, seed, onTile);
+  return strength === 1 ? picture : mix(photo, picture, strength);
+}
+
+/** Returns photo + strength * (picture - photo). */
+function mix(photo, picture, strength) {
+  const mixed = new ImageData(photo.width, photo.height);
+  for (let at = 0; at < photo.data.length; at++) {
+    mixed.data[at] = Math.round(photo.data[at] + strength * (picture.data[at] - photo.data[at]));
+  }
+  return mixed;
+}
+
+async function applyOnce(network, photo, seed, onTile) {
   const { facts } = network;
   const split = chooseSplit(facts, photo.width, photo.height);
   const [rows, columns] = [split(photo.height), split(photo.width)];

@@ -200,19 +200,23 @@ class ApplyGenerator(io.ComfyNode):
                 io.Image.Input("image"),
                 seed_input(2**32 - 1),
                 strength_input("strength", 1.0, "0 photo, 1 picture"),
-                io.Int.Input("passes", default=1, min=1, max=MOST_PASSES, tooltip="2 is more style, less photo"),
+                io.Int.Input(
+                    "passes", default=0, min=0, max=MOST_PASSES, tooltip="more is more style; 0 as its file states"
+                ),
             ],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
-    def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float, passes: int = 1) -> io.NodeOutput:
+    def execute(cls, generator: str, image: torch.Tensor, seed: int, strength: float, passes: int = 0) -> io.NodeOutput:
         """Apply the generator to images [batch, height, width, 3] in 0..1."""
         known = known_generators()
         if generator not in known:
             raise ValueError(f"there is no generator {generator!r}\nput {generator}.onnx into stylescore's styles")
         network = _with_hint(open_once, known[generator], known[generator].stat().st_mtime_ns)
-        settings = Settings(seed=seed, strength=strength, passes=passes)
+        settings = Settings(
+            seed=seed, strength=None if passes == 0 and strength == 1 else strength, passes=passes or None
+        )
         pictures = []
         for each in image:
             throw_exception_if_processing_interrupted()

@@ -49,6 +49,21 @@ def test_one_picture(photo_file: PhotoFile, capsys: pytest.CaptureFixture[str]) 
     assert "pictures/s" in printed.err
 
 
+def test_what_the_file_states_is_said(
+    photo_file: PhotoFile, network_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo_file("a.png")
+    network_file("stating", {"passes": 3, "strength": 0.5})
+    assert exit_code(["stating.onnx", "a.png", "--out", "made"]) == 0
+    assert "note: 3 passes with strength 0.5, as the file states" in capsys.readouterr().err
+    for more, passes, strength in (((), 3, 0.5), (("--passes", "2"), 2, 1.0), (("--strength", "0.2"), 3, 0.2)):
+        assert exit_code(["stating.onnx", "a.png", "--overwrite", "--out", "made", "--json", "--quiet", *more]) == 0
+        printed = capsys.readouterr()
+        report = json.loads(printed.out)
+        assert (report["passes"], report["strength"]) == (passes, strength)
+        assert printed.err == ""
+
+
 def test_results_go_into_a_folder_named_after_the_style(photo_file: PhotoFile, work: Path) -> None:
     photo_file("a.png")
     (work / "styles").mkdir()

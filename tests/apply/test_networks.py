@@ -44,7 +44,9 @@ def test_entries_for_people_are_ignored_and_facts_returned() -> None:
     facts = parse_facts(FACTS | {"training": {"steps": 3}, "trigger": "x"})
     assert (facts.network, facts.context, facts.noise_channels) == ("box", 2, 2)
     assert parse_facts(FACTS | {"context": None}).context is None
-    assert facts.tiles is None
+    assert (facts.tiles, facts.passes, facts.strength) == (None, 1, 1.0)
+    stated = parse_facts(FACTS | {"passes": 3, "strength": 0.7})
+    assert (stated.passes, stated.strength) == (3, 0.7)
     rule = {"largest": 2**18, "side": 256, "overlap": 64}
     assert parse_facts(FACTS | {"tiles": rule}).tiles == TileRule(**rule)
 
@@ -61,6 +63,10 @@ def test_entries_for_people_are_ignored_and_facts_returned() -> None:
         ({"context": "far"}, "its 'context' is 'far'"),
         ({"bytes_per_pixel": True}, "its 'bytes_per_pixel' is True"),
         ({"licence": None}, "its 'licence' is None"),
+        ({"passes": 9}, "its 'passes' is 9, not a whole number between 1 and 8"),
+        ({"passes": True}, "its 'passes' is True"),
+        ({"strength": 1.2}, "its 'strength' is 1.2, not a number above 0, at most 1"),
+        ({"strength": None}, "its 'strength' is None"),
         ({"tiles": 256}, "its 'tiles' are 256, not a JSON object"),
         ({"tiles": {"largest": 0, "side": 256, "overlap": 64}}, "its 'largest' is 0"),
         ({"tiles": {"largest": 1, "side": 8, "overlap": 2}}, "its 'side' is 8"),

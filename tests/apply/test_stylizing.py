@@ -173,6 +173,20 @@ def test_strength_mixes_the_last_pass_with_the_photo(network: OnnxNetwork) -> No
     np.testing.assert_allclose(half, (photo + full) / 2, atol=0.51)
 
 
+def test_a_file_states_passes_and_strength_for_what_is_left_open(network_file: Callable[..., Path]) -> None:
+    plain = OnnxNetwork(network_file(), threads=1)
+    stating = OnnxNetwork(network_file("stating", {"passes": 3, "strength": 0.5}), threads=1)
+    photo = picture()
+    for asked, equal in (
+        (Settings(), Settings(passes=3, strength=0.5)),
+        (Settings(strength=0.25), Settings(passes=3, strength=0.25)),
+        (Settings(passes=2), Settings(passes=2, strength=1)),
+        (Settings(passes=1, strength=0.5), Settings(passes=1, strength=0.5)),
+    ):
+        np.testing.assert_array_equal(stylize(stating, photo, asked), stylize(plain, photo, equal))
+    assert (stylize(stating, photo, Settings()) != stylize(plain, photo, Settings())).any()
+
+
 def test_another_seed_moves_the_noise_only(network_file: Callable[..., Path]) -> None:
     photo = picture()
     noisy, plain = OnnxNetwork(network_file()), OnnxNetwork(network_file("plain", {"noise_channels": 0}))

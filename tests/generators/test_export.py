@@ -41,8 +41,8 @@ def make(kind: str) -> tuple[nn.Module, GeneratorFacts]:
         if tensor.ndim > 1:
             nn.init.normal_(tensor, std=0.5 / tensor[0].numel() ** 0.5)
     numbers = resolve_options(network, options)
-    facts = GeneratorFacts(network=network, options=numbers, style="tiny", noise_channels=channels, licence="CC0-1.0")
-    return module, facts
+    known = {"style": "tiny", "noise_channels": channels, "passes": 2, "strength": 0.8, "licence": "CC0-1.0"}
+    return module, GeneratorFacts(network=network, options=numbers, **known)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +84,7 @@ def test_it_has_the_generators_facts(exported: tuple[Path, nn.Module, Any]) -> N
     network, _, channels = KINDS[path.stem]
     assert (facts.network, facts.style, facts.noise_channels, facts.licence) == (network, "tiny", channels, "CC0-1.0")
     assert (facts.noise_scale, facts.multiple, facts.version) == (8, 8, 1)
+    assert (facts.passes, facts.strength) == (2, 0.8)
     assert facts.context == found.context
     assert (facts.context is None) == (module.context is None)
     model = onnx.load(path)

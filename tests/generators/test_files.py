@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -83,6 +84,10 @@ def test_the_same_generator_is_the_same_file(file: Path, network: nn.Module) -> 
         ({"noise_channels": True}, "its 'noise_channels' is True"),
         ({"noise_channels": 10**9}, "noise_channels must be"),
         ({"noise_scale": 16}, "noise_scale and multiple are 16 and 8"),
+        ({"passes": 0}, "its 'passes' is 0, not a whole number between 1 and 8"),
+        ({"passes": 1.0}, "its 'passes' is 1.0"),
+        ({"strength": 0}, "its 'strength' is 0, not a number above 0, at most 1"),
+        ({"strength": "full"}, "its 'strength' is 'full'"),
         ({"colour": "red"}, "the unknown fact 'colour'"),
         ({"options": {"width": 4, "blocks": 2}}, "lacks 'body.1.filter.weight'"),
         ({"noise_channels": 5}, "of shape"),
@@ -92,6 +97,17 @@ def test_wrong_facts_are_refused(file: Path, facts: dict[str, Any], message: str
     rewrite(file, **facts)
     with pytest.raises(ModelError, match=message):
         load_generator(file)
+
+
+def test_passes_and_strength_are_stated_where_they_are_not_one(tmp_path: Path, network: nn.Module) -> None:
+    """A file without them is read by versions that do not know them."""
+    for number, facts in enumerate((FACTS, replace(FACTS, passes=3, strength=0.7))):
+        file = tmp_path / f"{number}.safetensors"
+        save_generator(file, network, facts)
+        with safe_open(file, "pt") as opened:
+            stated = json.loads(opened.metadata()[KEY])
+        assert ("passes" in stated, "strength" in stated) == (number == 1, number == 1)
+        assert read_facts(file) == facts
 
 
 def test_a_lora_is_no_generator(file: Path) -> None:

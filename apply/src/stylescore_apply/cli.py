@@ -18,7 +18,7 @@ from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_fo
 from stylescore_apply.inputs import STANDARD, Job, plan_jobs
 from stylescore_apply.names import find_network, parse_path, user_styles_dir
 from stylescore_apply.networks import Network, OnnxNetwork, refuse_model
-from stylescore_apply.stylizing import DEFAULT_LIMIT, Settings
+from stylescore_apply.stylizing import DEFAULT_LIMIT, Application, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
 from stylescore_apply.video.many import Film, stylize_videos
 from stylescore_apply.video.noise import MOTIONS
@@ -56,11 +56,10 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     add(
         "--strength",
         type=float,
-        default=1.0,
         metavar="0..1",
-        help="weight of the style, the rest is photo (default: 1)",
+        help="weight of the style, the rest is photo (default: as the file states, or 1)",
     )
-    add("--passes", type=int, default=1, help="how often it is applied: 2 is more style, less photo (default: 1)")
+    add("--passes", type=int, help="how often it is applied: more is more style (default: as the file states, or 1)")
     add("--keep-location", action="store_true", help="keep where photos were taken")
     add(
         "--memory-limit",
@@ -126,10 +125,13 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
     if any(job.is_video for job in jobs):
         film.require_libraries()
     network = open_network(given.style, _threads(given.threads), given.model)
+    how = Application.of(network.facts, settings)
+    if settings.passes is None and how.passes > 1 and not given.quiet:
+        say(f"note: {how.passes} passes with strength {how.strength:g}, as the file states; --passes 1 is faster")
     status = Status(quiet=given.quiet)
     pictures = stylize_pictures(network, [job for job in jobs if not job.is_video], settings, saving)
     videos = stylize_videos(network, [job for job in jobs if job.is_video], settings, saving, film, _show(status))
-    outcomes = _report(chain(pictures, videos), len(jobs), given, status, to_standard=out == STANDARD)
+    outcomes = _report(chain(pictures, videos), len(jobs), how, given, status, to_standard=out == STANDARD)
     return _exit_code(outcomes)
 
 
@@ -175,7 +177,13 @@ def _threads(count: int) -> int:
 
 
 def _report(
-    outcomes: Iterable[Outcome], total: int, given: argparse.Namespace, status: Status, *, to_standard: bool
+    outcomes: Iterable[Outcome],
+    total: int,
+    how: Application,
+    given: argparse.Namespace,
+    status: Status,
+    *,
+    to_standard: bool,
 ) -> list[Outcome]:
     """Print each outcome as it comes, and the summary; return them all."""
     start, done = time.perf_counter(), list[Outcome]()
@@ -187,7 +195,7 @@ def _report(
     status.clear()
     seconds = time.perf_counter() - start
     if given.json:
-        print_json(_document(done, seconds))
+        print_json({**_document(done, seconds), "passes": how.passes, "strength": how.strength})
     elif not given.quiet and (total > 1 or done[0].error is None):
         say(_summary(done, seconds))
     return done

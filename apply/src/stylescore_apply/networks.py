@@ -18,6 +18,7 @@ from stylescore_apply.storage.file_kinds import HEAD_LENGTH, is_safetensors, kin
 
 VERSION = 1
 LARGEST_FILE = 2 * 2**30
+MOST_PASSES = 8
 CONTEXT_IF_UNKNOWN = 128
 """Pixels around a tile of a network whose layers see the whole picture; no number makes its tiles exact."""
 
@@ -56,6 +57,8 @@ class Facts:
         bytes_per_pixel: memory of its activations for each pixel of a picture.
         tiles: how large pictures are computed; `None` if only memory decides.
         size: short side in pixels of the pictures it was trained on, 0 if unknown.
+        passes: how often it asks to be applied, each time to its own last picture.
+        strength: weight that it asks for its picture, where that is mixed with the photo.
         licence: of the file.
         version: of this format.
     """
@@ -69,6 +72,8 @@ class Facts:
     bytes_per_pixel: int
     tiles: TileRule | None = None
     size: int = 0
+    passes: int = 1
+    strength: float = 1.0
     licence: str = ""
     version: int = VERSION
 
@@ -240,8 +245,32 @@ def parse_facts(table: Any) -> Facts:
         bytes_per_pixel=_number(table, "bytes_per_pixel", 1, 10**6),
         tiles=_tile_rule(table.get("tiles")),
         size=_number(table, "size", 0, 10**6),
+        passes=parse_passes(table.get("passes", 1)),
+        strength=parse_strength(table.get("strength", 1)),
         licence=_text(table, "licence"),
     )
+
+
+def parse_passes(value: object) -> int:
+    """Return how often a file asks for its network to be applied.
+
+    Raises:
+        ValueError: it is no number of passes.
+    """
+    if type(value) is not int or not 1 <= value <= MOST_PASSES:
+        raise ValueError(f"its 'passes' is {quote(value)}, not a whole number between 1 and {MOST_PASSES}")
+    return value
+
+
+def parse_strength(value: object) -> float:
+    """Return the weight that a file asks for its network's picture.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+        raise ValueError(f"its 'strength' is {quote(value)}, not a number above 0, at most 1")
+    return float(value)
 
 
 def _tile_rule(table: Any) -> TileRule | None:

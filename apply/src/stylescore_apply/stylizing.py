@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylescore_apply.errors import ConfigError, quote
-from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, Array, Facts, Network, TileRule
+from stylescore_apply.networks import CONTEXT_IF_UNKNOWN, MOST_PASSES, Array, Facts, Network, TileRule
 from stylescore_apply.noise import LARGEST_SEED, Noise, noise_field
 from stylescore_apply.tiles import Span, largest_side, split_axis, split_evenly, tiles
 
@@ -19,7 +19,6 @@ Pixels = NDArray[np.uint8]
 DEFAULT_LIMIT = 1024
 SMALLEST_LIMIT = 64
 LARGEST_LIMIT = 2**20
-MOST_PASSES = 8
 OVERHEAD = 2.5
 """Memory that onnxruntime takes for each byte of activations, measured: it pads channels and keeps freed parts."""
 _BAND = 64
@@ -32,15 +31,16 @@ class Settings:
 
     Attributes:
         seed: of the noise field, 0 to 2^32 - 1.
-        strength: 0 to 1, weight of the picture where it is mixed with the photo.
+        strength: 0 to 1, weight of the picture where it is mixed with the photo; `None` takes what the network's file
+            states, see `Application`.
         passes: 1 to 8, how often the network is applied, each time to its own last picture: more passes are more style
-            and less photo.
+            and less photo; `None` takes what the network's file states.
         memory_limit: MiB that the network's activations may take; larger pictures are computed in tiles.
     """
 
     seed: int = 0
-    strength: float = 1.0
-    passes: int = 1
+    strength: float | None = None
+    passes: int | None = None
     memory_limit: int = DEFAULT_LIMIT
 
     def __post_init__(self) -> None:
@@ -50,9 +50,10 @@ class Settings:
             ConfigError: a number is out of range.
         """
         _check("seed", self.seed, 0, LARGEST_SEED)
-        if not 0 <= self.strength <= 1:
+        if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"strength must be between 0 and 1, not {self.strength}", hint="change --strength")
-        _check("passes", self.passes, 1, MOST_PASSES)
+        if self.passes is not None:
+            _check("passes", self.passes, 1, MOST_PASSES)
         _check("memory_limit", self.memory_limit, SMALLEST_LIMIT, LARGEST_LIMIT)
 
 
@@ -61,6 +62,31 @@ def _check(name: str, value: object, low: int, high: int) -> None:
         option = f"--{name.replace('_', '-')}"
         raise ConfigError(
             f"{name} must be a whole number between {low} and {high}, not {quote(value)}", hint=f"change {option}"
+        )
+
+
+@dataclass(frozen=True)
+class Application:
+    """How often a network is applied, and how much of its picture is taken.
+
+    Attributes:
+        passes: each on the last one's picture.
+        strength: weight of the picture where it is mixed with the photo.
+    """
+
+    passes: int
+    strength: float
+
+    @classmethod
+    def of(cls, facts: Facts, settings: Settings) -> Application:
+        """Return what the settings say, and what the file states for what they leave open.
+
+        The strength that a file states belongs to its passes: with passes of the caller's it is 1.
+        """
+        stated = facts.strength if settings.passes is None else 1.0
+        return cls(
+            passes=facts.passes if settings.passes is None else settings.passes,
+            strength=stated if settings.strength is None else settings.strength,
         )
 
 
@@ -77,10 +103,10 @@ def stylize(network: Network, photo: Pixels, settings: Settings, noise: Noise | 
     Raises:
         MemoryLimitError: there is not enough memory.
     """
-    picture = photo
-    for _ in range(settings.passes):
+    picture, how = photo, Application.of(network.facts, settings)
+    for _ in range(how.passes):
         picture = _pass(network, picture, settings, noise)
-    return picture if settings.strength == 1 else _mix(photo, picture, settings.strength)
+    return picture if how.strength == 1 else _mix(photo, picture, how.strength)
 
 
 def _pass(network: Network, photo: Pixels, settings: Settings, noise: Noise | None) -> Pixels:

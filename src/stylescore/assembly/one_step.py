@@ -312,5 +312,7 @@ def apply_facts(facts: GeneratorFacts) -> Facts:
         context=None,
         bytes_per_pixel=BYTES_PER_PIXEL,
         size=facts.size,
+        passes=facts.passes,
+        strength=facts.strength,
         licence=facts.licence,
     )

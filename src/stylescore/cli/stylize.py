@@ -129,7 +129,7 @@ def stylize(
     ] = "mini",
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Apply the style's trained generator, in one forward pass.", rich_help_panel=HOW),
+        typer.Option("--fast", help="Apply the style's trained generator, which is fast.", rich_help_panel=HOW),
     ] = False,
     style_model: Annotated[
         str | None, typer.Option(help="Another base under the style LoRA.", rich_help_panel=HOW)

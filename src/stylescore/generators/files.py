@@ -23,11 +23,14 @@ from stylescore.generators.layers import CELL
 from stylescore.storage.safetensors_header import TensorEntry, read_header, sort_metadata
 from stylescore.storage.texts import is_file, is_folder, parse_json
 from stylescore_apply.names import KEY
+from stylescore_apply.networks import parse_passes, parse_strength
 from stylescore_apply.storage.files import atomic
 
 ENDING = ".safetensors"
 VERSION = 1
 LORA = "lora"
+_LATER: Mapping[str, Any] = {"prompt": "", "passes": 1, "strength": 1.0}
+"""Facts that files leave out where they have these values, so that earlier versions read them."""
 FLOATS = ("F32", "F16", "BF16")
 LORA_HINT = "stylescore apply runs it with torch and its model, stylescore export writes both as an ONNX file"
 _HINT = "train it with stylescore train-generator, or download the file again"
@@ -49,6 +52,8 @@ class GeneratorFacts:
         multiple: sides of pictures are padded to multiples of so many pixels, inside the network.
         licence: of the file.
         prompt: of a LoRA, the prompt under which its model is evaluated.
+        passes: how often it asks to be applied, each time to its own last picture.
+        strength: weight that it asks for its picture, where that is mixed with the photo.
         training: record of the training, for people to read.
         version: of this format.
     """
@@ -64,6 +69,8 @@ class GeneratorFacts:
     multiple: int = CELL
     licence: str = ""
     prompt: str = ""
+    passes: int = 1
+    strength: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
@@ -165,7 +172,7 @@ def _has_facts(path: Path) -> bool:
 
 def facts_metadata(facts: GeneratorFacts) -> dict[str, str]:
     """Return the entries of a file's metadata that hold a generator's facts."""
-    table = {name: value for name, value in asdict(facts).items() if name != "prompt" or value}
+    table = {name: value for name, value in asdict(facts).items() if value != _LATER.get(name)}
     licence = {"modelspec.license": facts.licence} if facts.licence else {}
     return {KEY: json.dumps(table, sort_keys=True), "format": "pt", **licence}
 
@@ -199,11 +206,12 @@ def _parse_facts(table: object) -> GeneratorFacts:
     for name in table:
         if name not in known:
             raise ValueError(f"it has the unknown fact {quote(name)}")
+    passes = {"passes": parse_passes(table.get("passes", 1)), "strength": parse_strength(table.get("strength", 1))}
     for name, kind in known.items():
-        value = table.get(name, "" if name == "prompt" else None)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        value = table.get(name, _LATER.get(name))
+        if name not in passes and (not isinstance(value, kind) or isinstance(value, bool)):
             raise TypeError(f"its {name!r} is {quote(value)}")
-    facts = GeneratorFacts(**table)
+    facts = GeneratorFacts(**{**table, **passes})
     check_network(facts.network, facts.options, facts.noise_channels)
     if facts.is_lora and facts.noise_channels == 0:
         raise ValueError("it is a LoRA without noise channels")

@@ -39,6 +39,8 @@ BAD: dict[str, Any] = {
     "samples_every": -1,
     "checkpoint_every": -1,
     "keep": -1,
+    "passes": 0,
+    "strength": 1.5,
     "pairs.count": 3,
     "pairs.batch": 0,
     "pairs.teacher_passes": 9,

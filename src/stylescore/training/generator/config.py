@@ -22,7 +22,7 @@ from stylescore.config.run import RunConfig
 from stylescore.config.toml import check_choice, overlay
 from stylescore.errors import ConfigError, did_you_mean
 from stylescore.training.config import NAME
-from stylescore_apply.stylizing import MOST_PASSES
+from stylescore_apply.networks import MOST_PASSES
 
 FilePrecision = Literal["float16", "bfloat16", "float32"]
 GENERATORS = ("mobile", "resnet9", "lora")
@@ -131,6 +131,8 @@ class GeneratorTrainingConfig:
         samples_every: steps between sample sheets; 0 for none.
         checkpoint_every: steps between saved states; 0 saves one only when the training is interrupted.
         keep: generators of the last saved states that are kept as files.
+        passes: how often the file asks to be applied, each time to its own last picture.
+        strength: weight that the file asks for its picture, where that is mixed with the photo.
         licence: of the file, written into it.
         pairs: how pairs are made.
         regression: first phase.
@@ -161,6 +163,8 @@ class GeneratorTrainingConfig:
     samples_every: int = 200
     checkpoint_every: int = 200
     keep: int = 3
+    passes: int = 1
+    strength: float = 1.0
     licence: str = ""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     regression: RegressionConfig = field(default_factory=RegressionConfig)
@@ -235,6 +239,8 @@ RULES: Mapping[str, Rule] = {
     "samples_every": WARMUP,
     "checkpoint_every": WARMUP,
     "keep": NOT_NEGATIVE.at_most(1000),
+    "passes": Rule(lambda x: 1 <= x <= MOST_PASSES, f"between 1 and {MOST_PASSES}"),
+    "strength": POSITIVE.at_most(1),
     "pairs.count": Rule(lambda x: x == 0 or x >= 4, "0 or at least 4").at_most(1_000_000),
     "pairs.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),
     "pairs.teacher_passes": Rule(lambda x: 1 <= x <= MOST_PASSES, f"between 1 and {MOST_PASSES}"),

@@ -511,6 +511,8 @@ class Session:
             base=setup.stylizer.sources.model.name,
             size=config.size,
             noise_channels=setup.noise_channels,
+            passes=config.passes,
+            strength=config.strength,
             licence=config.licence,
             training=self._training_facts(),
             **setup.kind.stated,
