@@ -1,4 +1,6 @@
-"""Compares a run with one and two passes of the style's generator: photos in rows, a style's pictures side by side.
+"""Compares a run with the style's generator, in one pass and as its file states.
+
+Photos are in rows, a style's pictures side by side.
 
 Run it with `python examples/one_step.py photo.jpg --styles van-gogh --target one_step.png`; without styles it takes the
 bundled ones that have a generator.
@@ -17,6 +19,7 @@ from PIL import Image
 from stylescore import Stylizer
 from stylescore.assembly.one_step import load_one_step
 from stylescore.catalog.registry import list_styles
+from stylescore.generators.files import read_facts
 from stylescore.images import contact_sheet
 from stylescore_apply import Settings
 from stylescore_apply import stylize as apply_network
@@ -37,12 +40,18 @@ def run_all(photos: Sequence[Path], style: str, **options: Any) -> list[Image.Im
         return [stylizer.stylize(photo, progress=False).picture for photo in photos]
 
 
-def apply_all(photos: Sequence[Path], generator: Path, passes: int) -> Iterator[Image.Image]:
-    """Stylize every photo in so many passes."""
+def apply_all(photos: Sequence[Path], generator: Path, settings: Settings) -> Iterator[Image.Image]:
+    """Stylize every photo with a generator."""
     network = load_one_step(generator)
     for photo in photos:
         with Image.open(photo) as opened:
-            yield Image.fromarray(apply_network(network, np.asarray(opened.convert("RGB")), Settings(passes=passes)))
+            yield Image.fromarray(apply_network(network, np.asarray(opened.convert("RGB")), settings))
+
+
+def _as_stated(generator: Path) -> dict[str, Settings]:
+    """Return what the generator's file states, by what it says; nothing if that is one pass."""
+    facts = read_facts(generator)
+    return {} if facts.passes == 1 else {f"{facts.passes} passes at {facts.strength:g}": Settings()}
 
 
 def main(
@@ -54,10 +63,12 @@ def main(
 ) -> Image.Image:
     """Write a sheet to `target`; further options are passed to `Stylizer.load`."""
     generators = find_generators() if generators is None else generators
+    labels = ["photo"]
     columns = [[Image.open(photo).convert("RGB") for photo in photos]]
     for style, generator in generators.items():
-        columns += [run_all(photos, style, **options), *(list(apply_all(photos, generator, n)) for n in (1, 2))]
-    labels = ["photo", *(f"{style}, {way}" for style in generators for way in ("run", "one pass", "two passes"))]
+        ways = {"one pass": Settings(passes=1), **_as_stated(generator)}
+        columns += [run_all(photos, style, **options), *(list(apply_all(photos, generator, ways[way])) for way in ways)]
+        labels += [f"{style}, {way}" for way in ("run", *ways)]
     sheet = contact_sheet(list(zip(*columns, strict=True)), labels, cell=cell)
     sheet.save(target, quality=88)
     return sheet

@@ -17,6 +17,8 @@ REACH = 3.0
 """The axes run over log ratios of two channels from -3 to 3."""
 SIGMA = 0.02
 _EPSILON = 1e-6
+_PIXELS = 1024
+"""Of each picture at a time: with all of them, weights in bins take hundreds of megabytes, and most of the time."""
 
 Pictures = Float[Tensor, "batch 3 _height _width"]
 Histogram = Float[Tensor, "batch 3 bins bins"]
@@ -30,10 +32,7 @@ def colour_histogram(pictures: Pictures) -> Histogram:
     256 pixels is resized to 256 x 256 first.
     """
     x = _limit_size((pictures + 1) / 2).clamp(0, 1).flatten(2).transpose(1, 2)  # [batch, pixels, 3]
-    intensity = (x.square().sum(dim=2, keepdim=True) + _EPSILON).sqrt()
-    logs = (x + _EPSILON).log()
-    planes = [_plane(logs, intensity, *order) for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1))]
-    histogram = torch.stack(planes, dim=1)
+    histogram = torch.stack([_planes(part) for part in x.split(_PIXELS, dim=1)]).sum(dim=0)
     normalised: Tensor = histogram / (histogram.sum(dim=(1, 2, 3), keepdim=True) + _EPSILON)
     return normalised
 
@@ -42,6 +41,13 @@ def _limit_size(x: Pictures) -> Pictures:
     if max(x.shape[2:]) <= LARGEST_SIDE:
         return x
     return functional.interpolate(x, size=(LARGEST_SIDE, LARGEST_SIDE), mode="bilinear", align_corners=False)
+
+
+def _planes(x: Float[Tensor, "batch pixels 3"]) -> Histogram:
+    """Return the sum over pixels in [0, 1]."""
+    intensity = (x.square().sum(dim=2, keepdim=True) + _EPSILON).sqrt()
+    logs = (x + _EPSILON).log()
+    return torch.stack([_plane(logs, intensity, *order) for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1))], dim=1)
 
 
 def _plane(logs: Tensor, intensity: Tensor, channel: int, other: int, third: int) -> Float[Tensor, "batch bins bins"]:
