@@ -32,7 +32,7 @@ def colour_histogram(pictures: Pictures) -> Histogram:
     256 pixels is resized to 256 x 256 first.
     """
     x = _limit_size((pictures + 1) / 2).clamp(0, 1).flatten(2).transpose(1, 2)  # [batch, pixels, 3]
-    histogram = torch.stack([_planes(part) for part in x.split(_PIXELS, dim=1)]).sum(dim=0)
+    histogram = torch.stack([_planes(part) for part in torch.split(x, _PIXELS, dim=1)]).sum(dim=0)
     normalised: Tensor = histogram / (histogram.sum(dim=(1, 2, 3), keepdim=True) + _EPSILON)
     return normalised
 
