@@ -127,7 +127,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
     network = open_network(given.style, _threads(given.threads), given.model)
     how = Application.of(network.facts, settings)
     if settings.passes is None and how.passes > 1 and not given.quiet:
-        say(f"note: {how.passes} passes with strength {how.strength:g}, as the file states; --passes 1 is faster")
+        say(f"note: {how.passes} passes with strength {how.strength:g}, as the file states")
     status = Status(quiet=given.quiet)
     pictures = stylize_pictures(network, [job for job in jobs if not job.is_video], settings, saving)
     videos = stylize_videos(network, [job for job in jobs if job.is_video], settings, saving, film, _show(status))
