@@ -33,7 +33,9 @@ ABLATIONS = "spectrum,uniform"
 KNOB = "0.25,0.5,0.75"
 REFERENCES = 60
 """Pictures of each style."""
-WIDTH = 1600
+SHOWN = 3
+"""Photos on the contact sheets."""
+WIDTH = 2000
 """Pixels of a contact sheet in the documentation."""
 
 HEAD = """\
@@ -95,14 +97,14 @@ def command(photos: list[Path], folders: dict[str, Path], out: Path, more: list[
     words = ["benchmark", *map(str, photos), "--methods", methods, "--ablations", ABLATIONS, "--knob", KNOB]
     for style, folder in folders.items():
         words += ["--style", style, "--style-pictures", f"{style}={folder}"]
-    return [*words, "--output", str(out / "benchmark"), *more]
+    return [*words, "--shown", str(SHOWN), "--output", str(out / "benchmark"), *more]
 
 
 def publish(report: Path) -> None:
     """Write the documentation's page from a report, without the configuration."""
     text = (report / "report.md").read_text(encoding="utf-8").partition("\n")[2].partition("\n## Configuration")[0]
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name in re.findall(r"\]\(((?:pareto|sheet)-[^)]+)\)", text):
+    for name in re.findall(r"\]\(((?:pareto|sheet)[^)]+)\)", text):
         _copy_picture(report / name, PICTURES / name)
         text = text.replace(f"]({name})", f"](../images/compared/{name})")
     with atomic(PAGE) as temporary:
