@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.apply.tiny import FACTS
 
 from stylescore.generators import load_generator
 from stylescore.images import Photo
 from stylescore.training.generator.pairs import Pair, PairFolder, pair_noise
 from stylescore.training.generator.teacher import Teacher, load_teacher
-from stylescore_apply.networks import Array, Facts
+from stylescore_apply.networks import Array, parse_facts
 from stylescore_apply.storage.files import sha256
 from stylescore_apply.stylizing import Settings
 
@@ -269,20 +270,11 @@ def test_settings_of_a_teacher_without_one_are_refused(train_generator: Program,
 
 
 def test_a_teacher_is_applied_to_its_own_picture() -> None:
-    """A network that halves what it sees and adds its noise: three passes and a mixture with the photo."""
-    noise = pair_noise(5, (1, 2, 2))[None].numpy()
+    """A network that halves what it sees, under the pair's noise: three passes and a mixture with the photo."""
+    noise = pair_noise(5, (2, 2, 2))[None].numpy()
 
     class Halves:
-        facts = Facts(
-            network="mobile",
-            style="half",
-            noise_channels=1,
-            noise_scale=8,
-            multiple=1,
-            context=None,
-            bytes_per_pixel=64,
-            licence="",
-        )
+        facts = parse_facts(FACTS)
 
         def __call__(self, photo: Array, drawn: Array | None) -> Array:
             assert drawn is not None
