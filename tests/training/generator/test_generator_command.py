@@ -271,15 +271,15 @@ def test_settings_of_a_teacher_without_one_are_refused(train_generator: Program,
 
 def test_a_teacher_is_applied_to_its_own_picture() -> None:
     """A network that halves what it sees, under the pair's noise: three passes and a mixture with the photo."""
-    noise = pair_noise(5, (2, 2, 2))[None].numpy()
+    expected = pair_noise(5, (2, 2, 2))[None].numpy()
 
     class Halves:
         facts = parse_facts(FACTS)
 
-        def __call__(self, photo: Array, drawn: Array | None) -> Array:
-            assert drawn is not None
-            assert np.array_equal(drawn, noise)
-            return photo / 2
+        def __call__(self, photo: Array, noise: Array | None) -> Array:
+            assert noise is not None
+            assert np.array_equal(noise, expected)
+            return photo * np.float32(0.5)
 
     photo = Image.new("RGB", (16, 16), (200, 80, 40))
     plan = Pair(number=0, photo=0, seed=5, mirrored=False, caption="", width=16, height=16)
