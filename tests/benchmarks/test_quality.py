@@ -370,7 +370,7 @@ def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
     studio = Studio(run, {}, {}, files)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 72, 3), dtype=np.uint8)
     network = load_one_step(files["van-gogh"])
-    for passes, name in enumerate(ONE_STEP, 1):
+    for passes, name in zip((1, 2, None), ONE_STEP, strict=True):
         (made,) = ROWS[name].make(studio, "van-gogh", Photos((0,), ("",), pixels))
         assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings(passes=passes)))
         assert made.size == (72, 64)
