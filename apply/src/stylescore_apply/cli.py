@@ -41,7 +41,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(
         prog=program,
-        description="Stylize pictures and videos with a network that was trained for one style, in one forward pass.",
+        description="Stylize pictures and videos with a network that was trained for one style.",
         allow_abbrev=False,
     )
     add = parser.add_argument

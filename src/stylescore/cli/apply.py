@@ -27,7 +27,7 @@ PASSED_ON: dict[str, Any] = {
 
 
 def apply(context: typer.Context) -> None:
-    """Stylize pictures and videos with a trained generator, in one forward pass.
+    """Stylize pictures and videos with a trained generator, in one forward pass or a few.
 
     The same as the program stylescore-apply, which installs without torch; see stylescore apply --help.
     """

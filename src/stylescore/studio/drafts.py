@@ -1,4 +1,4 @@
-"""Drafts: what a trained generator makes of a photo in one forward pass, shown as a run begins.
+"""Drafts: what a trained generator makes of a photo, shown as a run begins.
 
 An exported generator is `NAME.onnx` beside the styles, for the style NAME. It is computed with onnxruntime, without
 torch, by the server. One that is a LoRA is computed by the worker, on the model that the run has loaded.
