@@ -19,10 +19,10 @@ from PIL import Image
 from stylescore import Stylizer
 from stylescore.assembly.one_step import load_one_step
 from stylescore.catalog.registry import list_styles
-from stylescore.generators.files import read_facts
 from stylescore.images import contact_sheet
 from stylescore_apply import Settings
 from stylescore_apply import stylize as apply_network
+from stylescore_apply.networks import Facts, Network
 
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut"))
@@ -40,17 +40,15 @@ def run_all(photos: Sequence[Path], style: str, **options: Any) -> list[Image.Im
         return [stylizer.stylize(photo, progress=False).picture for photo in photos]
 
 
-def apply_all(photos: Sequence[Path], generator: Path, settings: Settings) -> Iterator[Image.Image]:
+def apply_all(photos: Sequence[Path], network: Network, settings: Settings) -> Iterator[Image.Image]:
     """Stylize every photo with a generator."""
-    network = load_one_step(generator)
     for photo in photos:
         with Image.open(photo) as opened:
             yield Image.fromarray(apply_network(network, np.asarray(opened.convert("RGB")), settings))
 
 
-def _as_stated(generator: Path) -> dict[str, Settings]:
+def _as_stated(facts: Facts) -> dict[str, Settings]:
     """Return what the generator's file states, by what it says; nothing if that is one pass."""
-    facts = read_facts(generator)
     return {} if facts.passes == 1 else {f"{facts.passes} passes at {facts.strength:g}": Settings()}
 
 
@@ -66,8 +64,9 @@ def main(
     labels = ["photo"]
     columns = [[Image.open(photo).convert("RGB") for photo in photos]]
     for style, generator in generators.items():
-        ways = {"one pass": Settings(passes=1), **_as_stated(generator)}
-        columns += [run_all(photos, style, **options), *(list(apply_all(photos, generator, ways[way])) for way in ways)]
+        network = load_one_step(generator)
+        ways = {"one pass": Settings(passes=1), **_as_stated(network.facts)}
+        columns += [run_all(photos, style, **options), *(list(apply_all(photos, network, ways[way])) for way in ways)]
         labels += [f"{style}, {way}" for way in ("run", *ways)]
     sheet = contact_sheet(list(zip(*columns, strict=True)), labels, cell=cell)
     sheet.save(target, quality=88)

@@ -1,10 +1,10 @@
 """Pairs by a generator that is already trained: another network learns to do the same, as knowledge distillation does.
 
 A pair of a teacher costs a few forward passes instead of a run, and its picture follows from photo and noise more
-simply than the end of a run does. With several passes of the teacher, each on its last picture, one pass of the student
-learns what takes the teacher several. Sources: arXiv 1503.02531; for diffusion models in one step "Knowledge
-Distillation in Iterative Generative Models for Improved Sampling Speed", arXiv 2101.02388; from two steps to one
-"Progressive Distillation for Fast Sampling of Diffusion Models", arXiv 2202.00512.
+simply than the end of a run does. The teacher may be applied several times, each time to its own last picture.
+Sources: arXiv 1503.02531; for diffusion models in one step "Knowledge Distillation in Iterative Generative Models for
+Improved Sampling Speed", arXiv 2101.02388; from two steps to one "Progressive Distillation for Fast Sampling of
+Diffusion Models", arXiv 2202.00512.
 """
 
 from __future__ import annotations
