@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylescore.metrics.gram import gram_matrix, nearest_neighbour_distance, relative_gram_distance
+from stylescore.metrics.gram import (
+    gram_matrix,
+    nearest_neighbour_distance,
+    paired_gram_distance,
+    relative_gram_distance,
+)
 
 
 def features(seed: int, count: int = 2, positions: int = 20) -> Tensor:
@@ -27,6 +32,18 @@ def test_the_relative_distance_by_hand_and_its_bounds() -> None:
     assert scaled.item() == pytest.approx(0.25)
     grams = [gram_matrix(features(1))]
     assert relative_gram_distance(grams, grams).diagonal().tolist() == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_partners_have_the_diagonal_of_all_distances_and_a_gradient_where_they_are_equal() -> None:
+    first, second = ([gram_matrix(features(seed)), gram_matrix(features(seed + 1))] for seed in (1, 5))
+    wanted = relative_gram_distance(first, second).diagonal()
+    torch.testing.assert_close(paired_gram_distance(first, second), wanted)
+    same = first[0].clone().requires_grad_()
+    distance = paired_gram_distance([same], [first[0]])
+    assert distance.tolist() == [0, 0]
+    distance.sum().backward()
+    assert same.grad is not None
+    assert bool(same.grad.isfinite().all())
 
 
 def test_nearest_neighbours_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""A perceptual distance of latents in the hidden features of a denoising network; it needs no other weights.
+"""Hidden features of a diffusion model, which judge pictures without other weights, and a perceptual distance in them.
 
 Formula of "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, equation 1, without
 learned factors; features of a frozen denoising network as in "Diffusion Model with Perceptual Loss", arXiv 2401.00110.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stylescore.diffusion.adapters import Route
 from stylescore.diffusion.backbone import Backbone
+from stylescore.diffusion.codec import Codec, Pictures
 from stylescore.diffusion.conditioning import Conditioning
 from stylescore.method.types import Latent, Noise, PerSample, Timesteps
 
@@ -59,9 +60,21 @@ class FeatureDistance:
     def features(self, z: Latent, eps: Noise, t: Timesteps) -> list[Tensor]:
         """Return the outputs of the compared layers, [batch, c, h, w] or [batch, tokens, c]."""
         z_t = self.backbone.schedule.add_noise(z, eps, t)
-        with _outputs(compared_layers(self.backbone.network)) as found, suppress(_StopError):
+        layers = compared_layers(self.backbone.network)
+        with _outputs(layers, last=layers[-1]) as found, suppress(_StopError):
             self.backbone(z_t, t, self.empty.select([0] * len(z)), Route())
         return found
+
+
+def encode_with_features(codec: Codec, pictures: Pictures) -> tuple[Latent, list[Tensor]]:
+    """Encode with gradient, and return what the encoder sees on its way: each [batch, c, h, w], the finest first.
+
+    These are the outputs of its first layer and of all blocks but the last one, whose output is nearly the latent.
+    """
+    encoder = codec.vae.encoder
+    with _outputs([encoder.conv_in, *encoder.down_blocks[:-1]]) as found:
+        latent = codec.encode_differentiably(pictures)
+    return latent, found
 
 
 def compared_layers(network: Any) -> list[nn.Module]:
@@ -75,14 +88,14 @@ def compared_layers(network: Any) -> list[nn.Module]:
 
 
 @contextmanager
-def _outputs(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect the outputs of layers in a forward pass, and end it after the last of them."""
+def _outputs(layers: Sequence[nn.Module], last: nn.Module | None = None) -> Iterator[list[Tensor]]:
+    """Collect the outputs of layers in a forward pass, and end it after `last`, if it is given."""
     found: list[Tensor] = []
 
     def collect(layer: nn.Module, inputs: Any, output: Any) -> None:
         del inputs
         found.append(_main_output(output).float())
-        if layer is layers[-1]:
+        if layer is last:
             raise _StopError
 
     handles = [layer.register_forward_hook(collect) for layer in layers]

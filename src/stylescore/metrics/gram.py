@@ -33,12 +33,20 @@ def relative_gram_distance(
     At each level it is |G - H| / (|G| + |H|) in the Frobenius norm: 0 for equal textures, at most 1, and independent of
     the scale of the features, which differs by orders of magnitude between levels.
     """
-    return torch.stack([_relative(a, b) for a, b in zip(first, second, strict=True)]).mean(dim=0)
+    flat = [(a.flatten(1), b.flatten(1)) for a, b in zip(first, second, strict=True)]
+    return torch.stack([_relative(torch.cdist(a, b), a[:, None], b) for a, b in flat]).mean(dim=0)
 
 
-def _relative(first: Float[Tensor, "n c c"], second: Float[Tensor, "m c c"]) -> Float[Tensor, "n m"]:
-    a, b = first.flatten(1), second.flatten(1)
-    distance: Tensor = torch.cdist(a, b) / (a.norm(dim=1)[:, None] + b.norm(dim=1))
+def paired_gram_distance(
+    first: Sequence[Float[Tensor, "n _c _c"]], second: Sequence[Float[Tensor, "n _c _c"]]
+) -> PerSample:
+    """Return the same distance of each picture and its own partner alone, differentiable in both."""
+    flat = [(a.flatten(1), b.flatten(1)) for a, b in zip(first, second, strict=True)]
+    return torch.stack([_relative((a - b).norm(dim=1), a, b) for a, b in flat]).mean(dim=0)
+
+
+def _relative(difference: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    distance: Tensor = difference / (first.norm(dim=-1) + second.norm(dim=-1))
     return distance
 
 

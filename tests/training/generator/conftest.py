@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {
     "checkpoint_every": 0,
     "file_dtype": "float32",
     "pairs": {"count": 6, "batch": 2},
-    "regression": {"steps": 3, "batch": 2, "perceptual": 0.1},
+    "regression": {"steps": 3, "batch": 2, "perceptual": 0.1, "texture": 0.0},
     "matching": {"steps": 2, "batch": 2, "fake_steps": 2, "fake_warmup": 0, "method": {"fake": {"rank": 2}}},
 }
 METHOD = {"iterations": 2}

@@ -230,7 +230,7 @@ def test_pairs_are_made_by_a_trained_generator(
     train_generator: Program, program: Program, tools: SimpleNamespace, tmp_path: Path, network: str
 ) -> None:
     own = ("--network", "lora", "--set", "width=0", "--set", "blocks=0") if network == "lora" else ()
-    train_generator("--matching-steps", "0", *own)
+    train_generator("--matching-steps", "0", "--set", "measure_every=0", *own)
     pairs = PairFolder(tmp_path / "pairs")
     outcome = train_generator("--teacher", bands(tools).parent, "--pair-folder", pairs.path)
     assert (outcome.code, outcome.err) == (0, "")

@@ -52,6 +52,7 @@ BAD: dict[str, Any] = {
     "regression.perceptual": -1.0,
     "regression.perceptual_t": 2,
     "regression.adversarial": -1.0,
+    "regression.texture": -1.0,
     "matching.steps": -1,
     "matching.batch": 0,
     "matching.learning_rate": 2.0,

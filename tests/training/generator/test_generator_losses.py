@@ -11,8 +11,9 @@ import torch
 
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.loop import held_out_batch
+from stylescore.training.generator.losses import texture_distance
 from stylescore.training.generator.measure import measure_matching
-from stylescore.training.generator.networks import PixelPainting, encode
+from stylescore.training.generator.networks import LatentPainting, PixelPainting, encode
 from stylescore.training.generator.session import Session
 
 Make = Callable[..., Session]
@@ -56,6 +57,47 @@ def test_without_weight_the_perceptual_distance_is_not_computed(session: Session
     parts = regression(painted(session, batch.photo), batch, rngs(1, 2))
     assert counter.snapshot() == before
     assert torch.equal(parts["perceptual"], torch.zeros(2))
+
+
+def test_textures_differ_by_what_they_are_and_not_by_where_it_is() -> None:
+    """Features twice as large have a Gram matrix four times as large: |4 G - G| / (4 |G| + |G|) is 0.6."""
+    maps = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(1))
+    moved = [maps.roll((2, 1), dims=(2, 3)), tokens.flip(1)]
+    torch.testing.assert_close(texture_distance([maps, tokens], moved), torch.zeros(2), atol=1e-6, rtol=0)
+    centred = maps - maps.mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(texture_distance([2 * centred], [centred]), torch.full((2,), 0.6))
+    other = maps.flip(1)
+    distance = texture_distance([maps], [other])
+    assert bool((distance > 0.1).all())
+    offset = torch.tensor([0.0, 100, -50, 3, 1])[:, None, None]
+    torch.testing.assert_close(texture_distance([7 * maps + offset], [7 * other + offset]), distance, rtol=1e-4, atol=0)
+
+
+def test_textures_are_compared_at_the_encoders_levels_too_unless_pixels_have_no_weight(
+    session: Session, rngs: Rngs
+) -> None:
+    batch, networks = together(session), session.trainer.matching.networks
+    config = replace(session.trainer.config.regression, pixel=1.0, perceptual=0.0, texture=2.0)
+    regression = replace(session.trainer.regression, config=config)
+    assert regression(painted(session, batch.target), batch, rngs(1, 2))["texture"].tolist() == [0, 0]
+    pictures = batch.photo.clone().requires_grad_()
+    parts = regression(painting := painted(session, pictures), batch, rngs(1, 2))
+    assert parts.keys() == {"pixel", "perceptual", "texture"}
+    torch.testing.assert_close(regression.loss(parts), parts["pixel"] + 2 * parts["texture"])
+    parts["texture"].sum().backward()
+    assert pictures.grad is not None
+    assert bool((pictures.grad.flatten(1).abs().sum(1) > 0).all())
+    assert [level.shape[-1] * 2**n for n, level in enumerate(painting.levels)] == [64] * len(painting.levels)
+
+    def refuse(latent: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("latents were decoded")
+
+    latents = LatentPainting(painting.latent.detach(), refuse, networks.codec)
+    coarse = replace(regression, config=replace(config, pixel=0.0))
+    of_latents = coarse(latents, batch, rngs(1, 2))["texture"]
+    torch.testing.assert_close(of_latents, coarse(painting, batch, rngs(1, 2))["texture"])
+    assert not torch.allclose(of_latents, parts["texture"])
 
 
 def test_a_step_is_that_of_the_objective_on_the_pictures_latents(session: Session, rngs: Rngs) -> None:

@@ -65,7 +65,7 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
         (1, {"measure_every": 1}),
         (3, {"network": "resnet9", "accumulate": 2}),
         (4, {"measure_every": 2}),
-        (2, {"measure_every": 1, "stability": 0.5, "regression": {"adversarial": 0.5}}),
+        (2, {"measure_every": 1, "stability": 0.5, "regression": {"adversarial": 0.5, "texture": 1.0}}),
         (4, {"measure_every": 1, "matching": {"fake_warmup": 2}}),
         (6, {"matching": {"fake_warmup": 2}}),
     ],
@@ -94,7 +94,10 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
 def test_accumulated_parts_are_one_batch(generator_session: Make) -> None:
     whole, parts = (
         generator_session(
-            accumulate=count, stability=0.5, regression={"batch": 4, "adversarial": 0.5}, matching={"batch": 4}
+            accumulate=count,
+            stability=0.5,
+            regression={"batch": 4, "adversarial": 0.5, "texture": 1.0},
+            matching={"batch": 4},
         )
         for count in (1, 4)
     )

@@ -67,6 +67,8 @@ class RegressionConfig:
         adversarial: weight of a critic's judgement, which is trained to tell the generator's pictures from the pairs':
             for sharp strokes where a distance alone draws their mean; 0 has no critic. The measure then chooses no
             weights, since it prefers the mean.
+        texture: weight of the distance of textures, whatever their place, by Gram matrices of what the encoder and the
+            denoising network see: for strokes that cannot be foreseen; 0 computes none.
     """
 
     steps: int = 4000
@@ -76,6 +78,7 @@ class RegressionConfig:
     perceptual: float = 0.1
     perceptual_t: int = 61
     adversarial: float = 0.0
+    texture: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +214,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise": False,
         "beta1": 0.5,
         "pairs": {"count": 0},
-        "regression": {"steps": 500, "learning_rate": 2e-4, "perceptual": 0.0},
+        "regression": {"steps": 500, "learning_rate": 2e-4, "perceptual": 0.0, "texture": 0.0},
         "matching": {"steps": 5000, "learning_rate": 2e-4, "fake_steps": 1, "fake_warmup": 0},
     },
 }
@@ -251,6 +254,7 @@ RULES: Mapping[str, Rule] = {
     "regression.pixel": NOT_NEGATIVE.at_most(1000),
     "regression.perceptual": NOT_NEGATIVE.at_most(1000),
     "regression.adversarial": NOT_NEGATIVE.at_most(1000),
+    "regression.texture": NOT_NEGATIVE.at_most(1000),
     "regression.perceptual_t": Rule(lambda x: 3 <= x <= 999, "between 3 and 999"),
     "matching.steps": WARMUP,
     "matching.batch": Rule(lambda x: 1 <= x <= 1024, "between 1 and 1024"),

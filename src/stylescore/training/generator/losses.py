@@ -19,10 +19,15 @@ from stylescore.method.objective import Objective, gaussian
 from stylescore.method.schedule import Weight
 from stylescore.method.timesteps import TimestepSampler
 from stylescore.method.types import Latent, PerSample, Rng, Step, Timesteps
+from stylescore.metrics.gram import gram_matrix, paired_gram_distance
+from stylescore.metrics.self_similarity import positions_of
 from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.config import RegressionConfig
 from stylescore.training.generator.critic import Critic, adversarial_loss, critic_loss, to_levels
-from stylescore.training.generator.networks import Painting, encode
+from stylescore.training.generator.networks import Painting, PixelPainting, encode
+
+LEAST_SPREAD = 0.1
+"""Of a channel against the mean of all of its layer, so that one that hardly varies is not scaled up without limit."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Regression:
     def __call__(self, painting: Painting, batch: Batch, rng: Rng) -> dict[str, PerSample]:
         """Return the parts of the loss by the names of their weights, one value a sample.
 
-        The pixel distance and the perceptual one are not computed without weight, and 0.
+        Pixel distance and perceptual distance are not computed without weight, and 0; the other parts are then left
+        out. Without a weight of pixels, textures are compared on latents alone too, so that nothing is decoded.
 
         Args:
             painting: the generator's pictures.
@@ -60,13 +66,18 @@ class Regression:
         parts = {"pixel": nothing, "perceptual": nothing}
         if self.config.pixel:
             parts["pixel"] = (painting.pictures - batch.target).abs().flatten(1).mean(dim=1)
-        if self.config.perceptual or self.critic is not None:
-            z = painting.latent
-            target, ours, theirs = self._see(z, batch, rng)
+        if self.config.perceptual or self.config.texture or self.critic is not None:
+            z, target = painting.latent, PixelPainting(batch.target, self.networks)
+            with torch.no_grad():
+                wanted = target.latent
+            ours, theirs = self._see(z, wanted, rng)
             if self.config.perceptual:
                 parts["perceptual"] = feature_distance(ours, theirs)
+            if self.config.texture:
+                fine, fine_wanted = (painting.levels, target.levels) if self.config.pixel else ((), ())
+                parts["texture"] = texture_distance([*fine, z, *ours], [*fine_wanted, wanted, *theirs])
             if self.critic is not None:
-                parts["adversarial"] = adversarial_loss(self.critic, to_levels(z, ours), to_levels(target, theirs))
+                parts["adversarial"] = adversarial_loss(self.critic, to_levels(z, ours), to_levels(wanted, theirs))
         return parts
 
     def loss(self, parts: Mapping[str, PerSample]) -> PerSample:
@@ -78,21 +89,42 @@ class Regression:
         """Return the loss of the critic on the latents of the generator's pictures, differentiable in its weights."""
         assert self.critic is not None
         with torch.no_grad():
-            target, ours, theirs = self._see(z, batch, rng)
-        return critic_loss(self.critic, to_levels(z, ours), to_levels(target, theirs))
+            wanted = encode(self.networks, batch.target)
+            ours, theirs = self._see(z, wanted, rng)
+        return critic_loss(self.critic, to_levels(z, ours), to_levels(wanted, theirs))
 
     def distance(self, first: Latent, second: Latent, rng: Rng) -> PerSample:
         """Return the perceptual distance of latents."""
         return self.features(first, second, gaussian(first, rng), self._t(first))
 
-    def _see(self, z: Latent, batch: Batch, rng: Rng) -> tuple[Latent, list[Tensor], list[Tensor]]:
-        """Return the latents of the pairs' pictures, then the features of `z` and of them under the same noise."""
-        with torch.no_grad():
-            target = encode(self.networks, batch.target)
-        return target, *self.features.both(z, target, gaussian(z, rng), self._t(z))
+    def _see(self, z: Latent, wanted: Latent, rng: Rng) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features of the generator's latents and of the pairs' under the same noise."""
+        return self.features.both(z, wanted, gaussian(z, rng), self._t(z))
 
     def _t(self, z: Latent) -> Timesteps:
         return torch.full((len(z),), self.config.perceptual_t, device=z.device)
+
+
+def texture_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> PerSample:
+    """Return how much the textures of pictures differ from those of their partners, from 0 to 1: no place counts.
+
+    Every channel is centred and scaled as its values in the partner tell. Else the means of a few strong channels would
+    be all that a Gram matrix of hidden features shows.
+
+    Args:
+        first: features of pictures, each [batch, c, h, w] or [batch, tokens, c].
+        second: features of their partners.
+    """
+    both = [_standardise(ours, theirs) for ours, theirs in zip(first, second, strict=True)]
+    return paired_gram_distance([gram_matrix(ours) for ours, _ in both], [gram_matrix(theirs) for _, theirs in both])
+
+
+def _standardise(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features as rows of positions, centred and scaled by the second ones."""
+    first, second = (positions_of(part) if part.ndim == 4 else part for part in (ours, theirs))
+    spread, mean = torch.std_mean(second, dim=1, keepdim=True)
+    scale = spread + LEAST_SPREAD * spread.mean(dim=2, keepdim=True)
+    return (first - mean) / scale, (second - mean) / scale
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from stylescore.assembly.fitting import fill_template
 from stylescore.assembly.networks import Networks
 from stylescore.assembly.stylizer import Stylizer
 from stylescore.catalog.metadata import BASE_WEIGHTS, added_tokens
+from stylescore.diffusion.codec import Codec
+from stylescore.diffusion.features import encode_with_features
 from stylescore.diffusion.one_step import LoraGenerator, OneStep
 from stylescore.errors import ConfigError, ModelError, StyleError, quote
 from stylescore.generators.files import GeneratorFacts, facts_metadata, write_generator
@@ -48,6 +50,11 @@ class Painting(Protocol):
         """The same as latents, differentiable in the generator's weights."""
         ...
 
+    @property
+    def levels(self) -> Sequence[Tensor]:
+        """What the encoder sees of the pictures on its way, see `encode_with_features`."""
+        ...
+
 
 def encode(networks: Networks, pictures: Tensor) -> Latent:
     """Return the latents of pictures in [0, 1], differentiable in them."""
@@ -67,9 +74,18 @@ class PixelPainting:
     networks: Networks
 
     @cached_property
+    def _encoded(self) -> tuple[Latent, list[Tensor]]:
+        return encode_with_features(self.networks.codec, self.pictures * 2 - 1)
+
+    @property
     def latent(self) -> Latent:
         """The encoded pictures."""
-        return encode(self.networks, self.pictures)
+        return self._encoded[0]
+
+    @property
+    def levels(self) -> Sequence[Tensor]:
+        """The encoder's features of the pictures."""
+        return self._encoded[1]
 
 
 @dataclass(frozen=True)
@@ -79,15 +95,22 @@ class LatentPainting:
     Attributes:
         latent: of a batch.
         decode: makes pictures of them.
+        codec: with the encoder.
     """
 
     latent: Latent
     decode: Callable[[Latent], Tensor]
+    codec: Codec
 
     @cached_property
     def pictures(self) -> Tensor:
         """The decoded latents."""
         return self.decode(self.latent)
+
+    @cached_property
+    def levels(self) -> Sequence[Tensor]:
+        """The encoder's features of the decoded pictures."""
+        return encode_with_features(self.codec, self.pictures * 2 - 1)[1]
 
 
 class Kind(Protocol):
@@ -206,7 +229,7 @@ class ModelWithLora:
         generator = cast(LoraGenerator, network)
         height, width = batch.photo.shape[-2:]
         latent = generator.latent(batch.photo, batch.noise)
-        return LatentPainting(latent, partial(generator.picture, size=(height, width)))
+        return LatentPainting(latent, partial(generator.picture, size=(height, width)), self.step.codec)
 
     def write(self, path: Path, network: nn.Module, facts: GeneratorFacts, dtype: torch.dtype) -> None:
         """Write the LoRA, whose metadata say that it is a generator."""
