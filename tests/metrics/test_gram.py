@@ -41,6 +41,8 @@ def test_partners_have_the_diagonal_of_all_distances_and_a_gradient_where_they_a
     same = first[0].clone().requires_grad_()
     distance = paired_gram_distance([same], [first[0]])
     assert distance.tolist() == [0, 0]
+    black = [torch.zeros_like(first[0])]
+    assert paired_gram_distance(black, black).tolist() == [0, 0]
     distance.sum().backward()
     assert same.grad is not None
     assert bool(same.grad.isfinite().all())

@@ -46,8 +46,8 @@ def paired_gram_distance(
 
 
 def _relative(difference: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    distance: Tensor = difference / (first.norm(dim=-1) + second.norm(dim=-1))
-    return distance
+    sizes: Tensor = first.norm(dim=-1) + second.norm(dim=-1)
+    return difference / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)  # two black pictures are at 0
 
 
 def nearest_neighbour_distance(x: Positions, style: Float[Tensor, "others channels"], rows: int = ROWS) -> PerSample:

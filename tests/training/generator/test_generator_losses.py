@@ -74,6 +74,18 @@ def test_textures_differ_by_what_they_are_and_not_by_where_it_is() -> None:
     torch.testing.assert_close(texture_distance([7 * maps + offset], [7 * other + offset]), distance, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 4, 4), (1, 5, 1, 1)])
+def test_an_even_picture_has_a_texture_too(shape: tuple[int, ...]) -> None:
+    even = torch.full(shape, 0.3)
+    drawn = (even + torch.randn(shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    assert texture_distance([even], [even]).tolist() == [0]
+    distance = texture_distance([drawn], [even])
+    assert distance.tolist() == pytest.approx([1])
+    distance.sum().backward()
+    assert drawn.grad is not None
+    assert bool(drawn.grad.isfinite().all())
+
+
 def test_textures_are_compared_at_the_encoders_levels_too_unless_pixels_have_no_weight(
     session: Session, rngs: Rngs
 ) -> None:
