@@ -63,13 +63,14 @@ class FeatureDistance:
         layers = compared_layers(self.backbone.network)
         with _outputs(layers, last=layers[-1]) as found, suppress(_StopError):
             self.backbone(z_t, t, self.empty.select([0] * len(z)), Route())
-        return found
+        return [part.float() for part in found]
 
 
 def encode_with_features(codec: Codec, pictures: Pictures) -> tuple[Latent, list[Tensor]]:
     """Encode with gradient, and return what the encoder sees on its way: each [batch, c, h, w], the finest first.
 
-    These are the outputs of its first layer and of all blocks but the last one, whose output is nearly the latent.
+    These are the outputs of its first layer and of all blocks but the last one, whose output is nearly the latent. They
+    are in the encoder's precision: most callers need the latent alone, and a copy of the finest one is large.
     """
     encoder = codec.vae.encoder
     with _outputs([encoder.conv_in, *encoder.down_blocks[:-1]]) as found:
@@ -94,7 +95,7 @@ def _outputs(layers: Sequence[nn.Module], last: nn.Module | None = None) -> Iter
 
     def collect(layer: nn.Module, inputs: Any, output: Any) -> None:
         del inputs
-        found.append(_main_output(output).float())
+        found.append(_main_output(output))
         if layer is last:
             raise _StopError
 

@@ -120,8 +120,8 @@ def texture_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> PerSa
 
 
 def _standardise(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features as rows of positions, centred and scaled by the second ones."""
-    first, second = (positions_of(part) if part.ndim == 4 else part for part in (ours, theirs))
+    """Return features as float32 rows of positions, centred and scaled by the second ones."""
+    first, second = ((positions_of(part) if part.ndim == 4 else part).float() for part in (ours, theirs))
     spread, mean = torch.std_mean(second, dim=1, correction=0, keepdim=True)
     scale = (spread + LEAST_SPREAD * spread.mean(dim=2, keepdim=True)).clamp_min(1e-6)  # of one even colour
     return (first - mean) / scale, (second - mean) / scale
