@@ -28,7 +28,7 @@ from torch import nn
 from benchmarks.measuring import save_results
 from stylescore.generators.export import export_onnx
 from stylescore.generators.files import GeneratorFacts
-from stylescore.generators.kinds import NETWORKS, make_generator, resolve_options
+from stylescore.generators.kinds import make_generator, resolve_options
 
 SIDES = ("256", "512", "4000x3000")
 NOISE_CHANNELS = {"mobile": 32, "resnet9": 0}
@@ -71,7 +71,7 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--networks", nargs="*", default=[*NETWORKS, PEER])
+    parser.add_argument("--networks", nargs="*", default=[*NOISE_CHANNELS, PEER])
     parser.add_argument("--sides", nargs="*")
     parser.add_argument("--repeats", type=int, default=10)
     given = parser.parse_args()

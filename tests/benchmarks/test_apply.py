@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from benchmarks.apply.flicker import enlarged, measure, moving_window, warped_difference
+from benchmarks.apply.flicker import contrast, enlarged, measure, moving_window, warped_difference
 from tests.apply.tiny import build
 
 from stylescore_apply.networks import OnnxNetwork
@@ -44,6 +44,12 @@ def test_one_noise_and_smoothing_flicker_less(network: Path, clip: list[np.ndarr
     flicker = [row["flicker"] for row in rows]
     assert flicker[0] > flicker[1] > flicker[2] > flicker[3] > 0
     assert rows[1]["from_plain"] == 0
+
+
+def test_contrast_is_the_difference_of_neighbours_in_a_row() -> None:
+    stripes = np.tile(np.array([0, 10], dtype=np.uint8)[None, :, None], (4, 3, 3))
+    assert contrast(stripes) == 10
+    assert contrast(np.swapaxes(stripes, 0, 1)) == 0
 
 
 def test_noise_that_moves_with_the_picture_flickers_less_than_one_that_stays(network: Path) -> None:
