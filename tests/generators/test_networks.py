@@ -73,6 +73,18 @@ def test_the_noise_changes_the_picture_and_is_left_out_without_channels(network:
     assert torch.equal(without(photo, noise[:, :0]), without(photo))
 
 
+@pytest.mark.parametrize("network", OWN)
+def test_without_noise_it_does_what_it_did_where_the_noise_was_zero(network: str) -> None:
+    noisy = trained(make_generator(network, SMALL, 4))
+    if isinstance(noisy, MobileGenerator):
+        nn.init.zeros_(noisy.noise.bias)  # what it adds everywhere is no noise, and is left out with it
+    plain = make_generator(network, SMALL, 0).eval()
+    plain.load_state_dict(noisy.weights_without_noise())
+    photo, noise = inputs(40, 56, 4)
+    torch.testing.assert_close(plain(photo), noisy(photo, torch.zeros_like(noise)))
+    plain.load_state_dict(plain.weights_without_noise())  # of one that has none, too
+
+
 def test_mobile_begins_as_the_identity() -> None:
     photo, noise = inputs(32, 40, 4)
     assert torch.equal(MobileGenerator(**SMALL, noise_channels=4).eval()(photo, noise), photo)

@@ -116,6 +116,10 @@ class MobileGenerator(nn.Module):
         """Pixels around a tile that decide its picture; with so many on each side, it equals the whole picture's."""
         return CELL * self.blocks * (KERNEL // 2) + REACH
 
+    def weights_without_noise(self) -> dict[str, Tensor]:
+        """Return the weights of the network without noise, in which nothing takes the place of what the noise adds."""
+        return {name: values for name, values in self.state_dict().items() if not name.startswith("noise.")}
+
     def forward(self, photo: Photos, noise: NoiseField | None = None) -> Photos:
         """Return pictures of the photos' size, in [0, 1].
 

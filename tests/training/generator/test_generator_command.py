@@ -205,7 +205,6 @@ def test_a_training_that_goes_on_is_resumed_though_the_first_file_is_gone(
     [
         (("--network", "resnet9"), "network 'resnet9' contradicts"),
         (("--set", "width=8"), "width 8 contradicts"),
-        (("--set", "noise=false"), "noise False contradicts"),
     ],
 )
 def test_a_generator_that_is_another_network_is_refused(
@@ -216,6 +215,21 @@ def test_a_generator_that_is_another_network_is_refused(
     assert outcome.code == 2
     assert message in outcome.err
     assert not (tools.out / "bands-2").exists()
+
+
+def test_the_noise_of_a_generator_can_be_left_out_and_not_come_back(
+    train_generator: Program, tools: SimpleNamespace
+) -> None:
+    train_generator("--matching-steps", "0")
+    at_rest = ("--steps", "1", "--matching-steps", "0", "--set", "regression.learning_rate=1e-12")
+    assert train_generator("--from", bands(tools), "--set", "noise=false", *at_rest).code == 0
+    before, after = (load_generator(bands(tools, name)) for name in ("bands", "bands-2"))
+    assert (before[1].noise_channels > 0, after[1].noise_channels) == (True, 0)
+    for name, weight in after[0].state_dict().items():
+        assert torch.allclose(weight, before[0].state_dict()[name], atol=1e-6), name
+    outcome = train_generator("--from", bands(tools, "bands-2"), "--set", "noise=true")
+    assert outcome.code == 2
+    assert "noise True contradicts" in outcome.err
 
 
 def test_what_is_no_generator_is_refused(train_generator: Program, tools: SimpleNamespace) -> None:

@@ -20,6 +20,8 @@ KEY = "--from"
 def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
     """Return a user's settings with those that a generator's file fixes: its network, options and noise.
 
+    Its noise may be left out with `noise` = `False`; a network that has none cannot be given one.
+
     Raises:
         ModelError: the file cannot be used.
         ConfigError: they contradict each other.
@@ -27,7 +29,8 @@ def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
     facts = read_facts(start)
     fixed = {"network": facts.network, **facts.options, "noise": facts.noise_channels > 0}
     for name, value in fixed.items():
-        if name in given and given[name] != value:
+        drops_noise = name == "noise" and value and not facts.is_lora
+        if name in given and given[name] != value and not drops_noise:
             raise ConfigError(
                 f"{name} {given[name]!r} contradicts {str(start)!r}, which has {name} {value!r}",
                 hint=f"leave {name} out, or train without {KEY}",
@@ -36,15 +39,18 @@ def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
 
 
 def put_start(start: Path, network: nn.Module, noise_channels: int) -> None:
-    """Copy the weights of a generator's file into a new network.
+    """Copy the weights of a generator's file into a new network, without those of its noise if that takes none.
 
     Raises:
         ModelError: the file cannot be used.
         ConfigError: it is another network, or for another model's noise.
     """
     module, facts = load_generator(start)
-    _require_noise(start, facts, noise_channels)
-    network.load_state_dict(module.state_dict())
+    if noise_channels:
+        _require_noise(start, facts, noise_channels)
+        network.load_state_dict(module.state_dict())
+    else:
+        network.load_state_dict(module.weights_without_noise())  # type: ignore[operator]
 
 
 def put_lora(start: Path, generator: LoraGenerator) -> None:
