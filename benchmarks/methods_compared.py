@@ -47,10 +47,10 @@ its preset for this model has it. [Comparing methods](../guides/benchmark.md) de
 [quality of the bundled model](quality.md) how pictures are judged there. `python -m benchmarks.methods_compared` makes
 this page.
 
-What the first six photos in seven styles show, in the figures and to the eye:
+What the first six photos in all eight styles show, in the figures and to the eye:
 
 * **SMS is nearer to the photo than VSD** in every measure of content and in every style, over the styles beyond chance.
-  Its Frechet distance to the style is smaller over the styles (366 against 380) and in five of them; in pencil sketch
+  Its Frechet distance to the style is smaller over the styles (366 against 379) and in six of them; in pencil sketch
   and pixel art VSD's is smaller by 1 and 7. This is the balance that the paper claims. VSD is nearer to the style in
   its colours, but in pencil sketch, where SMS without the spectrum loss is VSD.
 * **The spectrum loss keeps layout.** Without it pictures are further from the photo in every measure of content and in
@@ -62,15 +62,16 @@ What the first six photos in seven styles show, in the figures and to the eye:
   and style.
 * **The one-step generators**, applied as their files state, differ from runs of SMS in no measure of content beyond
   chance. Their colours are further from the style's, mostly in pencil sketch, which gets the photo's back. Their
-  Frechet distance is larger over the styles (394 against 366), most in stained glass and watercolor, and smaller in van
+  Frechet distance is larger over the styles (395 against 366), most in stained glass and watercolor, and smaller in van
   Gogh, ink drawing and pencil sketch.
 * Not every figure of style follows the eye: `hed-neighbours` ranks the blurred pictures of SDS first.
 
 On six photos a difference must have one sign in all of them to count, so small ones go unseen. Seconds were taken while
 other programs used the processor too, and are good for orders of magnitude only.
 
-What could not be tried here: more photos, flat illustration, models of full size, and the rivals whose weights are
-not in this package. On a GPU with Stable Diffusion 1.5, a style LoRA of yours and pictures in that style:
+What could not be tried here: more photos, models of full size, and the rivals whose weights are not in this package.
+[Quality of the bundled model](quality.md) has forty photos and fewer methods. On a GPU with Stable Diffusion 1.5, a
+style LoRA of yours and pictures in that style:
 
 ```text
 stylescore benchmark photos --model stable-diffusion-v1-5/stable-diffusion-v1-5 --style my-lora.safetensors \\
