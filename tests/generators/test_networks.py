@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stylescore.errors import ConfigError, PictureError
 from stylescore.generators.kinds import DEFAULTS, NETWORKS, make_generator
 from stylescore.generators.layers import check_inputs
-from stylescore.generators.mobile import Enlarge, MobileGenerator
+from stylescore.generators.mobile import PIXELS, Enlarge, MobileGenerator
 from stylescore.generators.resnet import ResnetGenerator
 
 SMALL = {"width": 4, "blocks": 1}
@@ -42,7 +42,7 @@ def test_the_resnet_has_the_parameters_of_the_papers_network() -> None:
 
 
 def test_mobile_has_at_most_two_million_parameters() -> None:
-    assert count(MobileGenerator(noise_channels=0)) == 1_107_068
+    assert count(MobileGenerator(noise_channels=0)) == 1_108_656
     assert count(make_generator("mobile", noise_channels=128)) <= 2_000_000
 
 
@@ -104,10 +104,20 @@ def test_enlarging_begins_as_repetition_and_can_draw_inside_a_cell() -> None:
 
 def test_mobile_limits_its_output_to_a_picture_only_where_nothing_is_learned() -> None:
     module = MobileGenerator(**SMALL, noise_channels=0)
-    nn.init.constant_(module.last.bias, 2.0)
+    nn.init.constant_(module.last.bias[:PIXELS], 2.0)
     photo, _ = inputs(16, 16, 0)
     assert torch.equal(module.eval()(photo), torch.ones_like(photo))
     assert float(module.train()(photo).detach().min()) >= 2
+
+
+def test_mobile_can_leave_out_the_photo() -> None:
+    module = MobileGenerator(**SMALL, noise_channels=0).eval()
+    with torch.no_grad():
+        module.last.bias[PIXELS:] = torch.tensor([1.0, 0.5, 0.0, 0.0])  # of four pixels
+        module.last.bias[:PIXELS] = 0.25
+    photo = inputs(16, 24, 0)[0] / 2
+    kept = torch.tensor([[0.0, 0.5], [1.0, 1.0]]).repeat(8, 12)
+    torch.testing.assert_close(module(photo), photo * kept + 0.25)
 
 
 def test_mobiles_tiles_are_parts_of_the_whole_picture() -> None:

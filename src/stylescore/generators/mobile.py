@@ -15,6 +15,8 @@ KERNEL = 5
 EXPANSION = 3
 PIXELS = 3 * 2 * 2
 """Numbers that the last layers make for each position at half the resolution: the colours of four pixels."""
+MASKS = 2 * 2
+"""Numbers that tell how much of these four pixels of the photo is left out."""
 REACH = 40
 """Pixels that the layers outside the blocks look to each side, at most."""
 
@@ -83,7 +85,8 @@ class MobileGenerator(nn.Module):
     """A small U-shaped network: photo plus what it should change by, with noise joined at an eighth of the resolution.
 
     The change has two parts: one drawn cell by cell, as an autoencoder draws a latent, and one made by the upper half
-    of the U from it and from the photo's own features.
+    of the U from it and from the photo's own features. A mask says where the photo is left out, so that fine things of
+    it need not be drawn once more to be removed.
 
     No layer runs at full resolution: the first convolution halves it, and the last one makes the four pixels of each
     position at half resolution. Norms stand in the blocks alone, and all numbers of channels but those of the picture
@@ -106,7 +109,7 @@ class MobileGenerator(nn.Module):
         self.body = nn.ModuleList(MobileBlock(widths[-1]) for _ in range(blocks))
         self.up = nn.ModuleList(Mixing(below, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.cells = Enlarge(widths[-1], PIXELS, CELL // 2)
-        self.last = nn.Conv2d(width + PIXELS, PIXELS, 3, padding=1)
+        self.last = nn.Conv2d(width + PIXELS, PIXELS + MASKS, 3, padding=1)
         self.apply(_initialise)
         nn.init.zeros_(self.last.weight)  # begins as the identity
         nn.init.zeros_(self.cells.pixels.weight)
@@ -134,11 +137,12 @@ class MobileGenerator(nn.Module):
         """
         check_inputs(photo, noise, self.noise_channels)
         padded = pad_to_cells(photo)
-        picture = (padded + self._change(padded, noise))[..., : photo.shape[-2], : photo.shape[-1]]
+        change, mask = self._change(padded, noise)
+        picture = (padded * (1 - mask) + change)[..., : photo.shape[-2], : photo.shape[-1]]
         return picture if self.training else picture.clamp(0, 1)
 
-    def _change(self, photo: Tensor, noise: Tensor | None) -> Tensor:
-        """Return what is added to a photo whose sides are multiples of a cell."""
+    def _change(self, photo: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what is added to a photo whose sides are multiples of a cell, and how much of it is left out."""
         x, levels = photo * 2 - 1, list[Tensor]()
         for down in self.down:
             x = F.gelu(down(x))
@@ -150,7 +154,8 @@ class MobileGenerator(nn.Module):
         drawn = self.cells(x)
         for up, skip in zip(self.up, reversed(levels[:-1]), strict=True):
             x = up(x, skip)
-        return F.pixel_shuffle(drawn + self.last(torch.cat([x, drawn], dim=1)), 2)
+        last = self.last(torch.cat([x, drawn], dim=1))
+        return F.pixel_shuffle(drawn + last[:, :PIXELS], 2), F.pixel_shuffle(last[:, PIXELS:], 2)
 
 
 def _initialise(module: nn.Module) -> None:
