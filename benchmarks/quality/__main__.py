@@ -27,8 +27,8 @@ import torch
 from benchmarks.measuring import describe_machine, save_results
 from benchmarks.quality import work
 from benchmarks.quality.judging import PHOTO, Judge, Network, average
-from benchmarks.quality.methods import MAIN, ROWS, Studio, select_methods
-from benchmarks.quality.page import EVERY, SAVED, method_table, write_page
+from benchmarks.quality.methods import MAIN, ONE_STEP, ROWS, SMALL, Studio, select_methods
+from benchmarks.quality.page import EVERY, MOBILE, SAVED, method_table, write_page
 from benchmarks.quality.references import load_style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
 from benchmarks.quality.weights import load_networks
@@ -39,6 +39,7 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StylescoreError
+from stylescore_apply.names import BUNDLED
 from stylescore_apply.storage.files import atomic
 
 
@@ -64,7 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=list(SIZES), default="test")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a constant, for validation")
-    parser.add_argument("--name", choices=[SAVED.stem, EVERY.stem], default=SAVED.stem, help="which table is published")
+    parser.add_argument(
+        "--name", choices=[SAVED.stem, EVERY.stem, MOBILE.stem], default=SAVED.stem, help="which table is published"
+    )
     parser.add_argument("--remark", help="what its pictures have in common, written above the table of all methods")
     parser.add_argument("--publish", action="store_true", help="save the figures and write the documentation's page")
     return parser
@@ -95,6 +98,11 @@ def find_generators(model: str) -> dict[str, Path]:
     return {path.stem: path for ending in ("safetensors", "onnx") for path in sorted(folder.glob(f"*.{ending}"))}
 
 
+def find_mobiles() -> dict[str, Path]:
+    """Return the bundled small networks, by style."""
+    return {path.stem.removesuffix("-mobile"): path for path in sorted(BUNDLED.glob("*-mobile.onnx"))}
+
+
 def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     """Return the studio that makes the pictures, and the requested styles."""
     files = find_style_files(options.model)
@@ -105,7 +113,7 @@ def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     first = (StyleChoice(name=files[styles[0]]),)
     execution = ExecutionConfig(device=options.device, dtype=options.dtype)
     run = RunConfig(styles=first, model=options.model, seed=options.seed, execution=execution)
-    return Studio(run, parse_settings(options.set), files, find_generators(options.model)), styles
+    return Studio(run, parse_settings(options.set), files, find_generators(options.model), find_mobiles()), styles
 
 
 def picture_folder(options: argparse.Namespace, settings: dict[str, Any]) -> Path:
@@ -195,7 +203,11 @@ def run(options: argparse.Namespace) -> None:
     check_options(options)
     networks = None if options.share else load_networks(pick_device(options.device))
     place, styles = make_studio(options)
-    methods = select_methods(options.methods, [style for style in styles if style not in place.generators])
+    without = {
+        **dict.fromkeys(ONE_STEP, tuple(style for style in styles if style not in place.generators)),
+        SMALL: tuple(style for style in styles if style not in place.mobiles),
+    }
+    methods = select_methods(options.methods, without)
     folder = picture_folder(options, place.settings)
     made_with = describe_run(options, place.settings)
     work.check_same_settings(folder, made_with)

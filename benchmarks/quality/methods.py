@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,16 @@ class Studio:
         settings: changes to the constants of the model's preset.
         style_files: path of each style's LoRA.
         generators: path of each style's one-step generator, where there is one.
+        mobiles: path of each style's small network, where there is one.
     """
 
     run: RunConfig
     settings: dict[str, Any]
     style_files: dict[str, str]
     generators: dict[str, Path] = field(default_factory=dict)
+    mobiles: dict[str, Path] = field(default_factory=dict)
     stylizers: dict[str, Stylizer] = field(default_factory=dict)
-    networks: dict[str, Network] = field(default_factory=dict)
+    networks: dict[Path, Network] = field(default_factory=dict)
 
     def stylizer(self, style: str, method: Method | None, changes: dict[str, Any], content: float) -> Stylizer:
         """Return a stylizer with the model's preset for a method and the given changes."""
@@ -60,13 +62,12 @@ class Studio:
             self.stylizers[style] = Stylizer(run)
         return self.stylizers[style].with_run(run)
 
-    def network(self, style: str) -> Network:
-        """Return the one-step generator of a style."""
-        if style not in self.networks:
-            file, device = self.generators[style], self.run.execution.device
+    def network(self, file: Path) -> Network:
+        """Return the generator in a file."""
+        if file not in self.networks:
             model = None if file.suffix == ENDING else self.run.model
-            self.networks[style] = open_network(file, model, device)
-        return self.networks[style]
+            self.networks[file] = open_network(file, model, self.run.execution.device)
+        return self.networks[file]
 
 
 Recipe = Callable[[Studio, str, Photos], list[Image.Image]]
@@ -122,11 +123,12 @@ def make_run(method: Method | None, changes: dict[str, Any], content: float = 0.
     return recipe
 
 
-def make_one_step(passes: int | None) -> Recipe:
-    """Return the style's one-step generator, applied so many times; `None` as its file states."""
+def make_one_step(passes: int | None, *, small: bool = False) -> Recipe:
+    """Return the style's one-step generator, or small network, applied so many times; `None` as its file states."""
 
     def recipe(studio: Studio, style: str, photos: Photos) -> list[Image.Image]:
-        network, settings = studio.network(style), Settings(seed=studio.run.seed, passes=passes)
+        file = (studio.mobiles if small else studio.generators)[style]
+        network, settings = studio.network(file), Settings(seed=studio.run.seed, passes=passes)
         return [Image.fromarray(apply_network(network, pixels, settings)) for pixels in photos.pixels]
 
     return recipe
@@ -141,6 +143,7 @@ class Row:
 
 
 ONE_STEP = ("one-step", "one-step-twice", "generator")
+SMALL = "mobile"
 ROWS: dict[str, Row] = {
     "source": Row("the photo, unchanged", copy_photos),
     "renderer": Row("the program the style was learned from", render_style),
@@ -157,29 +160,32 @@ ROWS: dict[str, Row] = {
     "one-step": Row("one-step generator, taught by SMS", make_one_step(1)),
     "one-step-twice": Row("the same, in two passes", make_one_step(2)),
     "generator": Row("the same, as its file states", make_one_step(None)),
+    "mobile": Row("small network, as its file states", make_one_step(None, small=True)),
 }
 MAIN = ("source", "renderer", "renderer-decoded", "sdedit-0.60", "sms-0.50", *ONE_STEP)
 """Rows that are compared over more photos where they have pictures of more."""
 
 
-def select_methods(names: Sequence[str] | None, without_generator: Sequence[str] = ()) -> list[str]:
+def select_methods(names: Sequence[str] | None, missing: Mapping[str, Sequence[str]] | None = None) -> list[str]:
     """Return the requested methods in the table's order, or all that every style has for `None`.
 
     Args:
         names: the requested methods.
-        without_generator: the styles that have no one-step generator.
+        missing: by method, the styles that have no generator for it.
 
     Raises:
-        ConfigError: the generators are requested, and a style has none.
+        ConfigError: a generator is requested, and a style has none.
     """
-    asked = [] if names is None else [name for name in ONE_STEP if name in names]
-    if asked and without_generator:
+    missing = {method: styles for method, styles in (missing or {}).items() if styles}
+    asked = [] if names is None else [name for name in ROWS if name in names and name in missing]
+    if asked:
         raise ConfigError(
-            f"there is no one-step generator of {', '.join(without_generator)}",
+            f"there is no {'small network' if asked[0] == SMALL else 'one-step generator'} of "
+            f"{', '.join(missing[asked[0]])}",
             hint=f"leave {' and '.join(asked)} out of --methods, or name other --styles",
         )
     chosen = list(ROWS) if names is None else names
-    return [name for name in ROWS if name in chosen and not (name in ONE_STEP and without_generator)]
+    return [name for name in ROWS if name in chosen and name not in missing]
 
 
 def to_pixels(picture: Image.Image) -> np.ndarray:

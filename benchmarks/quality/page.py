@@ -20,6 +20,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "quality.md"
 SAVED = RESULTS / "quality.json"
 EVERY = RESULTS / "quality_all.json"
 """Figures of all methods, where a run of their own has measured them: they take far longer than the main ones."""
+MOBILE = RESULTS / "quality_mobile.json"
+"""Figures of the styles that have a small network: of it, of the style's generator and of a run."""
 COLUMNS = {
     "content": ("content distance", "{:.3f}"),
     "frechet": ("Fréchet distance", "{:.1f}"),
@@ -31,6 +33,12 @@ COLUMNS = {
     "both": ("(1 + content) (1 + Fréchet)", "{:.1f}"),
 }
 USUAL = "sms-0.50"
+BESIDE_SMALL = {
+    "sms-0.50": "a run of SMS",
+    "generator": "one-step generator, as its file states",
+    "mobile": "small network, as its file states",
+}
+"""What is measured with the small networks."""
 PAPER = {
     "sms-full": ("full", 0.326, 18.686),
     "sms-0.50": ("with the spectrum loss only", 0.505, 24.132),
@@ -65,6 +73,13 @@ style is at 0 by construction, up to chance. *Overshoot* is the fraction of colo
 of the style itself. *Grid* is the number of doublings by which the pattern of the latents, eight pixels wide, is
 stronger than in the style. *Grain* is the number of doublings by which the contrast between neighbouring pixels is too
 strong or too weak. A dash is a figure that was not measured.
+"""
+
+
+SMALL = """\
+Those that come with [stylescore-apply](../guides/apply.md#networks-that-come-with-it), on the same photos, beside the
+two that they stand in for: a run, and the style's one-step generator, which is eight times as large and has taught two
+of them. They leave a grid of eight pixels in even areas, and ink drawing is nearer to black and white than the style.
 """
 
 
@@ -167,8 +182,23 @@ def render_ablation(figures: Mapping[str, Any]) -> str:
     )
 
 
+def render_small(figures: Mapping[str, Any]) -> str:
+    """Render the small networks' figures, style by style, beside those of the methods measured with them."""
+    measured = {name: words for name, words in BESIDE_SMALL.items() if name in figures["methods"]}
+    rows = [
+        [style, words, *format_cells(figures["methods"][name]["styles"][style])]
+        for style in figures["styles"]
+        for name, words in measured.items()
+    ]
+    table = format_table(["style", "method", *(label for label, _ in COLUMNS.values())], rows)
+    return f"\n## Small networks\n\n{SMALL}\n{table}\n"
+
+
 def render(
-    figures: Mapping[str, Any] | None, model_sha256: str | None = None, every: Mapping[str, Any] | None = None
+    figures: Mapping[str, Any] | None,
+    model_sha256: str | None = None,
+    every: Mapping[str, Any] | None = None,
+    small: Mapping[str, Any] | None = None,
 ) -> str:
     """Render the page.
 
@@ -176,15 +206,18 @@ def render(
         figures: the saved figures, if there are any.
         model_sha256: of the current model; figures of another model are marked.
         every: figures of all methods, if a run of their own has measured them.
+        small: figures of the small networks.
     """
     if figures is None:
         return HEAD + UNMEASURED
-    others = {table["model_sha256"] for table in (figures, every) if table} - {model_sha256}
+    others = {table["model_sha256"] for table in (figures, every, small) if table} - {model_sha256}
     stale = STALE if model_sha256 is not None and others else ""
     first = figures.get("main", figures)
     blocks = [stale, f"\n{method_table(first)}\n", READING]
     if USUAL in first["methods"]:
         blocks.append(f"\n## Style by style\n\nSMS as the preset has it.\n\n{style_table(first, USUAL)}\n")
+    if small:
+        blocks.append(render_small(small))
     whole = every or figures
     if every or "main" in figures:
         blocks.append(render_all(whole, own_run=every is not None))
@@ -204,7 +237,8 @@ def load_figures(path: Path) -> dict[str, Any] | None:
 def render_current() -> str:
     """Render the page of the saved figures; it says so if the model has changed since."""
     figures = load_figures(SAVED)
-    return render(figures, model_hash(resolve_model(figures["model"])) if figures else None, load_figures(EVERY))
+    model_sha256 = model_hash(resolve_model(figures["model"])) if figures else None
+    return render(figures, model_sha256, load_figures(EVERY), load_figures(MOBILE))
 
 
 def write_page() -> None:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import page, weights, work
 from benchmarks.quality.judging import LEAST_GRAIN, Artefacts, Judge, average
-from benchmarks.quality.methods import MAIN, ONE_STEP, ROWS, Row, Studio, select_methods
+from benchmarks.quality.methods import MAIN, ONE_STEP, ROWS, SMALL, Row, Studio, select_methods
 from benchmarks.quality.split import SIZES, Photos, read_part, split_rows
 from PIL import Image
 from torch import Tensor
@@ -358,10 +358,13 @@ def test_methods_keep_the_tables_order() -> None:
 
 
 def test_generators_are_in_the_table_where_every_style_has_one() -> None:
-    assert select_methods(None, ["oil-painting"]) == [name for name in ROWS if name not in ONE_STEP]
-    assert select_methods([*ONE_STEP, "dds"], []) == ["dds", *ONE_STEP]
+    missing = {**dict.fromkeys(ONE_STEP, ("oil-painting",)), SMALL: ()}
+    assert select_methods(None, missing) == [name for name in ROWS if name not in ONE_STEP]
+    assert select_methods([*ONE_STEP, "dds"], dict.fromkeys(ONE_STEP, ())) == ["dds", *ONE_STEP]
     with pytest.raises(ConfigError, match="no one-step generator of oil-painting"):
-        select_methods(ONE_STEP[:1], ["oil-painting"])
+        select_methods(ONE_STEP[:1], missing)
+    with pytest.raises(ConfigError, match="no small network of van-gogh"):
+        select_methods([SMALL], {SMALL: ("van-gogh",)})
 
 
 def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
@@ -374,6 +377,14 @@ def test_a_generator_of_the_table_is_applied_as_by_the_program() -> None:
         (made,) = ROWS[name].make(studio, "van-gogh", Photos((0,), ("",), pixels))
         assert np.array_equal(np.asarray(made), apply_network(network, pixels[0], Settings(passes=passes)))
         assert made.size == (72, 64)
+
+
+def test_the_page_has_the_small_networks_beside_the_others() -> None:
+    cells = dict.fromkeys(page.COLUMNS, 0.5)
+    methods = {name: {"words": name, "mean": cells, "styles": {"ink": cells}} for name in ("generator", "mobile")}
+    small = {"styles": ["ink"], "methods": methods, "model_sha256": "m"}
+    rows = [line for line in page.render_small(small).splitlines() if line.startswith("| ink")]
+    assert [row.split("|")[2].strip() for row in rows] == list(page.BESIDE_SMALL.values())[1:]
 
 
 def test_missing_weights_name_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tests.apply.tiny import build
 
 from stylescore.catalog import registry
 from stylescore.generators.files import read_facts
+from stylescore_apply.names import BUNDLED
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,10 +171,22 @@ def test_the_list_of_styles_says_which_have_one(program: Any, bundled: Path, own
     shutil.copy(bundled.parent / "styles" / "van-gogh.safetensors", own_styles / "mine.safetensors")
     entries = {entry["name"]: entry for entry in json.loads(program("styles", "--json").out)["styles"]}
     assert entries["van-gogh"]["generator"] == str(bundled / "van-gogh.onnx")
-    assert entries["mine"]["generator"] is None
+    assert entries["mine"]["generator"] is entries["mine"]["mobile"] is None
     lines = {line.split()[0]: line for line in program("styles").out.splitlines()}
     assert "with a generator for --fast" in lines["van-gogh"]
     assert "generator" not in lines["mine"]
+
+
+def test_the_list_of_styles_names_the_small_networks(program: Any, style: Path, own_styles: Path) -> None:
+    shutil.copy(style, own_styles / "mine.safetensors")
+    onnx.save(build(), own_styles / "mine-mobile.onnx")
+    entries = {entry["name"]: entry for entry in json.loads(program("styles", "--json").out)["styles"]}
+    assert entries["mine"]["mobile"] == str(own_styles / "mine-mobile.onnx")
+    assert entries["ink-drawing"]["mobile"] == str(BUNDLED / "ink-drawing-mobile.onnx")
+    said = program("styles").err.splitlines()
+    assert all(len(line) <= 80 for line in said if "Your own" not in line)
+    named = " ".join(said).split("Small networks for stylescore apply: ")[1].split(" Your own")[0].split(", ")
+    assert {"ink-drawing-mobile", "mine-mobile"} <= set(named)
 
 
 def test_nothing_of_it_imports_torch(photo: Path, out: Path, generator: Path) -> None:

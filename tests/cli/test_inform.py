@@ -70,6 +70,7 @@ class TestStyles:
             "trigger": "in thick oil",
             "base": "sd_v1",
             "generator": None,
+            "mobile": None,
             "is_generator": False,
         }
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NoReturn
 
 from stylescore_apply._version import __version__
@@ -16,7 +17,7 @@ from stylescore_apply.batch import Outcome, Saving, stylize_pictures
 from stylescore_apply.errors import ConfigError, InputError, StylescoreError
 from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_format
 from stylescore_apply.inputs import STANDARD, Job, plan_jobs
-from stylescore_apply.names import find_network, parse_path, user_styles_dir
+from stylescore_apply.names import find_network, known_networks, network_dirs, parse_path
 from stylescore_apply.networks import Network, OnnxNetwork, refuse_model
 from stylescore_apply.stylizing import DEFAULT_LIMIT, Application, Settings
 from stylescore_apply.terminal import Status, format_duration, print_error, print_json, say
@@ -37,15 +38,27 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message, hint=f"see {self.prog} --help")
 
 
-def make_parser(program: str) -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def known_names() -> list[str]:
+    """Return the names of the networks that need no file to be given."""
+    return sorted(known_networks(network_dirs()))
+
+
+def _say_names(names: Sequence[str]) -> str:
+    """Return lines that say which networks are known by name; none is divided at a hyphen."""
+    return fill(f"networks known by name: {', '.join(names) or 'none'}", 79, break_on_hyphens=False)
+
+
+def make_parser(program: str, names: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of the command line, whose help says which networks are known by `names`."""
     parser = _Parser(
         prog=program,
         description="Stylize pictures and videos with a network that was trained for one style.",
+        epilog=_say_names(names),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("style", metavar="STYLE|FILE", help="name of a style in the style folder, or an ONNX file")
+    add("style", metavar="STYLE|FILE", help="name of a network, or an ONNX file")
     add("inputs", metavar="INPUT", nargs="+", help="pictures, videos, folders, patterns, or - for standard input")
     add("--out", "-o", metavar="DIR|FILE|-", type=parse_path, help="where results are written (default: out/STYLE)")
     add("--recursive", "-r", action="store_true", help="search folders with their subfolders, and keep their layout")
@@ -78,9 +91,9 @@ def make_parser(program: str) -> argparse.ArgumentParser:
 
 
 def open_onnx(name: str, threads: int, model: str | None = None) -> Network:
-    """Return the network in an ONNX file, or of a style in the user's folder; it needs no base model."""
+    """Return the network in an ONNX file, a bundled one, or one in the user's folder; it needs no base model."""
     refuse_model(model)
-    return OnnxNetwork(find_network(name, [user_styles_dir()]), threads=threads)
+    return OnnxNetwork(find_network(name, network_dirs()), threads=threads)
 
 
 def exit_code(
@@ -88,6 +101,7 @@ def exit_code(
     *,
     program: str = "stylescore-apply",
     open_network: OpenNetwork = open_onnx,
+    list_names: Callable[[], Sequence[str]] = known_names,
 ) -> int:
     """Run the program: 0 done, 1 some inputs failed, 2 an argument cannot be used, 130 interrupted.
 
@@ -95,9 +109,10 @@ def exit_code(
         arguments: the command line without the program's name; by default that of the process.
         program: its name in messages.
         open_network: finds and loads the network.
+        list_names: returns the names that `open_network` knows.
     """
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments), program, open_network)
+        return _run(list(sys.argv[1:] if arguments is None else arguments), program, open_network, list_names)
     except StylescoreError as error:
         print_error(error)
         return error.exit_code
@@ -106,11 +121,11 @@ def exit_code(
         return INTERRUPTED
 
 
-def _run(arguments: list[str], program: str, open_network: OpenNetwork) -> int:
+def _run(arguments: list[str], program: str, open_network: OpenNetwork, list_names: Callable[[], Sequence[str]]) -> int:
     if arguments[:1] == ["--version"]:
         print(f"{program} {__version__}")
         return 0
-    parser = make_parser(program)
+    parser = make_parser(program, list_names())
     try:
         given = parser.parse_args(arguments)
     except SystemExit as ended:  # after --help

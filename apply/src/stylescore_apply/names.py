@@ -13,6 +13,8 @@ STYLES_VARIABLE = "STYLESCORE_STYLES"
 ENDING = ".onnx"
 KEY = "stylescore.generator"
 """Name of the metadata entry with a network's facts, as JSON."""
+BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of the networks that come with this package."""
 
 
 def parse_path(text: str | Path) -> Path:
@@ -53,6 +55,11 @@ def known_networks(folders: Sequence[Path]) -> Mapping[str, Path]:
     """Return the networks in some folders by name; of two with one name, the one in the earlier folder."""
     files = [path for folder in folders for path in sorted(folder.glob(f"*{ENDING}")) if not path.name.startswith(".")]
     return {path.stem: path for path in reversed(files)}
+
+
+def network_dirs() -> tuple[Path, ...]:
+    """Return the folders in which networks are looked for by name: that of the bundled ones, then the user's own."""
+    return BUNDLED, user_styles_dir()
 
 
 def user_styles_dir() -> Path:

@@ -15,7 +15,7 @@ from stylescore.catalog.metadata import base_model, one_step_generator, stated_t
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote, suggest_closest
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
-from stylescore_apply.names import ENDING, known_networks
+from stylescore_apply.names import ENDING, known_networks, network_dirs
 from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
 from stylescore_apply.names import data_folder as data_folder
 from stylescore_apply.names import user_styles_dir as user_styles_dir
@@ -76,7 +76,8 @@ class StyleEntry:
         bundled: whether it is part of the package.
         trigger: its trigger words, or `None` if the file names none.
         base: the model that the file says it was trained on, or `None`.
-        generator: the exported generator of the style, or `None`.
+        generator: the generator of the style, or `None`.
+        mobile: its small generator, named NAME-mobile, or `None`.
         is_generator: whether it is a one-step generator itself.
     """
 
@@ -86,6 +87,7 @@ class StyleEntry:
     trigger: str | None
     base: str | None
     generator: Path | None = None
+    mobile: Path | None = None
     is_generator: bool = False
 
 
@@ -260,12 +262,12 @@ def _style_hint(name: str) -> str:
 def list_styles(styles_dirs: Sequence[Path] | None = None) -> list[StyleEntry]:
     """List all styles by name, bundled ones first; only headers are read, and invalid files are left out."""
     generators = known_generators()
-    entries = (_entry(name, path, generators.get(name)) for name, path in _style_files(styles_dirs))
+    entries = (_entry(name, path, generators) for name, path in _style_files(styles_dirs))
     found = [entry for entry in entries if entry is not None]
     return sorted(found, key=lambda entry: (not entry.bundled, entry.name))
 
 
-def _entry(name: str, path: Path, generator: Path | None) -> StyleEntry | None:
+def _entry(name: str, path: Path, generators: Mapping[str, Path]) -> StyleEntry | None:
     try:
         header = read_header(path, error=StyleError)
     except StyleError:
@@ -277,7 +279,8 @@ def _entry(name: str, path: Path, generator: Path | None) -> StyleEntry | None:
         bundled=path.is_relative_to(BUNDLED),
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
-        generator=generator,
+        generator=generators.get(name),
+        mobile=generators.get(f"{name}-mobile"),
         is_generator=bool(one_step_generator(header.metadata)),
     )
 
@@ -298,8 +301,8 @@ def default_styles_dirs() -> tuple[Path, ...]:
 
 
 def generator_dirs() -> tuple[Path, ...]:
-    """Return the folders that are searched for exported generators: the bundled ones, then the user's own."""
-    return (*_bundled_generator_dirs(), user_styles_dir())
+    """Return the folders that are searched for exported generators: those of bundled ones, then the user's own."""
+    return (*_bundled_generator_dirs(), *network_dirs())
 
 
 def _bundled_generator_dirs() -> tuple[Path, ...]:

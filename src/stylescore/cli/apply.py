@@ -31,9 +31,16 @@ def apply(context: typer.Context) -> None:
 
     The same as the program stylescore-apply, which installs without torch; see stylescore apply --help.
     """
+    from stylescore.catalog.registry import known_generators
     from stylescore_apply.cli import exit_code
 
-    raise typer.Exit(exit_code(context.args, program="stylescore apply", open_network=open_network))
+    code = exit_code(
+        context.args,
+        program="stylescore apply",
+        open_network=open_network,
+        list_names=lambda: sorted(known_generators()),
+    )
+    raise typer.Exit(code)
 
 
 def open_network(name: str, threads: int, model: str | None = None) -> Network:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from textwrap import TextWrapper
+from textwrap import TextWrapper, wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +46,9 @@ def styles(json: JsonOption = False) -> None:
             "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
+    small = ", ".join(f"{entry.name}-mobile" for entry in entries if entry.mobile)
+    for line in wrap(f"Small networks for stylescore apply: {small}" if small else "", 80, break_on_hyphens=False):
+        say(line)
     say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")
 
 
@@ -56,8 +59,8 @@ def _short_base(base: str) -> str:
 
 def _to_json(entry: StyleEntry) -> dict[str, Any]:
     """Return a style as JSON has it."""
-    generator = None if entry.generator is None else str(entry.generator)
-    return asdict(entry) | {"path": str(entry.path), "generator": generator}
+    files = {"path": entry.path, "generator": entry.generator, "mobile": entry.mobile}
+    return asdict(entry) | {key: None if path is None else str(path) for key, path in files.items()}
 
 
 def inspect(
