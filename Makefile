@@ -26,6 +26,7 @@ gallery: $(VENV)/installed
 	$(BIN)/python examples/one_step.py --styles van-gogh watercolor --target docs/images/one-step.jpg
 	$(BIN)/python examples/one_step.py --styles stained-glass flat-illustration --target docs/images/one-step-areas.jpg
 	$(BIN)/python examples/one_step.py --styles ink-drawing pencil-sketch --target docs/images/one-step-drawings.jpg
+	$(BIN)/python examples/small_networks.py --target docs/images/small-networks.jpg
 	$(BIN)/python examples/relevance_maps.py --target docs/images/relevance.jpg
 
 thumbnails: $(VENV)/installed

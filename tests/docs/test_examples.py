@@ -76,6 +76,13 @@ def test_one_pass_lies_beside_the_run(tmp_path: Path) -> None:
         assert kept.width > 2 * kept.height
 
 
+def test_small_networks_lie_beside_the_photo(tmp_path: Path) -> None:
+    sheet = example("small_networks").main([EXAMPLES / "face.jpg"], tmp_path / "sheet.png", cell=64)
+    with Image.open(tmp_path / "sheet.png") as kept:
+        assert kept.size == sheet.size
+        assert kept.width > 2 * kept.height
+
+
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:
     photo = Path("photo.jpg")
     sheet = example("relevance_maps").main([photo, photo], "oil-painting", sandbox / "maps.png", TINY, draws=2)
