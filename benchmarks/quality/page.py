@@ -76,7 +76,7 @@ strong or too weak. A dash is a figure that was not measured.
 """
 
 
-SMALL = """\
+SMALL_HEAD = """\
 Those that come with [stylescore-apply](../guides/apply.md#networks-that-come-with-it), on the same photos, beside the
 two that they stand in for: a run, and the style's one-step generator, which is eight times as large and has taught two
 of them. They leave a grid of eight pixels in even areas, and ink drawing is nearer to black and white than the style.
@@ -191,7 +191,7 @@ def render_small(figures: Mapping[str, Any]) -> str:
         for name, words in measured.items()
     ]
     table = format_table(["style", "method", *(label for label, _ in COLUMNS.values())], rows)
-    return f"\n## Small networks\n\n{SMALL}\n{table}\n"
+    return f"\n## Small networks\n\n{SMALL_HEAD}\n{table}\n"
 
 
 def render(
