@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tests.apply.tiny import FACTS, picture
 
+from stylescore_apply.names import BUNDLED
 from stylescore_apply.networks import OnnxNetwork, TileRule
 from stylescore_apply.noise import noise_field
 from stylescore_apply.stylizing import OVERHEAD, Settings, stylize
@@ -120,6 +121,21 @@ def test_the_page_makes_the_picture_of_the_command_line(
     with page.expect_download() as download:
         page.click("#save")
     assert download.value.suggested_filename == "stylized.png"
+
+
+def test_a_bundled_network_draws_in_the_browser(page: Any, site: tuple[str, Path], tmp_path: Path) -> None:
+    """It takes no noise, and several passes."""
+    file = BUNDLED / "ink-drawing-mobile.onnx"
+    photo = np.asarray(Image.open(PAGE.parent / "coffee.jpg").convert("RGB").resize((180, 120)))
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    shutil.copy(file, site[1] / file.name)
+    page.goto(f"{site[0]}?network={file.name}&provider=wasm")
+    page.wait_for_selector("body[data-provider=wasm]", timeout=WAIT)
+    page.set_input_files("#photo", str(tmp_path / "photo.png"))
+    page.wait_for_selector("body[data-done]", timeout=WAIT)
+    wanted = stylize(OnnxNetwork(file, threads=1), photo, Settings()).astype(int)
+    assert np.abs(shown(page, "after") - wanted).mean() < 0.1
+    assert np.abs(wanted - photo).mean() > 20
 
 
 def test_noise_and_tiles_are_those_of_the_command_line(page: Any, site: tuple[str, Path]) -> None:
