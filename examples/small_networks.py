@@ -14,7 +14,7 @@ from PIL import Image
 
 from stylescore.images import contact_sheet
 from stylescore_apply import OnnxNetwork, Settings, stylize
-from stylescore_apply.names import BUNDLED
+from stylescore_apply.names import BUNDLED, known_networks
 
 HERE = Path(__file__).parent
 PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut"))
@@ -22,7 +22,7 @@ PHOTOS = tuple(HERE / f"{name}.jpg" for name in ("coffee", "chelsea", "astronaut
 
 def main(photos: Sequence[Path] = PHOTOS, target: Path = Path("small_networks.png"), cell: int = 400) -> Image.Image:
     """Write a sheet to `target`."""
-    networks = [OnnxNetwork(path) for path in sorted(BUNDLED.glob("*.onnx"))]
+    networks = [OnnxNetwork(path) for _, path in sorted(known_networks([BUNDLED]).items())]
     rows = []
     for path in photos:
         photo = Image.open(path).convert("RGB")

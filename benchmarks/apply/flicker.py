@@ -32,9 +32,11 @@ from stylescore_apply.video.noise import MovingNoise
 
 WINDOW = 256, 192
 """Width and height of the clips."""
+PLAIN = "one noise"
+"""The way that the others are compared with."""
 WAYS: dict[str, tuple[str, float]] = {
     "a new noise for each frame": ("new", 0.0),
-    "one noise": ("fixed", 0.0),
+    PLAIN: ("fixed", 0.0),
     "one noise, --smooth 0.5": ("fixed", 0.5),
     "one noise, --smooth 0.8": ("fixed", 0.8),
     "noise moved along the flow": ("moved", 0.0),
@@ -92,10 +94,9 @@ def measure(
     network: Network, clips: list[list[Pixels]], step: int, settings: Settings = AS_STATED
 ) -> list[dict[str, Any]]:
     """Return a row for each way: its flicker, its distance from the pictures without smoothing, and its contrast."""
-    plain = [list(paint(network, clip, "fixed", 0.0, settings)) for clip in clips]
-    rows = []
-    for name, (motion, smooth) in WAYS.items():
-        made = [list(paint(network, clip, motion, smooth, settings)) for clip in clips]
+    painted = {name: [list(paint(network, clip, *way, settings)) for clip in clips] for name, way in WAYS.items()}
+    plain, rows = painted[PLAIN], []
+    for name, made in painted.items():
         pairs = zip(itertools.chain(*made), itertools.chain(*plain), strict=True)
         far = [np.abs(first.astype(int) - second).mean() for first, second in pairs]
         flicker = float(np.mean([warped_difference(each, step) for each in made]))

@@ -31,7 +31,19 @@ OpenNetwork = Callable[[str, int, str | None], Network]
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are raised, so that they look like all others."""
+    """A parser whose errors are raised, so that they look like all others, and whose help names the known networks.
+
+    Attributes:
+        list_names: returns their names; called for the help alone, since it reads folders.
+    """
+
+    list_names: Callable[[], Sequence[str]]
+
+    def format_help(self) -> str:
+        """Return the help with the names, none of which is divided at a hyphen."""
+        names = ", ".join(self.list_names()) or "none"
+        self.epilog = fill(f"networks known by name: {names}", 79, break_on_hyphens=False)
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
@@ -43,20 +55,15 @@ def known_names() -> list[str]:
     return sorted(known_networks(network_dirs()))
 
 
-def _say_names(names: Sequence[str]) -> str:
-    """Return lines that say which networks are known by name; none is divided at a hyphen."""
-    return fill(f"networks known by name: {', '.join(names) or 'none'}", 79, break_on_hyphens=False)
-
-
-def make_parser(program: str, names: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Return the parser of the command line, whose help says which networks are known by `names`."""
+def make_parser(program: str, list_names: Callable[[], Sequence[str]] = known_names) -> argparse.ArgumentParser:
+    """Return the parser of the command line, whose help names the networks that `list_names` returns."""
     parser = _Parser(
         prog=program,
         description="Stylize pictures and videos with a network that was trained for one style.",
-        epilog=_say_names(names),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.list_names = list_names
     add = parser.add_argument
     add("style", metavar="STYLE|FILE", help="name of a network, or an ONNX file")
     add("inputs", metavar="INPUT", nargs="+", help="pictures, videos, folders, patterns, or - for standard input")
@@ -125,7 +132,7 @@ def _run(arguments: list[str], program: str, open_network: OpenNetwork, list_nam
     if arguments[:1] == ["--version"]:
         print(f"{program} {__version__}")
         return 0
-    parser = make_parser(program, list_names())
+    parser = make_parser(program, list_names)
     try:
         given = parser.parse_args(arguments)
     except SystemExit as ended:  # after --help

@@ -46,7 +46,7 @@ def styles(json: JsonOption = False) -> None:
             "with a generator for --fast" if entry.generator else "",
         ]
         print_result(f"{entry.name:<{width}}  {origin:<7}  {', '.join(filter(None, facts))}".rstrip())
-    small = ", ".join(f"{entry.name}-mobile" for entry in entries if entry.mobile)
+    small = ", ".join(entry.mobile.stem for entry in entries if entry.mobile)
     for line in wrap(f"Small networks for stylescore apply: {small}" if small else "", 80, break_on_hyphens=False):
         say(line)
     say(f"Your own styles: put LoRA files (.safetensors) into {user_styles_dir()}")
