@@ -86,6 +86,8 @@ def test_a_number_out_of_range_is_refused(name: str) -> None:
         ({"size": 63}, "size must be between 64"),
         ({"size": 100}, "size must be a multiple of 8, not 100"),
         ({"colour": 1}, "unknown setting 'colour'"),
+        ({"regression": {"optimiser": "sgd"}}, "regression.optimiser must be one of muon, adam"),
+        ({"matching": {"optimiser": "adamw"}}, "matching.optimiser must be one of muon, adam"),
         ({"regression": {"steps": 0}, "matching": {"steps": 0}}, "needs steps in one of its phases"),
         ({"matching": {"method": {"fake": {"scope": "picture"}}}}, "fake.scope must be 'batch'"),
         ({"matching": {"method": {"relevance": {"timesteps": 4}}}}, "relevance.timesteps must be 0"),

@@ -68,6 +68,7 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
         (2, {"measure_every": 1, "stability": 0.5, "regression": {"adversarial": 0.5, "texture": 1.0}}),
         (4, {"measure_every": 1, "matching": {"fake_warmup": 2}}),
         (6, {"matching": {"fake_warmup": 2}}),
+        (4, {"regression": {"optimiser": "adam"}, "matching": {"optimiser": "muon"}}),
     ],
 )
 def test_a_resumed_training_writes_the_same_lines_and_bytes(

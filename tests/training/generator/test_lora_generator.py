@@ -378,10 +378,11 @@ def test_a_style_model_beside_the_lora_is_refused(generator_request: Any, tools:
         sessions.set_up(replace(request, config=replace(request.config, run=run)))
 
 
-def test_the_presets_learning_rate_is_the_loras_own(generator_request: Any) -> None:
-    assert generator_request(**LORA).config.regression.learning_rate == 3e-4
+def test_the_presets_optimiser_is_the_loras_own(generator_request: Any) -> None:
+    own, other = generator_request(**LORA).config.regression, generator_request().config.regression
+    assert (own.optimiser, own.learning_rate) == ("adam", 3e-4)
     assert generator_request(**LORA, regression={"learning_rate": 0.5}).config.regression.learning_rate == 0.5
-    assert generator_request().config.regression.learning_rate == 1e-3
+    assert (other.optimiser, other.learning_rate) == ("muon", 2e-3)
 
 
 def test_the_program_applies_lists_inspects_and_stylizes_with_it(

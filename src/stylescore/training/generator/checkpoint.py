@@ -18,7 +18,7 @@ from stylescore.method.state import (
     restore_parameter,
 )
 from stylescore.training.generator.average import copy_weights
-from stylescore.training.generator.loop import PHASES, Trainer
+from stylescore.training.generator.loop import PHASES, Trainer, make_optimiser
 
 OTHER = "it was made by another training"
 
@@ -64,6 +64,7 @@ def restore(trainer: Trainer, state: GeneratorState) -> None:
         ConfigError: it belongs to another training.
     """
     _check_place(trainer, state)
+    trainer.optimiser = make_optimiser(trainer.config, trainer.network, state.phase)
     for name, parameter, optimiser in _parameters(trainer):
         restore_parameter(name, parameter, optimiser, state.tensors)
     _copy("average", dict(trainer.average.named_parameters()), state)
@@ -100,7 +101,7 @@ def _copy(kind: str, parameters: dict[str, nn.Parameter] | dict[str, Tensor], st
 def _parameters(trainer: Trainer) -> Iterator[tuple[str, nn.Parameter, Optimizer]]:
     """Yield every trained parameter with a name and its optimiser."""
     for name, parameter in trainer.network.named_parameters():
-        yield f"network.{name}", parameter, trainer.optimiser
+        yield f"network.{name}", *trainer.optimiser.part_of(parameter)
     if trainer.matching.fake is not None and trainer.fake_optimiser is not None:
         for name, parameter in trainer.matching.fake.state.items():
             yield f"fake.{name}", parameter, trainer.fake_optimiser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from stylescore.config.method import MethodConfig
 from stylescore.config.ranges import (
@@ -25,6 +25,7 @@ from stylescore.training.config import NAME
 from stylescore_apply.networks import MOST_PASSES
 
 FilePrecision = Literal["float16", "bfloat16", "float32"]
+OptimiserName = Literal["muon", "adam"]
 GENERATORS = ("mobile", "resnet9", "lora")
 OPTIONS = ("width", "blocks", "rank", "timestep")
 """Settings that are options of a network, where they are not 0."""
@@ -60,7 +61,8 @@ class RegressionConfig:
     Attributes:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
-        learning_rate: peak of Adam's.
+        optimiser: muon or adam.
+        learning_rate: peak of the optimiser's.
         pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
         perceptual: weight of the distance in the features of the base's denoising network; 0 computes none.
         perceptual_t: timestep at which the network sees the pictures.
@@ -73,7 +75,8 @@ class RegressionConfig:
 
     steps: int = 4000
     batch: int = 8
-    learning_rate: float = 1e-3
+    optimiser: OptimiserName = "muon"
+    learning_rate: float = 2e-3
     pixel: float = 1.0
     perceptual: float = 0.1
     perceptual_t: int = 61
@@ -88,7 +91,8 @@ class MatchingConfig:
     Attributes:
         steps: at most; 0 leaves the phase out.
         batch: photos per step, over all processes and accumulated parts.
-        learning_rate: peak of Adam's.
+        optimiser: muon or adam.
+        learning_rate: peak of the optimiser's.
         fake_steps: training steps of the fake score for each step of the generator.
         fake_warmup: training steps of the fake score before the generator's first one, where the method has one; `None`
             takes 200, or as many as `steps` where these are fewer.
@@ -98,6 +102,7 @@ class MatchingConfig:
 
     steps: int = 1000
     batch: int = 8
+    optimiser: OptimiserName = "adam"
     learning_rate: float = 1e-4
     fake_steps: int = 5
     fake_warmup: int | None = None
@@ -214,13 +219,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise": False,
         "beta1": 0.5,
         "pairs": {"count": 0},
-        "regression": {"steps": 500, "learning_rate": 2e-4, "perceptual": 0.0, "texture": 0.0},
+        "regression": {"steps": 500, "optimiser": "adam", "learning_rate": 2e-4, "perceptual": 0.0, "texture": 0.0},
         "matching": {"steps": 5000, "learning_rate": 2e-4, "fake_steps": 1, "fake_warmup": 0},
     },
 }
 """What differs from the defaults above."""
 FOR_NETWORK: Mapping[str, Mapping[str, Any]] = {
-    "lora": {"noise": True, "regression": {"learning_rate": 3e-4}},
+    "lora": {"noise": True, "regression": {"optimiser": "adam", "learning_rate": 3e-4}},
 }
 """What differs for a network, whatever the preset."""
 
@@ -337,6 +342,8 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
             hint="for example --name van-gogh",
         )
     check_choice(config.network, GENERATORS, "network")
+    for name, phase in (("regression", config.regression), ("matching", config.matching)):
+        check_choice(phase.optimiser, get_args(OptimiserName), f"{name}.optimiser")
     check(config, RULES)
     check_run(config.run)
     check_method(config.matching.method)

@@ -21,6 +21,7 @@ from stylescore.training.generator.config import GeneratorTrainingConfig, Matchi
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.measure import measure_matching, measure_regression
 from stylescore.training.generator.networks import Kind, Painting
+from stylescore.training.generator.optimiser import NetworkOptimiser
 from stylescore.training.generator.stability import disturb, instability
 from stylescore.training.process import Process
 
@@ -53,7 +54,7 @@ class Trainer:
         kind: what the generator is.
         network: the generator.
         average: the same with averaged weights, in evaluation mode; these are what is written.
-        optimiser: over the network's parameters, begun anew in each phase.
+        optimiser: of the network, begun anew in each phase.
         regression: loss of the first phase.
         matching: step of the last phase, and the training of the fake score.
         fake_optimiser: over the fake score's parameters, if the method has one.
@@ -72,7 +73,7 @@ class Trainer:
     kind: Kind
     network: nn.Module
     average: nn.Module
-    optimiser: Optimizer
+    optimiser: NetworkOptimiser
     regression: Regression
     matching: Matching
     fake_optimiser: Optimizer | None
@@ -164,9 +165,10 @@ class _Sums:
         return dict(zip(names, total.tolist(), strict=True))
 
 
-def make_optimiser(config: GeneratorTrainingConfig, network: nn.Module) -> Optimizer:
-    """Return Adam over a network's parameters; its learning rate is set in every step."""
-    return torch.optim.Adam(network.parameters(), lr=1.0, betas=(config.beta1, 0.999))
+def make_optimiser(config: GeneratorTrainingConfig, network: nn.Module, phase: int = 0) -> NetworkOptimiser:
+    """Return what moves the network in a phase, the first one or those after it."""
+    settings = config.matching if phase else config.regression
+    return NetworkOptimiser(network, settings.optimiser, config.beta1)
 
 
 def train(trainer: Trainer) -> Iterator[TrainStep]:
@@ -252,9 +254,8 @@ def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: 
     """Move the generator once, then the fake score in the last phase, then the average."""
     config, peak = trainer.config, trainer.settings.learning_rate
     rate = learning_rate(peak, trainer.phase_length, warmup=config.warmup, cosine_length=1.0)(trainer.phase_step)
-    for group in trainer.optimiser.param_groups:
-        group["lr"] = rate
-    trainer.optimiser.zero_grad(set_to_none=True)
+    trainer.optimiser.set_rate(rate)
+    trainer.optimiser.zero_grad()
     latents = [_accumulate(trainer, part, batch, sums) for part in parts]
     t = _gather_timesteps(trainer, sums)
     norm = _move(trainer, list(trainer.network.parameters()), trainer.optimiser, t, "the gradient", config.clip_norm)
@@ -389,7 +390,7 @@ def _train_fake(
 def _move(
     trainer: Trainer,
     parameters: list[nn.Parameter],
-    optimiser: Optimizer,
+    optimiser: Optimizer | NetworkOptimiser,
     t: tuple[int, ...],
     what: str,
     clip: float | None,
@@ -475,6 +476,6 @@ def end_phase(trainer: Trainer) -> None:
     best = copy_weights(trainer.average) if trainer.best is None else trainer.best
     for network in (trainer.network, trainer.average):
         put_weights(network, best)
-    trainer.optimiser = make_optimiser(trainer.config, trainer.network)
     trainer.phase, trainer.phase_step = trainer.phase + 1, 0
+    trainer.optimiser = make_optimiser(trainer.config, trainer.network, trainer.phase)
     trainer.best, trainer.best_measure, trainer.misses = None, math.inf, 0

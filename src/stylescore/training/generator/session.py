@@ -55,6 +55,7 @@ from stylescore.training.generator.loop import (
 )
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.networks import Kind, make_kind
+from stylescore.training.generator.optimiser import check_optimisers
 from stylescore.training.generator.pairs import Painter, Pair, PairFolder, PairMaker, RunPainter
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
 from stylescore.training.generator.teacher import load_teacher
@@ -155,6 +156,7 @@ def set_up(request: Request) -> Setup:
         InputError: a photo source, model, style, device or number that cannot be used.
     """
     config = check_training(request.config)
+    check_optimisers(config)
     _require_teacher(request)
     photos = open_photos(request.photos, request.captions)
     order = shuffle(config.run.seed, "hold", len(photos), 0)
