@@ -69,6 +69,7 @@ def test_the_log_names_phases_and_parts(generator_session: Make, tools: SimpleNa
         (4, {"measure_every": 1, "matching": {"fake_warmup": 2}}),
         (6, {"matching": {"fake_warmup": 2}}),
         (4, {"regression": {"optimiser": "adam"}, "matching": {"optimiser": "muon"}}),
+        (2, {"measure_every": 1, "size": 72, "regression": {"crop": 64}}),
     ],
 )
 def test_a_resumed_training_writes_the_same_lines_and_bytes(
@@ -90,6 +91,15 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
     assert whole.folder is not None
     assert folder.log_file.read_bytes() == whole.folder.log_file.read_bytes()
     assert not folder.state_file.exists()
+
+
+def test_pairs_are_cropped_for_the_steps_and_not_for_the_measure(generator_session: Make) -> None:
+    trainer = generator_session(size=80, regression={"crop": 64}).trainer
+    (part,) = step_batches(trainer)[0]
+    assert (part.photo.shape[-2:], part.noise.shape[-2:], part.target.shape[-2:]) == ((64, 64), (8, 8), (64, 64))
+    assert held_out_batch(trainer, 0).target.shape[-2:] == (80, 80)
+    (photos,) = step_batches(trainer, 2)[0]
+    assert photos.photo.shape[-2:] == (80, 80)
 
 
 def test_accumulated_parts_are_one_batch(generator_session: Make) -> None:

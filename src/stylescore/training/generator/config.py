@@ -61,6 +61,7 @@ class RegressionConfig:
     Attributes:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
+        crop: side in pixels of the square crops of pairs; 0 is the training's size.
         optimiser: muon or adam.
         learning_rate: peak of the optimiser's.
         pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
@@ -75,6 +76,7 @@ class RegressionConfig:
 
     steps: int = 4000
     batch: int = 8
+    crop: int = 0
     optimiser: OptimiserName = "muon"
     learning_rate: float = 2e-3
     pixel: float = 1.0
@@ -347,7 +349,7 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     check(config, RULES)
     check_run(config.run)
     check_method(config.matching.method)
-    _check_size(config)
+    _check_sides(config)
     _check_method(config)
     if config.network == "lora" and not config.noise:
         raise ConfigError("the network lora takes noise: it denoises", hint="leave out --set noise=false")
@@ -356,13 +358,19 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     return config
 
 
-def _check_size(config: GeneratorTrainingConfig) -> None:
-    if not config.size:
-        return
-    check(config, {"size": SHORT_SIDE})
-    if config.size % CELL:
+def _check_sides(config: GeneratorTrainingConfig) -> None:
+    crop = config.regression.crop
+    for name, side, option in (("size", config.size, "--size "), ("regression.crop", crop, "--set regression.crop=")):
+        if not side:
+            continue
+        check(config, {name: SHORT_SIDE})
+        if side % CELL:
+            raise ConfigError(
+                f"{name} must be a multiple of {CELL}, not {side!r}", hint=f"use {option}{side // CELL * CELL}"
+            )
+    if config.size and crop > config.size:
         raise ConfigError(
-            f"size must be a multiple of {CELL}, not {config.size!r}", hint=f"use --size {config.size // CELL * CELL}"
+            f"regression.crop must be at most the size, {config.size}, not {crop!r}", hint="leave it out for the size"
         )
 
 

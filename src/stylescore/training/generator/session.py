@@ -203,19 +203,21 @@ def _run_here(run: RunConfig, process: Process) -> RunConfig:
 
 def _with_size(config: GeneratorTrainingConfig, stylizer: Stylizer) -> GeneratorTrainingConfig:
     """Fill in the size, and check that the model has it and that its latents have the generator's cells."""
-    networks = stylizer.networks
+    networks, crop = stylizer.networks, config.regression.crop
     if networks.codec.factor != CELL:
         raise ModelError(
             f"a generator's noise has cells of {CELL} pixels, the model's latents have some of {networks.codec.factor}",
             hint="train with another model",
         )
     size = config.size or networks.native_size
-    if size % networks.multiple:
-        nearest = max(1, size // networks.multiple) * networks.multiple
-        raise ConfigError(
-            f"size must be a multiple of {networks.multiple} for this model, not {size!r}", hint=f"use --size {nearest}"
-        )
-    return replace(config, size=size, run=replace(config.run, size=size))
+    for name, side, option in (("size", size, "--size "), ("regression.crop", crop, "--set regression.crop=")):
+        if side % networks.multiple:
+            nearest = max(1, side // networks.multiple) * networks.multiple
+            raise ConfigError(
+                f"{name} must be a multiple of {networks.multiple} for this model, not {side!r}",
+                hint=f"use {option}{nearest}",
+            )
+    return check_training(replace(config, size=size, run=replace(config.run, size=size)))
 
 
 def pair_folder(setup: Setup, folder: GeneratorFolder) -> PairFolder:
@@ -296,12 +298,13 @@ def _make_data(setup: Setup, folder: PairFolder) -> Data:
     present = folder.read()
     pairs = [present[number] for number in range(setup.pairs_wanted)]
 
-    def some(chosen: list[Pair]) -> Samples:
-        return PairSamples(folder, chosen, setup.channels, config.size, config.noise)
+    def some(chosen: list[Pair], side: int) -> Samples:
+        return PairSamples(folder, chosen, setup.channels, side, config.noise)
 
     count = min(len(setup.held_out), max(1, len(pairs) // 4))
     first = pairs[:count]
-    return Data(some(pairs[len(setup.held_out) :] or pairs[count:]), photos, some(first))
+    trained = some(pairs[len(setup.held_out) :] or pairs[count:], config.regression.crop or config.size)
+    return Data(trained, photos, some(first, config.size))
 
 
 def make_trainer(setup: Setup, folder: PairFolder) -> Trainer:
