@@ -114,6 +114,14 @@ def test_a_preset_survives_its_record(preset: str) -> None:
     assert from_table(GeneratorTrainingConfig, to_table(config)) == config
 
 
+def test_a_preset_goes_before_what_a_network_wants() -> None:
+    plain, papers = (resolve({"name": "a", "network": "lora"}, RUN, preset) for preset in ("standard", "paper"))
+    assert (plain.regression.learning_rate, plain.regression.texture, plain.noise) == (3e-4, 2.0, True)
+    assert (papers.regression.learning_rate, papers.regression.texture, papers.noise) == (2e-4, 0.0, True)
+    with pytest.raises(ConfigError, match="the network lora takes noise"):
+        resolve({"name": "a", "network": "lora", "noise": False}, RUN, "paper")
+
+
 def test_the_papers_generator_is_the_resnet_without_noise() -> None:
     config = resolve({"name": "a"}, RUN, "paper")
     assert (config.network, config.noise, config.pairs.count, config.beta1) == ("resnet9", False, 0, 0.5)

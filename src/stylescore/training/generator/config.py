@@ -80,10 +80,10 @@ class RegressionConfig:
     optimiser: OptimiserName = "muon"
     learning_rate: float = 2e-3
     pixel: float = 1.0
-    perceptual: float = 0.1
+    perceptual: float = 1.0
     perceptual_t: int = 61
     adversarial: float = 0.0
-    texture: float = 2.0
+    texture: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +227,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """What differs from the defaults above."""
 FOR_NETWORK: Mapping[str, Mapping[str, Any]] = {
-    "lora": {"noise": True, "regression": {"optimiser": "adam", "learning_rate": 3e-4}},
+    "lora": {"regression": {"optimiser": "adam", "learning_rate": 3e-4, "perceptual": 0.1, "texture": 2.0}},
 }
-"""What differs for a network, whatever the preset."""
+"""What differs for a network; a preset goes before it."""
 
 RULES: Mapping[str, Rule] = {
     "width": NOT_NEGATIVE.at_most(128),
@@ -289,10 +289,10 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     stated = given.get("run", {}).get("method", {})
     matching = MatchingConfig(method=matching_method(overlay(run.method, stated, where="run.method.")))
     base = GeneratorTrainingConfig(name="", preset=preset, run=pairs_run(run), matching=matching)
-    chosen = overlay(base, PRESETS[preset])
-    network = given.get("network", chosen.network)
+    network = given.get("network", overlay(base, PRESETS[preset]).network)
     own = FOR_NETWORK.get(network, {}) if isinstance(network, str) else {}
-    return check_training(overlay(overlay(chosen, own), given))
+    chosen = overlay(overlay(base, own), PRESETS[preset])
+    return check_training(overlay(replace(chosen, noise=chosen.noise or network == "lora"), given))
 
 
 def pairs_run(run: RunConfig) -> RunConfig:
