@@ -349,7 +349,7 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     check(config, RULES)
     check_run(config.run)
     check_method(config.matching.method)
-    _check_sides(config)
+    check_sides(config)
     _check_method(config)
     if config.network == "lora" and not config.noise:
         raise ConfigError("the network lora takes noise: it denoises", hint="leave out --set noise=false")
@@ -358,15 +358,23 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     return config
 
 
-def _check_sides(config: GeneratorTrainingConfig) -> None:
+def check_sides(config: GeneratorTrainingConfig, multiple: int = CELL, whose: str = "") -> None:
+    """Raise `ConfigError` for a size, or a side of crops, that is out of range or no multiple of `multiple`.
+
+    Args:
+        config: of the training; sides of 0 are not stated yet.
+        multiple: in pixels.
+        whose: words after it.
+    """
     crop = config.regression.crop
     for name, side, option in (("size", config.size, "--size "), ("regression.crop", crop, "--set regression.crop=")):
         if not side:
             continue
         check(config, {name: SHORT_SIDE})
-        if side % CELL:
+        if side % multiple:
+            nearest = max(1, side // multiple) * multiple
             raise ConfigError(
-                f"{name} must be a multiple of {CELL}, not {side!r}", hint=f"use {option}{side // CELL * CELL}"
+                f"{name} must be a multiple of {multiple}{whose}, not {side!r}", hint=f"use {option}{nearest}"
             )
     if config.size and crop > config.size:
         raise ConfigError(

@@ -52,8 +52,8 @@ class NetworkOptimiser:
         """
         hidden = hidden_weights(network) if name == "muon" else []
         self._weights = list(network.parameters())
-        self._matrices = {id(weight): nn.Parameter(weight.detach().view(len(weight), -1)) for weight in hidden}
-        rest = [weight for weight in self._weights if id(weight) not in self._matrices]
+        self._matrices = {weight: nn.Parameter(weight.detach().view(len(weight), -1)) for weight in hidden}
+        rest = [weight for weight in self._weights if weight not in self._matrices]
         self._adam = Adam(rest, lr=1.0, betas=(beta1, ADAM_BETA2))
         self._muon = (
             torch.optim.Muon(self._matrices.values(), lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
@@ -74,16 +74,14 @@ class NetworkOptimiser:
 
     def step(self) -> None:
         """Move all weights once, by their gradients."""
-        for weight in self._weights:
-            matrix = self._matrices.get(id(weight))
-            if matrix is not None:
-                matrix.grad = None if weight.grad is None else weight.grad.view_as(matrix)
+        for weight, matrix in self._matrices.items():
+            matrix.grad = None if weight.grad is None else weight.grad.view_as(matrix)
         for optimiser in self._parts():
             optimiser.step()
 
     def part_of(self, weight: nn.Parameter) -> tuple[nn.Parameter, Optimizer]:
         """Return a weight as its optimiser holds it, sharing its memory, and that optimiser."""
-        matrix = self._matrices.get(id(weight))
+        matrix = self._matrices.get(weight)
         if matrix is None or self._muon is None:
             return weight, self._adam
         return matrix, self._muon

@@ -33,7 +33,7 @@ from stylescore.training.draws import make_generator as make_rng
 from stylescore.training.draws import make_seed, shuffle
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
-from stylescore.training.generator.config import GeneratorTrainingConfig, PairsConfig, check_training
+from stylescore.training.generator.config import GeneratorTrainingConfig, PairsConfig, check_sides, check_training
 from stylescore.training.generator.critic import BETAS, LEARNING_RATE, Critic, to_levels
 from stylescore.training.generator.folder import (
     COMMAND,
@@ -203,21 +203,16 @@ def _run_here(run: RunConfig, process: Process) -> RunConfig:
 
 def _with_size(config: GeneratorTrainingConfig, stylizer: Stylizer) -> GeneratorTrainingConfig:
     """Fill in the size, and check that the model has it and that its latents have the generator's cells."""
-    networks, crop = stylizer.networks, config.regression.crop
+    networks = stylizer.networks
     if networks.codec.factor != CELL:
         raise ModelError(
             f"a generator's noise has cells of {CELL} pixels, the model's latents have some of {networks.codec.factor}",
             hint="train with another model",
         )
     size = config.size or networks.native_size
-    for name, side, option in (("size", size, "--size "), ("regression.crop", crop, "--set regression.crop=")):
-        if side % networks.multiple:
-            nearest = max(1, side // networks.multiple) * networks.multiple
-            raise ConfigError(
-                f"{name} must be a multiple of {networks.multiple} for this model, not {side!r}",
-                hint=f"use {option}{nearest}",
-            )
-    return check_training(replace(config, size=size, run=replace(config.run, size=size)))
+    sized = replace(config, size=size, run=replace(config.run, size=size))
+    check_sides(sized, networks.multiple, " for this model")
+    return sized
 
 
 def pair_folder(setup: Setup, folder: GeneratorFolder) -> PairFolder:
