@@ -58,7 +58,7 @@ VALUES: Mapping[tuple[str, str], Sequence[str]] = {
         *("pairs.teacher_strength=0", "width=129", "width=1e400", "blocks=33", "ema=1"),
         *("clip_norm=0", "beta1=1", "accumulate=0", "held_out=0", "patience=1e9", "workers=65", "file_dtype=int8"),
         *("regression=[]", "regression.steps=true", "regression.learning_rate=inf", "regression.perceptual_t=1000"),
-        *("regression.optimiser=sgd", "matching.optimiser=3", "regression.crop=12"),
+        *("regression.optimiser=sgd", "matching.optimiser=3", "regression.crop=12", "regression.flip=maybe"),
         *("regression.adversarial=-1", "regression.texture=-1", "stability=nan", "passes=9", "strength=0"),
         *("matching.fake_steps=101", "matching.method.method='sdedit'", "matching.method.fake.rank=1e9", "noise=2"),
         *("run.method.iterations=0", "run.method.consistent_noise=1.5", "name='a/b'", "network=5", "size=65"),

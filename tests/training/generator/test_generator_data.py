@@ -235,6 +235,22 @@ def test_a_crop_of_a_pair_has_its_part_of_the_noise(tmp_path: Path) -> None:
     assert PairSamples(folder, [pair], 4, 64, with_noise=False).fixed(0, torch.Generator()).noise.shape == (0, 8, 8)
 
 
+def test_half_of_the_crops_of_pairs_are_mirrored_with_their_noise(tmp_path: Path) -> None:
+    folder = PairFolder(tmp_path)
+    photo = Image.linear_gradient("L").resize((96, 64)).rotate(90).convert("RGB")
+    folder.write(pair := Pair(number=0, photo=0, seed=5, mirrored=False, caption="", width=96, height=64), photo, photo)
+    plain, flipped = PairSamples(folder, [pair], 4, 64), PairSamples(folder, [pair], 4, 64, flip=True)
+    turned = 0
+    for seed in range(40):
+        one, other = (samples.draw(0, torch.Generator().manual_seed(seed)) for samples in (plain, flipped))
+        parts = [(a, b) for a, b in ((one.photo, other.photo), (one.noise, other.noise), (one.target, other.target))]
+        same = all(torch.equal(a, b) for a, b in parts)
+        assert same or all(torch.equal(a.flip(-1), b) for a, b in parts)
+        turned += not same
+    assert 10 < turned < 30
+    assert torch.equal(plain.fixed(0, torch.Generator()).photo, flipped.fixed(0, torch.Generator()).photo)
+
+
 def test_photos_are_cropped_anywhere_and_stand_for_their_own_pictures(photos: Path) -> None:
     samples = PhotoSamples(open_photos(photos, NONE), range(8), 4, 64)
     drawn = [samples.draw(1, torch.Generator().manual_seed(seed)) for seed in range(4)]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from stylescore.errors import ConfigError
 from stylescore.generators.mobile import MobileGenerator
 from stylescore.generators.resnet import ResnetGenerator
-from stylescore.training.generator.optimiser import NetworkOptimiser, hidden_weights
-from stylescore.training.generator.session import set_up
+from stylescore.training.generator.optimiser import Muon, NetworkOptimiser, hidden_weights, orthogonal
 
 RATE = 1e-2
 NEWTON_SCHULZ = (0.6, 1.3)
@@ -83,13 +80,30 @@ def test_a_weight_without_gradient_stays() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_an_older_pytorch_is_told_before_pairs_are_made(
-    generator_request: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ConfigError, match=r"regression.optimiser = 'muon' needs PyTorch 2.9 or newer") as caught:
-        set_up(generator_request())
-    assert "--set regression.optimiser=adam" in str(caught.value.hint)
-    set_up(generator_request(regression={"optimiser": "adam"}))
-    with pytest.raises(ConfigError, match=r"matching.optimiser = 'muon'"):
-        set_up(generator_request(regression={"optimiser": "adam"}, matching={"optimiser": "muon"}))
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9 has no Muon to compare with")
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 16)])
+def test_muon_is_that_of_pytorch_but_for_its_precision(shape: tuple[int, int]) -> None:
+    ours, theirs = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    reference = torch.optim.Muon([theirs], lr=RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    muon = Muon([ours])
+    muon.param_groups[0]["lr"] = RATE
+    for seed in range(3):
+        for weight, optimiser in ((ours, muon), (theirs, reference)):
+            weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            optimiser.step()
+    error = (ours - theirs).detach().norm() / theirs.detach().norm()
+    assert float(error) < 0.03  # bfloat16 has eight bits
+    state, wanted = muon.state[ours]["momentum_buffer"], reference.state[theirs]["momentum_buffer"]
+    torch.testing.assert_close(state, wanted)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_an_orthogonal_matrix_is_that_of_the_singular_vectors(shape: tuple[int, int]) -> None:
+    u, s, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    found = orthogonal(u * s @ v)
+    along = u.T @ found @ v.T
+    low, high = NEWTON_SCHULZ
+    assert all(low < float(value) < high for value in along.diagonal())
+    torch.testing.assert_close(along, along.diagonal().diag(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(orthogonal(1e4 * (u * s @ v)), found, atol=1e-5, rtol=0)
+    assert not orthogonal(torch.zeros(shape)).any()

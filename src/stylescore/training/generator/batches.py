@@ -29,6 +29,8 @@ from stylescore.training.pictures import load_picture
 ZOOM = 1.5
 """Photos are cropped at short sides of up to so many times the crops' side."""
 FIXED = torch.tensor(0.5)
+MIRRORED = 0.5
+"""Share of crops that are mirrored."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Sample:
     noise: Tensor
     target: Tensor
     caption: str
+
+    def mirrored(self) -> Sample:
+        """Return the same with left and right exchanged."""
+        return Sample(self.photo.flip(-1), self.noise.flip(-1), self.target.flip(-1), self.caption)
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ class PairSamples:
         channels: of the noise field that the runs had, those of the latent.
         size: side of the crops in pixels.
         with_noise: whether the generator takes it.
+        flip: whether half of the random crops are mirrored.
     """
 
     folder: PairFolder
@@ -142,6 +149,7 @@ class PairSamples:
     channels: int
     size: int
     with_noise: bool = True
+    flip: bool = False
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -149,7 +157,8 @@ class PairSamples:
 
     def draw(self, index: int, rng: Generator) -> Sample:
         """Return a crop whose corner is that of a cell, so that its noise is a part of the pair's."""
-        return self._crop(self.pairs[index], torch.rand(2, generator=rng))
+        sample = self._crop(self.pairs[index], torch.rand(2, generator=rng))
+        return sample.mirrored() if self.flip and float(torch.rand(1, generator=rng)) < MIRRORED else sample
 
     def fixed(self, index: int, rng: Generator) -> Sample:
         """Return the middle of a pair."""
@@ -194,7 +203,7 @@ class PhotoSamples:
     def draw(self, index: int, rng: Generator) -> Sample:
         """Return a random crop with fresh noise."""
         mirror, zoom, *chances = torch.rand(4, generator=rng)
-        return self._crop(index, rng, bool(mirror < 0.5), 1 + float(zoom) * (ZOOM - 1), chances)
+        return self._crop(index, rng, bool(mirror < MIRRORED), 1 + float(zoom) * (ZOOM - 1), chances)
 
     def fixed(self, index: int, rng: Generator) -> Sample:
         """Return the middle of a photo."""

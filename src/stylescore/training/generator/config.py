@@ -62,6 +62,7 @@ class RegressionConfig:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
         crop: side in pixels of the square crops of pairs; 0 is the training's size.
+        flip: whether pairs are mirrored at random, with their noise.
         optimiser: muon or adam.
         learning_rate: peak of the optimiser's.
         pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
@@ -77,6 +78,7 @@ class RegressionConfig:
     steps: int = 4000
     batch: int = 8
     crop: int = 0
+    flip: bool = False
     optimiser: OptimiserName = "muon"
     learning_rate: float = 2e-3
     pixel: float = 1.0

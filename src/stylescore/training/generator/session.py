@@ -31,7 +31,7 @@ from stylescore.runs.record import flat_settings, read_record, write_record
 from stylescore.runs.resume import require_resumable, require_same_settings, require_unchanged
 from stylescore.training.draws import make_generator as make_rng
 from stylescore.training.draws import make_seed, shuffle
-from stylescore.training.generator.batches import PairSamples, PhotoSamples, Samples
+from stylescore.training.generator.batches import PairSamples, PhotoSamples
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.config import GeneratorTrainingConfig, PairsConfig, check_sides, check_training
 from stylescore.training.generator.critic import BETAS, LEARNING_RATE, Critic, to_levels
@@ -55,7 +55,6 @@ from stylescore.training.generator.loop import (
 )
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.networks import Kind, make_kind
-from stylescore.training.generator.optimiser import check_optimisers
 from stylescore.training.generator.pairs import Painter, Pair, PairFolder, PairMaker, RunPainter
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
 from stylescore.training.generator.teacher import load_teacher
@@ -156,7 +155,6 @@ def set_up(request: Request) -> Setup:
         InputError: a photo source, model, style, device or number that cannot be used.
     """
     config = check_training(request.config)
-    check_optimisers(config)
     _require_teacher(request)
     photos = open_photos(request.photos, request.captions)
     order = shuffle(config.run.seed, "hold", len(photos), 0)
@@ -293,8 +291,8 @@ def _make_data(setup: Setup, folder: PairFolder) -> Data:
     present = folder.read()
     pairs = [present[number] for number in range(setup.pairs_wanted)]
 
-    def some(chosen: list[Pair], side: int) -> Samples:
-        return PairSamples(folder, chosen, setup.channels, side, config.noise)
+    def some(chosen: list[Pair], side: int) -> PairSamples:
+        return PairSamples(folder, chosen, setup.channels, side, config.noise, config.regression.flip)
 
     count = min(len(setup.held_out), max(1, len(pairs) // 4))
     first = pairs[:count]
