@@ -39,7 +39,7 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StylescoreError
-from stylescore_apply.names import BUNDLED, known_networks
+from stylescore_apply.names import BUNDLED, SMALL_ENDING, known_networks
 from stylescore_apply.storage.files import atomic
 
 
@@ -100,7 +100,7 @@ def find_generators(model: str) -> dict[str, Path]:
 
 def find_mobiles() -> dict[str, Path]:
     """Return the bundled small networks, by style."""
-    return {name.removesuffix("-mobile"): path for name, path in known_networks([BUNDLED]).items()}
+    return {name.removesuffix(SMALL_ENDING): path for name, path in known_networks([BUNDLED]).items()}
 
 
 def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:

@@ -11,6 +11,8 @@ from stylescore_apply.errors import ConfigError, ModelError, did_you_mean, quote
 
 STYLES_VARIABLE = "STYLESCORE_STYLES"
 ENDING = ".onnx"
+SMALL_ENDING = "-mobile"
+"""What follows the style's name in that of its small network."""
 KEY = "stylescore.generator"
 """Name of the metadata entry with a network's facts, as JSON."""
 BUNDLED = Path(__file__).parent / "bundled"

@@ -15,7 +15,7 @@ from stylescore.catalog.metadata import base_model, one_step_generator, stated_t
 from stylescore.errors import ModelError, StyleError, did_you_mean, quote, suggest_closest
 from stylescore.storage.safetensors_header import read_header
 from stylescore.storage.texts import is_file, is_folder, user_path
-from stylescore_apply.names import ENDING, known_networks, network_dirs
+from stylescore_apply.names import ENDING, SMALL_ENDING, known_networks, network_dirs
 from stylescore_apply.names import STYLES_VARIABLE as STYLES_VARIABLE
 from stylescore_apply.names import data_folder as data_folder
 from stylescore_apply.names import user_styles_dir as user_styles_dir
@@ -280,7 +280,7 @@ def _entry(name: str, path: Path, generators: Mapping[str, Path]) -> StyleEntry 
         trigger=triggers[0] if triggers else None,
         base=base_model(header.metadata),
         generator=generators.get(name),
-        mobile=generators.get(f"{name}-mobile"),
+        mobile=generators.get(name + SMALL_ENDING),
         is_generator=bool(one_step_generator(header.metadata)),
     )
 
