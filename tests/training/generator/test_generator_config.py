@@ -88,6 +88,7 @@ def test_a_number_out_of_range_is_refused(name: str) -> None:
         ({"regression": {"crop": 63}}, "regression.crop must be between 64"),
         ({"regression": {"crop": 100}}, "regression.crop must be a multiple of 8, not 100"),
         ({"size": 128, "regression": {"crop": 136}}, "regression.crop must be at most the size, 128, not 136"),
+        ({"regression": {"flip": True}}, "regression.flip needs a network without noise"),
         ({"colour": 1}, "unknown setting 'colour'"),
         ({"regression": {"optimiser": "sgd"}}, "regression.optimiser must be one of muon, adam"),
         ({"matching": {"optimiser": "adamw"}}, "matching.optimiser must be one of muon, adam"),

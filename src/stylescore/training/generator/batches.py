@@ -7,7 +7,7 @@ what an uninterrupted one does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,8 +50,8 @@ class Sample:
     caption: str
 
     def mirrored(self) -> Sample:
-        """Return the same with left and right exchanged."""
-        return Sample(self.photo.flip(-1), self.noise.flip(-1), self.target.flip(-1), self.caption)
+        """Return the same with left and right of photo and target exchanged."""
+        return replace(self, photo=self.photo.flip(-1), target=self.target.flip(-1))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class PairSamples:
         channels: of the noise field that the runs had, those of the latent.
         size: side of the crops in pixels.
         with_noise: whether the generator takes it.
-        flip: whether half of the random crops are mirrored.
+        flip: whether half of the random crops are mirrored, without their noise.
     """
 
     folder: PairFolder

@@ -62,7 +62,7 @@ class RegressionConfig:
         steps: at most; 0 leaves the phase out.
         batch: pictures per step, over all processes and accumulated parts.
         crop: side in pixels of the square crops of pairs; 0 is the training's size.
-        flip: whether pairs are mirrored at random, with their noise.
+        flip: whether pairs are mirrored at random, for a network without noise.
         optimiser: muon or adam.
         learning_rate: peak of the optimiser's.
         pixel: weight of the mean absolute difference of pixels in [0, 1]; 0 computes none.
@@ -355,6 +355,11 @@ def check_training(config: GeneratorTrainingConfig) -> GeneratorTrainingConfig:
     _check_method(config)
     if config.network == "lora" and not config.noise:
         raise ConfigError("the network lora takes noise: it denoises", hint="leave out --set noise=false")
+    if config.regression.flip and config.noise:
+        raise ConfigError(
+            "regression.flip needs a network without noise: what noise a mirrored pair would have is not known",
+            hint="leave it out, or add --set noise=false",
+        )
     if config.total == 0:
         raise ConfigError("a training needs steps in one of its phases", hint="set regression.steps or matching.steps")
     return config
