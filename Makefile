@@ -9,6 +9,8 @@ GALLERY_PHOTOS := $(foreach name,chelsea coffee astronaut,examples/$(name).jpg)
 GALLERY_STYLES := van-gogh ukiyo-e stained-glass watercolor
 HARD_PHOTOS := examples/face.jpg examples/lamps.jpg
 HARD_STYLES := pencil-sketch oil-painting flat-illustration watercolor ink-drawing stained-glass
+SMALL_DRAWN := ink-drawing pencil-sketch flat-illustration pixel-art
+SMALL_PAINTED := van-gogh oil-painting stained-glass watercolor ukiyo-e
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo gallery thumbnails test unit hard-use check docs clean
@@ -26,7 +28,8 @@ gallery: $(VENV)/installed
 	$(BIN)/python examples/one_step.py --styles van-gogh watercolor --target docs/images/one-step.jpg
 	$(BIN)/python examples/one_step.py --styles stained-glass flat-illustration --target docs/images/one-step-areas.jpg
 	$(BIN)/python examples/one_step.py --styles ink-drawing pencil-sketch --target docs/images/one-step-drawings.jpg
-	$(BIN)/python examples/small_networks.py --target docs/images/small-networks.jpg
+	$(BIN)/python examples/small_networks.py --styles $(SMALL_DRAWN) --target docs/images/small-networks.jpg
+	$(BIN)/python examples/small_networks.py --styles $(SMALL_PAINTED) --target docs/images/small-networks-painted.jpg
 	$(BIN)/python examples/relevance_maps.py --target docs/images/relevance.jpg
 
 thumbnails: $(VENV)/installed

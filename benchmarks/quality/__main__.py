@@ -39,7 +39,7 @@ from stylescore.config.execution import ExecutionConfig
 from stylescore.config.run import RunConfig, StyleChoice
 from stylescore.diffusion.execution.devices import pick_device
 from stylescore.errors import ConfigError, StylescoreError
-from stylescore_apply.names import BUNDLED, SMALL_ENDING, known_networks
+from stylescore_apply.names import small_networks
 from stylescore_apply.storage.files import atomic
 
 
@@ -98,11 +98,6 @@ def find_generators(model: str) -> dict[str, Path]:
     return {path.stem: path for ending in ("safetensors", "onnx") for path in sorted(folder.glob(f"*.{ending}"))}
 
 
-def find_mobiles() -> dict[str, Path]:
-    """Return the bundled small networks, by style."""
-    return {name.removesuffix(SMALL_ENDING): path for name, path in known_networks([BUNDLED]).items()}
-
-
 def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     """Return the studio that makes the pictures, and the requested styles."""
     files = find_style_files(options.model)
@@ -113,7 +108,7 @@ def make_studio(options: argparse.Namespace) -> tuple[Studio, list[str]]:
     first = (StyleChoice(name=files[styles[0]]),)
     execution = ExecutionConfig(device=options.device, dtype=options.dtype)
     run = RunConfig(styles=first, model=options.model, seed=options.seed, execution=execution)
-    return Studio(run, parse_settings(options.set), files, find_generators(options.model), find_mobiles()), styles
+    return Studio(run, parse_settings(options.set), files, find_generators(options.model), small_networks()), styles
 
 
 def picture_folder(options: argparse.Namespace, settings: dict[str, Any]) -> Path:

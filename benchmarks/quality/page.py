@@ -78,8 +78,9 @@ strong or too weak. A dash is a figure that was not measured.
 
 SMALL_HEAD = """\
 Those that come with [stylescore-apply](../guides/apply.md#networks-that-come-with-it), on the same photos, beside the
-two that they stand in for: a run, and the style's one-step generator, which is eight times as large and has taught two
-of them. They leave a grid of eight pixels in even areas, and ink drawing is nearer to black and white than the style.
+two that they stand in for: a run, and the style's one-step generator, which is eight times as large and has taught some
+of them. Those without noise leave a grid of eight pixels in even areas, and ink drawing is nearer to black and white
+than the style.
 """
 
 

@@ -81,6 +81,10 @@ def test_small_networks_lie_beside_the_photo(tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as kept:
         assert kept.size == sheet.size
         assert kept.width > 2 * kept.height
+    few = example("small_networks").main(
+        [EXAMPLES / "face.jpg"], tmp_path / "few.png", cell=64, styles=["pixel-art", "ink-drawing"]
+    )
+    assert few.width < sheet.width
 
 
 def test_relevance_maps_lie_below_their_photos(sandbox: Path) -> None:

@@ -59,6 +59,11 @@ def known_networks(folders: Sequence[Path]) -> Mapping[str, Path]:
     return {path.stem: path for path in reversed(files)}
 
 
+def small_networks() -> dict[str, Path]:
+    """Return the small networks that come with this package, by style."""
+    return {name.removesuffix(SMALL_ENDING): path for name, path in sorted(known_networks([BUNDLED]).items())}
+
+
 def network_dirs() -> tuple[Path, ...]:
     """Return the folders in which networks are looked for by name: that of the bundled ones, then the user's own."""
     return BUNDLED, user_styles_dir()
