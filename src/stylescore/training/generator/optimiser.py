@@ -60,12 +60,13 @@ def orthogonal(matrix: Tensor) -> Tensor:
     Those below a thousandth of the matrix's norm stay smaller.
     """
     first, third, fifth = NEWTON_SCHULZ
-    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if is_tall else matrix
     x = x / x.norm().clamp_min(1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
+    return x.mT if is_tall else x
 
 
 def hidden_weights(network: nn.Module) -> list[nn.Parameter]:
