@@ -79,8 +79,10 @@ def test_statistics_are_the_styles_and_the_pattern_the_contents() -> None:
     assert bool(match_statistics(torch.ones(1, 1, 5, 7), style[:1, :1]).isfinite().all())
 
 
-def latents(style_image: Path, copies: int = 1, **options: Any) -> Tensor:
+def latents(style_image: Path, copies: int = 1, networks_in: torch.dtype = torch.float32, **options: Any) -> Tensor:
     with Stylizer.load([], style_image=str(style_image), **{**QUICK, **options}) as stylizer:
+        stylizer.networks.base.network.to(networks_in)
+        stylizer.networks.codec.vae.to(networks_in)
         fitting = stylizer.start([read_photo(PHOTO)] * copies)
         steps = list(fit(fitting))
         assert len(steps) == fitting.iterations
@@ -116,9 +118,10 @@ def test_the_style_picture_and_gamma_matter_and_nothing_is_random(style_picture:
 
 
 def test_a_batch_equals_its_pictures_one_by_one(style_picture: Path) -> None:
-    both, alone = latents(style_picture, copies=2), latents(style_picture)
-    assert torch.allclose(both[:1], alone, atol=1e-4)
-    assert torch.allclose(both[1:], alone, atol=1e-4)
+    """In double precision, where the size of a batch is not seen in the networks' rounding: latents reach 50 here."""
+    both, alone = (latents(style_picture, copies=count, networks_in=torch.float64) for count in (2, 1))
+    assert torch.allclose(both[:1], alone, atol=2e-5)
+    assert torch.allclose(both[1:], alone, atol=2e-5)
 
 
 @pytest.mark.parametrize(
