@@ -122,6 +122,8 @@ def test_generators_have_a_table_of_their_own(results: StyleResults) -> None:
     variants = make_variants(["sms"], [], {"Generator": Path("oil.onnx"), "DDS, 2": Path("dds.onnx")})
     rows = make_rows(variants, [0.5, 0.25])
     assert [row.key for row in rows] == ["sms-0.5", "generator", "generator-DDS__2", "sms-0.25"]
+    small = make_variants([], [], {"Small network": Path("oil-mobile.onnx")})
+    assert [variant.key for variant in small] == ["mobile"]
     scores = {row.key: {"lpips-alex": Score(0.1 * n, None)} for n, row in enumerate(rows)}
     report = replace(results.report, scores=scores, photos=dict.fromkeys(scores, 2))
     both = replace(results, rows=rows, report=report, pictures=[])

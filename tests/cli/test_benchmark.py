@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -156,6 +157,31 @@ def test_generators_alone_make_a_report(benchmark: Callable[..., Any], place: Pa
     assert found["settings"]["generators"] == {"style_lora_kohya": {"blur": "blur.onnx"}}
 
 
+def test_the_generators_of_the_style_itself(
+    program: Callable[..., Any], tiny: Path, style: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found by its name in the user's folder, the small network by what follows the name there."""
+    (place / "own").mkdir()
+    shutil.copy(style, place / "own" / "oil.safetensors")
+    monkeypatch.setenv("STYLESCORE_STYLES", str(place / "own"))
+    onnx.save(build({"style": "blur"}), place / "own" / "oil-mobile.onnx")
+
+    def benchmark(methods: str) -> Any:
+        return program(
+            "benchmark", "photos", "--model", tiny, "--style", "oil", *QUICK, "--quiet", "--methods", methods
+        )
+
+    refused = benchmark("generator,mobile")
+    assert (refused.code, refused.complaint[0]) == (2, "there is no trained generator of the style 'oil'")
+    assert refused.complaint[1].startswith("leave it out of --methods, or train one")
+    assert benchmark("mobile").code == 0
+    onnx.save(build({"style": "other"}), place / "own" / "oil.onnx")
+    assert benchmark("generator,mobile").code == 0
+    found = json.loads((place / "benchmark" / "results.json").read_text("utf-8"))
+    assert set(found["results"]["oil"]["folders"]) == {"generator", "mobile"}
+    assert found["settings"]["generators"] == {"oil": {"Generator": "oil.onnx", "Small network": "oil-mobile.onnx"}}
+
+
 @pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
 def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., Any], place: Path) -> None:
     import ray
@@ -195,6 +221,7 @@ def test_a_cluster_makes_the_same_pictures_and_figures(benchmark: Callable[..., 
         (("--methods", "adain", "--style-pictures", "pictures"), "adain has no weights of AdaIN's normalised VGG19"),
         (("--methods", "gatys"), "gatys takes the style from a picture, and there is none of 'style_lora_kohya'"),
         (("--methods", "generator"), "there is no trained generator of the style"),
+        (("--methods", "mobile"), "there is no trained generator of the style 'style_lora_kohya-mobile'"),
         (("--generator", ""), "a file or folder must not be an empty text"),
         (("--generator", "A="), "a file or folder must not be an empty text"),
         (("--generator", "A=none.onnx"), "there is no network 'none.onnx'"),

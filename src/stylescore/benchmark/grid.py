@@ -16,10 +16,11 @@ from stylescore.config.ranges import check_run
 from stylescore.config.run import RunConfig, WeightsChoice
 from stylescore.config.toml import overlay
 from stylescore.errors import ConfigError, did_you_mean, quote
+from stylescore_apply.names import SMALL_ENDING
 
 GENERATOR = "generator"
-"""Among the methods: the one-step generator of the style."""
-GENERATOR_LABEL = "Generator"
+OWN_GENERATORS = {GENERATOR: ("Generator", ""), "mobile": ("Small network", SMALL_ENDING)}
+"""Among the methods: the generators of the style itself, with their labels and what follows its name in theirs."""
 NONE: Mapping[str, Path] = MappingProxyType({})
 CENTRE = 0.5
 """Where the knob stands for the preset's own constants."""
@@ -118,7 +119,7 @@ def make_variants(
     for kind, names, known in (("method", methods, LABELS), ("ablation", ablations, ABLATIONS)):
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, [*known, *([GENERATOR] if kind == "method" else [])])
+                hint = did_you_mean(name, [*known, *(OWN_GENERATORS if kind == "method" else [])])
                 raise ConfigError(f"a benchmark has no {kind} {quote(name)}", hint=hint)
     if not methods and not generators:
         raise ConfigError("a benchmark needs at least one method", hint="give --methods sms,sdedit")
@@ -143,7 +144,8 @@ def _ablation(name: str) -> Variant:
 
 
 def _trained(label: str, file: Path) -> Variant:
-    key = GENERATOR if label == GENERATOR_LABEL else f"{GENERATOR}-{file_name(label)}"
+    own = next((name for name, (its_label, _) in OWN_GENERATORS.items() if its_label == label), None)
+    key = own or f"{GENERATOR}-{file_name(label)}"
     return Variant(key=key, label=label, method=None, generator=file)
 
 

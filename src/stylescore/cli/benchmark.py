@@ -127,7 +127,7 @@ def benchmark(
     require_writable(output)
     silence_libraries()
     from stylescore.benchmark.grid import (
-        GENERATOR,
+        OWN_GENERATORS,
         Plan,
         Setting,
         file_name,
@@ -155,7 +155,7 @@ def benchmark(
     constants = parse_settings(setting or [], iterations=iterations)
     compared, left_out = parse_names(methods), _ablations(ablations)
     trained = parse_generators(generator or (), compared, [entry.name for entry in styles], seed + seeds - 1)
-    runs = [name for name in compared if name != GENERATOR]
+    runs = [name for name in compared if name not in OWN_GENERATORS]
     plans = [
         Plan.of(
             Setting(
@@ -252,7 +252,7 @@ def parse_generators(
 
     Args:
         texts: of the form `LABEL=NAME` or `NAME`, where a name is that of a file, a training's folder or a style.
-        methods: if `generator` is among them, each style's own generator is taken too.
+        methods: if `generator` or `mobile` is among them, each style's own one is taken too.
         styles: as they were named.
         last_seed: the largest seed of the benchmark.
 
@@ -261,7 +261,7 @@ def parse_generators(
             their noise.
         ModelError: there is no such generator, or none of a style.
     """
-    from stylescore.benchmark.grid import GENERATOR, GENERATOR_LABEL, file_name
+    from stylescore.benchmark.grid import OWN_GENERATORS, file_name, style_label
     from stylescore.cli.apply import find_generator_file
     from stylescore.cli.fast import require_generator
     from stylescore.storage.texts import is_file, is_folder
@@ -273,19 +273,28 @@ def parse_generators(
         parse_path(name)
         file = find_generator_file(name)
         label = label if equals else file.stem
-        taken = {GENERATOR_LABEL, *map(file_name, given)}
+        taken = {*map(file_name, (known for known, _ in OWN_GENERATORS.values())), *map(file_name, given)}
         if file_name(label) in taken or not label.strip():
             raise ConfigError(f"--generator needs labels that differ, not {quote(text)}", hint="LABEL=FILE")
         given[label] = file
     if given and len(styles) > 1:
         raise ConfigError(
             "--generator is for a benchmark of one style, a generator is trained for one",
-            hint="--methods generator takes the generator of each style",
+            hint="--methods generator takes the generator of each style, mobile its small network",
         )
-    own = GENERATOR in methods
+    own = [names for method, names in OWN_GENERATORS.items() if method in methods]
     if own or given:
         Settings(seed=last_seed)
-    return {style: {**({GENERATOR_LABEL: require_generator(style)} if own else {}), **given} for style in styles}
+
+    def of_style(style: str) -> dict[str, Path]:
+        return {
+            label: require_generator(
+                f"{style_label(style)}{ending}" if ending else style, otherwise="leave it out of --methods"
+            )
+            for label, ending in own
+        }
+
+    return {style: {**of_style(style), **given} for style in styles}
 
 
 def _make(

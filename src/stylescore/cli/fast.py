@@ -71,8 +71,12 @@ def _photos(given: Mapping[str, Any]) -> list[str]:
     return photos
 
 
-def require_generator(style: str) -> Path:
+def require_generator(style: str, *, otherwise: str = "leave out --fast") -> Path:
     """Return the generator of a style, exported or a LoRA.
+
+    Args:
+        style: its name or file.
+        otherwise: what a user without one can do, for the hint.
 
     Raises:
         ModelError: there is none.
@@ -85,7 +89,7 @@ def require_generator(style: str) -> Path:
     raise ModelError(
         f"there is no trained generator of the style {quote(style)}",
         hint=suggest_closest(style, known_generators())
-        or "leave out --fast, or train one with stylescore train-generator, and export it to "
+        or f"{otherwise}, or train one with stylescore train-generator, and export it to "
         f"{str(user_styles_dir() / f'{Path(style).stem}.onnx')!r}",
     )
 
