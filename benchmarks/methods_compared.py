@@ -4,7 +4,9 @@
 
 DIR is the folder that `bundled_model.prepare` wrote; the photos are those of its test part. Pictures of the styles are
 drawn by their programs from other photos. What is made under OUT is not made again, so that the command can be stopped,
-repeated, and called with more photos. `--publish` writes `docs/reference/methods-compared.md` and its pictures.
+repeated, and called with more photos. `--publish` writes `docs/reference/methods-compared.md` and its pictures;
+with `--page methods-compared-all` all methods and ablations are compared over their knobs, which takes five times as
+long for a photo, and that page is written.
 """
 
 from __future__ import annotations
@@ -13,24 +15,21 @@ import argparse
 import re
 import shutil
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from benchmarks.quality.references import load_style_pictures
 from benchmarks.quality.split import SIZES, Photos, read_part
-from stylescore.benchmark.grid import GENERATOR
+from stylescore.benchmark.grid import OWN_GENERATORS
 from stylescore.catalog.registry import find_generator
 from stylescore.cli.main import exit_code
 from stylescore.images import save_png
 from stylescore_apply.storage.files import atomic
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "reference" / "methods-compared.md"
-PICTURES = DOCS / "images" / "compared"
-METHODS = "sms,vsd,sds,dds,pds,sdedit"
-ABLATIONS = "spectrum,uniform"
-KNOB = "0.25,0.5,0.75"
 REFERENCES = 60
 """Pictures of each style."""
 SHOWN = 3
@@ -38,16 +37,62 @@ SHOWN = 3
 WIDTH = 2000
 """Pixels of a contact sheet in the documentation."""
 
-HEAD = """\
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a page compares.
+
+    Attributes:
+        name: of the page.
+        methods: their names; those of generators are left out where a style has none.
+        ablations: of SMS.
+        knob: its stands.
+        head: the page's beginning, with what its figures show.
+    """
+
+    name: str
+    methods: str
+    ablations: str
+    knob: str
+    head: str
+
+    @property
+    def page(self) -> Path:
+        """The page in the documentation."""
+        return DOCS / "reference" / f"{self.name}.md"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the page's pictures."""
+        return DOCS / "images" / self.name
+
+
+MAIN = Comparison(
+    name="methods-compared",
+    methods="sms,vsd,sdedit,generator,mobile",
+    ablations="none",
+    knob="0.5",
+    head="""\
 # Methods compared on the bundled model
+
+HEAD TO COME
+""",
+)
+ALL = Comparison(
+    name="methods-compared-all",
+    methods="sms,vsd,sds,dds,pds,sdedit,generator,mobile",
+    ablations="spectrum,uniform",
+    knob="0.25,0.5,0.75",
+    head="""\
+# All methods compared, on six photos
 
 The report of `stylescore benchmark` on photos that no stage of the bundled model's training used, with every method as
 its preset for this model has it. [Comparing methods](../guides/benchmark.md) describes its columns,
 [rivals](../concepts/rivals.md) and [the other objectives](../concepts/other-objectives.md) the methods,
-[quality of the bundled model](quality.md) how pictures are judged there. `python -m benchmarks.methods_compared` makes
-this page.
+[quality of the bundled model](quality.md) how pictures are judged there. The main methods are compared on
+[more photos](methods-compared.md). `python -m benchmarks.methods_compared --page methods-compared-all` makes this page.
 
-What the first six photos in all eight styles show, in the figures and to the eye:
+What six photos in all eight styles show, in the figures and to the eye:
 
 * **SMS is nearer to the photo than VSD** in every measure of content and in every style, over the styles beyond chance.
   Its Frechet distance to the style is smaller over the styles (366 against 379) and in six of them; in pencil sketch
@@ -69,15 +114,16 @@ What the first six photos in all eight styles show, in the figures and to the ey
 On six photos a difference must have one sign in all of them to count, so small ones go unseen. Seconds were taken while
 other programs used the processor too, and are good for orders of magnitude only.
 
-What could not be tried here: more photos, models of full size, and the rivals whose weights are not in this package.
-[Quality of the bundled model](quality.md) has forty photos and fewer methods. On a GPU with Stable Diffusion 1.5, a
-style LoRA of yours and pictures in that style:
+What could not be tried here: models of full size, and the rivals whose weights are not in this package. On a GPU with
+Stable Diffusion 1.5, a style LoRA of yours and pictures in that style:
 
 ```text
 stylescore benchmark photos --model stable-diffusion-v1-5/stable-diffusion-v1-5 --style my-lora.safetensors \\
     --style-pictures pictures --methods sms,vsd,sds,dds,pds,sdedit,styleid --ablations all --device cuda
 ```
-"""
+""",
+)
+COMPARISONS = {comparison.name: comparison for comparison in (MAIN, ALL)}
 
 
 def write_inputs(data: Path, out: Path, count: int, styles: list[str]) -> tuple[list[Path], dict[str, Path]]:
@@ -101,24 +147,33 @@ def _write_photos(folder: Path, photos: Photos) -> list[Path]:
     return files
 
 
-def command(photos: list[Path], folders: dict[str, Path], out: Path, more: list[str]) -> list[str]:
-    """Return the words of `stylescore benchmark`; generators are compared too if every style has one."""
-    methods = f"{METHODS},{GENERATOR}" if all(map(find_generator, folders)) else METHODS
-    words = ["benchmark", *map(str, photos), "--methods", methods, "--ablations", ABLATIONS, "--knob", KNOB]
+def command(
+    compared: Comparison, photos: list[Path], folders: dict[str, Path], out: Path, more: list[str]
+) -> list[str]:
+    """Return the words of `stylescore benchmark`."""
+    names = (name for name in compared.methods.split(",") if _has_generators(name, folders))
+    words = ["benchmark", *map(str, photos), "--methods", ",".join(names)]
+    words += ["--ablations", compared.ablations, "--knob", compared.knob]
     for style, folder in folders.items():
         words += ["--style", style, "--style-pictures", f"{style}={folder}"]
     return [*words, "--shown", str(SHOWN), "--output", str(out / "benchmark"), *more]
 
 
-def publish(report: Path) -> None:
+def _has_generators(method: str, styles: Iterable[str]) -> bool:
+    """Return whether every style has the generator that a method is, if it is one."""
+    _, ending = OWN_GENERATORS.get(method, (method, None))
+    return ending is None or all(find_generator(f"{style}{ending}") for style in styles)
+
+
+def publish(compared: Comparison, report: Path) -> None:
     """Write the documentation's page from a report, without the configuration."""
     text = (report / "report.md").read_text(encoding="utf-8").partition("\n")[2].partition("\n## Configuration")[0]
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    compared.pictures.mkdir(parents=True, exist_ok=True)
     for name in re.findall(r"\]\(((?:pareto|sheet)[^)]+)\)", text):
-        _copy_picture(report / name, PICTURES / name)
-        text = text.replace(f"]({name})", f"](../images/compared/{name})")
-    with atomic(PAGE) as temporary:
-        temporary.write_text(HEAD + text, encoding="utf-8")
+        _copy_picture(report / name, compared.pictures / name)
+        text = text.replace(f"]({name})", f"](../images/{compared.name}/{name})")
+    with atomic(compared.page) as temporary:
+        temporary.write_text(compared.head + text, encoding="utf-8")
 
 
 def _copy_picture(source: Path, target: Path) -> None:
@@ -138,12 +193,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and report")
     parser.add_argument("--photos", type=int, default=SIZES["test"])
     parser.add_argument("--styles", nargs="+", default=["van-gogh", "stained-glass", "watercolor"])
+    parser.add_argument("--page", choices=list(COMPARISONS), default=MAIN.name, help="what is compared")
     parser.add_argument("--publish", action="store_true", help="write the documentation's page")
     options, more = parser.parse_known_args()
+    compared = COMPARISONS[options.page]
     photos, folders = write_inputs(options.data, options.out, options.photos, options.styles)
-    code = exit_code(command(photos, folders, options.out, more))
+    code = exit_code(command(compared, photos, folders, options.out, more))
     if code == 0 and options.publish:
-        publish(options.out / "benchmark")
+        publish(compared, options.out / "benchmark")
     return code
 
 
