@@ -90,7 +90,7 @@ The report of `stylescore benchmark` on photos that no stage of the bundled mode
 its preset for this model has it. [Comparing methods](../guides/benchmark.md) describes its columns,
 [rivals](../concepts/rivals.md) and [the other objectives](../concepts/other-objectives.md) the methods,
 [quality of the bundled model](quality.md) how pictures are judged there. The main methods are compared on
-[more photos](methods-compared.md). `python -m benchmarks.methods_compared --page methods-compared-all` makes this page.
+[more photos](methods-compared.md). `python -m benchmarks.methods_compared` makes both pages.
 
 What six photos in all eight styles show, in the figures and to the eye:
 

@@ -19,6 +19,7 @@ from stylescore.cli.main import exit_code
 from stylescore.errors import ConfigError, ModelError
 from stylescore.generators import export
 from stylescore.generators.export import TOLERANCE, export_onnx, needed_context
+from stylescore.generators.exported import read_exported
 from stylescore.generators.files import GeneratorFacts, save_generator
 from stylescore.generators.kinds import make_generator, resolve_options
 from stylescore_apply.networks import OnnxNetwork
@@ -101,6 +102,73 @@ def test_weights_are_stored_in_half_precision(exported: tuple[Path, nn.Module, A
     assert large
     assert {each.data_type for each in large} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
     assert sum(int(np.prod(each.dims)) for each in large) > 0.5 * numbers
+
+
+def test_a_file_is_read_back_as_it_was_written(exported: tuple[Path, nn.Module, Any], tmp_path: Path) -> None:
+    """The exporting module has the rounded weights; a second file of what was read is the same, byte by byte."""
+    path, module, _ = exported
+    found, facts = read_exported(path)
+    assert facts == make(path.stem)[1]
+    assert not found.training
+    state = module.state_dict()
+    for name, tensor in found.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    export_onnx(tmp_path / "again.onnx", found, facts)
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+
+def _rename(model: onnx.ModelProto, name: str, to: str) -> None:
+    for entry in model.graph.initializer:
+        entry.name = entry.name.replace(name, to)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [each.replace(name, to) for each in names]
+
+
+def _lose_weights(model: onnx.ModelProto) -> None:
+    _rename(model, "down.0.weight", "something")
+    model.graph.initializer.extend([onnx.numpy_helper.from_array(np.zeros(3, np.float32), "down.0.weight")])
+    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["down.0.weight"], ["unused"]))
+
+
+def _exchange_weights(model: onnx.ModelProto) -> None:
+    _rename(model, "body.0.filter", "other")
+    _rename(model, "body.1.filter", "body.0.filter")
+    _rename(model, "other", "body.1.filter")
+
+
+def _state_a_lora(model: onnx.ModelProto) -> None:
+    _state(model, network="lora")
+
+
+def _state_other_options(model: onnx.ModelProto) -> None:
+    _state(model, options={"width": -1})
+
+
+def _state(model: onnx.ModelProto, **facts: Any) -> None:
+    entry = next(entry for entry in model.metadata_props if entry.key == "stylescore.generator")
+    entry.value = json.dumps({**json.loads(entry.value), **facts})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_lose_weights, "lacks the weights 'down.0.weight'"),
+        (_exchange_weights, "read back makes pictures that differ by"),
+        (_state_a_lora, "holds a LoRA together with its model"),
+        (_state_other_options, "cannot be used: width must be"),
+    ],
+)
+def test_a_file_of_another_network_is_not_read_back(change: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mobile.onnx"
+    module, facts = make("mobile")
+    export_onnx(path, module, facts)
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=message) as caught:
+        read_exported(path)
+    assert caught.value.hint is not None
 
 
 def test_the_file_says_nothing_of_the_machine_that_wrote_it(exported: tuple[Path, nn.Module, Any]) -> None:

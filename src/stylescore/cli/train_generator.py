@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,7 +80,7 @@ def train_generator(
         Path | None,
         typer.Option(
             "--from",
-            metavar="FILE|RUN",
+            metavar="NAME|FILE|RUN",
             help="Generator to go on from, of any style.",
             rich_help_panel=WHAT,
             parser=parse_path,
@@ -109,7 +110,7 @@ def train_generator(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|RUN",
+            metavar="NAME|FILE|RUN",
             help="Generator that makes the pairs, in place of runs.",
             rich_help_panel=HOW,
             parser=parse_path,
@@ -187,12 +188,16 @@ def train_generator(
         raise ConfigError("train-generator needs PHOTOS", hint="stylescore train-generator photos --style van-gogh")
     if pairs_only and pair_folder is None:
         raise ConfigError("--pairs-only needs a --pair-folder", hint="add --pair-folder pairs")
-    with Interrupts(quiet=options.quiet) as interrupts:
-        _start(_make_request(given), options, interrupts)
+    with Interrupts(quiet=options.quiet) as interrupts, TemporaryDirectory() as place:
+        _start(_make_request(given, Path(place)), options, interrupts)
 
 
-def _make_request(given: Mapping[str, Any]) -> Request:
+def _make_request(given: Mapping[str, Any], place: Path) -> Request:
     """Return the options as a request.
+
+    Args:
+        given: the options.
+        place: existing folder for files that the training reads until it has its own.
 
     Raises:
         ConfigError: one that cannot be used.
@@ -202,7 +207,7 @@ def _make_request(given: Mapping[str, Any]) -> Request:
     from stylescore.images.captions import CaptionSource
     from stylescore.training.generator.config import resolve
     from stylescore.training.generator.session import Request
-    from stylescore.training.generator.start import add_settings
+    from stylescore.training.generator.start import add_settings, find_start, named
 
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
@@ -219,7 +224,8 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         method=given["method"],
         **chosen,
     )
-    start = None if given["start"] is None else require_generator(given["start"])
+    source = None if given["start"] is None else named(given["start"])
+    start = None if source is None else find_start(source, place)
     numbers = _merge_counts(table, given)
     given_name = given["name"]
     name = "-".join(Path(choice.name).stem for choice in styles) if given_name is None else given_name
@@ -231,8 +237,8 @@ def _make_request(given: Mapping[str, Any]) -> Request:
         captions=CaptionSource(given["caption"], given["captions"]),
         pair_folder=given["pair_folder"],
         start=start,
-        start_name=None if start is None else str(start.absolute()),
-        teacher=None if given["teacher"] is None else require_generator(given["teacher"]),
+        start_name=None if source is None else str(source.absolute()),
+        teacher=None if given["teacher"] is None else require_generator(named(given["teacher"])),
     )
 
 

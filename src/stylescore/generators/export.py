@@ -100,12 +100,12 @@ def export_onnx(
         return Exported(_compare(temporary, module, facts), rounding, table["context"])
 
 
-def require_extra() -> None:
-    """Raise `ConfigError` unless the libraries of the extra `export` are installed."""
+def require_extra(what: str = "export needs") -> None:
+    """Raise `ConfigError` unless the libraries of the extra `export` are installed; `what` begins the message."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"export needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            f"{what} {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
             hint="pip install 'stylescore[export]'",
         )
 
@@ -351,14 +351,19 @@ def _compare(path: Path, module: nn.Module, facts: GeneratorFacts) -> float:
     Raises:
         ModelError: it is larger than `TOLERANCE`.
     """
-    network = OnnxNetwork(path)
-    worst = max(_difference(network, module, _inputs(*size, facts.noise_channels)) for size in _COMPARED)
+    worst = largest_difference(path, module, facts)
     if not worst <= TOLERANCE:  # also if it is NaN
         raise ModelError(
             f"the exported network differs from torch by {worst:.2g}, at most {TOLERANCE:g} is allowed",
             hint="update torch, onnx and onnxruntime: one of them computes an operator in another way",
         )
     return worst
+
+
+def largest_difference(path: Path, module: nn.Module, facts: GeneratorFacts) -> float:
+    """Return the largest difference of any value of a file's pictures from a module's, of photos of random colours."""
+    network = OnnxNetwork(path)
+    return max(_difference(network, module, _inputs(*size, facts.noise_channels)) for size in _COMPARED)
 
 
 def _difference(network: OnnxNetwork, module: nn.Module, inputs: Mapping[str, Tensor]) -> float:

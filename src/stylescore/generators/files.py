@@ -110,7 +110,7 @@ def read_facts(path: Path) -> GeneratorFacts:
     if text is None:
         raise ModelError(f"{str(path)!r} is not a generator: its metadata have no {KEY!r}", hint=_HINT)
     try:
-        return _parse_facts(parse_json(text))
+        return parse_table(parse_json(text))
     except (ConfigError, ValueError, TypeError) as reason:
         raise ModelError(f"the generator {str(path)!r} cannot be used: {reason}", hint=_HINT) from reason
 
@@ -188,8 +188,8 @@ def _metadata(facts: GeneratorFacts) -> dict[str, str]:
     }
 
 
-def _parse_facts(table: object) -> GeneratorFacts:
-    """Return the facts in a parsed JSON text.
+def parse_table(table: object) -> GeneratorFacts:
+    """Return the facts in a parsed JSON text, the metadata of a generator's file.
 
     Raises:
         ValueError, TypeError, ConfigError: one is missing, unknown, of the wrong type or out of range.

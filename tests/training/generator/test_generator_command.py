@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config
 from PIL import Image
 from tests.apply.tiny import FACTS
 
@@ -176,6 +177,35 @@ def test_a_training_goes_on_from_a_generator(train_generator: Program, tools: Si
     for name, weight in after[0].state_dict().items():
         assert torch.allclose(weight, before[0].state_dict()[name], atol=1e-6), name
     assert set(after[1].training["hashes"]) - set(before[1].training["hashes"]) == {"starting_generator"}
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["file", "name"])
+def test_a_training_goes_on_from_an_exported_generator(
+    train_generator: Program,
+    program: Program,
+    tools: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_name: bool,
+) -> None:
+    """Named by its file, or by its name in the user's folder; an interrupted training needs it no more."""
+    train_generator()
+    exported = tmp_path / "own" / "bands-mobile.onnx"
+    exported.parent.mkdir()
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
+    assert program("export", bands(tools), "--out", exported, "--precision", "float32").code == 0
+    monkeypatch.setenv("STYLESCORE_STYLES", str(exported.parent))
+    assert train_generator("--from", bands(tools)).code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("stylescore.training.generator.session.train", interrupted)
+        assert train_generator("--from", "bands-mobile" if by_name else exported).code == 130
+    record = (tools.out / "bands-3" / "config.toml").read_text("utf-8")
+    assert f'start = "{exported}"' in record
+    exported.unlink()
+    outcome = program("train-generator", "--resume", tools.out / "bands-3", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    first, other = (load_generator(bands(tools, name))[0].state_dict() for name in ("bands-2", "bands-3"))
+    assert all(torch.equal(first[name], weight) for name, weight in other.items())
 
 
 def interrupted(trainer: object) -> Iterator[object]:
