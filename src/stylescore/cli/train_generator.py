@@ -203,11 +203,11 @@ def _make_request(given: Mapping[str, Any], place: Path) -> Request:
         ConfigError: one that cannot be used.
     """
     from stylescore.assembly.options import make_run
-    from stylescore.generators.files import require_generator
+    from stylescore.cli.apply import find_generator_file
     from stylescore.images.captions import CaptionSource
     from stylescore.training.generator.config import resolve
     from stylescore.training.generator.session import Request
-    from stylescore.training.generator.start import add_settings, find_start, named
+    from stylescore.training.generator.start import add_settings, as_generator
 
     styles = parse_styles(given["style"] or [])
     require_style(styles, "train-generator")
@@ -224,8 +224,10 @@ def _make_request(given: Mapping[str, Any], place: Path) -> Request:
         method=given["method"],
         **chosen,
     )
-    source = None if given["start"] is None else named(given["start"])
-    start = None if source is None else find_start(source, place)
+    source, teacher = (
+        None if name is None else find_generator_file(str(name)) for name in (given["start"], given["teacher"])
+    )
+    start = None if source is None else as_generator(source, place)
     numbers = _merge_counts(table, given)
     given_name = given["name"]
     name = "-".join(Path(choice.name).stem for choice in styles) if given_name is None else given_name
@@ -238,7 +240,7 @@ def _make_request(given: Mapping[str, Any], place: Path) -> Request:
         pair_folder=given["pair_folder"],
         start=start,
         start_name=None if source is None else str(source.absolute()),
-        teacher=None if given["teacher"] is None else require_generator(named(given["teacher"])),
+        teacher=teacher,
     )
 
 

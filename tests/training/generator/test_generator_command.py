@@ -11,11 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from jaxtyping import config
 from PIL import Image
-from tests.apply.tiny import FACTS
+from tests.apply.tiny import FACTS, build
 
 from stylescore.generators import load_generator
 from stylescore.images import Photo
@@ -267,6 +268,24 @@ def test_what_is_no_generator_is_refused(train_generator: Program, tools: Simple
     assert outcome.code == 2
     assert "is not a generator" in outcome.err
     assert not tools.out.exists()
+
+
+def test_pairs_are_made_by_an_exported_generator(
+    train_generator: Program, tools: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found by its name, and is as good as any other."""
+    monkeypatch.setenv("STYLESCORE_STYLES", str(tmp_path))
+    onnx.save(build({"style": "darker"}), tmp_path / "darker.onnx")
+    pairs = PairFolder(tmp_path / "pairs")
+    outcome = train_generator("--teacher", "darker", "--pair-folder", pairs.path, "--pairs-only")
+    assert (outcome.code, outcome.err) == (0, "")
+    taught = load_teacher(tmp_path / "darker.onnx", str(tools.tiny), torch.device("cpu"))
+    with Image.open(pairs.photo_file(3)) as photo, Image.open(pairs.picture_file(3)) as picture:
+        (expected,) = taught.paint([Photo(Path("photo.png"), photo.convert("RGB"))], [pairs.read()[3]])
+        assert picture.convert("RGB").tobytes() == expected.tobytes()
+    outcome = train_generator("--teacher", "dorker")
+    assert outcome.code == 2
+    assert outcome.complaint[1] == "did you mean 'darker'?"
 
 
 @pytest.mark.parametrize("network", ["mobile", "lora"])

@@ -8,43 +8,26 @@ from typing import Any
 
 from torch import nn
 
-from stylescore.catalog.registry import known_generators
 from stylescore.diffusion.adapters import adaptable
 from stylescore.diffusion.one_step import LoraGenerator
 from stylescore.errors import ConfigError
 from stylescore.generators.exported import read_exported
-from stylescore.generators.files import (
-    ENDING,
-    GeneratorFacts,
-    load_generator,
-    read_facts,
-    require_generator,
-    save_generator,
-)
+from stylescore.generators.files import ENDING, GeneratorFacts, load_generator, read_facts, save_generator
 from stylescore.lora import Product, bind, read_lora
 from stylescore_apply.names import ENDING as EXPORTED
 
 KEY = "--from"
 
 
-def named(name: Path) -> Path:
-    """Return the file of the generator or small network of that name, where there is no such file or folder."""
-    return name if name.exists() else known_generators().get(str(name), name)
-
-
-def find_start(path: Path, place: Path) -> Path:
-    """Return the file of the generator that a training goes on from.
-
-    Args:
-        path: that file, the folder of its training, or an exported one (.onnx).
-        place: existing folder, into which an exported one is written as a generator's file.
+def as_generator(path: Path, place: Path) -> Path:
+    """Return the file of a generator; an exported one (.onnx) is written into an existing folder as such a file.
 
     Raises:
-        ModelError: there is none, or it cannot be used.
-        ConfigError: it is an exported one, and the libraries of the extra `export` are not installed.
+        ModelError: an exported one cannot be used.
+        ConfigError: there is one, and the libraries of the extra `export` are not installed.
     """
     if path.suffix.lower() != EXPORTED:
-        return require_generator(path)
+        return path
     target = place / f"{path.stem}{ENDING}"
     save_generator(target, *read_exported(path))
     return target

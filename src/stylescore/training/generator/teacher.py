@@ -23,7 +23,8 @@ from stylescore.generators.files import load_generator, read_facts
 from stylescore.generators.layers import CELL
 from stylescore.images import Photo
 from stylescore.training.generator.pairs import Pair, pair_noise
-from stylescore_apply.networks import Array, Facts, Network
+from stylescore_apply.names import ENDING
+from stylescore_apply.networks import Array, Facts, Network, OnnxNetwork
 from stylescore_apply.stylizing import LARGEST_LIMIT, Settings, stylize
 
 
@@ -67,7 +68,7 @@ class _Module:
 
 
 def load_teacher(file: Path, model: str, device: torch.device, *, passes: int = 1, strength: float = 1.0) -> Teacher:
-    """Load a generator, and its base model if it is a LoRA.
+    """Load a generator, and its base model if it is a LoRA; an exported one runs on the CPU.
 
     Args:
         file: of the generator.
@@ -80,6 +81,8 @@ def load_teacher(file: Path, model: str, device: torch.device, *, passes: int = 
         InputError: it cannot be used.
     """
     settings = Settings(passes=passes, strength=strength, memory_limit=LARGEST_LIMIT)
+    if file.suffix.lower() == ENDING:
+        return Teacher(OnnxNetwork(file), settings)
     if read_facts(file).is_lora:
         return Teacher(load_one_step(file, model, str(device)), settings)
     module, facts = load_generator(file)
