@@ -75,7 +75,13 @@ MAIN = Comparison(
     head="""\
 # Methods compared on the bundled model
 
-HEAD TO COME
+The report of `stylescore benchmark` on photos that no stage of the bundled model's training used, with every method as
+its preset for this model has it, and generators and small networks as their files ask for.
+[Comparing methods](../guides/benchmark.md) describes the columns,
+[quality of the bundled model](quality.md) how pictures are judged there. All methods, ablations and stands of the knob
+are compared on [six of the photos](methods-compared-all.md). `python -m benchmarks.methods_compared` makes this page.
+
+Seconds were taken while other programs used the processor too, and are good for orders of magnitude only.
 """,
 )
 ALL = Comparison(
@@ -89,8 +95,8 @@ ALL = Comparison(
 The report of `stylescore benchmark` on photos that no stage of the bundled model's training used, with every method as
 its preset for this model has it. [Comparing methods](../guides/benchmark.md) describes its columns,
 [rivals](../concepts/rivals.md) and [the other objectives](../concepts/other-objectives.md) the methods,
-[quality of the bundled model](quality.md) how pictures are judged there. The main methods are compared on
-[more photos](methods-compared.md). `python -m benchmarks.methods_compared` makes both pages.
+[quality of the bundled model](quality.md) how pictures are judged there, of forty photos and fewer methods. This page is
+made by `python -m benchmarks.methods_compared`.
 
 What six photos in all eight styles show, in the figures and to the eye:
 
