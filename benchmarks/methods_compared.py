@@ -95,8 +95,8 @@ ALL = Comparison(
 The report of `stylescore benchmark` on photos that no stage of the bundled model's training used, with every method as
 its preset for this model has it. [Comparing methods](../guides/benchmark.md) describes its columns,
 [rivals](../concepts/rivals.md) and [the other objectives](../concepts/other-objectives.md) the methods,
-[quality of the bundled model](quality.md) how pictures are judged there, of forty photos and fewer methods. This page is
-made by `python -m benchmarks.methods_compared`.
+[quality of the bundled model](quality.md) how pictures are judged there, of forty photos and fewer methods.
+`python -m benchmarks.methods_compared` makes this page.
 
 What six photos in all eight styles show, in the figures and to the eye:
 
