@@ -351,7 +351,7 @@ def _compare(path: Path, module: nn.Module, facts: GeneratorFacts) -> float:
     Raises:
         ModelError: it is larger than `TOLERANCE`.
     """
-    worst = largest_difference(path, module, facts)
+    worst = largest_difference(OnnxNetwork(path), module, facts)
     if not worst <= TOLERANCE:  # also if it is NaN
         raise ModelError(
             f"the exported network differs from torch by {worst:.2g}, at most {TOLERANCE:g} is allowed",
@@ -360,9 +360,8 @@ def _compare(path: Path, module: nn.Module, facts: GeneratorFacts) -> float:
     return worst
 
 
-def largest_difference(path: Path, module: nn.Module, facts: GeneratorFacts) -> float:
+def largest_difference(network: OnnxNetwork, module: nn.Module, facts: GeneratorFacts) -> float:
     """Return the largest difference of any value of a file's pictures from a module's, of photos of random colours."""
-    network = OnnxNetwork(path)
     return max(_difference(network, module, _inputs(*size, facts.noise_channels)) for size in _COMPARED)
 
 

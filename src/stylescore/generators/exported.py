@@ -35,13 +35,14 @@ def read_exported(path: Path) -> tuple[nn.Module, GeneratorFacts]:
     require_extra("reading an ONNX file back needs")
     import onnx
 
-    if OnnxNetwork(path).facts.network == LORA:
+    network = OnnxNetwork(path)
+    if network.facts.network == LORA:
         raise ModelError(f"{str(path)!r} holds a LoRA together with its model", hint=_HINT)
     model = onnx.load_model_from_string(path.read_bytes())
     facts = _facts(path, {entry.key: entry.value for entry in model.metadata_props})
     module = make_generator(facts.network, facts.options, facts.noise_channels).eval().requires_grad_(False)
     module.load_state_dict(_match(path, module.state_dict(), _uses(model.graph)))
-    difference = largest_difference(path, module, facts)
+    difference = largest_difference(network, module, facts)
     if not difference <= TOLERANCE:  # also if it is NaN
         raise ModelError(
             f"the network {str(path)!r} read back makes pictures that differ by {difference:.2g}, at most "
