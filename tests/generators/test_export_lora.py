@@ -6,9 +6,8 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
-from io import StringIO
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.conftest import PARITY
+from tests.generators.hub import Hub, head
 
 from stylescore.assembly import one_step
 from stylescore.assembly.one_step import OneStepNetwork, export_one_step, load_one_step
@@ -68,21 +68,40 @@ def no_checks() -> Iterator[None]:
         yield
 
 
-# Of the whole session: tests of other modules come in between, and each export takes long.
+@dataclass(frozen=True)
+class Pushed:
+    """A generator that was pushed to the hub.
+
+    Attributes:
+        folder: where it lies.
+        hub: what was called.
+        onnx: the file that was made of it and uploaded.
+        rounding: what storing the weights in half precision changes.
+    """
+
+    folder: Path
+    hub: Hub
+    onnx: Path
+    rounding: float
+
+
+# Of the whole session: tests of other modules come in between, and an export takes long.
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_generator(tmp_path_factory.mktemp("lora") / "bands.safetensors")
 
 
 @pytest.fixture(scope="session")
-def exported(generator: Path) -> tuple[Path, export.Exported]:
-    """Return the file of the tiny generator, and what was found."""
-    path = generator.with_suffix(".onnx")
-    with without_checks(), redirect_stdout(StringIO()) as printed:
-        assert exit_code(["export", str(generator), "--model", str(TINY), "--json"]) == 0
-    document = json.loads(printed.getvalue())
-    assert (document["file"], document["context"], document["precision"]) == (str(path), None, "float16")
-    return path, export.Exported(document["difference"], document["rounding"], None)
+def pushed(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    """Push the tiny generator to the hub, which exports it."""
+    hub, found = Hub(), []
+    hub.keep = tmp_path_factory.mktemp("hub") / "uploaded"
+    measure = export._round
+    with without_checks(), pytest.MonkeyPatch.context() as monkeypatch:
+        hub.replace_client(monkeypatch)
+        monkeypatch.setattr(export, "_round", lambda *given: found.append(measure(*given)) or found[-1])
+        assert exit_code(["push", str(generator.parent), "me/bands", "--model", str(TINY)]) == 0
+    return Pushed(generator.parent, hub, hub.keep / "bands.onnx", found[-1])
 
 
 @pytest.fixture(scope="module")
@@ -98,36 +117,45 @@ def inputs(batch: int, height: int, width: int, channels: int) -> tuple[NDArray[
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (1, 37, 90), (3, 40, 56), (1, 8, 200), (2, 17, 9)])
 def test_the_file_computes_what_torch_computes(
-    exported: tuple[Path, export.Exported], torch_network: OneStepNetwork, batch: int, height: int, width: int
+    pushed: Pushed, torch_network: OneStepNetwork, batch: int, height: int, width: int
 ) -> None:
     photo, noise = inputs(batch, height, width, 4)
-    picture, wanted = OnnxNetwork(exported[0], threads=1)(photo, noise), torch_network(photo, noise)
+    picture, wanted = OnnxNetwork(pushed.onnx, threads=1)(photo, noise), torch_network(photo, noise)
     assert picture.shape == photo.shape
-    assert np.abs(picture - wanted).max() < exported[1].rounding + export.TOLERANCE
+    assert np.abs(picture - wanted).max() < pushed.rounding + export.TOLERANCE
     assert wanted.std() > 0.01
-    assert np.abs(picture - OnnxNetwork(exported[0], threads=1)(photo, -noise)).max() > 0.01
+    assert np.abs(picture - OnnxNetwork(pushed.onnx, threads=1)(photo, -noise)).max() > 0.01
 
 
-def test_the_lora_and_the_prompt_are_in_the_file(
-    exported: tuple[Path, export.Exported], generator: Path, tmp_path: Path
-) -> None:
+def test_a_lora_is_uploaded_with_an_onnx_file_that_does_not_stay_beside_it(pushed: Pushed) -> None:
+    assert list(pushed.hub.uploaded) == ["README.md", "bands.onnx", "bands.safetensors"]
+    assert [path.name for path in pushed.folder.iterdir()] == ["bands.safetensors"]
+    card = pushed.hub.uploaded["README.md"].decode()
+    assert head(card)["tags"][-2:] == ["lora", "onnx"]
+    assert "needs neither the\nbase model nor torch" in card
+    network = OnnxNetwork(pushed.onnx, threads=1)
+    made = network(np.zeros((1, 3, 64, 64), "f4"), np.zeros((1, 4, 8, 8), "f4"))
+    assert made.shape == (1, 3, 64, 64)
+
+
+def test_the_lora_and_the_prompt_are_in_the_file(pushed: Pushed, generator: Path, tmp_path: Path) -> None:
     photo, noise = inputs(1, 40, 56, 4)
-    picture = OnnxNetwork(exported[0], threads=1)(photo, noise)
+    picture = OnnxNetwork(pushed.onnx, threads=1)(photo, noise)
     other = load_one_step(write_generator(tmp_path / "a.safetensors", replace(FACTS, prompt="")), str(TINY), "cpu")
     plain = {name: 0 * tensor for name, tensor in load_file(generator).items() if "alpha" not in name}
     save_file(plain, tmp_path / "b.safetensors", facts_metadata(FACTS))
     without = load_one_step(tmp_path / "b.safetensors", str(TINY), "cpu")
     for network in (other, without):
-        assert np.abs(network(photo, noise) - picture).max() > 3 * (exported[1].rounding + export.TOLERANCE)
+        assert np.abs(network(photo, noise) - picture).max() > 3 * (pushed.rounding + export.TOLERANCE)
 
 
-def test_it_states_its_facts_and_how_large_pictures_are_computed(exported: tuple[Path, export.Exported]) -> None:
-    facts = OnnxNetwork(exported[0]).facts
+def test_it_states_its_facts_and_how_large_pictures_are_computed(pushed: Pushed) -> None:
+    facts = OnnxNetwork(pushed.onnx).facts
     assert (facts.network, facts.style, facts.noise_channels, facts.licence) == ("lora", "bands", 4, "CC0-1.0")
     assert facts.context is None
     native = load_native()
     assert facts.tiles == TileRule(largest=4 * native**2, side=native, overlap=native // 4)
-    model = onnx.load(exported[0])
+    model = onnx.load(pushed.onnx)
     onnx.checker.check_model(model, full_check=True)
     table = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "stylescore.generator"))
     assert (table["base"], table["prompt"]) == ("tiny_base", "a picture of bands")
@@ -140,10 +168,8 @@ def load_native() -> int:
     return int(json.loads((TINY / "unet" / "config.json").read_text())["sample_size"]) * 8
 
 
-def test_large_pictures_are_computed_in_torchs_tiles(
-    exported: tuple[Path, export.Exported], torch_network: OneStepNetwork
-) -> None:
-    native, network = load_native(), OnnxNetwork(exported[0], threads=1)
+def test_large_pictures_are_computed_in_torchs_tiles(pushed: Pushed, torch_network: OneStepNetwork) -> None:
+    native, network = load_native(), OnnxNetwork(pushed.onnx, threads=1)
     height, width = 2 * native + 20, 2 * native + 45
     photo = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     photo = np.asarray(Image.fromarray(photo).resize((width, height)))
@@ -170,8 +196,8 @@ def test_an_axis_is_split_as_torch_splits_a_latent(length: int) -> None:
         )
 
 
-def test_less_memory_makes_smaller_tiles_which_is_said(exported: tuple[Path, export.Exported]) -> None:
-    network = OnnxNetwork(exported[0], threads=1)
+def test_less_memory_makes_smaller_tiles_which_is_said(pushed: Pushed) -> None:
+    network = OnnxNetwork(pushed.onnx, threads=1)
     native = load_native()
     large = (3 * native, 3 * native)
     network.facts = replace(network.facts, bytes_per_pixel=int(2**20 * 64 / OVERHEAD / 100**2))
@@ -209,11 +235,11 @@ def test_a_base_that_is_not_found_is_said(
 
 
 def test_an_exported_generator_is_not_exported_again(
-    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own_styles = tmp_path
     monkeypatch.setenv("STYLESCORE_STYLES", str(own_styles))
-    shutil.copy(exported[0], own_styles / "bands.onnx")
+    shutil.copy(pushed.onnx, own_styles / "bands.onnx")
     assert exit_code(["export", "bands"]) == 2
     assert "the generator of the style 'bands' is an ONNX file: " in capsys.readouterr().err
     assert exit_code(["export", str(VAN_GOGH), "--model", "nothing", "--out", str(own_styles / "a.onnx")]) == 2
@@ -223,7 +249,7 @@ def test_an_exported_generator_is_not_exported_again(
 
 
 def test_what_cannot_be_exported_is_refused(
-    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Any
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pushed: Pushed
 ) -> None:
     target = tmp_path / "a.onnx"
     with pytest.raises(StyleError, match="does not fit the model"):
@@ -256,9 +282,10 @@ def test_the_generator_of_a_style_is_exported_into_the_working_folder(
     from stylescore_apply.cli import exit_code as apply
 
     monkeypatch.chdir(tmp_path)
-    assert exit_code(["export", "van-gogh"]) == 0
-    printed = capsys.readouterr()
-    assert printed.out == "van-gogh.onnx\n"
+    assert exit_code(["export", "van-gogh", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["file"], document["context"], document["precision"]) == ("van-gogh.onnx", None, "float16")
+    assert document["difference"] <= export.TOLERANCE
     size = Path("van-gogh.onnx").stat().st_size
     assert size < 17.5e6
     network, wanted = OnnxNetwork(Path("van-gogh.onnx"), threads=1), load_one_step(VAN_GOGH, None, "cpu")

@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import onnx
 import pytest
-import yaml
 from jaxtyping import config
 from PIL import Image
 from tests.apply.tiny import build
+from tests.generators.hub import Hub, head
 from tests.generators.test_export_lora import FACTS as LORA_FACTS
-from tests.generators.test_export_lora import TINY, write_generator
+from tests.generators.test_export_lora import write_generator
 
 from stylescore.assembly import one_step
 from stylescore.catalog import hub
@@ -26,7 +25,6 @@ from stylescore.errors import ModelError
 from stylescore.generators.card import model_card
 from stylescore.generators.files import GeneratorFacts, save_generator
 from stylescore.generators.kinds import make_generator
-from stylescore_apply.networks import OnnxNetwork
 
 FACTS = GeneratorFacts(
     network="mobile",
@@ -41,41 +39,10 @@ FACTS = GeneratorFacts(
 )
 
 
-class Hub:
-    """Stands for the hub's client: it notes what it is called with."""
-
-    def __init__(self, names: list[str] | None = None, folder: Path | None = None) -> None:
-        self.names, self.folder = names or [], folder
-        self.calls: list[tuple[str, str, dict[str, Any]]] = []
-        self.uploaded: dict[str, Any] = {}
-        self.keep: Path | None = None
-
-    def create_repo(self, hub_id: str, **options: Any) -> str:
-        self.calls.append(("create_repo", hub_id, options))
-        return f"https://hub.example/{hub_id}"
-
-    def create_commit(self, hub_id: str, operations: list[Any], **options: Any) -> None:
-        self.calls.append(("create_commit", hub_id, options))
-        self.uploaded = {operation.path_in_repo: operation.path_or_fileobj for operation in operations}
-        if self.keep is not None:
-            self.keep.mkdir()
-            for name, content in self.uploaded.items():
-                (self.keep / name).write_bytes(content if isinstance(content, bytes) else Path(content).read_bytes())
-
-    def list_repo_files(self, hub_id: str) -> list[str]:
-        self.calls.append(("list_repo_files", hub_id, {}))
-        return self.names
-
-    def download(self, hub_id: str, name: str) -> str:
-        self.calls.append(("download", hub_id, {"name": name}))
-        return str(self.folder / name) if self.folder else f"/cache/{name}"
-
-
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     found = Hub(folder=tmp_path)
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: found)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", found.download)
+    found.replace_client(monkeypatch)
     monkeypatch.setattr(config, "jaxtyping_disable", True)
     monkeypatch.chdir(tmp_path)
     return found
@@ -88,10 +55,6 @@ def run_folder(client: Hub, tmp_path: Path) -> Path:
     save_generator(tmp_path / "run" / "oil.safetensors", make_generator("mobile", FACTS.options, 2), FACTS)
     onnx.save(build(), tmp_path / "run" / "oil.onnx")
     return tmp_path / "run"
-
-
-def head(card: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(card.split("---")[1]))
 
 
 def test_one_commit_has_the_generator_its_onnx_file_and_the_card(
@@ -133,19 +96,6 @@ def push_lora(folder: Path, base: str, *options: str) -> int:
     folder.mkdir()
     write_generator(folder / "oil.safetensors", replace(LORA_FACTS, base=base))
     return exit_code(["push", str(folder), "me/oil", *options])
-
-
-def test_a_lora_is_uploaded_with_an_onnx_file_that_does_not_stay_beside_it(client: Hub, tmp_path: Path) -> None:
-    client.keep = tmp_path / "uploaded"
-    assert push_lora(tmp_path / "run", "unknown", "--model", str(TINY)) == 0
-    assert list(client.uploaded) == ["README.md", "oil.onnx", "oil.safetensors"]
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["oil.safetensors"]
-    card = client.uploaded["README.md"].decode()
-    assert head(card)["tags"][-2:] == ["lora", "onnx"]
-    assert "needs neither the\nbase model nor torch" in card
-    network = OnnxNetwork(client.keep / "oil.onnx", threads=1)
-    made = network(np.zeros((1, 3, 64, 64), "f4"), np.zeros((1, 4, 8, 8), "f4"))
-    assert made.shape == (1, 3, 64, 64)
 
 
 def test_a_lora_without_its_base_model_is_uploaded_alone_with_a_note(

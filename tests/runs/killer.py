@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
+import multiprocessing
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from PIL import Image
@@ -62,7 +62,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 PROGRAM = """
 import os, signal, sys
 
-last, counter, *arguments = sys.argv[1:]
+import torch
+
+os.chdir(place)
+os.environ["STYLESCORE_STYLES"] = os.path.abspath("styles")
+for name, stream in (("/dev/null", 1), ("errors.txt", 2)):
+    os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+torch.set_num_threads(1)
 places = tuple(os.path.abspath(name) + os.sep for name in ("out", "styles"))
 changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 count = 0
@@ -75,7 +81,7 @@ def watch(event, details):
     if isinstance(details[0], int) or not os.path.abspath(os.fsdecode(details[0])).startswith(places):
         return
     count += 1
-    if count == int(last):
+    if count == change:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -85,11 +91,18 @@ from stylescore.runs import runner
 
 runner.SECONDS_BETWEEN_STATES = 0.1
 code = main.exit_code(arguments)
-with open(counter, "w") as file:
+with open("changes.txt", "w") as file:
     file.write(str(count))
 sys.exit(code)
 """
 """Runs the program; kills itself at a change of its files, and writes how many there were."""
+PRELOADED = (
+    *("stylescore.cli.main", "stylescore.cli.batch", "stylescore.runs.making", "stylescore.training.session"),
+    *("stylescore.training.generator.session", "torch.utils.tensorboard", "accelerate"),
+    *("diffusers.models.unets.unet_2d_condition", "diffusers.models.autoencoders.autoencoder_kl"),
+    *("diffusers.schedulers", "transformers.models.clip.modeling_clip", "transformers.models.clip.tokenization_clip"),
+)
+"""Modules that each process finds imported, so that it is killed while it works and not while it is loaded."""
 
 
 def make_place(root: Path) -> Path:
@@ -105,11 +118,14 @@ def make_place(root: Path) -> Path:
     return root
 
 
-def start(place: Path, arguments: Sequence[str], change: int = 0) -> subprocess.Popen[bytes]:
+def start(place: Path, arguments: Sequence[str], change: int = 0) -> ForkServerProcess:
     """Start the program in a place of its own; it kills itself before a change of its files."""
-    environment = {**os.environ, "STYLESCORE_STYLES": str(place / "styles"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(change), "changes.txt", *arguments]
-    return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    words = {"place": str(place), "arguments": list(arguments), "change": change}
+    process = context.Process(target=exec, args=(PROGRAM, words))
+    process.start()
+    return process
 
 
 def digest(place: Path) -> dict[str, str]:
@@ -153,16 +169,16 @@ class Unbroken:
 def make_unbroken(place: Path, arguments: Sequence[str]) -> Unbroken:
     """Run a command to its end."""
     began = time.monotonic()
-    error = wait(start(place, arguments))
+    error = wait(start(place, arguments), place)
     assert not error, error
     return Unbroken(time.monotonic() - began, int((place / "changes.txt").read_text()), digest(place))
 
 
-def wait(process: subprocess.Popen[bytes]) -> str:
+def wait(process: ForkServerProcess, place: Path) -> str:
     """Wait for a process and return what went wrong; that nothing was left to do is no fault."""
-    _, errors = process.communicate()
-    text = errors.decode(errors="replace").strip()
-    return "" if process.returncode == 0 or "is finished" in text else text or f"exit code {process.returncode}"
+    process.join()
+    text = (place / "errors.txt").read_text(errors="replace").strip()
+    return "" if process.exitcode == 0 or "is finished" in text else text or f"exit code {process.exitcode}"
 
 
 def next_call(place: Path, arguments: Sequence[str]) -> list[str]:
@@ -180,11 +196,10 @@ def kill(place: Path, arguments: Sequence[str], moment: float, unbroken: Unbroke
     """Start a command, kill it after a part of its time or of its changes, and return that moment in words."""
     change = 0 if timed else 1 + int(moment * unbroken.changes)
     process = start(place, arguments, change)
-    try:
-        process.communicate(timeout=moment * unbroken.seconds if timed else None)
-    except subprocess.TimeoutExpired:
+    process.join(timeout=moment * unbroken.seconds if timed else None)
+    if process.is_alive():
         process.kill()
-        process.communicate()
+        process.join()
     return f"after {moment * unbroken.seconds:.2f} s" if timed else f"at change {change}"
 
 
@@ -198,7 +213,7 @@ def run(name: str, kills: int, seed: int, root: Path) -> Tally:
         if number % 3 == 0:
             moments.append(kill(place, next_call(place, arguments), chance.random(), unbroken, timed=not timed))
         call = next_call(place, arguments)
-        error, found = wait(start(place, call)), digest(place)
+        error, found = wait(start(place, call), place), digest(place)
         tally.kills += len(moments)
         tally.resumed += "--resume" in call
         tally.equal += found == unbroken.end and not error
