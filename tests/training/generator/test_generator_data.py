@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from stylescore.errors import ConfigError, PictureError
-from stylescore.images import read_photo
+from stylescore.images import Photo, read_photo
 from stylescore.images.captions import CaptionSource
+from stylescore.training.generator import session
 from stylescore.training.generator.batches import PairSamples, PhotoSamples, StepBatches
 from stylescore.training.generator.pairs import Pair, PairFolder, PairMaker, RunPainter, pair_noise
 from stylescore.training.generator.photos import Shards, open_photos, split_photos
@@ -164,6 +165,36 @@ def test_pairs_are_made_once_and_go_on_where_they_were_left(
     for number in range(6):
         assert folder.picture_file(number).read_bytes() == whole.picture_file(number).read_bytes()
     assert not list(make_pairs(setup, folder))
+
+
+class GroupPainter:
+    """Paints into each picture which pairs were made together."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+
+    def paint(self, photos: Sequence[Photo], plans: Sequence[Pair]) -> list[Image.Image]:
+        self.groups.append([plan.number for plan in plans])
+        colour = (len(plans), plans[0].number, plans[-1].number)
+        return [Image.new("RGB", photo.picture.size, colour) for photo in photos]
+
+
+def test_a_batch_that_was_cut_off_is_made_again_as_it_was(
+    generator_request: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's rounding depends on what is beside it."""
+    setup, painter, folder = set_up(generator_request(pairs={"batch": 4})), GroupPainter(), PairFolder(tmp_path)
+    monkeypatch.setattr(session, "_make_painter", lambda *given: painter)
+    assert [pair.done for pair in make_pairs(setup, folder)] == [1, 2, 3, 4, 5, 6]
+    groups, before = list(painter.groups), [folder.picture_file(number).read_bytes() for number in range(6)]
+    assert max(map(len, groups)) > 1
+    for number in (1, 2):
+        folder.picture_file(number).unlink()
+    written = folder.picture_file(0).stat().st_mtime_ns
+    assert [pair.done for pair in make_pairs(setup, folder)] == [5, 6]
+    assert [folder.picture_file(number).read_bytes() for number in range(6)] == before
+    assert folder.picture_file(0).stat().st_mtime_ns == written
+    assert painter.groups[len(groups) :] == [group for group in groups if {1, 2} & set(group)]
 
 
 def test_a_pair_is_what_the_program_makes_of_the_photo(generator_request: Callable[..., Any], tmp_path: Path) -> None:

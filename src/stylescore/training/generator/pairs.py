@@ -12,7 +12,7 @@ the model saw it and the picture, both as lossless WebP.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -226,23 +226,34 @@ class PairMaker:
             height=0,
         )
 
-    def make(self, folder: PairFolder, numbers: Sequence[int], batch: int) -> Iterator[Pair]:
-        """Make pairs, neighbours of one size together, and yield each when it is written."""
-        for first in range(0, len(numbers), batch):
-            plans = [self.plan(number) for number in numbers[first : first + batch]]
+    def make(self, folder: PairFolder, batches: Iterable[Sequence[int]], missing: Container[int]) -> Iterator[Pair]:
+        """Make the missing pairs of batches, neighbours of one size together, and yield each when it is written.
+
+        A run's rounding depends on what is beside it. So pairs that are there are made once more, and not written,
+        where one is missing that was made with them: a picture does not tell where the process was killed before.
+        """
+        for numbers in batches:
+            plans = [self.plan(number) for number in numbers]
             photos = [self._photo(plan) for plan in plans]
-            for group in self.stylizer.split(photos, batch):
-                yield from self._make_together(folder, [plans[n] for n in group], [photos[n] for n in group])
+            for group in self.stylizer.split(photos, len(plans), [plan.caption for plan in plans]):
+                if any(plans[n].number in missing for n in group):
+                    yield from self._make_together(
+                        folder, [plans[n] for n in group], [photos[n] for n in group], missing
+                    )
 
     def _photo(self, plan: Pair) -> Photo:
         picture = self.photos.load(plan.photo)
         return Photo(Path(self.photos.name(plan.photo)), ImageOps.mirror(picture) if plan.mirrored else picture)
 
-    def _make_together(self, folder: PairFolder, plans: Sequence[Pair], photos: Sequence[Photo]) -> list[Pair]:
-        """Make the pictures of photos of one size, and write all of them."""
+    def _make_together(
+        self, folder: PairFolder, plans: Sequence[Pair], photos: Sequence[Photo], missing: Container[int]
+    ) -> list[Pair]:
+        """Make the pictures of photos of one size, and write those that are missing."""
         width, height = self.stylizer.working_size(photos[0])
         small = [Photo(photo.path, resize(photo.picture, (width, height))) for photo in photos]
         pairs = [replace(plan, width=width, height=height) for plan in plans]
-        for pair, photo, picture in zip(pairs, small, self.painter.paint(small, pairs), strict=True):
-            folder.write(pair, photo.picture, picture)
-        return pairs
+        pictures = self.painter.paint(small, pairs)
+        for pair, photo, picture in zip(pairs, small, pictures, strict=True):
+            if pair.number in missing:
+                folder.write(pair, photo.picture, picture)
+        return [pair for pair in pairs if pair.number in missing]

@@ -228,14 +228,16 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     if setup.process.is_main:
         folder.prepare(_pairs_record(setup))
     setup.process.accelerator.wait_for_everyone()
-    total, present = setup.pairs_wanted, folder.read()
-    missing = [number for number in range(total) if number not in present][setup.process.rank :: setup.process.count]
+    total, batch, present = setup.pairs_wanted, setup.config.pairs.batch, folder.read()
+    missing = set(range(total)) - present.keys()
+    batches = [range(first, min(first + batch, total)) for first in range(0, total, batch)]
+    own = [numbers for numbers in batches if missing.intersection(numbers)][setup.process.rank :: setup.process.count]
     stylizer = setup.stylizer.with_run(_run_here(setup.config.run, setup.process))
     maker = PairMaker(
         _make_painter(setup, stylizer), stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed
     )
-    done = total - len(missing)
-    for _ in maker.make(folder, missing, setup.config.pairs.batch):
+    done = total - sum(len(missing.intersection(numbers)) for numbers in own)
+    for _ in maker.make(folder, own, missing):
         done += 1
         yield PairMade(done, total)
     setup.process.accelerator.wait_for_everyone()
