@@ -49,6 +49,7 @@ def report(*folders: str) -> Report:
         (0.05319, "0.053"),
         (-0.00532, "-0.0053"),
         (0.00012, "0.00012"),
+        (-0.00006882, "-0.000069"),
     ],
 )
 def test_numbers_have_four_digits_and_small_ones_two_that_are_not_zero(value: float, text: str) -> None:

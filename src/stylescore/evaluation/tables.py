@@ -27,7 +27,7 @@ Metrics = Mapping[str, "Metric"]
 
 def format_number(value: float) -> str:
     """Format a figure with four digits, small ones with two that are not 0; exponents where they cannot be avoided."""
-    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+    if value != 0 and not 1e-5 <= abs(value) < 1e6:
         return f"{value:.{_DIGITS - 1}e}"
     if 0 < abs(value) < 1:
         return f"{value:.{max(_DIGITS - 1, 1 - math.floor(math.log10(abs(value))))}f}"
