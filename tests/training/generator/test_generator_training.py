@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from stylescore.generators import load_generator
 from stylescore.training.generator import session as sessions
 from stylescore.training.generator.average import copy_weights, update_average
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
+from stylescore.training.generator.folder import GeneratorFolder
 from stylescore.training.generator.loop import TrainStep, held_out_batch, paint, step_batches, take_measure, train
 from stylescore.training.generator.session import SavedGenerator, Session
 
@@ -28,6 +30,23 @@ def finish(session: Session) -> Path:
     *_, saved = session.run()
     assert isinstance(saved, SavedGenerator)
     return saved.file
+
+
+def stop_after(session: Session, steps: int) -> GeneratorFolder:
+    """Run so many steps, save the state, and return the folder."""
+    with pytest.raises(KeyboardInterrupt):
+        list(session.run(lambda: session.trainer.step >= steps))
+    assert session.folder is not None
+    return session.folder
+
+
+def reopen(folder: GeneratorFolder) -> Session:
+    """Return the training of a folder, where its state says."""
+    read, record, state = sessions.read_training(folder.path)
+    assert state is not None
+    setup = sessions.set_up(sessions.restore_request(record.settings, read))
+    sessions.require_same_inputs(record, setup)
+    return Session.open(setup, read, state)
 
 
 def steps_of(session: Session) -> list[TrainStep]:
@@ -78,15 +97,9 @@ def test_a_resumed_training_writes_the_same_lines_and_bytes(
     whole = generator_session(**setting)
     expected = finish(whole).read_bytes()
     begun = generator_session(**setting)
-    assert begun.folder is not None
-    with pytest.raises(KeyboardInterrupt):
-        list(begun.run(lambda: begun.trainer.step >= stop))
-    folder, record, state = sessions.read_training(begun.folder.path)
-    assert state is not None
-    assert state.iteration == stop
-    setup = sessions.set_up(sessions.restore_request(record.settings, folder))
-    sessions.require_same_inputs(record, setup)
-    again = Session.open(setup, folder, state)
+    folder = stop_after(begun, stop)
+    again = reopen(folder)
+    assert again.trainer.step == stop
     assert finish(again).read_bytes() == expected
     assert whole.folder is not None
     assert folder.log_file.read_bytes() == whole.folder.log_file.read_bytes()
@@ -278,6 +291,17 @@ def test_only_the_last_generators_and_due_sheets_are_kept(generator_session: Mak
     sheets = [path.name for path in sorted(session.folder.samples.iterdir())]
     assert sheets == [f"step-{n:06d}.png" for n in (0, 2, 4, 5)]
     load_generator(session.folder.checkpoint(4))
+
+
+def test_a_generator_that_is_due_is_kept_though_the_process_was_killed_before(generator_session: Make) -> None:
+    setting = {"checkpoint_every": 2, "keep": 1}
+    whole, folder = generator_session(**setting), stop_after(generator_session(**setting), 4)
+    finish(whole)
+    assert whole.folder is not None
+    shutil.move(folder.checkpoint(4), folder.checkpoint(2))  # the state is written before
+    finish(reopen(folder))
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["step-000004.safetensors"]
+    assert folder.checkpoint(4).read_bytes() == whole.folder.checkpoint(4).read_bytes()
 
 
 def test_the_average_forgets_its_first_weights_soon() -> None:

@@ -549,6 +549,7 @@ class _Writer:
         session.folder.remove_partials()
         session.folder.cut_steps(session.trainer.step)
         writer = cls(session, Curves(session.folder, session.trainer.step))
+        writer.keep_due_generator()
         writer.write_due_sheet()
         return writer
 
@@ -561,7 +562,7 @@ class _Writer:
         self.curves.add(step.index, curve_points(step))
         if config.checkpoint_every and done % config.checkpoint_every == 0:
             self.save_state()
-            self.keep_generator(self.session.folder, done)
+        self.keep_due_generator()
         self.write_due_sheet()
 
     def finish_steps(self) -> None:
@@ -577,14 +578,16 @@ class _Writer:
             settings = flat_settings(make_record(self.session.setup))
             self.session.folder.save_state(replace(capture(self.session.trainer), settings=settings))
 
-    def keep_generator(self, folder: GeneratorFolder, done: int) -> None:
-        """Write the averaged weights as a generator, and remove the oldest beyond the number that is kept."""
-        keep = self.session.trainer.config.keep
-        if not keep:
+    def keep_due_generator(self) -> None:
+        """Write the averaged weights as a generator if that is due now, and remove the oldest beyond those kept."""
+        folder, config, done = self.session.folder, self.session.trainer.config, self.session.trainer.step
+        every = config.checkpoint_every if config.keep else 0
+        if folder is None or not every or not done or done % every:
             return
         make_folder(folder.checkpoints)
-        self._write(folder.checkpoint(done))
-        for old in sorted(folder.checkpoints.glob("step-*.safetensors"))[:-keep]:
+        if not folder.checkpoint(done).is_file():
+            self._write(folder.checkpoint(done))
+        for old in sorted(folder.checkpoints.glob("step-*.safetensors"))[: -config.keep]:
             old.unlink(missing_ok=True)
 
     def write_due_sheet(self) -> None:
