@@ -81,23 +81,24 @@ its preset for this model has it, and generators and small networks as their fil
 [quality of the bundled model](quality.md) how pictures are judged there. All methods, ablations and stands of the knob
 are compared on [six of the photos](methods-compared-all.md). `python -m benchmarks.methods_compared` makes this page.
 
-What the first twenty photos in all eight styles show:
+What forty photos in all eight styles show:
 
 * **SMS is nearer to the photo than VSD**: in every style by `st-lpips` and `focus-distance`, beyond chance. Over the
-  styles its Frechet distance to the style is smaller too (309 against 326), and in six of them; in ink drawing and
-  pencil sketch VSD's is smaller by 5. VSD is nearer to the style's colours in all but pencil sketch. This is the
+  styles its Frechet distance to the style is smaller too (290 against 304), and in six of them; in ink drawing and
+  pencil sketch VSD's is smaller by 10 and 8. VSD is nearer to the style's colours in all but pencil sketch. This is the
   balance that the paper claims.
-* **SDEdit** keeps more of the photo than either, and has less style (395), but in pixel art, where it has more.
+* **SDEdit** keeps more of the photo than either, and has less style (376), but in pixel art, where it has more.
 * **The one-step generators** differ from SMS beyond chance in `hed-structure`, colours and textures, not in the other
-  measures of content. Their Frechet distance is larger over the styles (342), most in stained glass; in pencil sketch
-  it is smaller, in van Gogh and ink drawing it is the same.
+  measures of content. Their Frechet distance is larger over the styles (322), most in stained glass; in pencil sketch
+  it is smaller, in van Gogh and ink drawing it is larger by 6.
 * **The small networks** are, over the styles, as near to the photo as SMS or nearer, and have less style: their Frechet
-  distance is that of SDEdit (397). They come nearest to SMS in ink drawing and pencil sketch, and are furthest in
-  stained glass and pixel art. They take a tenth of a second where the generators take one or two.
+  distance is about that of SDEdit (372). They come nearest to SMS in ink drawing and pencil sketch, and are furthest in
+  stained glass and pixel art.
 
-Seconds were taken while other programs used the processor too, mostly those of SMS in van Gogh, and are good for orders
-of magnitude only. Models of full size and rivals whose weights are not in this package could not be tried here; the
-[other page](methods-compared-all.md) has a command for a GPU.
+Seconds were taken while other programs used the processor too, and are good for orders of magnitude only; alone, a
+small network takes a small part of a second, see [its speed](../guides/apply.md). Models of full size and rivals whose
+weights are not in this package could not be tried here; the [other page](methods-compared-all.md) has a command for a
+GPU.
 """,
 )
 ALL = Comparison(
