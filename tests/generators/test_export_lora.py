@@ -275,6 +275,25 @@ def test_a_module_that_torch_cannot_trace_is_refused(generator: Path, tmp_path: 
         export._convert(module, export._inputs(2, 136, 200, 4), {})
 
 
+def test_the_command_tells_the_file_that_lies_beside_the_generator_or_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export_onnx(target: Path, *given: Any, **options: Any) -> export.Exported:
+        target.write_bytes(b"")
+        return export.Exported(0.0, 0.0, None)
+
+    monkeypatch.setattr(one_step, "export_onnx", export_onnx)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    file = write_generator(tmp_path / "made" / "bands.safetensors")
+    assert exit_code(["export", str(file), "--model", str(TINY), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    found = (document["file"], document["context"], document["precision"])
+    assert found == (str(file.with_suffix(".onnx")), None, "float16")
+    assert exit_code(["export", "van-gogh"]) == 0
+    assert capsys.readouterr().out == "van-gogh.onnx\n"
+
+
 def test_the_generator_of_a_style_is_exported_into_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -252,8 +252,8 @@ class PairMaker:
         width, height = self.stylizer.working_size(photos[0])
         small = [Photo(photo.path, resize(photo.picture, (width, height))) for photo in photos]
         pairs = [replace(plan, width=width, height=height) for plan in plans]
-        pictures = self.painter.paint(small, pairs)
-        for pair, photo, picture in zip(pairs, small, pictures, strict=True):
-            if pair.number in missing:
-                folder.write(pair, photo.picture, picture)
-        return [pair for pair in pairs if pair.number in missing]
+        made = zip(pairs, small, self.painter.paint(small, pairs), strict=True)
+        wanted = [each for each in made if each[0].number in missing]
+        for pair, photo, picture in wanted:
+            folder.write(pair, photo.picture, picture)
+        return [pair for pair, _, _ in wanted]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -236,7 +237,7 @@ def make_pairs(setup: Setup, folder: PairFolder) -> Iterator[PairMade]:
     maker = PairMaker(
         _make_painter(setup, stylizer), stylizer, setup.photos, setup.held_out, setup.trained, setup.config.run.seed
     )
-    done = total - sum(len(missing.intersection(numbers)) for numbers in own)
+    done = total - len(missing.intersection(chain(*own)))
     for _ in maker.make(folder, own, missing):
         done += 1
         yield PairMade(done, total)
