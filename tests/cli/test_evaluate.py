@@ -82,6 +82,28 @@ def test_captions_beside_the_photos(folders: Path, capsys: pytest.CaptureFixture
     assert exit_code(command) == 0
 
 
+def test_one_pair_is_not_called_pairs(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n in (1, 2):
+        (folders / "out" / f"p{n}-oil.png").unlink()
+        (folders / "style" / f"p{n}.png").unlink()
+    assert exit_code(["evaluate", "photos", "out", "--style", "style", *CHEAP]) == 0
+    out = capsys.readouterr().out
+    assert "N = 1 pair in out\n" in out
+    assert "N = 1 picture of the style\n" in out
+
+
+def test_without_any_metric_every_reason_is_said_and_nothing_is_written(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "photos", "out", "--metrics", "histogram,pickscore", "--output", "figures.txt"]
+    assert exit_code(command) == 2
+    err = capsys.readouterr().err
+    assert "not computed: histogram: no pictures of the style" in err
+    assert "not computed: pickscore: no prompt" in err
+    assert err.endswith("hint: give --style FOLDER\n")
+    assert not Path("figures.txt").exists()
+
+
 def test_common_photos(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folders / "out" / "p2-oil.png").unlink()
     assert exit_code(["evaluate", "photos", "out", "other", "--common", "--style", "style", *CHEAP]) == 0
@@ -99,6 +121,7 @@ def test_common_photos(folders: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (("photos", "out", "--weights", "alexnet"), "--weights must be NAME=FILE or NAME=HUB_ID, not 'alexnet'"),
         (("photos", "out", "--weights", "a=b", "--weights", "a=c"), "--weights a is given twice"),
         (("photos", "out", "--metrics", "lpips"), "there is no metric 'lpips'"),
+        (("photos", "out", "--metrics", "histogram"), "no metric can be computed; histogram: no pictures of the style"),
         (("photos", "out", "--size", "10"), "--size must be 0 or from 64 to 4096, not 10"),
         (("photos", "out", "--output", "none/figures.md"), "the folder of 'none/figures.md' does not exist"),
     ],

@@ -113,7 +113,7 @@ def benchmark(
         ),
     ] = Path("benchmark"),
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
+        bool, typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
     """Compare methods on photos: every picture an ordinary run, then one page with figures, costs and pictures.

@@ -123,7 +123,9 @@ def evaluate(
     )
     evaluation = Evaluation(request)
     _say_unpaired(folders, quiet=quiet)
+    _require_metrics(evaluation, quiet=quiet)
     run_under_bar([evaluation], quiet=quiet)
+    _require_metrics(evaluation, quiet=quiet)
     _show(evaluation, form, output, quiet=quiet)
 
 
@@ -195,6 +197,20 @@ def _say_unpaired(folders: Mapping[str, Pairing], *, quiet: bool) -> None:
     for name, pairing in folders.items():
         for line in pairing.describe():
             say(f"{name}: {line}", quiet=quiet)
+
+
+def _require_metrics(evaluation: Evaluation, *, quiet: bool) -> None:
+    """Refuse an evaluation none of whose metrics can be computed; weights can turn out unreadable while it runs.
+
+    Raises:
+        ConfigError: there is none left.
+    """
+    if evaluation.metrics:
+        return
+    for line in describe_skipped(evaluation):
+        say(line, quiet=quiet)
+    first = evaluation.report.skipped[0]
+    raise ConfigError(f"no metric can be computed; {first.metric}: {first.reason}", hint=first.hint)
 
 
 def run_under_bar(evaluations: Sequence[Evaluation], *, quiet: bool) -> None:

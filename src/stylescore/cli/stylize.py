@@ -265,7 +265,7 @@ def stylize(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
+        bool, typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
     """Turn photos into pictures in a given style.

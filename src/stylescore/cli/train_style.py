@@ -159,7 +159,7 @@ def train_style(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=WHERE)] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=WHERE)
+        bool, typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel=WHERE)
     ] = False,
 ) -> None:
     """Train a style LoRA from a folder of pictures.
