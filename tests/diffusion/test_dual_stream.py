@@ -11,7 +11,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from stylescore import Stylizer, read_photo
+from stylescore.diffusion.adapters import Route
+from stylescore.diffusion.conditioning import concatenate
 from stylescore.diffusion.dual_stream import (
+    DualStreamScore,
     Modulation,
     decoder_blocks,
     share_and_modulate,
@@ -101,6 +104,25 @@ def test_whole_runs() -> None:
     assert torch.equal(first, latents())
     assert not torch.allclose(first, latents(settings={"freestyle": {"backbone": 1.0}}), atol=1e-4)
     assert torch.allclose(latents(2)[:1], first, atol=1e-3)
+
+
+def test_the_clean_latent_of_the_photos_pass_is_that_of_the_noised_picture() -> None:
+    """The bundled model predicts the clean latent: the noise in z_t is what is left of z_t without it."""
+    with Stylizer.load("van-gogh", method="freestyle", size=64) as stylizer:
+        found = stylizer.start([read_photo(PHOTO)]).scores["style"]
+        assert isinstance(found, DualStreamScore)
+        prompts, backbone = found.score.conditionings, found.score.backbone
+        z_t = torch.randn(found.content.shape, generator=torch.Generator().manual_seed(5))
+        t = torch.tensor([600])
+        rows = torch.cat([part for part in (z_t, found.content) for _ in prompts])
+        with shared_skips(backbone.network, found.modulation), torch.no_grad():
+            times = t.repeat(len(rows))
+            eps = backbone(rows, times, concatenate(prompts * 2), Route(style=True))
+        clean = backbone.schedule.to_clean(eps, rows, times).chunk(2)[1]
+        with torch.no_grad():
+            assert torch.allclose(
+                backbone.schedule.to_clean(found(z_t, t), z_t, t), found.score.finish(clean), atol=1e-5, rtol=1e-4
+            )
 
 
 def test_without_strength_it_gives_back_the_photo() -> None:

@@ -128,13 +128,19 @@ class DualStreamScore:
     modulation: Modulation
 
     def __call__(self, z_t: Latent, t: Timesteps) -> Noise:
-        """Predict the noise in z_t."""
+        """Predict the noise in z_t.
+
+        A network that predicts the clean latent or a velocity says with it what noise is in its own input. What the
+        photo's pass predicts is read as said of z_t, in which there is noise.
+        """
         prompts = self.score.conditionings
         rows = torch.cat([latents for latents in (z_t, self.content) for _ in prompts])
         conditioning = concatenate(prompts * STREAMS)
         with shared_skips(self.score.backbone.network, self.modulation):
             eps = self.score.backbone(rows, t.repeat(STREAMS * len(prompts)), conditioning, Route(style=True))
-        return self.score.finish(eps.chunk(STREAMS)[1])
+        # The conversion is linear in output and input, so another input adds what it gives without an output.
+        moved = self.score.backbone.prediction.noise(torch.zeros_like(z_t), z_t - self.content, t)
+        return self.score.finish(eps.chunk(STREAMS)[1] + moved.repeat(len(prompts), 1, 1, 1))
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,12 @@ def format_cell(score: Score | None) -> str:
 
 def format_counts(report: Report) -> list[str]:
     """Say how many pictures every figure rests on."""
-    lines = [f"N = {count} pair{'' if count == 1 else 's'} in {name}" for name, count in report.photos.items()]
-    return [*lines, f"N = {report.style} picture{'' if report.style == 1 else 's'} of the style"] if report.style else lines
+    lines = [f"N = {_count(count, 'pair')} in {name}" for name, count in report.photos.items()]
+    return [*lines, f"N = {_count(report.style, 'picture')} of the style"] if report.style else lines
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_terminal(report: Report, metrics: Metrics, width: int = WIDTH) -> list[str]:
