@@ -85,8 +85,10 @@ What forty photos in all eight styles show:
 
 * **SMS is nearer to the photo than VSD**: in every style by `st-lpips` and `focus-distance`, beyond chance. Over the
   styles its Frechet distance to the style is smaller too (290 against 304), and in six of them; in ink drawing and
-  pencil sketch VSD's is smaller by 10 and 8. VSD is nearer to the style's colours in all but pencil sketch. This is the
-  balance that the paper claims.
+  pencil sketch VSD's is smaller by 10 and 8. There it is further from the photo by as much: on the curves of the
+  [other page](methods-compared-all.md), at the `st-lpips` of SMS, VSD has 342 in ink drawing and 329 in pencil sketch,
+  SMS 329 and 316. VSD is nearer to the style's colours in all but pencil sketch. This is the balance that the paper
+  claims.
 * **SDEdit** keeps more of the photo than either, and has less style (376), but in pixel art, where it has more.
 * **The one-step generators** differ from SMS beyond chance in `hed-structure`, colours and textures, not in the other
   measures of content. Their Frechet distance is larger over the styles (322), most in stained glass; in pencil sketch
