@@ -99,6 +99,11 @@ def require_even(process: Process, batch: int, option: str = "batch") -> None:
         )
 
 
+def is_due(every: int, done: int) -> bool:
+    """Return whether something that happens every so many steps, or never if 0, happens after `done` steps."""
+    return every > 0 and done % every == 0
+
+
 class StepWriter(Protocol[Step]):
     """Writes what a training yields into its folder."""
 

@@ -46,7 +46,7 @@ from stylescore.training.loop import Trainer, TrainStep, learning_rate, train
 from stylescore.training.lora import add_adapter, match_targets
 from stylescore.training.metadata import Origin, file_metadata
 from stylescore.training.plan import Plan, require_free_name, require_space, style_file
-from stylescore.training.process import Process, make_process, require_even, run_steps
+from stylescore.training.process import Process, is_due, make_process, require_even, run_steps
 from stylescore.training.samples import sample_sheet
 from stylescore.training.start import bind_start
 from stylescore_apply.storage.files import remove_partials, sha256
@@ -274,7 +274,7 @@ class _Writer:
         self.session.folder.append_step(step_row(step))
         self.curves.add(step.index, curve_points(step))
         if done < config.steps:
-            if _is_due(config.checkpoint_every, done):
+            if is_due(config.checkpoint_every, done):
                 self.save_state()
             self.write_due_sheet()
 
@@ -288,7 +288,7 @@ class _Writer:
     def write_due_sheet(self) -> None:
         """Draw and write a sample sheet if one is due now and is not there."""
         folder, done = self.session.folder, self.session.trainer.step
-        if folder is None or not _is_due(self.session.trainer.config.samples_every, done) or not done:
+        if folder is None or not done or not is_due(self.session.trainer.config.samples_every, done):
             return
         if not folder.sheet(done).is_file():
             self.write_sheet(folder, done)
@@ -327,11 +327,6 @@ class _Writer:
         """Close TensorBoard's curves."""
         if self.curves is not None:
             self.curves.close()
-
-
-def _is_due(every: int, done: int) -> bool:
-    """Return whether something that happens every so many steps, or never if 0, happens after `done` steps."""
-    return every > 0 and done % every == 0
 
 
 def start(base: BaseModel, plan: Plan, cache: Cache, output: Path) -> Session:

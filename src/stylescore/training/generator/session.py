@@ -60,7 +60,7 @@ from stylescore.training.generator.pairs import Painter, Pair, PairFolder, PairM
 from stylescore.training.generator.photos import PhotoSource, open_photos, split_photos
 from stylescore.training.generator.teacher import load_teacher
 from stylescore.training.plan import require_space
-from stylescore.training.process import Process, make_process, require_even, run_steps
+from stylescore.training.process import Process, is_due, make_process, require_even, run_steps
 from stylescore_apply.storage.files import sha256
 
 STATE_COPIES = 20
@@ -561,7 +561,7 @@ class _Writer:
         config, done = self.session.trainer.config, step.index + 1
         self.session.folder.append_step(step_row(step))
         self.curves.add(step.index, curve_points(step))
-        if config.checkpoint_every and done % config.checkpoint_every == 0:
+        if is_due(config.checkpoint_every, done):
             self.save_state()
         self.keep_due_generator()
         self.write_due_sheet()
@@ -582,8 +582,7 @@ class _Writer:
     def keep_due_generator(self) -> None:
         """Write the averaged weights as a generator if that is due now, and remove the oldest beyond those kept."""
         folder, config, done = self.session.folder, self.session.trainer.config, self.session.trainer.step
-        every = config.checkpoint_every if config.keep else 0
-        if folder is None or not every or not done or done % every:
+        if folder is None or not config.keep or not done or not is_due(config.checkpoint_every, done):
             return
         make_folder(folder.checkpoints)
         if not folder.checkpoint(done).is_file():
@@ -594,8 +593,8 @@ class _Writer:
     def write_due_sheet(self) -> None:
         """Write a sample sheet if one is due now and is not there."""
         folder, trainer = self.session.folder, self.session.trainer
-        every = trainer.config.samples_every
-        if folder is not None and every and trainer.step % every == 0 and not folder.sheet(trainer.step).is_file():
+        due = is_due(trainer.config.samples_every, trainer.step)
+        if folder is not None and due and not folder.sheet(trainer.step).is_file():
             self.write_sheet(folder)
 
     def write_sheet(self, folder: GeneratorFolder) -> None:
