@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,6 +157,19 @@ def test_a_network_has_fresh_noise_and_one_fake_score() -> None:
     method = matching_method(RUN.method)
     assert (method.consistent_noise, method.fake.scope, method.weight) == (0.0, "batch", "normalised")
     assert method.spectrum == RUN.method.spectrum
+
+
+def test_a_network_has_uniform_timesteps_without_the_small_ones_where_a_run_has_annealed_ones() -> None:
+    assert RUN.method.timesteps.sampler == "annealed"
+    found = matching_method(RUN.method).timesteps
+    assert (found.sampler, found.t_min, found.t_max) == ("uniform", 501, RUN.method.timesteps.t_max)
+    short = replace(RUN.method, timesteps=replace(RUN.method.timesteps, t_max=301))
+    assert matching_method(short).timesteps.t_min == 299
+    for sampler in ("narrowing", "uniform"):
+        other = replace(RUN.method.timesteps, sampler=sampler)
+        assert matching_method(replace(RUN.method, timesteps=other)).timesteps == other
+    stated = resolve({"name": "a", "run": {"method": {"timesteps": {"t_min": 101}}}}, RUN)
+    assert stated.matching.method.timesteps.t_min == stated.run.method.timesteps.t_min == 101
 
 
 def test_the_settings_know_every_network() -> None:

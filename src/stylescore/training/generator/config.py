@@ -31,6 +31,8 @@ OPTIONS = ("width", "blocks", "rank", "timestep")
 """Settings that are options of a network, where they are not 0."""
 PAIRS_T_MAX = 651
 """Largest timestep of the runs that make pairs, unless another one is stated."""
+MATCHING_T_MIN = 501
+"""Smallest timestep of the second phase where a run's are annealed, unless another one is stated."""
 FAKE_WARMUP = 200
 """Steps of the fake score before the generator's first, unless so many are stated or few follow."""
 CELL = 8
@@ -289,7 +291,10 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     if preset not in PRESETS:
         raise ConfigError(f"a generator's training has no preset {preset!r}", hint=did_you_mean(preset, PRESETS))
     stated = given.get("run", {}).get("method", {})
-    matching = MatchingConfig(method=matching_method(overlay(run.method, stated, where="run.method.")))
+    method = matching_method(overlay(run.method, stated, where="run.method."))
+    if "t_min" in stated.get("timesteps", {}):
+        method = replace(method, timesteps=replace(method.timesteps, t_min=stated["timesteps"]["t_min"]))
+    matching = MatchingConfig(method=method)
     base = GeneratorTrainingConfig(name="", preset=preset, run=pairs_run(run), matching=matching)
     network = given.get("network", overlay(base, PRESETS[preset]).network)
     own = FOR_NETWORK.get(network, {}) if isinstance(network, str) else {}
@@ -321,8 +326,13 @@ def matching_method(method: MethodConfig) -> MethodConfig:
 
     One fake score is shared by all photos and sees the full range of timesteps, each photo draws a timestep and noise
     of its own, and the direction is measured in clean latents over each picture's distance to the style's prediction.
+    In place of annealed timesteps, which end with small ones, they are uniform from `MATCHING_T_MIN` on: at small ones
+    what the fake score has not learned yet outweighs the style, and pictures get grain.
     """
-    sampler: Any = "narrowing" if method.timesteps.sampler == "annealed" else method.timesteps.sampler
+    timesteps = method.timesteps
+    if timesteps.sampler == "annealed":
+        smallest = min(max(timesteps.t_min, MATCHING_T_MIN), timesteps.t_max - 2)
+        timesteps = replace(timesteps, sampler="uniform", t_min=smallest)
     fake = replace(
         method.fake, shared=False, scope="batch", sampler="uniform", lr=2e-4, t_min=21, t_max=979, guidance_scale=1.0
     )
@@ -330,7 +340,7 @@ def matching_method(method: MethodConfig) -> MethodConfig:
         method,
         weight="normalised",
         consistent_noise=0.0,
-        timesteps=replace(method.timesteps, sampler=sampler),
+        timesteps=timesteps,
         relevance=replace(method.relevance, timesteps=0),
         refine=replace(method.refine, factor=1.0),
         fake=fake,
