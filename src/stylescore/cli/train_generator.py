@@ -306,10 +306,12 @@ def _load(request: Request, options: Options) -> Setup:
 def _describe(setup: Setup) -> str:
     """Return a line on the training that is about to begin."""
     config = setup.config
+    mixed = "" if config.strength == 1 else f" at a strength of {config.strength:g}"
+    applied = f", for {config.passes} passes{mixed}" if config.passes > 1 or mixed else ""
     return (
         f"{config.name}: {config.network} at {config.size} pixels, {len(setup.trained)} photos and "
         f"{len(setup.held_out)} held out, {setup.pairs_wanted} pairs, up to {config.regression.steps} + "
-        f"{config.matching.steps} steps, on {setup.process.device}"
+        f"{config.matching.steps} steps, on {setup.process.device}{applied}"
     )
 
 

@@ -180,6 +180,23 @@ def test_a_training_goes_on_from_a_generator(train_generator: Program, tools: Si
     assert set(after[1].training["hashes"]) - set(before[1].training["hashes"]) == {"starting_generator"}
 
 
+def test_passes_are_those_of_the_start_where_its_pictures_are_matched_only(
+    train_generator: Program, tools: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_generator("--set", "passes=2", "--set", "strength=0.75")
+    monkeypatch.setattr(f"{__name__}.QUICK", [word for word in QUICK if word != "--quiet"])
+    matched = ("--from", bands(tools), "--pairs", "0", "--steps", "0", "--matching-steps", "1")
+    for name, words, stated, said in (
+        ("bands-2", matched, (2, 0.75), ", for 2 passes at a strength of 0.75\n"),
+        ("bands-3", (*matched, "--set", "passes=3"), (3, 1.0), ", for 3 passes\n"),
+        ("bands-4", ("--from", bands(tools), "--matching-steps", "0"), (1, 1.0), "0 steps, on cpu\n"),
+    ):
+        outcome = train_generator(*words)
+        facts = load_generator(bands(tools, name))[1]
+        assert (facts.passes, facts.strength) == stated
+        assert said in outcome.err
+
+
 @pytest.mark.parametrize("by_name", [False, True], ids=["file", "name"])
 def test_a_training_goes_on_from_an_exported_generator(
     train_generator: Program,

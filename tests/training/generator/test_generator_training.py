@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,19 @@ from stylescore.training.generator import session as sessions
 from stylescore.training.generator.average import copy_weights, update_average
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.folder import GeneratorFolder
-from stylescore.training.generator.loop import TrainStep, held_out_batch, paint, step_batches, take_measure, train
+from stylescore.training.generator.loop import (
+    PHASES,
+    TrainStep,
+    held_out_batch,
+    paint,
+    paint_as_stated,
+    step_batches,
+    take_measure,
+    train,
+)
 from stylescore.training.generator.session import SavedGenerator, Session
+from stylescore.training.generator.teacher import load_teacher
+from stylescore_apply import Settings, stylize
 
 Make = Callable[..., Session]
 
@@ -220,6 +232,28 @@ def test_regression_learns_the_pairs_with_their_own_noise(generator_session: Mak
     losses = [step.loss for step in train(session.trainer)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert before > 0
+
+
+def test_the_second_phase_is_measured_as_apply_applies_the_file(generator_session: Make) -> None:
+    session = generator_session(regression={"learning_rate": 3e-2, "steps": 12}, passes=3, strength=0.6)
+    trainer, file = session.trainer, finish(session)
+    batch = held_out_batch(trainer, 0)
+    network = load_teacher(file, "", trainer.process.device).network
+    pixels = (batch.photo[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    expected = torch.from_numpy(stylize(network, pixels, Settings(passes=3, strength=0.6), batch.noise.numpy())) / 255
+    with torch.no_grad():
+        found = paint_as_stated(trainer, batch)[0].permute(1, 2, 0)
+        once = paint(trainer, trainer.average, batch).pictures[0].permute(1, 2, 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3 / 255)  # apply rounds after each pass
+    assert float((once - expected).abs().max()) > 10 / 255
+    trainer.phase, second = PHASES.index("matching"), trainer.config
+    measured = take_measure(trainer)
+    trainer.config = replace(second, passes=1, strength=1.0)
+    assert take_measure(trainer) != pytest.approx(measured, rel=1e-3)
+    trainer.phase = PHASES.index("regression")
+    measured = take_measure(trainer)
+    trainer.config = second
+    assert take_measure(trainer) == measured
 
 
 def test_a_kept_regression_joins_the_second_phase(generator_session: Make) -> None:

@@ -145,7 +145,8 @@ class GeneratorTrainingConfig:
         samples_every: steps between sample sheets; 0 for none.
         checkpoint_every: steps between saved states; 0 saves one only when the training is interrupted.
         keep: generators of the last saved states that are kept as files.
-        passes: how often the file asks to be applied, each time to its own last picture.
+        passes: how often the file asks to be applied, each time to its own last picture; the second phase is measured
+            so. Without a first phase it is what the starting generator states.
         strength: weight that the file asks for its picture, where that is mixed with the photo.
         licence: of the file, written into it.
         pairs: how pairs are made.
@@ -291,10 +292,8 @@ def resolve(given: Mapping[str, Any], run: RunConfig, preset: str = "standard") 
     if preset not in PRESETS:
         raise ConfigError(f"a generator's training has no preset {preset!r}", hint=did_you_mean(preset, PRESETS))
     stated = given.get("run", {}).get("method", {})
-    method = matching_method(overlay(run.method, stated, where="run.method."))
-    if "t_min" in stated.get("timesteps", {}):
-        method = replace(method, timesteps=replace(method.timesteps, t_min=stated["timesteps"]["t_min"]))
-    matching = MatchingConfig(method=method)
+    whole = overlay(run.method, stated, where="run.method.")
+    matching = MatchingConfig(method=matching_method(whole, keep_t_min="t_min" in stated.get("timesteps", {})))
     base = GeneratorTrainingConfig(name="", preset=preset, run=pairs_run(run), matching=matching)
     network = given.get("network", overlay(base, PRESETS[preset]).network)
     own = FOR_NETWORK.get(network, {}) if isinstance(network, str) else {}
@@ -321,17 +320,22 @@ def pairs_run(run: RunConfig) -> RunConfig:
     )
 
 
-def matching_method(method: MethodConfig) -> MethodConfig:
+def matching_method(method: MethodConfig, *, keep_t_min: bool = False) -> MethodConfig:
     """Return a method's constants for a network instead of a picture.
 
     One fake score is shared by all photos and sees the full range of timesteps, each photo draws a timestep and noise
     of its own, and the direction is measured in clean latents over each picture's distance to the style's prediction.
     In place of annealed timesteps, which end with small ones, they are uniform from `MATCHING_T_MIN` on: at small ones
     what the fake score has not learned yet outweighs the style, and pictures get grain.
+
+    Args:
+        method: the run's constants.
+        keep_t_min: the smallest timestep is that of the run, as one that the user has stated.
     """
     timesteps = method.timesteps
     if timesteps.sampler == "annealed":
-        smallest = min(max(timesteps.t_min, MATCHING_T_MIN), timesteps.t_max - 2)
+        raised = min(max(timesteps.t_min, MATCHING_T_MIN), timesteps.t_max - 2)
+        smallest = timesteps.t_min if keep_t_min else raised
         timesteps = replace(timesteps, sampler="uniform", t_min=smallest)
     fake = replace(
         method.fake, shared=False, scope="batch", sampler="uniform", lr=2e-4, t_min=21, t_max=979, guidance_scale=1.0

@@ -24,8 +24,6 @@ FREE = (
         "teacher",
         "config.preset",
         "config.workers",
-        "config.passes",
-        "config.strength",
         "config.licence",
     ),
     *("config.samples_every", "config.checkpoint_every", "config.keep", "config.file_dtype", "config.accumulate"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -290,6 +290,14 @@ def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
         return trainer.kind.paint(network, batch)
 
 
+def paint_as_stated(trainer: Trainer, batch: Batch) -> Tensor:
+    """Return what the file of the averaged weights asks for: its passes, mixed with the photos by its strength."""
+    pictures = batch.photo
+    for _ in range(trainer.config.passes):
+        pictures = paint(trainer, trainer.average, replace(batch, photo=pictures)).pictures.clamp(0, 1)
+    return torch.lerp(batch.photo, pictures, trainer.config.strength)
+
+
 def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
     """Add the gradient of one part of a step; return the latents of its pictures where another network needs them."""
     place = (trainer.phase, trainer.phase_step)
@@ -445,10 +453,11 @@ def take_measure(trainer: Trainer) -> float:
         rng = step_generators(trainer.config.run.seed, "measure", (), [index])
         sample = held_out_batch(trainer, index)
         with torch.no_grad():
-            pictures = paint(trainer, trainer.average, sample).pictures
             if regression:
+                pictures = paint(trainer, trainer.average, sample).pictures
                 total += measure_regression(trainer.regression, pictures, sample, rng)
             else:
+                pictures = paint_as_stated(trainer, sample)
                 total += measure_matching(trainer.matching, trainer.regression, pictures, sample, rng)
     return float(process.accelerator.reduce(total, "sum")) / count
 

@@ -9,9 +9,11 @@ from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.networks import PixelPainting, encode
 
-TIMESTEPS = (201, 401, 601)
-"""Where the style's margin is measured."""
-CONTENT = 0.5
+TIMESTEPS = (501, 651, 801)
+"""Where the style's margin is measured: at smaller ones it tells fine grain, and not which style a picture has.
+
+Of a thousand; models with another number of timesteps have theirs at the same fractions."""
+CONTENT = 0.25
 """Weight of the perceptual distance to the photo against the style's margin."""
 
 
@@ -28,6 +30,6 @@ def measure_matching(matching: Matching, regression: Regression, pictures: Tenso
     `Matching.style_margin`.
     """
     z, z_source = encode(matching.networks, pictures), encode(matching.networks, batch.photo)
-    limit = len(matching.objective.schedule.betas)
-    margin = matching.style_margin(z, batch.captions, [t for t in TIMESTEPS if t < limit], rng)
+    count = len(matching.objective.schedule.betas)
+    margin = matching.style_margin(z, batch.captions, [t * count // 1000 for t in TIMESTEPS], rng)
     return (CONTENT * regression.distance(z, z_source, rng) - margin).sum()

@@ -36,7 +36,8 @@ def as_generator(path: Path, place: Path) -> Path:
 def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
     """Return a user's settings with those that a generator's file fixes: its network, options and noise.
 
-    Its noise may be left out with `noise` = `False`; a network that has none cannot be given one.
+    Its noise may be left out with `noise` = `False`; a network that has none cannot be given one. Where no first phase
+    teaches the network what one pass should make, its passes are the file's too, and with them its strength.
 
     Raises:
         ModelError: the file cannot be used.
@@ -51,6 +52,9 @@ def add_settings(given: Mapping[str, Any], start: Path) -> dict[str, Any]:
                 f"{name} {given[name]!r} contradicts {str(start)!r}, which has {name} {value!r}",
                 hint=f"leave {name} out, or train without {KEY}",
             )
+    regression = given.get("regression", {})
+    if isinstance(regression, Mapping) and regression.get("steps") == 0 and "passes" not in given:
+        fixed |= {"passes": facts.passes, "strength": facts.strength}
     return {**fixed, **given}
 
 
