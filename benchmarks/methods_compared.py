@@ -93,6 +93,9 @@ What forty photos in all eight styles show:
 * **The one-step generators** differ from SMS beyond chance in `hed-structure`, colours and textures, not in the other
   measures of content. Their Frechet distance is larger over the styles (322), most in stained glass; in pencil sketch
   it is smaller, in van Gogh and ink drawing it is larger by 6.
+  Those of van Gogh, pencil sketch, pixel art, stained glass and flat illustration have been [trained
+  on](../concepts/generators.md#the-timesteps-of-score-matching) since, and are nearer to photo and style: the present
+  ones are [here](quality.md#small-networks).
 * **The small networks** are, over the styles, as near to the photo as SMS or nearer, and have less style: their Frechet
   distance is about that of SDEdit (372). They come nearest to SMS in ink drawing and pencil sketch, and are furthest in
   stained glass and pixel art.
@@ -133,7 +136,8 @@ What six photos in all eight styles show, in the figures and to the eye:
 * **The one-step generators**, applied as their files state, differ from runs of SMS in no measure of content beyond
   chance. Their colours are further from the style's, mostly in pencil sketch, which gets the photo's back. Their
   Frechet distance is larger over the styles (395 against 366), most in stained glass and watercolor, and smaller in van
-  Gogh, ink drawing and pencil sketch.
+  Gogh, ink drawing and pencil sketch. Five have been [trained
+  on](../concepts/generators.md#the-timesteps-of-score-matching) since.
 * Not every figure of style follows the eye: `hed-neighbours` ranks the blurred pictures of SDS first.
 
 On six photos a difference must have one sign in all of them to count, so small ones go unseen. Seconds were taken while
