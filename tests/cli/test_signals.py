@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from stylescore.cli.signals import Interrupts
 from stylescore_apply.storage.files import SIGNALS, uninterrupted
 
 PHOTO = Path(__file__).parent.parent / "data" / "parity" / "input_128x128.png"
+
+
+@pytest.fixture(autouse=True)
+def heeds_hang_ups() -> Iterator[None]:
+    """Undo what `nohup make test` sets, under which hang-ups are ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def send(number: int = signal.SIGINT) -> None:
