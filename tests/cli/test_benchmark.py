@@ -69,6 +69,7 @@ def test_a_grid_is_made_once_measured_and_gone_on_with(benchmark: Callable[..., 
     assert [entry["metric"] for entry in found["skipped"]] == ["hed-gram"]
     assert found["differences"]["sdedit-0.5"]["histogram"]["photos"] == 2
 
+    rows = {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "measured").iterdir()}
     times = {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "runs").rglob("picture.png")}
     lost = run / "picture.png"
     lost.unlink()
@@ -76,9 +77,34 @@ def test_a_grid_is_made_once_measured_and_gone_on_with(benchmark: Callable[..., 
     assert benchmark(*grid).code == 0
     again = {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "runs").rglob("picture.png")}
     assert {path for path in times if again[path] != times[path]} == {lost}
+    assert {path: path.stat().st_mtime_ns for path in (place / "benchmark" / "measured").iterdir()} == rows
     without_costs = [line.split(",")[:-3] for line in before.decode().splitlines()]
     after = page.with_name("tables.csv").read_text("utf-8").splitlines()
     assert [line.split(",")[:-3] for line in after] == without_costs
+
+
+def test_measuring_goes_on_after_ctrl_c(
+    benchmark: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylescore.evaluation.probes import HistogramProbe
+
+    grid = ("--methods", "sdedit,vsd", "--knob", "0.5", "--style-pictures", "pictures")
+    pair, asked = HistogramProbe.pair, []
+
+    def interrupted(probe: HistogramProbe, *arguments: Any) -> Any:
+        asked.append(probe)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return pair(probe, *arguments)
+
+    monkeypatch.setattr(HistogramProbe, "pair", interrupted)
+    outcome = benchmark(*grid)
+    assert outcome.code == 130
+    assert "the same command goes on, and writes the report when everything is made and measured" in outcome.err
+    assert not (place / "benchmark" / "report.html").exists()
+    assert benchmark(*grid).code == 0
+    assert len(asked) == 3
+    assert (place / "benchmark" / "report.html").exists()
 
 
 def test_seeds_are_runs_of_their_own(benchmark: Callable[..., Any], place: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stylescore.metrics.perceptual import PUBLISHED_NAMES, PerceptualDistance
-from stylescore.metrics.trunks import make_alexnet
+from stylescore.metrics.trunks import VGG16, make_alexnet, make_vgg
 
 
 def draw(seed: int, size: tuple[int, int] = (80, 64)) -> Image.Image:
@@ -58,4 +58,13 @@ def st_lpips_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     path = tmp_path_factory.mktemp("st-lpips") / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    return str(path)
+
+
+def hed_file(folder: Path, seed: int = 2) -> str:
+    """Write random weights of the VGG16 of a HED network, and return their path."""
+    rng = torch.Generator().manual_seed(seed)
+    state = {n: 0.05 * torch.randn(t.shape, generator=rng) for n, t in make_vgg(VGG16).state_dict().items()}
+    path = folder / f"hed-{seed}.safetensors"
+    save_file(state, path)
     return str(path)

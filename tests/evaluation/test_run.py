@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tests.evaluation.conftest import draw
+from tests.evaluation.conftest import draw, hed_file
 
 from stylescore.catalog import places
 from stylescore.errors import ConfigError, ModelError
@@ -22,7 +22,7 @@ from stylescore.evaluation.reading import read_source, read_style, read_stylized
 from stylescore.evaluation.run import Evaluation, Prompts, Request, run_evaluations
 from stylescore.metrics import Lpips, colour_histogram, hellinger_distance
 from stylescore.metrics.states import read_state
-from stylescore.metrics.trunks import VGG16, Trunk, make_vgg
+from stylescore.metrics.trunks import Trunk
 
 
 @pytest.fixture(autouse=True)
@@ -79,15 +79,6 @@ def add_seeds(folders: Path) -> None:
     for n in range(2):
         draw(70 + n).save(folders / "near" / f"p{n}-seed1.png")
     draw(80, (160, 128)).save(folders / "near" / "p3.png")
-
-
-def hed_file(folder: Path) -> str:
-    state = make_vgg(VGG16).state_dict()
-    rng = torch.Generator().manual_seed(2)
-    save_file(
-        {name: 0.05 * torch.randn(t.shape, generator=rng) for name, t in state.items()}, folder / "hed.safetensors"
-    )
-    return str(folder / "hed.safetensors")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])

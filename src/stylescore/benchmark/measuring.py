@@ -31,6 +31,7 @@ class Measuring:
         draws: resamples for intervals.
         batch: pictures in one forward pass.
         device: name of the device.
+        kept: folder of what the networks have found, where an interrupted benchmark goes on; `None` for none.
     """
 
     folders: Mapping[str, Path] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Measuring:
     draws: int = 1000
     batch: int = 8
     device: str = "auto"
+    kept: Path | None = None
 
     def check(self) -> None:
         """Check metrics, weights and folders before any picture is made.
@@ -90,6 +92,7 @@ class Measuring:
             draws=self.draws,
             batch=self.batch,
             device=pick_device(self.device),
+            kept=self.kept,
             **more,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ MADE = "How pictures are made"
 MEASURED = "What is measured"
 WHERE = "Where"
 RUNS = "runs"
+MEASURED_ROWS = "measured"
 
 
 def benchmark(
@@ -147,6 +148,7 @@ def benchmark(
         weights=parse_weights(weights or ()),
         draws=bootstrap,
         device=device,
+        kept=output / MEASURED_ROWS,
     )
     base = with_options(
         RunConfig(styles=styles, model=model, style_model=style_model, control_model=control_model, size=size),
@@ -185,10 +187,11 @@ def benchmark(
         output=output,
         pattern="{photo}-{style}",
     )
-    with Interrupts(quiet=quiet) as interrupts:
-        found = _make(plans, inputs, (batch, workers), interrupts, quiet=quiet)
-    evaluations = [measuring.begin(plan, found) for plan in plans]
-    run_under_bar(evaluations, quiet=quiet)
+    with _told_how_to_go_on():
+        with Interrupts(quiet=quiet) as interrupts:
+            found = _make(plans, inputs, (batch, workers), interrupts, quiet=quiet)
+        evaluations = [measuring.begin(plan, found) for plan in plans]
+        run_under_bar(evaluations, quiet=quiet)
     results = [results_of(plan, found, evaluation) for plan, evaluation in zip(plans, evaluations, strict=True)]
     settings = {
         "photos": list(photos),
@@ -206,6 +209,16 @@ def benchmark(
         "bootstrap": bootstrap,
     }
     _write(results, found, settings, shown, output)
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    """Say what an interrupted benchmark needs."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("the same command goes on, and writes the report when everything is made and measured")
+        raise
 
 
 def _ablations(text: str) -> list[str]:
@@ -326,17 +339,13 @@ def _make(
             stack.enter_context(connected())
         total = (len(cells) + sum(len(plan.seeds) for plan, *_ in trained)) * len(tasks)
         bar = stack.enter_context(progress("benchmark", total, 0, quiet=quiet))
-        try:
-            for plan, row, file in trained:
-                _apply(plan, row, file, tasks, found, (interrupts, bar))
-            for plan, row, seed, run in cells:
-                placed = [replace(task, parent=plan.parent(row, seed)) for task in tasks]
-                for outcome in _outcomes(run, placed, headers, (options, interrupts, workers), models):
-                    found.add(outcome, plan.style, row, seed)
-                    bar(f"{plan.style}, {row.key}, {outcome.photo.name}")
-        except KeyboardInterrupt:
-            say("the same command goes on, and writes the report when everything is made")
-            raise
+        for plan, row, file in trained:
+            _apply(plan, row, file, tasks, found, (interrupts, bar))
+        for plan, row, seed, run in cells:
+            placed = [replace(task, parent=plan.parent(row, seed)) for task in tasks]
+            for outcome in _outcomes(run, placed, headers, (options, interrupts, workers), models):
+                found.add(outcome, plan.style, row, seed)
+                bar(f"{plan.style}, {row.key}, {outcome.photo.name}")
     return found
 
 

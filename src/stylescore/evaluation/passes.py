@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from stylescore.evaluation.reading import Stylized, in_batches, read_source, rea
 from stylescore.metrics.accumulate import Rows, Table
 
 if TYPE_CHECKING:
-    from stylescore.evaluation.probes import Probe
+    from stylescore.evaluation.keeping import KeptRows
+    from stylescore.evaluation.probes import Probe, Texts
     from stylescore.evaluation.run import Request
 
 
@@ -80,15 +82,19 @@ def _length(table: Table) -> int:
 class Pass:
     """One network's pass over the pictures of an evaluation: first those of the style, then the pairs, photo by photo.
 
+    The network is not asked for rows that are kept. It may remember pictures of the style: those with kept rows are
+    shown to it before the first pair that it is asked about.
+
     Attributes:
         style: rows of the pictures of the style.
         pairs: rows of the pairs, by folder.
     """
 
-    def __init__(self, request: Request, probe: Probe) -> None:
+    def __init__(self, request: Request, probe: Probe, kept: KeptRows) -> None:
         self.request = request
         self.style, self.pairs = Rows(), {folder: Rows() for folder in request.folders}
-        self._probe = probe.for_style(len(request.style))
+        self._probe, self._kept = probe.for_style(len(request.style)), kept
+        self._unseen: list[list[Path]] = []
         self._of_photo = {folder: _by_photo(pairing.pairs) for folder, pairing in request.folders.items()}
 
     def see_style(self) -> Iterator[int]:
@@ -98,11 +104,22 @@ class Pass:
             PictureError: a picture cannot be read.
             RefusalError: the network cannot be used for a picture.
         """
-        pictures = (read_style(path, self.request.size) for path in self.request.style)
-        for batch in in_batches(pictures, self.request.batch, key=lambda picture: picture.shape):
-            with refusals():
-                self.style.add(self._probe.style(torch.cat(batch).to(self.request.device)))
+        pictures = ((read_style(path, self.request.size).shape, path) for path in self.request.style)
+        for batch in in_batches(pictures, self.request.batch, key=lambda entry: entry[0]):
+            paths = [path for _, path in batch]
+            self._unseen.append(paths)
+            self.style.add(self._kept.rows(paths, (), self._show_style))
             yield len(batch)
+
+    def _show_style(self) -> Table:
+        """Show the network the pictures of the style that it has not seen, and return the rows of the last batch."""
+        rows: Table = {}
+        for paths in self._unseen:
+            pictures = torch.cat([read_style(path, self.request.size) for path in paths])
+            with refusals():
+                rows = self._probe.style(pictures.to(self.request.device))
+        self._unseen = []
+        return rows
 
     def see_pairs(self, photos: Sequence[Path], sources: SourceFeatures) -> Iterator[int]:
         """Take the results of some photos in all folders; yield the number of each batch.
@@ -115,11 +132,18 @@ class Pass:
             pairs = [pair for photo in photos for pair in of_photo.get(photo, ())]
             results = (read_stylized(pair, self.request.size) for pair in pairs)
             for batch in in_batches(results, self.request.batch, key=lambda result: result.size):
-                source, stylized = sources.of(batch), torch.cat([result.picture for result in batch])
                 texts = self.request.prompts.of([result.pair for result in batch])
-                with refusals():
-                    self.pairs[folder].add(self._probe.pair(source, stylized.to(self.request.device), texts))
+                files = [path for result in batch for path in (result.pair.source, result.pair.stylized)]
+                see = partial(self._see_batch, batch, texts, sources)
+                self.pairs[folder].add(self._kept.rows(files, (*texts.before, *texts.after), see))
                 yield len(batch)
+
+    def _see_batch(self, batch: Sequence[Stylized], texts: Texts, sources: SourceFeatures) -> Table:
+        """Show the network results of one size, and return their rows."""
+        self._show_style()
+        source, stylized = sources.of(batch), torch.cat([result.picture for result in batch])
+        with refusals():
+            return self._probe.pair(source, stylized.to(self.request.device), texts)
 
 
 def _by_photo(pairs: Sequence[Pair]) -> dict[Path, list[Pair]]:

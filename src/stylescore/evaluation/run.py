@@ -13,6 +13,7 @@ from stylescore.catalog.places import PLACES, Found, check_given, how_to_get, lo
 from stylescore.config.ranges import SEED, check
 from stylescore.errors import ConfigError, ModelError, StylescoreError, did_you_mean, quote
 from stylescore.evaluation.catalogue import METRICS, Metric, Sampling, Score
+from stylescore.evaluation.keeping import KeptRows
 from stylescore.evaluation.loading import WEIGHTS, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
 from stylescore.evaluation.passes import Pass, RefusalError, SourceFeatures, batches_of_photos
@@ -67,6 +68,7 @@ class Request:
         draws: number of resamples for intervals; 0 for none.
         seed: of the resamples.
         unequal: whether biased distances are reported though the folders have different numbers of pictures.
+        kept: folder of what networks have found, where an interrupted evaluation goes on; `None` for none.
     """
 
     folders: Mapping[str, Pairing]
@@ -80,6 +82,7 @@ class Request:
     draws: int = 1000
     seed: int = 0
     unequal: bool = False
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,12 @@ class Evaluation:
         """Return where the weights of a network are."""
         return {weights: self._found[weights] for weights in WEIGHTS[probe]}
 
+    def kept_rows(self, probe: str) -> KeptRows:
+        """Return what a network has found before."""
+        request, weights = self.request, [found.path for found in self.weights_of(probe).values()]
+        shown = (request.size, request.device.type)
+        return KeptRows.of_network(request.kept, probe, weights, request.style, *shown)
+
     def score(self) -> None:
         """Compute the metrics from the rows of the networks."""
         for name, metric in self.metrics.items():
@@ -279,7 +288,7 @@ def _run_probe(name: str, evaluations: Sequence[Evaluation]) -> Iterator[int]:
         for evaluation in evaluations:
             evaluation.skip(name, refusal.error)
         return
-    passes = [(evaluation, Pass(evaluation.request, probe)) for evaluation in evaluations]
+    passes = [(evaluation, Pass(evaluation.request, probe, evaluation.kept_rows(name))) for evaluation in evaluations]
     device = evaluations[0].request.device
     with torch.inference_mode():
         passes = yield from _go_through(name, passes, lambda each: each.see_style())

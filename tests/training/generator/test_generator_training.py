@@ -16,8 +16,10 @@ from torch import nn
 
 from stylescore.errors import ConfigError, NonFiniteError
 from stylescore.generators import load_generator
+from stylescore.method.types import Latent
 from stylescore.training.generator import session as sessions
 from stylescore.training.generator.average import copy_weights, update_average
+from stylescore.training.generator.batches import Batch
 from stylescore.training.generator.checkpoint import GeneratorState, capture, restore
 from stylescore.training.generator.folder import GeneratorFolder
 from stylescore.training.generator.loop import (
@@ -25,11 +27,13 @@ from stylescore.training.generator.loop import (
     TrainStep,
     held_out_batch,
     paint,
-    paint_as_stated,
+    paint_as_applied,
     step_batches,
     take_measure,
     train,
 )
+from stylescore.training.generator.losses import Matching
+from stylescore.training.generator.networks import Painting, encode
 from stylescore.training.generator.session import SavedGenerator, Session
 from stylescore.training.generator.teacher import load_teacher
 from stylescore_apply import Settings, stylize
@@ -242,7 +246,7 @@ def test_the_second_phase_is_measured_as_apply_applies_the_file(generator_sessio
     pixels = (batch.photo[0].permute(1, 2, 0) * 255).round().byte().numpy()
     expected = torch.from_numpy(stylize(network, pixels, Settings(passes=3, strength=0.6), batch.noise.numpy())) / 255
     with torch.no_grad():
-        found = paint_as_stated(trainer, batch)[0].permute(1, 2, 0)
+        found = paint_as_applied(trainer, trainer.average, batch).pictures[0].permute(1, 2, 0)
         once = paint(trainer, trainer.average, batch).pictures[0].permute(1, 2, 0)
     torch.testing.assert_close(found, expected, rtol=0, atol=3 / 255)  # apply rounds after each pass
     assert float((once - expected).abs().max()) > 10 / 255
@@ -254,6 +258,61 @@ def test_the_second_phase_is_measured_as_apply_applies_the_file(generator_sessio
     measured = take_measure(trainer)
     trainer.config = second
     assert take_measure(trainer) == measured
+
+
+@pytest.mark.parametrize(("passes", "strength"), [(1, 1.0), (3, 1.0), (1, 0.5), (3, 0.5)])
+def test_the_second_phase_can_move_pictures_as_they_are_applied(
+    generator_session: Make, monkeypatch: pytest.MonkeyPatch, passes: int, strength: float
+) -> None:
+    """The score is asked about the mixture of the last pass with the photo, and so is the fake score before it."""
+    session = generator_session(
+        regression={"learning_rate": 3e-2, "steps": 12},
+        matching={"as_applied": True, "steps": 1, "fake_warmup": 1, "fake_steps": 1},
+        passes=passes,
+        strength=strength,
+    )
+    trainer, seen, fake = session.trainer, [], []
+    step, fake_loss = Matching.step, Matching.fake_loss
+
+    def spy(self: Matching, painting: Painting, batch: Batch, *rest: Any) -> Any:
+        with torch.no_grad():
+            pictures = batch.photo
+            for _ in range(passes):
+                pictures = trainer.network(pictures.clamp(0, 1), batch.noise)
+            seen.append((painting.pictures.detach(), torch.lerp(batch.photo, pictures, strength)))
+        return step(self, painting, batch, *rest)
+
+    def spy_fake(self: Matching, z: Latent, *rest: Any) -> Any:
+        fake.append(z)
+        return fake_loss(self, z, *rest)
+
+    monkeypatch.setattr(Matching, "step", spy)
+    monkeypatch.setattr(Matching, "fake_loss", spy_fake)
+    steps = steps_of(session)
+    assert [step.phase for step in steps[12:]] == ["fake", "matching"]
+    (found, expected), (warmed, moved) = seen[0], fake
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(moved, encode(trainer.matching.networks, expected))
+    assert warmed.shape == moved.shape
+    assert steps[-1].gradient_norm > 0
+
+
+def test_what_passes_before_the_last_do_is_not_differentiated(generator_session: Make) -> None:
+    """The gradient is that of one pass over what the others made, times the strength."""
+    session = generator_session(regression={"learning_rate": 3e-2, "steps": 12}, passes=3, strength=0.5)
+    trainer = session.trainer
+    finish(session)
+    batch = held_out_batch(trainer, 0)
+    with torch.no_grad():
+        twice = paint(trainer, trainer.network, batch).pictures.clamp(0, 1)
+        twice = paint(trainer, trainer.network, replace(batch, photo=twice)).pictures.clamp(0, 1)
+    weights = list(trainer.network.parameters())
+    last = paint(trainer, trainer.network, replace(batch, photo=twice)).pictures
+    expected = torch.autograd.grad(last.square().sum() * 0.5, weights)
+    applied = paint_as_applied(trainer, trainer.network, batch).pictures
+    found = torch.autograd.grad((applied * last.detach() * 2).sum(), weights)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_kept_regression_joins_the_second_phase(generator_session: Make) -> None:

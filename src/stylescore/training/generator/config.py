@@ -103,6 +103,8 @@ class MatchingConfig:
         fake_warmup: training steps of the fake score before the generator's first one, where the method has one; `None`
             takes 200, or as many as `steps` where these are fewer.
         regression: weight of the first phase's loss on pairs, which is kept beside the direction.
+        as_applied: whether the pictures that are moved are those that the file asks for, after its passes and mixed by
+            its strength, through the last pass; else those of one pass.
         method: its constants.
     """
 
@@ -113,6 +115,7 @@ class MatchingConfig:
     fake_steps: int = 5
     fake_warmup: int | None = None
     regression: float = 0.0
+    as_applied: bool = False
     method: MethodConfig = field(default_factory=MethodConfig)
 
 

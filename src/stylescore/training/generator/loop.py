@@ -20,7 +20,7 @@ from stylescore.training.generator.batches import Batch, Samples, StepBatches, c
 from stylescore.training.generator.config import GeneratorTrainingConfig, MatchingConfig, RegressionConfig
 from stylescore.training.generator.losses import Matching, Regression
 from stylescore.training.generator.measure import measure_matching, measure_regression
-from stylescore.training.generator.networks import Kind, Painting
+from stylescore.training.generator.networks import Kind, Painting, PixelPainting
 from stylescore.training.generator.optimiser import NetworkOptimiser
 from stylescore.training.generator.stability import disturb, instability
 from stylescore.training.process import Process
@@ -271,7 +271,7 @@ def _move_generator(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: 
 def _warm_up_fake(trainer: Trainer, parts: Sequence[Batch], batch: int, sums: _Sums) -> _Moved:
     """Train the fake score on the generator's pictures, which stay as they are."""
     with torch.no_grad():
-        latents = [paint(trainer, trainer.network, part).latent for part in parts]
+        latents = [_paint_trained(trainer, part).latent for part in parts]
     norm, t = _train_fake(trainer, parts, latents, batch, 0, sums)
     sums.t.append(t)
     return _Moved(trainer.matching.method.fake.lr, norm, _gather_timesteps(trainer, sums))
@@ -290,19 +290,33 @@ def paint(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
         return trainer.kind.paint(network, batch)
 
 
-def paint_as_stated(trainer: Trainer, batch: Batch) -> Tensor:
-    """Return what the file of the averaged weights asks for: its passes, mixed with the photos by its strength."""
-    pictures = batch.photo
-    for _ in range(trainer.config.passes):
-        pictures = paint(trainer, trainer.average, replace(batch, photo=pictures)).pictures.clamp(0, 1)
-    return torch.lerp(batch.photo, pictures, trainer.config.strength)
+def paint_as_applied(trainer: Trainer, network: nn.Module, batch: Batch) -> Painting:
+    """Return what the file asks a network for: its passes, mixed with the photos by its strength.
+
+    It is differentiable in what the last pass does.
+    """
+    config, photo = trainer.config, batch.photo
+    with torch.no_grad():
+        for _ in range(config.passes - 1):
+            photo = paint(trainer, network, replace(batch, photo=photo)).pictures.clamp(0, 1)
+    last = paint(trainer, network, replace(batch, photo=photo))
+    if config.strength == 1:
+        return last
+    return PixelPainting(torch.lerp(batch.photo, last.pictures, config.strength), trainer.matching.networks)
+
+
+def _paint_trained(trainer: Trainer, batch: Batch) -> Painting:
+    """Return the pictures that the phase in progress is about: of one pass, or as the file asks for them."""
+    if trainer.phase_name == "regression" or not trainer.config.matching.as_applied:
+        return paint(trainer, trainer.network, batch)
+    return paint_as_applied(trainer, trainer.network, batch)
 
 
 def _accumulate(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> Latent | None:
     """Add the gradient of one part of a step; return the latents of its pictures where another network needs them."""
     place = (trainer.phase, trainer.phase_step)
     rng = step_generators(trainer.config.run.seed, "score", place, part.positions)
-    painting = paint(trainer, trainer.network, part)
+    painting = _paint_trained(trainer, part)
     if trainer.phase_name == "regression":
         compared = trainer.regression(painting, part, rng)
         loss = trainer.regression.loss(compared)
@@ -328,7 +342,7 @@ def _instability(trainer: Trainer, painting: Painting, part: Batch) -> PerSample
     """Return how much the pictures of a part change, besides moving, when its photos move and are noised."""
     place = (trainer.phase, trainer.phase_step)
     disturbed, shifts = disturb(part, step_generators(trainer.config.run.seed, "stability", place, part.positions))
-    return instability(painting.pictures, paint(trainer, trainer.network, disturbed).pictures, shifts)
+    return instability(painting.pictures, _paint_trained(trainer, disturbed).pictures, shifts)
 
 
 def _accumulate_pairs(trainer: Trainer, part: Batch, batch: int, sums: _Sums) -> None:
@@ -457,7 +471,7 @@ def take_measure(trainer: Trainer) -> float:
                 pictures = paint(trainer, trainer.average, sample).pictures
                 total += measure_regression(trainer.regression, pictures, sample, rng)
             else:
-                pictures = paint_as_stated(trainer, sample)
+                pictures = paint_as_applied(trainer, trainer.average, sample).pictures
                 total += measure_matching(trainer.matching, trainer.regression, pictures, sample, rng)
     return float(process.accelerator.reduce(total, "sum")) / count
 
