@@ -12,6 +12,7 @@ from tests.evaluation.conftest import draw, hed_file
 from tests.evaluation.test_run import request
 
 from stylescore.errors import OutputError
+from stylescore.evaluation import keeping
 from stylescore.evaluation.keeping import KeptRows
 from stylescore.evaluation.run import Evaluation, Request, run_evaluations
 from stylescore.metrics.trunks import Trunk
@@ -133,3 +134,13 @@ def test_a_folder_that_is_a_file_is_one_line(folders: Path, asked: Request) -> N
     (folders / "rows").write_bytes(b"")
     with pytest.raises(OutputError, match="rows"):
         figures(asked)
+
+
+def test_rows_of_other_code_are_not_taken(asked: Request, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, hashes = figures(asked), keeping._code_hashes()
+    assert len(set(hashes)) == 3
+    count = len(seen)
+    monkeypatch.setattr(keeping, "_code_hashes", lambda: (*hashes[:2], "another"))
+    seen.clear()
+    assert figures(asked) == whole
+    assert len(seen) == count

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from stylescore import __version__
+from stylescore import metrics
+from stylescore.evaluation import probes, reading
 from stylescore.runs.folder import make_folder
 from stylescore_apply.storage.files import atomic, sha256
 
 if TYPE_CHECKING:
     from stylescore.metrics.accumulate import Table
 
+_CODE = (metrics, probes, reading)
+"""What reads pictures and computes rows: those of other code are not taken."""
 _KEY = 40
 """Hexadecimal digits of a file's name."""
 
@@ -49,7 +53,7 @@ class KeptRows:
         """
         if folder is None:
             return cls()
-        return cls(folder, (__version__, name, *map(str, numbers), *map(sha256, (*weights, *style))))
+        return cls(folder, (*_code_hashes(), name, *map(str, numbers), *map(sha256, (*weights, *style))))
 
     def rows(self, pictures: Sequence[Path], texts: Sequence[str], find: Callable[[], Table]) -> Table:
         """Return the rows of a batch: those that are kept, else what `find` returns, which is kept.
@@ -78,3 +82,10 @@ class KeptRows:
         with atomic(file) as temporary:
             temporary.write_bytes(save(rows))
         return rows
+
+
+@cache
+def _code_hashes() -> tuple[str, ...]:
+    """Return the hashes of the program's files that decide the rows."""
+    files = (Path(str(module.__file__)) for module in _CODE)
+    return tuple(sha256(file.parent if file.stem == "__init__" else file, ["__pycache__"]) for file in files)
