@@ -15,18 +15,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HF_HUB_CACHE"] = os.path.join(tempfile.gettempdir(), "stylescore-tests-have-no-hub-cache")
 
+import inspect
 import sys
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import partial
+from types import CodeType, ModuleType
+from typing import Any, get_args, get_type_hints
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
-from jaxtyping import install_import_hook
+from jaxtyping import AbstractArray, install_import_hook, jaxtyped
 
 PUBLIC_CALLS = {
     *("stylize", "make_run", "make_styles", "settings_table", "read_photo", "open_picture", "RunConfig.__init__"),
     *("Stylizer.load", "Stylizer.stylize", "Stylizer.split", "Stylizer.__init__"),
 }
+
+WITHOUT_CHECK: set[CodeType] = set()
+"""Of functions inside functions."""
 
 
 def check_types(function: Any) -> Any:
@@ -42,13 +50,54 @@ def check_types(function: Any) -> Any:
         return function
 
 
+def check_shapes_where_stated(target: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
+    """Check a function or dataclass as jaxtyping does, and without its costly wrapper where no shape is stated.
+
+    Functions inside functions are made anew at each call, and a check would be compiled anew: without shapes they have
+    none.
+    """
+    if target is None:
+        return partial(check_shapes_where_stated, typechecker=typechecker)
+    if getattr(target, "__code__", None) in WITHOUT_CHECK or (inspect.isclass(target) and not is_dataclass(target)):
+        return target
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = {name: resolved(hint, function) for name, hint in function.__annotations__.items()}
+    if any(map(states_shape, hints.values())):
+        return jaxtyped(target, typechecker=typechecker)
+    if function is target and "<locals>" in function.__qualname__:
+        WITHOUT_CHECK.add(function.__code__)
+        return function
+    stated, function.__annotations__ = function.__annotations__, hints
+    checked = typechecker(function)
+    function.__annotations__ = checked.__annotations__ = stated
+    if function is target:
+        return checked
+    target.__init__ = checked
+    return target
+
+
+def resolved(hint: Any, function: Any) -> Any:
+    """Return what a text means in the module of a function; `Any` for names that only type checkers import."""
+    holder = type("", (), {"__annotations__": {"hint": hint}})
+    try:
+        return get_type_hints(holder, vars(sys.modules[function.__module__]), include_extras=True)["hint"]
+    except Exception:  # a hint is evaluated, so anything may be raised
+        return Any
+
+
+def states_shape(hint: Any) -> bool:
+    """Tell whether a type, or one inside it, is an array of a shape."""
+    is_array = inspect.isclass(hint) and issubclass(hint, AbstractArray)
+    return is_array or any(map(states_shape, get_args(hint) if not isinstance(hint, list) else hint))
+
+
 # The hook finds its checker by the name of a module, and this file has none.
 sys.modules["type_checker"] = ModuleType("type_checker")
 sys.modules["type_checker"].check_types = check_types  # type: ignore[attr-defined]
+jaxtyping.jaxtyped = check_shapes_where_stated
 install_import_hook(["stylescore", "stylescore_apply"], "type_checker.check_types")
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path

@@ -13,7 +13,15 @@ import torch
 
 from stylescore import errors
 from stylescore.assembly import stylizer as stylizers
-from stylescore.errors import MemoryLimitError, PictureError, StylescoreError, is_out_of_memory, memory_limit, quote
+from stylescore.errors import (
+    MemoryLimitError,
+    PictureError,
+    StylescoreError,
+    count_of,
+    is_out_of_memory,
+    memory_limit,
+    quote,
+)
 from stylescore.images import read_photo
 from stylescore.method import fit as fits
 from stylescore_apply.images import opening
@@ -112,6 +120,11 @@ def test_a_photo_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 @pytest.mark.parametrize("value", [10**5000, "x" * 5000, [1] * 5000], ids=["digits", "letters", "entries"])
 def test_a_quoted_value_is_short(value: object) -> None:
     assert len(quote(value)) < 250
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 photos"), (1, "1 photo"), (2, "2 photos")])
+def test_a_number_is_given_with_its_noun(number: int, text: str) -> None:
+    assert count_of(number, "photo") == text
 
 
 def test_a_deep_value_can_be_quoted() -> None:

@@ -29,6 +29,7 @@ from stylescore_apply.errors import ModelError as ModelError
 from stylescore_apply.errors import OutputError as OutputError
 from stylescore_apply.errors import PictureError as PictureError
 from stylescore_apply.errors import StylescoreError as StylescoreError
+from stylescore_apply.errors import count_of as count_of
 from stylescore_apply.errors import did_you_mean as did_you_mean
 from stylescore_apply.errors import is_out_of_memory as is_out_of_memory
 from stylescore_apply.errors import quote as quote

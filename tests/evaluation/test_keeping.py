@@ -115,7 +115,7 @@ def test_a_damaged_file_is_made_again(asked: Request) -> None:
 
 def test_texts_are_part_of_what_is_kept(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(b"photo")
-    kept = KeptRows.of_network(tmp_path / "rows", "clip", (), (), 512, "cpu")
+    kept = KeptRows.of_network(tmp_path / "rows", "clip", [], (), 512, "cpu")
     values = iter(range(4))
 
     def rows(*texts: str) -> float:
@@ -126,7 +126,7 @@ def test_texts_are_part_of_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
-    kept = KeptRows.of_network(None, "clip", [tmp_path / "missing"], ())
+    kept = KeptRows.of_network(None, "clip", ["0" * 64], ())
     assert kept.rows([tmp_path / "missing"], (), lambda: {"score": torch.ones(1)})["score"] == 1
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from stylescore_apply._version import __version__
 from stylescore_apply.batch import Outcome, Saving, stylize_pictures
-from stylescore_apply.errors import ConfigError, InputError, StylescoreError
+from stylescore_apply.errors import ConfigError, InputError, StylescoreError, count_of
 from stylescore_apply.images.writing import DEFAULT_QUALITY, FORMATS, require_format
 from stylescore_apply.inputs import STANDARD, Job, plan_jobs
 from stylescore_apply.names import find_network, known_networks, network_dirs, parse_path
@@ -243,7 +243,7 @@ def _progress(done: Sequence[Outcome], total: int, seconds: float) -> str:
 def _summary(done: Sequence[Outcome], seconds: float) -> str:
     counts = Counter(outcome.status for outcome in done)
     made = sum(outcome.frames for outcome in done)
-    parts = [f"{made} picture{'' if made == 1 else 's'} in {seconds:.1f} s, {made / seconds:.1f} pictures/s"]
+    parts = [f"{count_of(made, 'picture')} in {seconds:.1f} s, {made / seconds:.1f} pictures/s"]
     if counts["skipped"]:
         parts.append(f"{counts['skipped']} skipped, as they are done (--overwrite makes them again)")
     if counts["failed"]:

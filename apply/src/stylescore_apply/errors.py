@@ -92,6 +92,11 @@ def quote(value: object) -> str:
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, whose plural ends in s: `1 photo`, `2 photos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -19,6 +19,7 @@ from stylescore.benchmark.grid import file_name
 from stylescore.benchmark.plot import axes, pareto_svg
 from stylescore.benchmark.results import Failure, Picture, StyleResults
 from stylescore.benchmark.tables import Cell, Table, every_table, to_csv, to_latex, to_markdown
+from stylescore.errors import count_of
 from stylescore.evaluation.reading import read_picture
 from stylescore.evaluation.tables import to_values
 from stylescore.images import contact_sheet
@@ -114,11 +115,8 @@ def describe(benchmark: Benchmark) -> str:
     """Say what was compared, in one sentence."""
     seeds = sorted({picture.seed for results in benchmark.styles for picture in results.pictures})
     names = ", ".join(results.style for results in benchmark.styles)
-    count = len(benchmark.photos)
-    return (
-        f"{count} {'photo' if count == 1 else 'photos'}, style {names}, "
-        f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} of every method. {NO_SCALE}"
-    )
+    photos = count_of(len(benchmark.photos), "photo")
+    return f"{photos}, style {names}, {count_of(len(seeds), 'seed')} of every method. {NO_SCALE}"
 
 
 def describe_style(results: StyleResults) -> list[str]:

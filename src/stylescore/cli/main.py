@@ -6,6 +6,7 @@ import errno
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -102,10 +103,16 @@ def _check_output(out: GuardedStream) -> int:
     return OutputError.exit_code
 
 
+@cache
+def _program() -> Any:
+    """Return the parser of all commands; making it takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def _execute(arguments: Sequence[str] | None) -> int:
     """Run the command and return its exit code; errors become messages."""
     try:
-        result = typer.main.get_command(app).main(
+        result = _program().main(
             args=list(arguments) if arguments is not None else None, prog_name="stylescore", standalone_mode=False
         )
     except StylescoreError as error:

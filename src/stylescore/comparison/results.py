@@ -10,7 +10,7 @@ from typing import Any
 from stylescore.comparison.ranking import count_wins, strengths, win_rates
 from stylescore.comparison.study import QUESTIONS
 from stylescore.comparison.votes import Row
-from stylescore.errors import ConfigError
+from stylescore.errors import ConfigError, count_of
 
 
 def summarise(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def format_results(summary: dict[str, Any]) -> list[str]:
         return ["no votes yet"]
     lines = []
     for question, found in summary["questions"].items():
-        ties = f", {_count(found['ties'], 'tie')} among them" if found["ties"] else ""
-        lines += ["", f"{question}: {_count(found['votes'], 'vote')} by {_count(found['voters'], 'voter')}{ties}"]
+        ties = f", {count_of(found['ties'], 'tie')} among them" if found["ties"] else ""
+        lines += ["", f"{question}: {count_of(found['votes'], 'vote')} by {count_of(found['voters'], 'voter')}{ties}"]
         by_name = {entry["name"]: entry for entry in found["ranking"]}
         for rate in found["win_rates"]:
             strength = by_name.get(rate["name"])
@@ -58,10 +58,6 @@ def format_results(summary: dict[str, Any]) -> list[str]:
         if found["no_ranking"]:
             lines += wrap(f"no ranking: {found['no_ranking']}", 80, initial_indent="  ", subsequent_indent="  ")
     return lines[1:]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _format_line(rate: dict[str, Any], strength: dict[str, Any] | None) -> str:

@@ -120,7 +120,10 @@ def make_study(
     by_name = {path.stem: path for path in photos}
     study = Study(results=results, photos=by_name, questions=tuple(questions), style=style, seed=seed, most=most)
     if not study.pairs():
-        raise PictureError("no photo has a picture in two of the folders", hint="name results after their photos")
+        raise PictureError(
+            "no photo has a picture in two of the folders",
+            hint="give --source PHOTOS, or name pictures after their photos",
+        )
     return study
 
 

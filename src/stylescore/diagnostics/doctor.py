@@ -15,7 +15,7 @@ from stylescore.catalog.registry import BUNDLED_MODELS, list_styles, resolve_mod
 from stylescore.config.presets import preset_for
 from stylescore.diagnostics.estimates import estimate_needs, measure_matrix_speed
 from stylescore.diagnostics.verdicts import judge_families, judge_mini
-from stylescore.errors import ModelError
+from stylescore.errors import ModelError, count_of
 
 _PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "pillow", "numpy")
 _OPTIONAL_PACKAGES = {"pillow-heif": "HEIC photos (pip install 'stylescore[heic]')"}
@@ -83,8 +83,7 @@ def _list_devices() -> list[str]:
     """Return the devices torch can use, with their memory."""
     import torch
 
-    threads = torch.get_num_threads()
-    found = [f"cpu ({threads} thread{'' if threads == 1 else 's'})"]
+    found = [f"cpu ({count_of(torch.get_num_threads(), 'thread')})"]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         found.append(f"cuda:{index} ({gpu.name}, {gpu.total_memory / _GIB:.0f} GiB)")

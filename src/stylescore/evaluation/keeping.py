@@ -40,20 +40,20 @@ class KeptRows:
 
     @classmethod
     def of_network(
-        cls, folder: Path | None, name: str, weights: Sequence[Path], style: Sequence[Path], *numbers: object
+        cls, folder: Path | None, name: str, weights: Sequence[str], style: Sequence[Path], *numbers: object
     ) -> KeptRows:
         """Return the rows of a network.
 
         Args:
             folder: of the files; `None` keeps none.
             name: of the network.
-            weights: its files or folders.
+            weights: hashes of its weights.
             style: pictures of the style.
             numbers: whatever else decides what the network is shown.
         """
         if folder is None:
             return cls()
-        return cls(folder, (*_code_hashes(), name, *map(str, numbers), *map(sha256, (*weights, *style))))
+        return cls(folder, (*_code_hashes(), name, *map(str, numbers), *weights, *map(sha256, style)))
 
     def rows(self, pictures: Sequence[Path], texts: Sequence[str], find: Callable[[], Table]) -> Table:
         """Return the rows of a batch: those that are kept, else what `find` returns, which is kept.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylescore.config.toml import LONGEST_TOML, parse_toml
-from stylescore.errors import PictureError, quote
+from stylescore.errors import PictureError, count_of, quote
 from stylescore.images.finding import SUFFIXES
 from stylescore.runs.job import PictureFolder
 from stylescore.storage.texts import is_file, is_folder, read_text
@@ -69,7 +69,7 @@ class Pairing:
         """Say what is in no pair, one line for each kind."""
         kinds = (("photo", "result", self.without_result), ("result", "photo", self.without_photo))
         return [
-            f"{len(names)} {one}{'s' if len(names) > 1 else ''} without a {other}: {_list_names(names)}"
+            f"{count_of(len(names), one)} without a {other}: {_list_names(names)}"
             for one, other, names in kinds
             if names
         ]

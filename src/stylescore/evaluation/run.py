@@ -18,6 +18,7 @@ from stylescore.evaluation.loading import WEIGHTS, load_probe
 from stylescore.evaluation.pairs import Pair, Pairing
 from stylescore.evaluation.passes import Pass, RefusalError, SourceFeatures, batches_of_photos
 from stylescore.evaluation.probes import Probe, Texts
+from stylescore_apply.storage.files import sha256
 
 SMALLEST_SIZE = 64
 LARGEST_SIZE = 4096
@@ -226,11 +227,10 @@ class Evaluation:
         """Return where the weights of a network are."""
         return {weights: self._found[weights] for weights in WEIGHTS[probe]}
 
-    def kept_rows(self, probe: str) -> KeptRows:
-        """Return what a network has found before."""
-        request, weights = self.request, [found.path for found in self.weights_of(probe).values()]
-        shown = (request.size, request.device.type)
-        return KeptRows.of_network(request.kept, probe, weights, request.style, *shown)
+    def kept_rows(self, probe: str, weights: Sequence[str]) -> KeptRows:
+        """Return what a network with weights of these hashes has found before."""
+        request = self.request
+        return KeptRows.of_network(request.kept, probe, weights, request.style, request.size, request.device.type)
 
     def score(self) -> None:
         """Compute the metrics from the rows of the networks."""
@@ -288,7 +288,8 @@ def _run_probe(name: str, evaluations: Sequence[Evaluation]) -> Iterator[int]:
         for evaluation in evaluations:
             evaluation.skip(name, refusal.error)
         return
-    passes = [(evaluation, Pass(evaluation.request, probe, evaluation.kept_rows(name))) for evaluation in evaluations]
+    weights = _hashes_of(name, evaluations)
+    passes = [(each, Pass(each.request, probe, each.kept_rows(name, weights))) for each in evaluations]
     device = evaluations[0].request.device
     with torch.inference_mode():
         passes = yield from _go_through(name, passes, lambda each: each.see_style())
@@ -297,6 +298,13 @@ def _run_probe(name: str, evaluations: Sequence[Evaluation]) -> Iterator[int]:
             passes = yield from _go_through(name, passes, see)
     for evaluation, found in passes:
         evaluation.add(name, found)
+
+
+def _hashes_of(name: str, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the hashes of a network's weights; none if no evaluation keeps what it finds."""
+    if all(evaluation.request.kept is None for evaluation in evaluations):
+        return []
+    return [sha256(found.path) for found in evaluations[0].weights_of(name).values()]
 
 
 Passes = list[tuple[Evaluation, Pass]]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from stylescore.errors import count_of
 from stylescore_apply.storage.files import sha256
 
 if TYPE_CHECKING:
@@ -45,12 +46,8 @@ def format_cell(score: Score | None) -> str:
 
 def format_counts(report: Report) -> list[str]:
     """Say how many pictures every figure rests on."""
-    lines = [f"N = {_count(count, 'pair')} in {name}" for name, count in report.photos.items()]
-    return [*lines, f"N = {_count(report.style, 'picture')} of the style"] if report.style else lines
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    lines = [f"N = {count_of(count, 'pair')} in {name}" for name, count in report.photos.items()]
+    return [*lines, f"N = {count_of(report.style, 'picture')} of the style"] if report.style else lines
 
 
 def format_terminal(report: Report, metrics: Metrics, width: int = WIDTH) -> list[str]:
