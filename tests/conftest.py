@@ -24,6 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
+import typer
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
 from jaxtyping import AbstractArray, install_import_hook, jaxtyped
@@ -77,12 +78,16 @@ def check_shapes_where_stated(target: Any = None, *, typechecker: Callable[[Any]
 
 
 def resolved(hint: Any, function: Any) -> Any:
-    """Return what a text means in the module of a function; `Any` for names that only type checkers import."""
+    """Return what a text means in the module of a function; `Any` where there is nothing to check.
+
+    That is for names that only type checkers import, and for Typer's context, in whose place it passes another class.
+    """
     holder = type("", (), {"__annotations__": {"hint": hint}})
     try:
-        return get_type_hints(holder, vars(sys.modules[function.__module__]), include_extras=True)["hint"]
+        found = get_type_hints(holder, vars(sys.modules[function.__module__]), include_extras=True)["hint"]
     except Exception:  # a hint is evaluated, so anything may be raised
         return Any
+    return Any if found is typer.Context else found
 
 
 def states_shape(hint: Any) -> bool:
