@@ -19,7 +19,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import partial
+from functools import partial, wraps
 from types import CodeType, ModuleType
 from typing import Any, get_args, get_type_hints
 
@@ -32,6 +32,7 @@ from jaxtyping import AbstractArray, install_import_hook, jaxtyped
 PUBLIC_CALLS = {
     *("stylize", "make_run", "make_styles", "settings_table", "read_photo", "open_picture", "RunConfig.__init__"),
     *("Stylizer.load", "Stylizer.stylize", "Stylizer.split", "Stylizer.__init__"),
+    "Pair.__init__",
 }
 
 WITHOUT_CHECK: set[CodeType] = set()
@@ -41,7 +42,8 @@ WITHOUT_CHECK: set[CodeType] = set()
 def check_types(function: Any) -> Any:
     """Check a function's types and shapes when it is called, unless it takes a protocol that has no check.
 
-    Calls that programs make are left out: they check their arguments themselves, and are tested with wrong ones.
+    Calls that programs make, or with what files state, are left out: arguments are checked by the program itself, which
+    is tested with wrong ones.
     """
     if function.__qualname__ in PUBLIC_CALLS:
         return function
@@ -70,10 +72,15 @@ def check_shapes_where_stated(target: Any = None, *, typechecker: Callable[[Any]
         return function
     stated, function.__annotations__ = function.__annotations__, hints
     checked = typechecker(function)
-    function.__annotations__ = checked.__annotations__ = stated
+    function.__annotations__ = stated
+
+    @wraps(function)
+    def check_if_asked(*args: Any, **kwargs: Any) -> Any:
+        return (function if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+
     if function is target:
-        return checked
-    target.__init__ = checked
+        return check_if_asked
+    target.__init__ = check_if_asked
     return target
 
 
