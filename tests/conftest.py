@@ -24,7 +24,6 @@ from types import CodeType, ModuleType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
-import typer
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
 from jaxtyping import AbstractArray, install_import_hook, jaxtyped
@@ -32,7 +31,6 @@ from jaxtyping import AbstractArray, install_import_hook, jaxtyped
 PUBLIC_CALLS = {
     *("stylize", "make_run", "make_styles", "settings_table", "read_photo", "open_picture", "RunConfig.__init__"),
     *("Stylizer.load", "Stylizer.stylize", "Stylizer.split", "Stylizer.__init__"),
-    "Pair.__init__",
 }
 
 WITHOUT_CHECK: set[CodeType] = set()
@@ -42,8 +40,7 @@ WITHOUT_CHECK: set[CodeType] = set()
 def check_types(function: Any) -> Any:
     """Check a function's types and shapes when it is called, unless it takes a protocol that has no check.
 
-    Calls that programs make, or with what files state, are left out: arguments are checked by the program itself, which
-    is tested with wrong ones.
+    Calls that programs make are left out: they check their arguments themselves, and are tested with wrong ones.
     """
     if function.__qualname__ in PUBLIC_CALLS:
         return function
@@ -85,22 +82,18 @@ def check_shapes_where_stated(target: Any = None, *, typechecker: Callable[[Any]
 
 
 def resolved(hint: Any, function: Any) -> Any:
-    """Return what a text means in the module of a function; `Any` where there is nothing to check.
-
-    That is for names that only type checkers import, and for Typer's context, in whose place it passes another class.
-    """
+    """Return what a text means in the module of a function; `Any` for names that only type checkers import."""
     holder = type("", (), {"__annotations__": {"hint": hint}})
     try:
-        found = get_type_hints(holder, vars(sys.modules[function.__module__]), include_extras=True)["hint"]
+        return get_type_hints(holder, vars(sys.modules[function.__module__]), include_extras=True)["hint"]
     except Exception:  # a hint is evaluated, so anything may be raised
         return Any
-    return Any if found is typer.Context else found
 
 
 def states_shape(hint: Any) -> bool:
     """Tell whether a type, or one inside it, is an array of a shape."""
     is_array = inspect.isclass(hint) and issubclass(hint, AbstractArray)
-    return is_array or any(map(states_shape, get_args(hint) if not isinstance(hint, list) else hint))
+    return is_array or any(map(states_shape, hint if isinstance(hint, list) else get_args(hint)))
 
 
 # The hook finds its checker by the name of a module, and this file has none.
