@@ -44,7 +44,7 @@ def wait(page: Any, done: int) -> None:
 
 def expect(page: Any, selector: str, text: str) -> None:
     """Wait until an element has a text."""
-    pytest.importorskip("playwright.sync_api").expect(page.locator(selector)).to_have_text(text)
+    pytest.importorskip("playwright.sync_api").expect(page.locator(selector)).to_have_text(text, timeout=20_000)
 
 
 def test_voting_by_keyboard_to_the_end(page: Any, votes: Votes) -> None:

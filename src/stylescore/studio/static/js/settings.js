@@ -169,9 +169,11 @@ const presetOf = (row) => (row.own ? row.unset : format(preset[row.name]));
 const isChanged = (row) => valueOf(row) !== null && valueOf(row) !== row.plain;
 const format = (value) => (value === undefined ? "" : typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value));
 
+const valueIn = (row, text) => (text.trim() === "" ? row.plain ?? null : row.text ? text : Number(text));
+
 function setValue(row, text) {
-  const value = text.trim() === "" ? null : row.text ? text : Number(text);
-  if (row.own) form[row.name] = value ?? row.plain ?? null;
+  const value = valueIn(row, text);
+  if (row.own) form[row.name] = value;
   else if (value === null) delete form.constants[row.name];
   else form.constants[row.name] = value;
   keep();
@@ -183,28 +185,57 @@ function otherRows() {
   return Object.keys(form.constants).filter((name) => !known.includes(name)).map((name) => ({ name, label: name, fixed: true }));
 }
 
+const drawn = new Map();
+
+/** Draw the rows; those that stay are kept, as somebody may be typing in one when the constants arrive. */
 function drawRows() {
   const rows = [...ROWS.filter((row) => row.own || row.name in preset), ...otherRows()];
-  fill(byId("rows"), rows.map(drawRow));
+  const items = rows.map((row) => drawRow(row));
+  const shown = [...byId("rows").children];
+  if (items.length !== shown.length || items.some((item, at) => item !== shown[at])) {
+    const focused = document.activeElement;
+    fill(byId("rows"), items);
+    if (items.some((item) => item.contains(focused))) focused.focus({ preventScroll: true });
+  }
   markChanged();
 }
 
 function drawRow(row) {
-  const id = `row-${row.name.replace(".", "-")}`;
-  const input = row.fixed
-    ? h("output", { id, class: "fixed" }, JSON.stringify(form.constants[row.name]))
-    : h("input", { id, type: row.text ? "text" : "number", step: row.step ? "any" : null, inputmode: row.text ? null : "decimal", placeholder: presetOf(row), autocomplete: "off", "aria-describedby": `${id}-help`,
-        oninput: (event) => setValue(row, event.target.value) });
-  if (!row.fixed && isChanged(row)) input.value = valueOf(row);
-  const reset = button(`Reset ${row.label}`, "again", () => {
-    if (row.fixed) delete form.constants[row.name];
-    else setValue(row, "");
+  if (row.fixed) return fixedRow(row);
+  if (!drawn.has(row.name)) drawn.set(row.name, inputRow(row));
+  const { item, input, help } = drawn.get(row.name);
+  input.placeholder = presetOf(row);
+  help.textContent = [row.help, row.own ? "" : `preset ${presetOf(row)}`].filter(Boolean).join("; ");
+  if (input !== document.activeElement || valueIn(row, input.value) !== valueOf(row)) input.value = isChanged(row) ? valueOf(row) : "";
+  return item;
+}
+
+const idOf = (row) => `row-${row.name.replace(".", "-")}`;
+
+function rowOf(row, field, ...tools) {
+  const help = h("small", { id: `${idOf(row)}-help` });
+  return { help, item: h("div", { class: "row", "data-row": row.name }, h("label", { for: idOf(row) }, row.label), h("span", { class: "row-input" }, field, ...tools), help) };
+}
+
+function inputRow(row) {
+  const id = idOf(row);
+  const input = h("input", { id, type: row.text ? "text" : "number", step: row.step ? "any" : null, inputmode: row.text ? null : "decimal", autocomplete: "off", "aria-describedby": `${id}-help`,
+    oninput: (event) => setValue(row, event.target.value) });
+  const dice = row.name === "seed" ? button("Draw another seed", "dice", nextSeed) : null;
+  return { input, ...rowOf(row, input, dice, resetOf(row, () => setValue(row, ""))) };
+}
+
+function fixedRow(row) {
+  const field = h("output", { id: idOf(row), class: "fixed" }, JSON.stringify(form.constants[row.name]));
+  return rowOf(row, field, resetOf(row, () => delete form.constants[row.name])).item;
+}
+
+function resetOf(row, reset) {
+  return button(`Reset ${row.label}`, "again", () => {
+    reset();
     keep();
     drawRows();
   }, { class: "tool reset" });
-  const dice = row.name === "seed" ? button("Draw another seed", "dice", () => (nextSeed(), drawRows())) : null;
-  const help = h("small", { id: `${id}-help` }, row.help || "", row.own || row.fixed ? "" : `; preset ${presetOf(row)}`);
-  return h("div", { class: "row", "data-row": row.name }, h("label", { for: id }, row.label), h("span", { class: "row-input" }, input, dice, reset), help);
 }
 
 function markChanged() {
