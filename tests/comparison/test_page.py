@@ -90,6 +90,8 @@ def test_voting_with_the_mouse_and_what_is_seen(page: Any, votes: Votes) -> None
 
 def test_a_vote_that_is_not_saved_is_said(page: Any, server: PollServer) -> None:
     page.route("**/vote", lambda route: route.fulfill(status=500, body="no"))
+    page.reload()  # what a page loads already may pass by a route
+    wait(page, 0)
     page.keyboard.press("ArrowLeft")
     expect(page, "#message", "Not saved: no")
     assert page.locator("#count").inner_text() == "0 of 6"
